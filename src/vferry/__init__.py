@@ -1,0 +1,1 @@
+"""vferry live-migrates KVM virtual machines, the ones with SR-IOV virtual functions included."""

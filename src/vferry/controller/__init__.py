@@ -1,0 +1,1 @@
+"""What drives a migration: the journal, the registered hosts, the operations."""

@@ -1,0 +1,1 @@
+"""The agent on a hypervisor, and the client that reaches it."""

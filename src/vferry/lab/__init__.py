@@ -1,0 +1,1 @@
+"""Two SR-IOV hosts without hardware."""

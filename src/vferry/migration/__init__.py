@@ -1,0 +1,1 @@
+"""Carrying a plan out: steps with their undo, phases, events, the report."""

@@ -1,0 +1,1 @@
+"""What things are: hosts, functions, NICs, guests, plans, reports. Frozen types, no I/O."""

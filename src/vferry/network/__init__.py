@@ -1,0 +1,1 @@
+"""One module a network mode: which steps it adds, in which order."""

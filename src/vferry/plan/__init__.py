@@ -1,0 +1,1 @@
+"""Decisions as pure functions: preflight, choice of network mode, estimates."""

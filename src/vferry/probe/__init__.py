@@ -1,0 +1,1 @@
+"""Packets: measuring the interruption."""

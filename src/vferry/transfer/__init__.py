@@ -1,0 +1,1 @@
+"""The memory path: the gateway between the two hypervisors."""
