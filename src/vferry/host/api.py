@@ -1,0 +1,317 @@
+"""What may be asked of an agent: narrow, typed operations that observe, then act, and are safe to repeat.
+
+Each is a value: the client sends it as JSON to ``POST /v1/<tag>``, the agent answers with its reply type or with
+a `Problem`. An operation that changes anything runs in a `Session`, whose operation must hold the claim on what
+it touches (`ClaimResources` first).
+"""
+
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+from vferry.model.guest import Guest, GuestNetwork
+from vferry.model.host import Claim, Inventory, VfSettings
+
+R = TypeVar("R")
+
+
+class Operation(Struct, Generic[R], frozen=True, kw_only=True):
+    """Asks an agent for something that is answered with an R."""
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """In whose name a controller calls: the migration's id, and an epoch that fences off an older controller."""
+
+    operation: str
+    epoch: int = 1
+
+
+class Done(Struct, frozen=True, kw_only=True):
+    """The answer of an operation that only acts. `changed` is False when it was so already."""
+
+    changed: bool = True
+    detail: str = ""
+
+
+class Host(Protocol):
+    """A host as the steps see it: the client in production, a fake in the tests of plans and steps."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def call(self, operation: Operation[R], *, timeout_s: float = 30.0) -> R:
+        """Asks the agent. Raises `Problem`: the agent's own, or ``host-unreachable`` when it does not answer."""
+        ...
+
+
+# --- looking ---------------------------------------------------------------------------------------------
+
+
+class TakeInventory(Operation[Inventory], frozen=True, kw_only=True, tag="inventory"):
+    """All that planning asks of a host."""
+
+
+class ShowGuest(Operation[Guest], frozen=True, kw_only=True, tag="guest"):
+    """One guest. Problem ``guest-unknown`` where this host does not define it."""
+
+    guest: str
+
+
+class ReadGuestNetwork(Operation[GuestNetwork], frozen=True, kw_only=True, tag="guest-network"):
+    """The guest's network as its own agent shows it, by running `ip` in it: this proves that vferry may.
+
+    Problems: ``guest-agent-silent``, ``guest-exec-forbidden``.
+    """
+
+    guest: str
+
+
+class Definition(Struct, frozen=True, kw_only=True):
+    """A guest's libvirt XML: as it runs (None when off), and as it will start next time."""
+
+    live: str | None
+    persistent: str
+
+
+class ReadDefinition(Operation[Definition], frozen=True, kw_only=True, tag="definition"):
+    guest: str
+
+
+class Fit(Struct, frozen=True, kw_only=True):
+    """Whether a host can take a guest's platform in. `reasons` is empty when it can."""
+
+    reasons: tuple[str, ...] = ()
+
+
+class CheckFit(Operation[Fit], frozen=True, kw_only=True, tag="fit"):
+    """Asks a destination whether it accepts the guest's CPU, machine type and disks (are its paths there?)."""
+
+    live_xml: str
+
+
+# --- claims ----------------------------------------------------------------------------------------------
+
+
+class ClaimResources(Operation[Claim], frozen=True, kw_only=True, tag="claim"):
+    """Reserves a guest, a VF and a migration slot for the session's operation, all or nothing, durably.
+
+    Repeating it with the same operation and a higher epoch takes it over. Problems: ``guest-claimed``,
+    ``vf-claimed``, ``vf-in-use``, ``no-slot``, ``stale-controller``.
+    """
+
+    guest: str | None = None
+    vf: str | None = None
+
+
+class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
+    """Ends the session's claim on this host, with the gateways that it left running."""
+
+
+# --- devices of a guest ----------------------------------------------------------------------------------
+
+
+class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"):
+    """Hot-plugs a virtio NIC on vhost-net with `mac` into a bridge, into the running guest only, under `alias`."""
+
+    guest: str
+    mac: str
+    bridge: str
+    alias: str
+    mtu: int | None = None
+
+
+class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):
+    """Hot-plugs a VF as a plain host device, so that libvirt leaves the PF's settings alone, under `alias`."""
+
+    guest: str
+    address: str
+    alias: str
+
+
+class Unplug(Operation[Done], frozen=True, kw_only=True, tag="unplug"):
+    """Asks the guest to give a device back and waits until it is gone.
+
+    Problem ``unplug-refused`` when the guest has not let go within `timeout_s`: the device then stays.
+    """
+
+    guest: str
+    alias: str
+    timeout_s: float = 15.0
+
+
+class GuestRun(Struct, frozen=True, kw_only=True):
+    """How a script in a guest ended. Output is cut at 64 KiB."""
+
+    code: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+class RunInGuest(Operation[GuestRun], frozen=True, kw_only=True, tag="guest-run"):
+    """Runs a POSIX shell script in the guest through its agent; the script must be safe to repeat."""
+
+    guest: str
+    script: str
+    timeout_s: float = 15.0
+
+
+# --- the NIC and the host's forwarding -------------------------------------------------------------------
+
+
+class SetVf(Operation[Done], frozen=True, kw_only=True, tag="set-vf"):
+    """Applies settings to a VF through its PF and reads them back. Problem ``vf-setting-refused`` names which."""
+
+    pf: str
+    index: int
+    settings: VfSettings
+
+
+class SetForwarding(Operation[Done], frozen=True, kw_only=True, tag="set-forwarding"):
+    """Adds a MAC to a PF's unicast filter, or removes it, so that frames for it reach the bridge behind the PF."""
+
+    pf: str
+    mac: str
+    present: bool
+
+
+class MoveFilter(Operation[Done], frozen=True, kw_only=True, tag="move-filter"):
+    """Moves a MAC between a VF's filter and its PF's, back to back, in the order that the driver needs.
+
+    `to_vf` False: the VF's MAC is cleared and the PF takes it; True: the PF lets go and the VF takes it.
+    """
+
+    pf: str
+    index: int
+    mac: str
+    to_vf: bool
+
+
+# --- the move itself -------------------------------------------------------------------------------------
+
+
+class Receiving(Struct, frozen=True, kw_only=True):
+    """Where the receiving gateway listens, and the token that a sender must show. Never logged."""
+
+    address: str
+    port: int
+    token: str
+
+
+class StartReceiving(Operation[Receiving], frozen=True, kw_only=True, tag="start-receiving"):
+    """Starts this host's receiving gateway for the session's operation; `peer` is the source's certified name."""
+
+    peer: str
+
+
+class StartSending(Operation[Done], frozen=True, kw_only=True, tag="start-sending"):
+    """Starts this host's sending gateway towards a `Receiving` one; `peer` is the destination's certified name."""
+
+    peer: str
+    address: str
+    port: int
+    token: str
+
+
+class GatewayStatistics(Struct, frozen=True, kw_only=True):
+    """What a gateway has carried: bytes from and to the wire, CPU seconds, cores in its busiest second."""
+
+    wire_bytes: int = 0
+    cpu_s: float = 0.0
+    cpu_peak: float = 0.0
+
+
+class StopGateway(Operation[GatewayStatistics], frozen=True, kw_only=True, tag="stop-gateway"):
+    """Ends the session's gateway on this host and gives its figures; zeros when there is none."""
+
+
+class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migration"):
+    """Starts libvirt's peer-to-peer migration of the guest through the session's sending gateway.
+
+    `persistent_xml` becomes the definition at the destination. Returns at once; ask `ReadMigration`.
+    Answers unchanged when this operation's migration of the guest is already running.
+    """
+
+    guest: str
+    persistent_xml: str
+    parallel: int = 0
+    """How many multifd channels; 0 is a plain stream."""
+    bandwidth: int | None = None
+    """Bytes per second."""
+    downtime_ms: int = 300
+
+
+class Migration(Struct, frozen=True, kw_only=True):
+    """How a guest's migration stands, as its source sees it.
+
+    `state` is ``none`` (never started here, or forgotten), ``active``, ``completed`` or ``failed``. Ages are in
+    seconds before the answer was made, so that two hosts' clocks need not agree.
+    """
+
+    state: str = "none"
+    error: str | None = None
+    total_bytes: int = 0
+    remaining_bytes: int = 0
+    sent_bytes: int = 0
+    rate: float = 0.0
+    """Bytes per second."""
+    dirty_rate: float = 0.0
+    """Pages per second."""
+    rounds: int = 0
+    expected_pause_ms: float | None = None
+    pause_ms: float | None = None
+    """How long QEMU kept the guest stopped; known when completed."""
+    started_age_s: float | None = None
+    paused_age_s: float | None = None
+    ended_age_s: float | None = None
+
+
+class ReadMigration(Operation[Migration], frozen=True, kw_only=True, tag="migration"):
+    guest: str
+
+
+class AbortMigration(Operation[Done], frozen=True, kw_only=True, tag="abort-migration"):
+    """Cancels the running migration of the guest; unchanged when there is none."""
+
+    guest: str
+
+
+class Define(Operation[Done], frozen=True, kw_only=True, tag="define"):
+    """Makes `xml` the persistent definition of a guest, whether it runs or not."""
+
+    xml: str
+
+
+class Undefine(Operation[Done], frozen=True, kw_only=True, tag="undefine"):
+    """Removes a guest's persistent definition. Problem ``guest-running`` where it runs: never takes it away."""
+
+    guest: str
+
+
+class Resume(Operation[Done], frozen=True, kw_only=True, tag="resume"):
+    """Lets a paused guest go on. Only ever asked for when it is certain that it runs nowhere else."""
+
+    guest: str
+
+
+class Destroy(Operation[Done], frozen=True, kw_only=True, tag="destroy-incoming"):
+    """Ends the paused remains of an incoming migration. Problem ``guest-running`` where the guest runs."""
+
+    guest: str
+
+
+# --- setting a host up -----------------------------------------------------------------------------------
+
+
+class CertificateRequest(Struct, frozen=True, kw_only=True):
+    pem: str
+
+
+class RequestCertificate(Operation[CertificateRequest], frozen=True, kw_only=True, tag="request-certificate"):
+    """A signing request for the host's own key, which never leaves it; the key is made when there is none."""
+
+
+class InstallCertificate(Operation[Done], frozen=True, kw_only=True, tag="install-certificate"):
+    """Stores the certificate that the controller's CA has signed, and the CA; the TLS API listens from then on."""
+
+    certificate: str
+    ca: str

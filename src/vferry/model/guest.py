@@ -1,0 +1,85 @@
+"""A virtual machine as its host's libvirt describes it, and the network as the guest itself sees it."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class GuestState(StrEnum):
+    RUNNING = "running"
+    PAUSED = "paused"
+    OFF = "off"
+
+
+class VfRef(Struct, frozen=True, kw_only=True):
+    """Which VF of its host a NIC is on."""
+
+    pf: str
+    index: int
+    address: str
+
+
+class Nic(Struct, frozen=True, kw_only=True):
+    """A NIC of a guest. `model` is ``hostdev`` for a VF, else what libvirt says (``virtio``, ``e1000e``…)."""
+
+    mac: str
+    model: str
+    alias: str
+    vf: VfRef | None = None
+    bridge: str | None = None
+    vlan: int = 0
+    teaming: str | None = None
+    """``persistent`` or ``transient`` for a `<teaming>` pair."""
+
+
+class Guest(Struct, frozen=True, kw_only=True):
+    """A guest on one host. `memory` in bytes; `address` is what its definition's metadata says, for probing."""
+
+    name: str
+    uuid: str
+    host: str
+    state: GuestState
+    persistent: bool = True
+    memory: int = 0
+    vcpus: int = 1
+    machine: str = ""
+    nics: tuple[Nic, ...] = ()
+    disks: tuple[str, ...] = ()
+    address: str | None = None
+    agent_connected: bool = False
+    pause_reason: str | None = None
+    """Why it is paused, where libvirt says (``migration``, ``starting up``, ``io error``…)."""
+
+
+class GuestAddress(Struct, frozen=True, kw_only=True):
+    """An address on a guest's NIC; `valid_s` is None when it does not expire."""
+
+    address: str
+    prefix: int
+    family: str
+    scope: str = "global"
+    dynamic: bool = False
+
+
+class GuestLink(Struct, frozen=True, kw_only=True):
+    """An interface inside a guest, as its own `ip -j` shows it."""
+
+    name: str
+    mac: str
+    mtu: int = 1500
+    up: bool = True
+    carrier: bool = True
+    driver: str | None = None
+    master: str | None = None
+    kind: str | None = None
+    addresses: tuple[GuestAddress, ...] = ()
+
+
+class GuestNetwork(Struct, frozen=True, kw_only=True):
+    """What a guest's agent says of its network; the interface names are the guest's."""
+
+    links: tuple[GuestLink, ...] = ()
+    strict_rp_filter: tuple[str, ...] = ()
+    """Interfaces (or ``all``) whose rp_filter is strict (1)."""
+    configured_by: str | None = None
+    """What configures it and may fight back: ``networkd``, ``NetworkManager``, ``ifupdown``, ``dhcp``."""
