@@ -1,0 +1,191 @@
+"""What operations have reserved on this host, durably: nobody else may touch it until it is released."""
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from vferry.host.api import Session
+from vferry.host.durable import sync_directory, write_durably
+from vferry.model.host import Claim
+from vferry.model.problem import Exit, Problem
+
+OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+REMEMBERED = 200
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim's file. A released one stays a while, so that its epoch cannot be gone below."""
+
+    claim: Claim
+    released: bool = False
+
+
+class Claims:
+    """The claims of one host, in a directory with one file for each operation.
+
+    At most `slots` operations have one at a time. There is one `Claims` for a directory: the agent's.
+    """
+
+    def __init__(self, directory: Path, slots: int) -> None:
+        """Reads what an earlier agent has left. Problem ``claims-unreadable`` when a file is damaged."""
+        self.directory = directory
+        self.slots = slots
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._records: dict[str, _Record] = {}
+        for path in sorted(directory.glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+            record = _read(path)
+            self._records[record.claim.operation] = record
+
+    def all(self) -> tuple[Claim, ...]:
+        """The claims that are held now."""
+        return tuple(record.claim for record in self._records.values() if not record.released)
+
+    def of(self, operation: str) -> Claim | None:
+        record = self._records.get(operation)
+        return record.claim if record and not record.released else None
+
+    def of_guest(self, guest: str) -> Claim | None:
+        return next((claim for claim in self.all() if claim.guest == guest), None)
+
+    def of_vf(self, address: str) -> Claim | None:
+        return next((claim for claim in self.all() if claim.vf == address), None)
+
+    def claim(self, session: Session, guest: str | None = None, vf: str | None = None) -> Claim:
+        """Reserves a guest, a VF (its PCI address) and a slot, all or nothing; what is held already stays held.
+
+        Problems: ``stale-controller``, ``guest-claimed``, ``vf-claimed``, ``no-slot``, and ``claim-differs`` when
+        the operation holds another guest or VF here.
+        """
+        _check_id(session.operation)
+        self._fence(session)
+        held = self.of(session.operation)
+        if held is None and len(self.all()) >= self.slots:
+            raise self._no_slot()
+        self._check_free(session.operation, guest, vf)
+        if held is not None:
+            guest, vf = _joined(held, "guest", held.guest, guest), _joined(held, "vf", held.vf, vf)
+        claim = Claim(operation=session.operation, epoch=session.epoch, guest=guest, vf=vf)
+        self._store(_Record(claim=claim))
+        return claim
+
+    def check(self, session: Session | None, guest: str | None = None, vf: str | None = None) -> Claim:
+        """Makes sure that a session holds the claim on this host, and on `guest` and `vf` where they are given.
+
+        A higher epoch takes the claim over, for good. Problems: ``stale-controller``, ``not-claimed``.
+        """
+        if session is None:
+            raise _not_claimed("no operation", guest, vf)
+        self._fence(session)
+        claim = self.of(session.operation)
+        if claim is None or (guest is not None and claim.guest != guest) or (vf is not None and claim.vf != vf):
+            raise _not_claimed(f"operation {session.operation}", guest, vf)
+        if session.epoch > claim.epoch:
+            claim = msgspec.structs.replace(claim, epoch=session.epoch)
+            self._store(_Record(claim=claim))
+        return claim
+
+    def release(self, session: Session) -> bool:
+        """Ends an operation's claim; False when there was none. Problem ``stale-controller``."""
+        self._fence(session)
+        claim = self.of(session.operation)
+        if claim is None:
+            return False
+        self._store(_Record(claim=msgspec.structs.replace(claim, epoch=session.epoch), released=True))
+        self._forget_oldest()
+        return True
+
+    def _fence(self, session: Session) -> None:
+        record = self._records.get(session.operation)
+        if record and session.epoch < record.claim.epoch:
+            raise Problem(
+                "stale-controller",
+                f"Another controller has taken operation {session.operation} over (epoch {record.claim.epoch})",
+                f"Look with: vferry operation show {session.operation}",
+                exit=Exit.OPERATOR,
+                operation=session.operation,
+                epoch=record.claim.epoch,
+            )
+
+    def _check_free(self, operation: str, guest: str | None, vf: str | None) -> None:
+        for claim in self.all():
+            if claim.operation == operation:
+                continue
+            if guest is not None and claim.guest == guest:
+                raise _taken("guest-claimed", f"Guest {guest}", claim)
+            if vf is not None and claim.vf == vf:
+                raise _taken("vf-claimed", f"VF {vf}", claim)
+
+    def _no_slot(self) -> Problem:
+        operations = [claim.operation for claim in self.all()]
+        return Problem(
+            "no-slot",
+            f"All {self.slots} migration slots of this host are taken, by {', '.join(operations)}",
+            "Wait until one is done (vferry operation list), or raise slots in the agent's configuration",
+            exit=Exit.REFUSED,
+            operations=operations,
+        )
+
+    def _store(self, record: _Record) -> None:
+        operation = record.claim.operation
+        write_durably(self._path(operation), msgspec.json.encode(record))
+        self._records.pop(operation, None)
+        self._records[operation] = record
+
+    def _forget_oldest(self) -> None:
+        released = [operation for operation, record in self._records.items() if record.released]
+        for operation in released[:-REMEMBERED]:
+            self._path(operation).unlink(missing_ok=True)
+            del self._records[operation]
+        sync_directory(self.directory)
+
+    def _path(self, operation: str) -> Path:
+        return self.directory / f"{operation}.json"
+
+
+def _read(path: Path) -> _Record:
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=_Record)
+        if path.stem != record.claim.operation:
+            raise ValueError("it is named for another operation")
+    except ValueError as error:
+        raise Problem(
+            "claims-unreadable",
+            f"The claim in {path} cannot be read: {error}",
+            "Find out what that operation did to this host's guests; then remove the file and start the agent",
+            exit=Exit.OPERATOR,
+            file=str(path),
+        ) from error
+    return record
+
+
+def _check_id(operation: str) -> None:
+    # It becomes a file's name.
+    if not OPERATION_ID.fullmatch(operation):
+        raise Problem("operation-invalid", f"{operation!r} is not an operation's id", "Use letters, digits, - and _")
+
+
+def _joined(held: Claim, what: str, old: str | None, new: str | None) -> str | None:
+    if old is not None and new is not None and old != new:
+        raise Problem(
+            "claim-differs",
+            f"Operation {held.operation} holds the {what} {old} here, not {new}",
+            "Release its claim before claiming something else",
+            exit=Exit.REFUSED,
+        )
+    return new if old is None else old
+
+
+def _taken(code: str, what: str, claim: Claim) -> Problem:
+    return Problem(
+        code,
+        f"{what} is claimed by operation {claim.operation}",
+        f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover",
+        exit=Exit.REFUSED,
+        operation=claim.operation,
+    )
+
+
+def _not_claimed(who: str, guest: str | None, vf: str | None) -> Problem:
+    what = " and ".join(x for x in (guest and f"guest {guest}", vf and f"VF {vf}") if x) or "anything"
+    return Problem("not-claimed", f"The caller ({who}) has not claimed {what} on this host", "Claim it first")
