@@ -1,0 +1,158 @@
+"""The report of a migration: what happened, measured, with units. What was not measured is null, never 0."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Phase(StrEnum):
+    """The phases of a migration as the operator sees them, in their order."""
+
+    CHECK = "check"
+    PREPARE = "prepare"
+    TO_STANDBY = "to-standby"
+    COPY = "copy"
+    SWITCHOVER = "switchover"
+    TO_VF = "to-vf"
+    RESTORE = "restore"
+    DONE = "done"
+
+
+class Status(StrEnum):
+    """How a migration ended; `COMPLETED` with `Report.degraded` set is completed, but not whole."""
+
+    COMPLETED = "completed"
+    REFUSED = "refused"
+    UNDONE = "undone"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+class PhaseNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """What the probes of one phase saw. `longest_gap_ms` is null if no gap began in the phase."""
+
+    lost: int
+    late: int
+    longest_gap_ms: float | None
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """What the probes saw.
+
+    `lost`: not answered within a second. `late`: answered after more than 200 ms, within a second.
+    `longest_gap_ms`: the longest time without an answer, without the prober's own stalls.
+    `self_stall_max_ms`: the longest time for which the prober itself did not get to send, beyond its interval;
+    null if it was never more than 20 ms. `unsent`: probes this machine's kernel refused to send, part of `lost`.
+    """
+
+    probe_hz: int
+    sent: int
+    lost: int
+    late: int
+    longest_gap_ms: float | None
+    phases: dict[Phase, PhaseNetwork]
+    self_stall_max_ms: float | None = None
+    unsent: int | None = None
+
+
+class Transfer(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory path. Bytes; `cpu_s` in seconds of one core, `cpu_peak` in cores."""
+
+    policy: str
+    codec: str | None = None
+    guest_bytes: int | None = None
+    wire_bytes: int | None = None
+    rounds: int | None = None
+    cpu_s: float | None = None
+    cpu_peak: float | None = None
+
+
+class VfState(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual function with what is set on it. Rates in Mbit/s; null where it was not read."""
+
+    host: str
+    address: str
+    pf: str | None = None
+    index: int | None = None
+    mac: str | None = None
+    vlan: int | None = None
+    qos: int | None = None
+    trust: bool | None = None
+    spoof_check: bool | None = None
+    link_state: str | None = None
+    min_rate: int | None = None
+    max_rate: int | None = None
+
+
+class Vf(msgspec.Struct, frozen=True, kw_only=True):
+    """The guest's virtual function before and after; null where it had or has none."""
+
+    before: VfState | None = None
+    after: VfState | None = None
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step as it was carried out. `started` is ISO 8601 in UTC; `outcome` is a word such as ``done``."""
+
+    phase: Phase
+    name: str
+    host: str | None = None
+    started: str | None = None
+    duration_ms: float | None = None
+    outcome: str
+    detail: str = ""
+
+
+class PhaseSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """When a phase ran, in seconds since the operation started."""
+
+    phase: Phase
+    start_s: float
+    end_s: float
+
+
+class ProbeBuckets(msgspec.Struct, frozen=True, kw_only=True):
+    """Probes by the time they were sent, in buckets of `bucket_ms` from the start of the operation.
+
+    `rtt_ms_max` is null in a bucket whose probes had no answer, or which had no probes.
+    """
+
+    bucket_ms: int = 100
+    lost: list[int]
+    late: list[int]
+    rtt_ms_max: list[float | None]
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """What the picture shows. `rate`: pairs of seconds since the start and bytes per second on the wire."""
+
+    phases: list[PhaseSpan] = []
+    rate: list[tuple[float, float]] = []
+    probes: ProbeBuckets | None = None
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole report, as `--json` prints it. `started` is ISO 8601 in UTC.
+
+    `network` is null when nothing was measured, and then `network_note` says why. `degraded` is null or says
+    what is missing though the migration completed (``standby``: the guest is on its standby NIC).
+    """
+
+    operation: str
+    guest: str
+    source: str
+    destination: str
+    status: Status
+    network_mode: str | None = None
+    reason: str = ""
+    started: str
+    total_s: float | None = None
+    pause_ms: float | None = None
+    network: Network | None = None
+    network_note: str | None = None
+    transfer: Transfer | None = None
+    vf: Vf = Vf()
+    steps: list[Step] = []
+    degraded: str | None = None
+    notes: list[str] = []
+    timeline: Timeline | None = None
