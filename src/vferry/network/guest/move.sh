@@ -1,0 +1,28 @@
+# shellcheck shell=sh disable=SC2154,SC2086
+# Addresses are added without their connected route, then every route is replaced by the same one over the other NIC:
+# at no instant has the guest no route. `nodad`: the address is ours already, on the other NIC of the same MAC.
+
+write() { [ ! -w "$1" ] || echo "$2" > "$1"; }
+copy_addresses() {
+  ip -o address show dev "$1" scope global | while read -r _ _ family address rest; do
+    case " $rest " in *" temporary "*) continue ;; esac
+    flags=noprefixroute broadcast=
+    if [ "$family" = inet6 ]; then flags="nodad noprefixroute"; fi
+    case "$rest" in "brd "*) broadcast=${rest#brd } broadcast="broadcast ${broadcast%% *}" ;; esac
+    ip address replace "$address" $broadcast dev "$2" $flags
+  done
+}
+replace_routes() {
+  routes "$1" "$3" | while read -r route; do
+    case $route in *" via "*) kind=via ;; *) kind=direct ;; esac
+    [ "$kind" = "$4" ] || continue
+    ip "-$3" route replace $route dev "$2"
+  done
+}
+move_to() {
+  for nic in "$1" "$2"; do write "/proc/sys/net/ipv4/conf/$nic/rp_filter" 2; done
+  copy_addresses "$1" "$2"
+}
+route_over() {
+  for kind in direct via; do for family in 4 6; do replace_routes "$1" "$2" $family $kind; done; done
+}

@@ -1,0 +1,57 @@
+"""What is run inside a guest to make it choose a NIC: POSIX shell, safe to repeat, for any Linux with iproute2.
+
+The scripts are in `guest/`, composed here. Each works on the two NICs that have one MAC, which it finds by itself.
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+
+Script = Callable[[str], str]
+"""Makes a script for the NICs of a MAC. ValueError if it is none."""
+
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+def addresses_to_standby(mac: str) -> str:
+    """Moves addresses and routes from the VF to the standby NIC; the VF goes on receiving."""
+    return _compose(mac, "move", "addresses-to-standby")
+
+
+def addresses_to_vf(mac: str) -> str:
+    """Brings a newly plugged VF up, gives it addresses, MAC and routes; the standby NIC goes on receiving."""
+    return _compose(mac, "move", "addresses-to-vf")
+
+
+def bond_to_standby(mac: str) -> str:
+    """Makes the standby NIC the active slave of the guest's bond, which still receives on both."""
+    return _compose(mac, "bond", "bond-to-standby")
+
+
+def bond_to_vf(mac: str) -> str:
+    """Enslaves a newly plugged VF, unless the guest has done so, and makes it the active slave."""
+    return _compose(mac, "bond", "bond-to-vf")
+
+
+def save_addresses(mac: str) -> str:
+    """Writes the VF's addresses and routes down in the guest's /run, before the VF is taken away."""
+    return _compose(mac, "save")
+
+
+def restore_addresses(mac: str) -> str:
+    """Gives a newly plugged VF the addresses and routes that `save_addresses` wrote down."""
+    return _compose(mac, "restore")
+
+
+def _compose(mac: str, *parts: str) -> str:
+    if not _MAC.fullmatch(mac):
+        raise ValueError(f"not a MAC: {mac!r}")
+    variables = f"set -eu\nmac={mac} key=vferry-{mac.replace(':', '')}\n"
+    return variables + "".join(_read(part) for part in ("find", *parts))
+
+
+@cache
+def _read(part: str) -> str:
+    text = (files("vferry.network") / "guest" / f"{part}.sh").read_text()
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))

@@ -1,0 +1,117 @@
+"""From a plan to its steps: what all migrations share, with each network mode's own steps in their places."""
+
+from collections.abc import Callable, Iterable
+
+from vferry.host.api import ClaimResources, Define, ReleaseClaim, Undefine
+from vferry.model.report import Phase
+from vferry.network import detach, switch
+from vferry.network.step import Copy, OpenGateways, Stages, Step
+from vferry.plan.plan import NetworkMode, Plan, VfMove
+
+Part = Callable[[Plan, VfMove], list[Step]]
+
+
+def stages(plan: Plan) -> Stages:
+    """All steps of a plan, in order. Pure: a controller that takes over builds the same ones."""
+    parts = _PARTS[plan.mode]
+    return Stages(
+        before=(
+            *_claims(plan),
+            *_each(plan, parts["prepare"]),
+            _gateways(plan),
+            *_each(plan, parts["leave"]),
+            _copy(plan),
+        ),
+        landing=tuple(_each(plan, parts["landing"])),
+        arrival=tuple(_each(plan, parts["arrive"])),
+        after=(*_each(plan, parts["restore"]), *_hand_over(plan)),
+    )
+
+
+_PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
+    NetworkMode.SWITCH: {
+        "prepare": (switch.prepare,),
+        "leave": (switch.to_standby,),
+        "landing": (switch.leave_source,),
+        "arrive": (switch.to_vf,),
+        "restore": (switch.wipe,),
+    },
+    NetworkMode.DETACH: {
+        "prepare": (detach.prepare,),
+        "leave": (detach.detach,),
+        "landing": (),
+        "arrive": (detach.attach,),
+        "restore": (switch.wipe,),
+    },
+    NetworkMode.VIRTIO: {"prepare": (), "leave": (), "landing": (), "arrive": (), "restore": ()},
+}
+
+
+def _each(plan: Plan, parts: Iterable[Part]) -> list[Step]:
+    return [step for part in parts for move in plan.moves for step in part(plan, move)]
+
+
+def _claims(plan: Plan) -> list[Step]:
+    """One claim a host and VF; a guest without VFs is claimed by itself."""
+    sources = [move.source.address for move in plan.moves] or [None]
+    destinations = [move.destination.address for move in plan.moves] or [None]
+    return [
+        Step(
+            phase=Phase.PREPARE,
+            name="claim",
+            host=host,
+            summary=f"claim {plan.guest}" + (f" and VF {vf}" if vf else "") + " and a migration slot",
+            apply=(ClaimResources(guest=plan.guest, vf=vf),),
+            undo=(ReleaseClaim(),),
+        )
+        for host, vfs in ((plan.source, sources), (plan.destination, destinations))
+        for vf in vfs
+    ]
+
+
+def _gateways(plan: Plan) -> Step:
+    return OpenGateways(
+        phase=Phase.PREPARE,
+        name="open-gateways",
+        host=plan.source,
+        destination=plan.destination,
+        summary=f"open a mutual-TLS gateway from {plan.source} to {plan.destination}",
+    )
+
+
+def _copy(plan: Plan) -> Step:
+    return Copy(
+        phase=Phase.COPY,
+        name="copy-memory",
+        host=plan.source,
+        summary=f"copy the memory and let the guest go on at {plan.destination}",
+    )
+
+
+def _hand_over(plan: Plan) -> list[Step]:
+    return [
+        Step(
+            phase=Phase.RESTORE,
+            name="define",
+            host=plan.destination,
+            summary="make the definition name the VF of this host, for the next cold boot",
+            apply=(Define(xml=plan.persistent_xml),),
+        ),
+        Step(
+            phase=Phase.RESTORE,
+            name="undefine",
+            host=plan.source,
+            summary=f"remove the definition of {plan.guest}",
+            apply=(Undefine(guest=plan.guest),),
+        ),
+        *(
+            Step(
+                phase=Phase.RESTORE,
+                name="release",
+                host=host,
+                summary="close the gateway and release the claims",
+                apply=(ReleaseClaim(),),
+            )
+            for host in (plan.source, plan.destination)
+        ),
+    ]

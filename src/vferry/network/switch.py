@@ -1,0 +1,184 @@
+"""Mode `switch`: traffic moves to a virtio NIC with the VF's MAC for the migration, and back to a VF after it.
+
+Making before breaking, on the three places that must agree: the guest's choice of NIC, the embedded switch's MAC
+filters, the bridge. The new path is complete before the old one is taken away; the guest receives on both during
+the change; only then does the filter move; only then is a device unplugged.
+"""
+
+from vferry.host.api import MoveFilter, PlugStandby, PlugVf, RunInGuest, SetForwarding, SetVf, Unplug
+from vferry.model.host import NO_MAC, WIPED, VfSettings
+from vferry.model.report import Phase
+from vferry.network import guest_script
+from vferry.network.step import Step
+from vferry.plan.plan import GuestSide, Plan, VfMove
+
+
+def prepare(plan: Plan, move: VfMove) -> list[Step]:
+    """The destination's VF gets all settings but the MAC; its PF takes the guest's MAC for the standby path."""
+    destination = move.destination
+    return [
+        Step(
+            phase=Phase.PREPARE,
+            name="configure-vf",
+            host=plan.destination,
+            summary=f"give VF {destination.index} of {destination.pf} the settings of the source's, without the MAC",
+            apply=(SetVf(pf=destination.pf, index=destination.index, settings=move.carried),),
+            undo=(SetVf(pf=destination.pf, index=destination.index, settings=move.destination_before),),
+        ),
+        Step(
+            phase=Phase.PREPARE,
+            name="open-standby-path",
+            host=plan.destination,
+            summary=f"let {destination.pf} pass {move.mac} to the bridge {move.destination_bridge}",
+            apply=(SetForwarding(pf=destination.pf, mac=move.mac, present=True),),
+            undo=(SetForwarding(pf=destination.pf, mac=move.mac, present=False),),
+        ),
+    ]
+
+
+def to_standby(plan: Plan, move: VfMove) -> list[Step]:
+    """Leaves the source's VF for the standby NIC."""
+    host, vf = plan.source, move.source
+    plug = Step(
+        phase=Phase.TO_STANDBY,
+        name="plug-standby",
+        host=host,
+        summary=f"plug a virtio NIC with {move.mac} into {move.source_bridge}",
+        apply=(_standby(plan, move, move.source_bridge),),
+        undo=(_unplug(plan, move.standby_alias),),
+    )
+    choose = Step(
+        phase=Phase.TO_STANDBY,
+        name="guest-to-standby",
+        host=host,
+        summary=_CHOICE[move.guest_side].format(nic="the standby NIC"),
+        apply=_guest_to_standby(plan, move),
+        undo=_guest_to_vf(plan, move),
+    )
+    filters = Step(
+        phase=Phase.TO_STANDBY,
+        name="filter-to-bridge",
+        host=host,
+        summary=f"move {move.mac} from the filter of VF {vf.index} to that of {vf.pf}",
+        apply=(MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False),),
+        undo=(*_guest_to_vf(plan, move), MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True)),
+    )
+    unplug = Step(
+        phase=Phase.TO_STANDBY,
+        name="unplug-vf",
+        host=host,
+        summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address})",
+        apply=(_unplug(plan, move.source_alias), _unplug(plan, move.vf_alias)),
+        undo=(
+            SetVf(pf=vf.pf, index=vf.index, settings=move.carried),
+            PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),
+        ),
+    )
+    return [*([] if move.standby_stays else [plug]), *([choose] if choose.apply else []), filters, unplug]
+
+
+def leave_source(plan: Plan, move: VfMove) -> list[Step]:
+    """The source's PF stops taking the guest's frames, once the guest runs elsewhere."""
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="close-standby-path",
+            host=plan.source,
+            summary=f"stop {move.source.pf} from taking frames for {move.mac}",
+            apply=(SetForwarding(pf=move.source.pf, mac=move.mac, present=False),),
+        )
+    ]
+
+
+def to_vf(plan: Plan, move: VfMove) -> list[Step]:
+    """Leaves the standby NIC for the destination's VF: `to_standby`, mirrored."""
+    host, vf = plan.destination, move.destination
+    plug = Step(
+        phase=Phase.TO_VF,
+        name="plug-vf",
+        host=host,
+        summary=f"plug VF {vf.index} of {vf.pf} ({vf.address})",
+        apply=(PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),),
+        undo=(_unplug(plan, move.vf_alias),),
+    )
+    choose = Step(
+        phase=Phase.TO_VF,
+        name="guest-to-vf",
+        host=host,
+        summary=_CHOICE[move.guest_side].format(nic="the VF"),
+        apply=_guest_to_vf(plan, move),
+        undo=_guest_to_standby(plan, move),
+    )
+    filters = Step(
+        phase=Phase.TO_VF,
+        name="filter-to-vf",
+        host=host,
+        summary=f"move {move.mac} from the filter of {vf.pf} to that of VF {vf.index}",
+        apply=(MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True),),
+        undo=(
+            *_guest_to_standby(plan, move),
+            MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False),
+        ),
+    )
+    unplug = Step(
+        phase=Phase.TO_VF,
+        name="unplug-standby",
+        host=host,
+        summary="unplug the virtio NIC that was plugged for the migration",
+        apply=(_unplug(plan, move.standby_alias),),
+        undo=(_standby(plan, move, move.destination_bridge),),
+    )
+    # Without help from within, the guest must find the VF with its MAC when the driver first looks.
+    arrival = [filters, plug] if move.guest_side is GuestSide.HOTPLUG else [plug, choose, filters]
+    return [*arrival, *([] if move.standby_stays else [unplug])]
+
+
+def wipe(plan: Plan, move: VfMove) -> list[Step]:
+    """Gives the source's VF back as the kernel made it."""
+    vf = move.source
+    return [
+        Step(
+            phase=Phase.RESTORE,
+            name="wipe-vf",
+            host=plan.source,
+            summary=f"wipe VF {vf.index} of {vf.pf}",
+            apply=(SetVf(pf=vf.pf, index=vf.index, settings=wiped(move.source_settings)),),
+        )
+    ]
+
+
+def wiped(settings: VfSettings) -> VfSettings:
+    """As the kernel makes a VF, in those settings that its driver says at all."""
+    kept = {name: getattr(WIPED, name) for name in WIPED.__struct_fields__ if getattr(settings, name) is not None}
+    return VfSettings(**{**kept, "mac": NO_MAC})
+
+
+_CHOICE = {
+    GuestSide.BOND: "make {nic} the active slave of the guest's bond",
+    GuestSide.ADDRESSES: "move the guest's addresses and routes to {nic}",
+    GuestSide.HOTPLUG: "leave it to the guest to use {nic}",
+}
+
+
+def _standby(plan: Plan, move: VfMove, bridge: str) -> PlugStandby:
+    return PlugStandby(guest=plan.guest, mac=move.mac, bridge=bridge, alias=move.standby_alias, mtu=move.mtu)
+
+
+def _unplug(plan: Plan, alias: str) -> Unplug:
+    return Unplug(guest=plan.guest, alias=alias, timeout_s=plan.unplug_timeout_s)
+
+
+def _guest_to_standby(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:
+    return _in_guest(plan, move, guest_script.bond_to_standby, guest_script.addresses_to_standby)
+
+
+def _guest_to_vf(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:
+    return _in_guest(plan, move, guest_script.bond_to_vf, guest_script.addresses_to_vf)
+
+
+def _in_guest(
+    plan: Plan, move: VfMove, bond: guest_script.Script, addresses: guest_script.Script
+) -> tuple[RunInGuest, ...]:
+    scripts = {GuestSide.BOND: bond, GuestSide.ADDRESSES: addresses}
+    script = scripts.get(move.guest_side)
+    return () if script is None else (RunInGuest(guest=plan.guest, script=script(move.mac), timeout_s=30.0),)

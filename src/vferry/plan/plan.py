@@ -1,0 +1,99 @@
+"""What a migration will do, as a value: made once from what the hosts say, journaled, printed, carried out."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from vferry.model.guest import VfRef
+from vferry.model.host import VfSettings
+
+
+class NetworkMode(StrEnum):
+    """How the guest's traffic gets from the source's VF to the destination's."""
+
+    SWITCH = "switch"
+    DETACH = "detach"
+    VIRTIO = "virtio"
+
+
+class GuestSide(StrEnum):
+    """Who chooses, inside the guest, between the VF and the standby NIC."""
+
+    BOND = "bond"
+    """The guest's own bond, told by its agent which NIC is the active one."""
+    ADDRESSES = "addresses"
+    """Addresses and routes are moved between the NICs through the guest's agent."""
+    HOTPLUG = "hotplug"
+    """The guest's own reaction to a NIC that comes and one that goes; it is interrupted meanwhile."""
+
+
+class VfMove(Struct, frozen=True, kw_only=True):
+    """One NIC of the guest on its way from a VF of the source to a VF of the destination."""
+
+    mac: str
+    network: str
+    """The physical network that both VFs are on."""
+    guest_side: GuestSide
+    source: VfRef
+    source_alias: str
+    """The VF's device in the guest at the source."""
+    source_settings: VfSettings
+    source_bridge: str
+    destination: VfRef
+    destination_before: VfSettings
+    destination_bridge: str
+    standby_alias: str
+    standby_stays: bool
+    """Whether the standby NIC is the guest's own; else vferry plugs it for the migration and takes it away."""
+    mtu: int = 1500
+
+    @property
+    def vf_alias(self) -> str:
+        """The alias under which vferry plugs a VF of this NIC, on either host."""
+        return f"ua-vferry-vf-{self.mac.replace(':', '')}"
+
+    @property
+    def carried(self) -> VfSettings:
+        """What the destination's VF gets before the copy: everything but the MAC, which would take the traffic."""
+        settings = self.source_settings
+        return VfSettings(
+            vlan=settings.vlan,
+            qos=settings.qos,
+            trust=settings.trust,
+            spoof_check=settings.spoof_check,
+            link_state=settings.link_state,
+            min_tx_rate=settings.min_tx_rate,
+            max_tx_rate=settings.max_tx_rate,
+        )
+
+
+class TransferPlan(Struct, frozen=True, kw_only=True):
+    """How the memory goes: libvirt's plain stream (0 channels) or multifd, through the gateways."""
+
+    policy: str = "plain"
+    parallel: int = 0
+    bandwidth: int | None = None
+    """Bytes per second; None is unlimited."""
+    downtime_ms: int = 300
+    deadline_s: float = 600.0
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """All that the steps are built from. Nothing in it is a secret."""
+
+    operation: str
+    guest: str
+    uuid: str
+    source: str
+    destination: str
+    mode: NetworkMode
+    reason: str
+    """Why this mode."""
+    moves: tuple[VfMove, ...]
+    plain_macs: tuple[str, ...]
+    """The MACs of NICs that migrate by themselves, over a bridge."""
+    persistent_xml: str
+    """The definition at the destination, naming its VFs."""
+    transfer: TransferPlan
+    unplug_timeout_s: float = 15.0
+    notes: tuple[str, ...] = ()
