@@ -1,1 +1,5 @@
 """Two SR-IOV hosts without hardware."""
+
+from vferry.lab.lab import Lab
+
+__all__ = ["Lab"]

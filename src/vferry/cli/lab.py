@@ -1,0 +1,118 @@
+"""vferry lab: two SR-IOV hosts without hardware."""
+
+import json
+import subprocess
+import sys
+
+import click
+
+from vferry.lab.lab import Lab
+from vferry.lab.outer import say
+from vferry.lab.topology import STARTED
+
+ANY = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.group()
+def command() -> None:
+    """Two SR-IOV hosts without hardware, on this machine.
+
+    \b
+    Example: vferry lab up && vferry lab shell host1 -- virsh list
+    """
+
+
+@command.command()
+def build() -> None:
+    """Build what the hosts boot from. `lab up` does so too.
+
+    \b
+    Example: vferry lab build
+    """
+    for folder in Lab().build():
+        click.echo(folder)
+
+
+@command.command()
+@click.option("--guests", default=",".join(STARTED), show_default=True, help="Guests to start, by comma.")
+def up(guests: str) -> None:
+    """Boot the hosts, start guests and register the hosts; start what is missing.
+
+    \b
+    Example: vferry lab up --guests guest1,bond1
+    """
+    if not Lab().up([name for name in guests.split(",") if name]):
+        say("the lab is up already")
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(*, as_json: bool) -> None:
+    """Show the hosts and the guests that run.
+
+    \b
+    Example: vferry lab status --json
+    """
+    found = Lab().status()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"hosts: {' '.join(found['hosts']) or 'none, the lab is down'}")
+    for guest in found["guests"]:
+        click.echo(f"{guest['name']:<8} {guest['address']:<12} {guest['host']:<6} {guest['state']}")
+    for guest in found["off"]:
+        click.echo(f"{guest['name']:<8} {guest['address']:<12} {guest['host']:<6} off")
+
+
+@command.command(context_settings=ANY)
+@click.argument("host")
+@click.argument("words", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
+def shell(host: str, words: tuple[str, ...]) -> None:
+    """Run a command on a host, or a shell without one. Output and exit status are the command's.
+
+    \b
+    Example: vferry lab shell host1 -- ip link show enp1s0
+    """
+    tty = not words and sys.stdin.isatty()
+    sys.exit(subprocess.run(Lab().shell(host, words, tty=tty), check=False).returncode)
+
+
+@command.command(context_settings=ANY)
+@click.argument("words", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
+def peer(words: tuple[str, ...]) -> None:
+    """Run a command on this machine inside the data network, where the guests' peer is.
+
+    \b
+    Example: vferry lab peer -- ping -c 3 10.9.0.11
+    """
+    sys.exit(subprocess.run(Lab().peer_command(words), check=False).returncode)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--console", is_flag=True, help="Print what the guest wrote to its serial console.")
+def guest(name: str, *, console: bool) -> None:
+    """Start a guest if it is off, wherever it is defined, and say where it is.
+
+    \b
+    Example: vferry lab guest bond1
+    """
+    lab = Lab()
+    if console:
+        click.echo(lab.guest_console(name), nl=False)
+        return
+    domain, address = lab.guest(name)
+    click.echo(f"{name} is {domain.state} on {domain.host} at {address}")
+    click.echo(f"its console: vferry lab guest {name} --console")
+    click.echo(f"or a shell on it: vferry lab shell {domain.host} -- virsh console {name}")
+
+
+@command.command()
+def down() -> None:
+    """Take the lab down and leave nothing behind but the cache and the logs.
+
+    \b
+    Example: vferry lab down
+    """
+    if not Lab().down():
+        say("the lab was down already")

@@ -1,0 +1,125 @@
+"""The guests while the lab is up: where they are, starting them, waiting until they answer."""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vferry.lab import hosts, outer
+from vferry.lab.guestxml import LAB
+from vferry.lab.topology import GUESTS, HOSTS, Guest, Host, guest_named
+from vferry.model.problem import Exit, Problem
+
+if TYPE_CHECKING:
+    from vferry.lab.lab import Lab
+
+ANSWER_BOUND = 120.0  # seconds until a started guest answers ping; about 15 without KVM
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A guest as a host's libvirt lists it; `state` in virsh's words (running, shut off, paused, …)."""
+
+    name: str
+    host: str
+    state: str
+
+    @property
+    def on(self) -> bool:
+        return self.state != "shut off"
+
+
+def named(name: str) -> Guest:
+    guest = guest_named(name)
+    if guest is None:
+        names = ", ".join(each.name for each in GUESTS)
+        raise Problem("lab-no-such-guest", f"The lab has no guest {name!r}", f"It has {names}")
+    return guest
+
+
+def parse(host: str, listed: str) -> list[Domain]:
+    """The lines of `virsh -q list --all`: id or "-", name, state (which may have blanks)."""
+    rows = (line.split(None, 2) for line in listed.splitlines() if line.strip())
+    return [Domain(row[1], host, row[2].strip()) for row in rows]
+
+
+def everywhere(lab: "Lab") -> list[Domain]:
+    """All guests that any running host defines."""
+
+    def listed(host: Host) -> list[Domain]:
+        return parse(host.name, lab.run(host.name, ["virsh", "-q", "list", "--all"]).stdout)
+
+    up = hosts.running()
+    if not up:
+        return []
+    with ThreadPoolExecutor(len(up)) as pool:
+        return [domain for domains in pool.map(listed, up) for domain in domains]
+
+
+def rows(domains: Sequence[Domain]) -> list[dict[str, str]]:
+    """The lab's guests as `lab status` prints them; one that runs on a host hides its definition on the other."""
+    found = {domain.name: domain for domain in sorted(domains, key=lambda domain: domain.on)}
+    return [
+        {
+            "name": guest.name,
+            "address": guest.address,
+            "host": found[guest.name].host,
+            "state": found[guest.name].state if found[guest.name].on else "off",
+        }
+        for guest in GUESTS
+        if guest.name in found
+    ]
+
+
+def where(lab: "Lab", name: str) -> Domain:
+    """Where a guest runs, or else is defined."""
+    found = [domain for domain in everywhere(lab) if domain.name == name]
+    if not found:
+        raise Problem("lab-guest-undefined", f"No host defines {name}", "Define it with: vferry lab up")
+    return max(found, key=lambda domain: domain.on)
+
+
+def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
+    """Defines every guest on host1 that no host knows, and starts the wanted ones; False if none had to be."""
+    domains = everywhere(lab)
+    known = {domain.name: domain for domain in domains}
+    define = [guest for guest in GUESTS if guest.name not in known]
+    virsh(lab, HOSTS[0].name, [f"define {LAB}/{guest.name}.xml" for guest in define])
+    running = {domain.name for domain in domains if domain.on}
+    off = [guest for guest in wanted if guest.name not in running]
+    for guest in off:
+        host = known[guest.name].host if guest.name in known else HOSTS[0].name
+        with outer.step(f"starting {guest.name} on {host}"):
+            virsh(lab, host, [f"start {guest.name}"])
+    for guest in off:
+        answer(lab, guest)
+    return bool(off)
+
+
+def virsh(lab: "Lab", host: str, commands: Sequence[str]) -> None:
+    """Runs virsh commands in one process, which is much faster than one each in an emulated CPU."""
+    if not commands:
+        return
+    done = lab.run(host, ["virsh", "-q", "; ".join(commands)], timeout=180)
+    if done.returncode != 0:
+        raise Problem("lab-virsh-failed", f"virsh on {host}: {done.stderr.strip()}", exit=Exit.UNDONE)
+
+
+def answer(lab: "Lab", guest: Guest, bound: float = ANSWER_BOUND) -> None:
+    """Waits until the peer gets an answer from a guest."""
+    start_time = time.monotonic()
+    told = 0.0
+    while lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", guest.address]).returncode != 0:
+        elapsed = time.monotonic() - start_time
+        if elapsed - told > 10:
+            told = elapsed
+            outer.say(f"waiting for {guest.name} to answer at {guest.address}: {elapsed:.0f} s")
+        if elapsed > bound:
+            raise Problem(
+                "lab-guest-silent",
+                f"{guest.name} does not answer at {guest.address} after {bound:.0f} s",
+                f"Read its console with: vferry lab guest {guest.name} --console",
+                exit=Exit.UNDONE,
+            )
+    outer.say(f"{guest.name} answers at {guest.address} after {time.monotonic() - start_time:.0f} s")

@@ -1,0 +1,98 @@
+"""libvirt's definition of the lab's guests."""
+
+from xml.sax.saxutils import quoteattr
+
+from vferry.lab.topology import PEER4, PEER6, Guest
+
+MACHINE = "pc-q35-10.0"  # fixed, so that a guest looks the same on every host
+NAMESPACE = "urn:vferry:1"
+MEMORY_MIB = 256
+ROOT_PORTS = 12  # the definition's own devices take about half; the others are free for hot-plug
+LAB = "/opt/vferry/lab"
+
+
+def command_line(guest: Guest) -> str:
+    """Kernel command line that gives a guest its personality (files/guest-init)."""
+    words = {
+        "kind": guest.kind,
+        "mac": guest.mac,
+        "ip4": f"{guest.address}/24",
+        "ip6": f"{guest.address6}/64",
+        "gw4": PEER4,
+        "gw6": PEER6,
+    }
+    personality = " ".join(f"vferry.{name}={value}" for name, value in words.items())
+    return f"console=ttyS0 quiet mitigations=off nokaslr panic=5 {personality}"
+
+
+def vf_slot(index: int) -> str:
+    """PCI address elements of VF `index` of the hosts' PF 0000:01:00.0 (first VF at 10.0, stride 2)."""
+    return f"domain='0x0000' bus='0x01' slot='0x10' function='0x{2 * index:x}'"
+
+
+def vf_interface(guest: Guest) -> str:
+    """The VF as a network interface: libvirt sets MAC and VLAN on the PF, and takes them back."""
+    if guest.vf is None:
+        return ""
+    vlan = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
+    return f"""
+    <interface type='hostdev' managed='yes'>
+      <mac address='{guest.mac}'/>
+      <source><address type='pci' {vf_slot(guest.vf)}/></source>
+      {vlan}<alias name='ua-vf'/>
+    </interface>"""
+
+
+def standby_interface(guest: Guest) -> str:
+    """The virtio NIC on the hosts' bridge, served by vhost-net: QEMU's main loop stalls while devices come and go."""
+    if not guest.standby:
+        return ""
+    return f"""
+    <interface type='bridge'>
+      <mac address='{guest.mac}'/>
+      <source bridge='br0'/>
+      <model type='virtio'/>
+      <driver name='vhost'/>
+      <alias name='ua-standby'/>
+    </interface>"""
+
+
+def definition(guest: Guest) -> str:
+    """The domain, ready for `virsh define`."""
+    ports = "\n    ".join("<controller type='pci' model='pcie-root-port'/>" for _ in range(ROOT_PORTS))
+    channel = (
+        ""
+        if guest.kind == "plain"
+        else "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
+    )
+    return f"""<domain type='kvm'>
+  <name>{guest.name}</name>
+  <uuid>{guest.uuid}</uuid>
+  <metadata><vferry:guest xmlns:vferry='{NAMESPACE}' address='{guest.address}'/></metadata>
+  <memory unit='MiB'>{MEMORY_MIB}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='{MACHINE}'>hvm</type>
+    <kernel>{LAB}/vmlinuz</kernel>
+    <initrd>{LAB}/guest.cpio</initrd>
+    <cmdline>{quoteattr(command_line(guest))[1:-1]}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <cpu mode='host-passthrough' check='none' migratable='on'/>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='pci' model='pcie-root'/>
+    {ports}
+    <controller type='usb' model='none'/>
+    <disk type='block' device='disk'>
+      <driver name='qemu' type='raw' cache='none' io='native'/>
+      <source dev='/dev/disk/by-id/virtio-{guest.name}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>{standby_interface(guest)}{vf_interface(guest)}
+    <serial type='pty'><log file='/var/log/libvirt/qemu/{guest.name}.console' append='on'/></serial>
+    {channel}
+    <memballoon model='virtio'/>
+    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
+  </devices>
+</domain>
+"""

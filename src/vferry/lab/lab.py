@@ -1,0 +1,190 @@
+"""The lab as a whole: up, down, and what tests do to it while it is up."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vferry.lab import archive, base, guests, hosts, net, outer, owner, peer, places, processes, product, reach
+from vferry.lab import controller as registry
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, STARTED, Host, host_named
+from vferry.model.problem import Problem
+
+DISK_SIZE = "64M"
+
+
+class Lab:
+    """This clone's lab. Every method may be called from any process of root's."""
+
+    def __init__(self) -> None:
+        outer.require_root()
+        self.folder = places.folder()
+
+    def build(self) -> tuple[Path, Path]:
+        """Builds what is missing of the layers; returns the folders of the base and the product layer."""
+        ground = base.ensure()
+        return ground, product.ensure(ground)
+
+    def alive(self) -> bool:
+        """Whether anything of a lab is there, be it this clone's or another's."""
+        return bool(hosts.running()) or any(net.exists(network) for network in NETWORKS)
+
+    def up(self, names: Sequence[str] = STARTED) -> bool:
+        """Starts what is missing; returns False where everything was there. A failure takes down what it started."""
+        wanted = [guests.named(name) for name in names]
+        with owner.changing():
+            owner.refuse_another(places.clone(), alive=self.alive())
+            missing = [host for host in HOSTS if not hosts.pids(host)]
+            try:
+                if missing:
+                    self._boot(missing)
+                changed = bool(missing) | self._connect() | guests.start(self, wanted)
+                registry.add(HOSTS)
+            except BaseException:
+                if len(missing) == len(HOSTS):
+                    outer.say("taking down what was started")
+                    self._remove()
+                raise
+        return changed
+
+    def down(self) -> bool:
+        """Removes everything; returns False where nothing was there."""
+        with owner.changing():
+            owner.refuse_another(places.clone(), alive=self.alive())
+            if not self.alive() and owner.current() is None:
+                return False
+            registry.remove(HOSTS)
+            self._remove()
+        return True
+
+    def run(
+        self,
+        host: str,
+        argv: Sequence[str],
+        input: str | None = None,  # noqa: A002 - subprocess.run's name
+        timeout: float | None = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command on a host as root; its status is for the caller to judge. `timeout` in seconds."""
+        return subprocess.run(
+            self.shell(host, argv), input=input or "", capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def shell(self, host: str, argv: Sequence[str], *, tty: bool = False) -> list[str]:
+        """Argument vector on this machine that runs `argv` on a host."""
+        return reach.command(self.host(host), self.folder, argv, tty=tty)
+
+    def peer(self, argv: Sequence[str], timeout: float | None = 120) -> subprocess.CompletedProcess[str]:
+        """Runs a command as the peer: on this machine, inside the data network. `timeout` in seconds."""
+        return subprocess.run(peer.command(argv), capture_output=True, text=True, timeout=timeout, check=False)
+
+    def host(self, name: str) -> Host:
+        """A host that runs; raises `Problem` for another."""
+        host = host_named(name)
+        if host is None:
+            raise Problem("lab-no-such-host", f"The lab has no host {name!r}", "It has host1 and host2")
+        if not hosts.pids(host):
+            raise Problem("lab-host-down", f"{name} is not running", "Start it with: vferry lab up")
+        return host
+
+    def peer_command(self, argv: Sequence[str]) -> list[str]:
+        """Argument vector on this machine that runs `argv` as the peer."""
+        if not self.alive():
+            raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
+        return peer.command(argv)
+
+    def status(self) -> dict[str, Any]:
+        """hosts: names of those that run; guests: those that run; off: those that are only defined."""
+        rows = guests.rows(guests.everywhere(self))
+        who = owner.current() if self.alive() else None
+        return {
+            "hosts": [host.name for host in hosts.running()],
+            "guests": [row for row in rows if row["state"] != "off"],
+            "off": [row for row in rows if row["state"] == "off"],
+            "clone": who.clone if who else None,
+            "since": who.since if who else None,
+        }
+
+    def guest(self, name: str) -> tuple[guests.Domain, str]:
+        """Starts a guest if it is off; returns where it is, and its address."""
+        guest = guests.named(name)
+        self.host(HOSTS[0].name)
+        guests.start(self, [guest])
+        return guests.where(self, name), guest.address
+
+    def guest_console(self, name: str) -> str:
+        """What a guest wrote to its serial console, on the host where it is now."""
+        log = f"/var/log/libvirt/qemu/{guests.named(name).name}.console"
+        return self.run(guests.where(self, name).host, ["cat", log]).stdout
+
+    def kill_host(self, name: str) -> None:
+        """Ends a host at once, as a power cut does."""
+        processes.end(hosts.pids(self.host(name)), grace=0)
+
+    def start_host(self, name: str) -> None:
+        """Boots a host that was killed, and connects to it; it comes up as new, without its guests' definitions."""
+        host = host_named(name)
+        if host is not None and not hosts.pids(host):
+            self._boot([host])
+            self._connect()
+
+    def reboot(self, name: str) -> None:
+        """Power-cycles a host; returns when it answers again."""
+        self.kill_host(name)
+        self.start_host(name)
+
+    def cut_link(self, host: str, network: str) -> None:
+        """Cuts a host's link to the network "data" or "mgmt": frames are lost, both carriers stay."""
+        self._carry(host, network, on=False)
+
+    def join_link(self, host: str, network: str) -> None:
+        """Undoes `cut_link`."""
+        self._carry(host, network, on=True)
+
+    def _carry(self, host: str, network: str, *, on: bool) -> None:
+        found = next((each for each in NETWORKS if each.name == network), None)
+        if found is None:
+            raise Problem("lab-no-such-network", f"The lab has no network {network!r}", "It has data and mgmt")
+        net.carry(found, self.host(host).name, on=on)
+
+    def _boot(self, missing: Sequence[Host]) -> None:
+        ground, top = self.build()
+        if len(missing) == len(HOSTS):
+            self._remove()  # what a crash may have left
+        self.folder.mkdir(parents=True, exist_ok=True)
+        places.RUN.mkdir(mode=0o700, exist_ok=True)
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        owner.write(owner.Owner(str(places.clone()), now, base=ground.name, product=top.name))
+        reach.prepare(self.folder)
+        archive.join([ground / "host.cpio", top / "host.cpio"], self.folder / "host.cpio")
+        if len(missing) == len(HOSTS):
+            self._disks()
+        net.create()
+        peer.start_dhcp()
+        for host in missing:
+            hosts.start(host, ground, top, self.folder, reach.public_key(self.folder))
+        outer.say(f"booting {' and '.join(host.name for host in missing)}; about a minute without KVM")
+        hosts.wait(missing, self.folder)
+
+    def _disks(self) -> None:
+        """One raw disk per guest, given to both hosts, so that nothing needs copying in a migration."""
+        for guest in GUESTS:
+            image = self.folder / f"{guest.name}.img"
+            image.unlink(missing_ok=True)
+            outer.call(["mke2fs", "-q", "-F", "-t", "ext4", image, DISK_SIZE])
+
+    def _connect(self) -> bool:
+        absent = [host for host in HOSTS if not reach.connected(host, self.folder)]
+        for host in absent:
+            with outer.step(f"connecting to {host.name}"):
+                reach.connect(host, self.folder)
+        return bool(absent)
+
+    def _remove(self) -> None:
+        ours = [pid for host in HOSTS for pid in hosts.pids(host)]
+        inside = [pid for network in NETWORKS for pid in net.pids(network)]
+        processes.end([*processes.find(f"{places.RUN}/"), *inside, *ours], grace=2)
+        net.remove()
+        shutil.rmtree(places.RUN, ignore_errors=True)
+        places.LOCK.write_text("")

@@ -1,0 +1,107 @@
+"""The lab's networks: two namespaces with a bridge each, and the hosts' tap devices in them."""
+
+import ctypes
+import fcntl
+import os
+import struct
+import threading
+from pathlib import Path
+
+from vferry.lab import outer
+from vferry.lab.topology import NETWORKS, Network
+from vferry.model.problem import Exit, Problem
+
+CLONE_NEWNET = 0x40000000
+TUNSETIFF = 0x400454CA
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+NAMESPACES = Path("/run/netns")
+
+
+def exists(network: Network) -> bool:
+    return (NAMESPACES / network.namespace).exists()
+
+
+def create() -> None:
+    """Makes what is missing of the namespaces and bridges; nothing of it leads out of the machine."""
+    for network in NETWORKS:
+        if not exists(network):
+            outer.call(["ip", "netns", "add", network.namespace])
+            outer.call(["ip", "-n", network.namespace, "-batch", "-"], stdin=setup(network))
+            _quiet(network)
+
+
+def setup(network: Network) -> str:
+    """Lines for `ip -batch` that set up a namespace; it answers ping at the network's addresses."""
+    lines = [
+        "link set lo up",
+        f"link add name {network.bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"link set {network.bridge} up",
+    ]
+    lines += [f"address add {a} dev {network.bridge}" + " nodad" * (":" in a) for a in network.addresses]
+    return "\n".join(lines) + "\n"
+
+
+def _quiet(network: Network) -> None:
+    """Keeps the outer machine's own IPv6 off: no router solicitations, no autoconfiguration."""
+    script = "for f in all default; do echo 0 > /proc/sys/net/ipv6/conf/$f/accept_ra; done"
+    outer.call(["ip", "netns", "exec", network.namespace, "sh", "-c", script])
+
+
+def plug(network: Network, host: str) -> int:
+    """Makes the tap device that leads to `host` and returns its descriptor; the device goes when that is closed."""
+    name = network.tap(host)
+    descriptor = _in_namespace(network.namespace, name)
+    outer.call(["ip", "-n", network.namespace, "link", "set", name, "master", network.bridge, "up"])
+    return descriptor
+
+
+def _in_namespace(namespace: str, tap: str) -> int:
+    """Opens a tap device in a namespace, from a thread of its own, since a thread keeps the namespace it entered."""
+    result: list[int | OSError] = []
+
+    def enter() -> None:
+        try:
+            result.append(_open_tap(namespace, tap))
+        except OSError as error:
+            result.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if isinstance(result[0], OSError):
+        raise Problem("lab-no-tap", f"No tap device {tap} in {namespace}: {result[0]}", exit=Exit.UNDONE)
+    return result[0]
+
+
+def _open_tap(namespace: str, tap: str) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    with (NAMESPACES / namespace).open() as handle:
+        if libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    descriptor = os.open("/dev/net/tun", os.O_RDWR)
+    try:
+        request = struct.pack("16sH22x", tap.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+        fcntl.ioctl(descriptor, TUNSETIFF, request)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def carry(network: Network, host: str, *, on: bool) -> None:
+    """Cuts or joins the link to `host`: while it is cut, no frame passes, and the host's NIC does not notice."""
+    outer.call(["ip", "-n", network.namespace, "link", "set", network.tap(host), "up" if on else "down"])
+
+
+def pids(network: Network) -> list[int]:
+    """Processes that run in a network's namespace."""
+    if not exists(network):
+        return []
+    return [int(word) for word in outer.call(["ip", "netns", "pids", network.namespace]).split()]
+
+
+def remove() -> None:
+    """Removes the namespaces, and with them their bridges and devices."""
+    for network in NETWORKS:
+        if exists(network):
+            outer.call(["ip", "netns", "delete", network.namespace])

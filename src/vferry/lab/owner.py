@@ -1,0 +1,74 @@
+"""Whose lab it is: one lab per machine, whatever the number of clones."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vferry.lab import places
+from vferry.model.problem import Exit, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The clone whose lab is up: its folder, and since when (local time, ISO 8601)."""
+
+    clone: str
+    since: str
+    guests: tuple[str, ...] = ()
+    base: str = ""
+    product: str = ""
+
+
+def read(text: str) -> Owner | None:
+    """The owner that the lock's content names; None where there is none or it was cut off in a crash."""
+    try:
+        fields = json.loads(text)
+        return Owner(**{**fields, "guests": tuple(fields.get("guests", ()))})
+    except (ValueError, TypeError):
+        return None
+
+
+def current() -> Owner | None:
+    """The owner of the machine's lab."""
+    try:
+        return read(places.LOCK.read_text())
+    except OSError:
+        return None
+
+
+def write(owner: Owner) -> None:
+    places.LOCK.write_text(json.dumps(asdict(owner)))
+
+
+@contextmanager
+def changing(path: Path = places.LOCK) -> Iterator[None]:
+    """Held while a lab goes up or down; a second one that tries is told so at once."""
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = current()
+            raise Problem(
+                "lab-busy",
+                f"Another command is changing the lab{f' of {who.clone}' if who else ''} right now",
+                "Wait until it is done",
+                exit=Exit.REFUSED,
+            ) from None
+        yield
+
+
+def refuse_another(clone: Path, *, alive: bool) -> None:
+    """Raises `Problem` where another clone's lab is up."""
+    who = current()
+    if who and alive and who.clone != str(clone):
+        raise Problem(
+            "lab-of-another",
+            f"The lab of {who.clone} is up, since {who.since}; a machine has room for one",
+            f"Take it down with: cd {who.clone} && vferry lab down",
+            exit=Exit.REFUSED,
+            clone=who.clone,
+            since=who.since,
+        )

@@ -1,0 +1,47 @@
+"""The peer: this machine inside the data network, which the guests talk to. It also serves DHCP."""
+
+import subprocess
+from collections.abc import Sequence
+
+from vferry.lab import places, processes
+from vferry.lab.topology import DATA, GUESTS, PEER4, Guest
+
+LEASE = 60  # seconds; short, so that a guest renews during a test
+
+
+def command(argv: Sequence[str]) -> list[str]:
+    """Argument vector that runs `argv` inside the data network; without one, a shell."""
+    return ["ip", "netns", "exec", DATA, *(argv or ["sh"])]
+
+
+def dhcp_settings(guests: Sequence[Guest]) -> str:
+    """Configuration of the DHCP server: fixed addresses for the guests that ask for one."""
+    lines = [
+        "interface data0",
+        "start 10.9.0.200",
+        "end 10.9.0.250",
+        "option subnet 255.255.255.0",
+        f"option router {PEER4}",
+        f"option lease {LEASE}",
+        f"lease_file {places.RUN}/udhcpd.leases",
+        f"pidfile {places.RUN}/udhcpd.pid",
+    ]
+    lines += [f"static_lease {guest.mac} {guest.address}" for guest in guests if guest.kind == "dhcp"]
+    return "\n".join(lines) + "\n"
+
+
+def start_dhcp() -> None:
+    """Starts the DHCP server unless it runs."""
+    settings = places.RUN / "udhcpd.conf"
+    if processes.find(str(settings)):
+        return
+    settings.write_text(dhcp_settings(GUESTS))
+    (places.RUN / "udhcpd.leases").touch()
+    with (places.folder() / "dhcp.log").open("wb") as log:
+        subprocess.Popen(
+            command(["busybox", "udhcpd", "-f", str(settings)]),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )

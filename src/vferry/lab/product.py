@@ -1,0 +1,152 @@
+"""The fast layers: vferry's dependencies, and vferry itself with everything the lab lays over a host's root."""
+
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from vferry.lab import archive, cache, outer, places
+from vferry.lab.guestxml import definition
+from vferry.lab.topology import GUESTS, HOSTS, Host
+
+PYTHON = "3.13"  # of the hosts
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+SHIPPED = {  # file of the package, which its author may not have written yet → place in a host
+    "host/vferry-agent.service": "etc/systemd/system/vferry-agent.service",
+    "host/apparmor-libvirt-qemu": "etc/apparmor.d/local/abstractions/libvirt-qemu",
+}
+ENABLED = ("vferry-lab-host.service", "vferry-lab-ready.service", "vferry-agent.service")
+
+
+def dependencies() -> list[str]:
+    """Requirements of the installed vferry without its extras."""
+    return sorted(line for line in metadata.requires("vferry") or [] if "extra ==" not in line)
+
+
+def ensure_dependencies(base: Path) -> Path:
+    """Folder of the layer with vferry's dependencies for the hosts' Python, compiled."""
+    wanted = dependencies()
+    return cache.layer("python", cache.digest(PYTHON, *wanted), lambda folder: install(folder, wanted, base))
+
+
+def install(folder: Path, wanted: list[str], base: Path) -> None:
+    """Downloads wheels for the hosts' Python (not this one) and unpacks them."""
+    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    argv += ["--target", str(folder / "site"), "--python-version", PYTHON, "--implementation", "cp"]
+    argv += ["--only-binary=:all:", *(f"--platform={name}" for name in PLATFORMS), *wanted]
+    with outer.step(f"getting vferry's dependencies for Python {PYTHON}"):
+        outer.call(argv, env={"PIP_ROOT_USER_ACTION": "ignore"})
+        compile_all(base, folder / "site")
+
+
+def compile_all(base: Path, site: Path) -> None:
+    """Compiles Python files with the hosts' interpreter, so that an emulated CPU need not."""
+    script = (
+        'mount -t tmpfs none "$1/mnt" && mkdir "$1/mnt/site" && mount --bind "$2" "$1/mnt/site" && '
+        'exec chroot "$1" python3 -m compileall -q -j 0 -s /mnt -p /opt/vferry /mnt/site'
+    )
+    outer.call(["unshare", "-m", "sh", "-c", script, "compile", base / "root", site])
+
+
+def sources() -> list[Path]:
+    """Files of the vferry package."""
+    return [p for p in places.PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+
+
+def key(base: Path, python: Path) -> str:
+    return cache.digest(base.name, python.name, cache.digest_files(places.PACKAGE, sources()))
+
+
+def ensure(base: Path) -> Path:
+    """Folder of the product layer: product.img, host.cpio (the hosts' init) and tree/, what the image holds."""
+    python = ensure_dependencies(base)
+    return cache.layer("product", key(base, python), lambda folder: build(folder, base, python))
+
+
+def build(folder: Path, base: Path, python: Path) -> None:
+    """Fills the product layer; seconds."""
+    with outer.step("packing vferry and the guests for the hosts"):
+        tree = folder / "tree"
+        tree.mkdir(mode=0o755)
+        shutil.copytree(places.FILES / "overlay", tree / "overlay")
+        site(tree / "site", base, python)
+        overlay(tree / "overlay")
+        for host in HOSTS:
+            (tree / "hosts" / host.name).mkdir(parents=True)
+            (tree / "hosts" / host.name / "agent.toml").write_text(agent_settings(host))
+        guests(tree / "lab", folder, base)
+        pack_init(folder, places.FILES / "host-init", folder / "host.cpio")
+        outer.call(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, folder / "product.img", "256M"])
+
+
+def site(target: Path, base: Path, python: Path) -> None:
+    """vferry and its dependencies as a folder for the hosts' Python."""
+    own = target / "vferry"
+    shutil.copytree(places.PACKAGE, own, ignore=shutil.ignore_patterns("__pycache__", "lab"))
+    shutil.copytree(places.PACKAGE / "lab", own / "lab", ignore=shutil.ignore_patterns("__pycache__", "files"))
+    info = target / f"vferry-{metadata.version('vferry')}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(metadata.distribution("vferry").read_text("METADATA") or "")
+    compile_all(base, target)
+    shutil.copytree(python / "site", target, dirs_exist_ok=True)
+
+
+def overlay(tree: Path) -> None:
+    """Adds to the overlay what is not a plain file of the lab: masked and enabled units, shipped files."""
+    units = tree / "etc/systemd/system"
+    for unit in masked((places.FILES / "units-off").read_text()):
+        (units / unit).symlink_to("/dev/null")
+    for file, place in SHIPPED.items():
+        source = places.PACKAGE / file
+        if source.exists():
+            (tree / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, tree / place)
+    wants = units / "multi-user.target.wants"
+    wants.mkdir()
+    for unit in ENABLED:
+        if (units / unit).exists():
+            (wants / unit).symlink_to(f"/etc/systemd/system/{unit}")
+
+
+def masked(text: str) -> list[str]:
+    """Names of the units in files/units-off."""
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def guests(target: Path, folder: Path, base: Path) -> None:
+    """Kernel, initial RAM file system and definitions of the guests."""
+    target.mkdir()
+    shutil.copy2(base / "vmlinuz", target / "vmlinuz")
+    pack_init(folder, places.FILES / "guest-init", folder / "guest-init.cpio")
+    archive.join([base / "guest.cpio", folder / "guest-init.cpio"], target / "guest.cpio")
+    for guest in GUESTS:
+        (target / f"{guest.name}.xml").write_text(definition(guest))
+
+
+def pack_init(folder: Path, init: Path, target: Path) -> None:
+    """An archive of one init, and of the scripts it calls, to be put behind an archive without one."""
+    tree = folder / "init-tree"
+    (tree / "sbin").mkdir(parents=True)
+    shutil.copy2(init, tree / "init")
+    shutil.copy2(places.FILES / "udhcpc-script", tree / "sbin/udhcpc-script")
+    archive.pack(tree, target)
+    shutil.rmtree(tree)
+
+
+def agent_settings(host: Host) -> str:
+    """/etc/vferry/agent.toml of a host."""
+    return f"""\
+name = "{host.name}"
+
+[migration]
+address = "{host.address}"
+ports = "49200-49215"
+slots = 2
+
+[agent]
+listen = "{host.address}:7443"
+
+[networks.physnet1]
+pf = "enp1s0"
+bridge = "br0"
+"""

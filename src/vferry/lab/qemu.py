@@ -1,0 +1,93 @@
+"""The command line of an emulated host. Decisions only; `hosts` starts it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vferry.lab.topology import VFS, Guest, Host
+
+MEMORY_MIB = 3072
+CPUS = 2
+# Where the emulator, which runs inside the built root, finds the outer machine's folders.
+BASE = Path("/mnt/base")
+PRODUCT = Path("/mnt/product")
+LAB = Path("/mnt/lab")
+RUN = Path("/mnt/run")
+
+
+@dataclass(frozen=True, slots=True)
+class Taps:
+    """File descriptors of a host's tap devices, which the emulator inherits."""
+
+    data: int
+    mgmt: int
+
+
+def marker(host: Host) -> str:
+    """Name of the emulator's process; by it, what a killed `lab up` left behind is found again."""
+    return f"vferry-lab-{host.name}"
+
+
+def accelerator(cpu_flags: set[str]) -> list[str]:
+    """How the hosts' CPU is run. /dev/kvm may open and still run no guest: only the CPU's flags tell.
+
+    Without KVM, EPYC-v4 with SVM and nested paging is emulated, so that KVM works inside the hosts.
+    """
+    if cpu_flags & {"svm", "vmx"}:
+        return ["-accel", "kvm", "-cpu", "host"]
+    return ["-accel", "tcg,thread=multi", "-cpu", "EPYC-v4,+svm,+npt,-x2apic"]
+
+
+def kernel_words(host: Host, key: str) -> str:
+    """A host's kernel command line; `key` is the base64 part of the lab's ed25519 public key."""
+    words = {"vferry.host": host.name, "vferry.mgmt": f"{host.address}/24", "vferry.vfs": VFS, "vferry.key": key}
+    own = " ".join(f"{name}={value}" for name, value in words.items())
+    return (
+        "console=ttyS0 quiet intel_iommu=on iommu=pt mitigations=off nokaslr audit=0 cryptomgr.notests "
+        f"systemd.show_status=false systemd.machine_id={host.machine_id} {own}"
+    )
+
+
+def disk(name: str, file: Path, options: str) -> list[str]:
+    """A virtio disk with `name` as its serial number."""
+    return [
+        "-drive",
+        f"file={file},if=none,id={name},format=raw,{options}",
+        "-device",
+        f"virtio-blk-pci,drive={name},serial={name},disable-legacy=on,num-queues=1"
+        + ("" if "snapshot=on" in options else ",share-rw=on"),
+    ]
+
+
+def command(host: Host, taps: Taps, guests: tuple[Guest, ...], key: str, flags: set[str]) -> list[str]:
+    """The emulator's argument vector for `host`."""
+    argv = ["qemu-system-x86_64", "-name", marker(host), "-nodefaults", "-display", "none", "-no-user-config"]
+    argv += ["-machine", "q35,kernel-irqchip=split", *accelerator(flags)]
+    argv += ["-m", str(MEMORY_MIB), "-smp", str(CPUS), "-uuid", host.uuid]
+    argv += ["-smbios", f"type=1,manufacturer=vferry,product=lab,serial={host.name},uuid={host.uuid}"]
+    argv += ["-device", "intel-iommu,intremap=on,device-iotlb=on"]
+    argv += ["-kernel", str(BASE / "vmlinuz"), "-initrd", str(LAB / "host.cpio")]
+    argv += ["-append", kernel_words(host, key)]
+    argv += disk("root", BASE / "host.img", "snapshot=on")
+    argv += disk("product", PRODUCT / "product.img", "snapshot=on")
+    for guest in guests:
+        argv += disk(guest.name, LAB / f"{guest.name}.img", "file.locking=off")
+    argv += nic(1, "data", taps.data, f"igb,mac={host.mac(1)}")
+    argv += nic(2, "mgmt", taps.mgmt, f"virtio-net-pci,mac={host.mac(2)}")
+    argv += ["-device", "virtio-rng-pci"]
+    log = LAB / f"{host.name}.console"
+    socket = f"socket,id=console,path={RUN}/{host.name}.console,server=on,wait=off,logfile={log}"
+    argv += ["-chardev", socket, "-serial", "chardev:console"]
+    argv += ["-qmp", f"unix:{RUN}/{host.name}.qmp,server=on,wait=off"]
+    return argv
+
+
+def nic(port: int, name: str, tap: int, device: str) -> list[str]:
+    """A NIC behind its own root port (the igb's VFs need the bus), on an inherited tap device."""
+    return [
+        "-device",
+        f"pcie-root-port,id=port{port},chassis={port}",
+        "-netdev",
+        f"tap,id={name},fd={tap},vhost=off",
+        "-device",
+        f"{device},netdev={name},id=nic-{name},bus=port{port}",
+    ]

@@ -1,0 +1,109 @@
+"""What the lab consists of: its networks, hosts and guests. Names and addresses only, no effects."""
+
+from dataclasses import dataclass
+
+DATA = "vferry-data"
+MGMT = "vferry-mgmt"
+PEER4 = "10.9.0.1"
+PEER6 = "fd00:9::1"
+OBSERVER = "10.8.0.100"
+VFS = 4
+AGENT_SOCKET = "/run/vferry/agent.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network of the lab: a namespace of the outer machine that holds one bridge."""
+
+    name: str
+    namespace: str
+    bridge: str
+    addresses: tuple[str, ...]
+
+    def tap(self, host: str) -> str:
+        """Name of the tap device that leads to `host`; at most 15 characters, as the kernel demands."""
+        return f"{self.name}-{host}"
+
+
+NETWORKS = (
+    Network("data", DATA, "data0", (f"{PEER4}/24", f"{PEER6}/64")),
+    Network("mgmt", MGMT, "mgmt0", (f"{OBSERVER}/24",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """An emulated host: a QEMU process of the outer machine."""
+
+    name: str
+    number: int
+
+    @property
+    def address(self) -> str:
+        return f"10.8.0.{self.number}"
+
+    @property
+    def uuid(self) -> str:
+        """SMBIOS system UUID; libvirt refuses to migrate between hosts that share one."""
+        return f"7f0e0000-0000-4000-8000-00000000000{self.number}"
+
+    @property
+    def machine_id(self) -> str:
+        return self.uuid.replace("-", "")
+
+    def mac(self, network: int) -> str:
+        """MAC address of the host's NIC in the data (1) or the management network (2)."""
+        return f"52:54:00:00:0{network}:0{self.number}"
+
+
+HOSTS = (Host("host1", 1), Host("host2", 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest as it is defined at first, on host1.
+
+    `kind` chooses what its init does (files/guest-init); `vf` is the index of its VF, or None for a guest
+    that has a virtio NIC only; `standby` says whether it has a virtio NIC.
+    """
+
+    name: str
+    kind: str
+    number: int
+    vf: int | None = None
+    standby: bool = False
+    vlan: int | None = None
+
+    @property
+    def address(self) -> str:
+        return f"10.9.0.{self.number}"
+
+    @property
+    def address6(self) -> str:
+        return f"fd00:9::{self.number}"
+
+    @property
+    def mac(self) -> str:
+        return f"52:54:00:aa:00:{self.number:02x}"
+
+    @property
+    def uuid(self) -> str:
+        return f"7f0e0000-0000-4000-9000-0000000000{self.number:02d}"
+
+
+GUESTS = (
+    Guest("guest1", "lone", 11, vf=0),
+    Guest("guest2", "virtio", 12, standby=True),
+    Guest("bond1", "bond", 13, vf=1, standby=True),
+    Guest("plain1", "plain", 14, vf=2),
+    Guest("dhcp1", "dhcp", 15, vf=3),
+)
+STARTED = ("guest1", "guest2")
+
+
+def host_named(name: str) -> Host | None:
+    return next((host for host in HOSTS if host.name == name), None)
+
+
+def guest_named(name: str) -> Guest | None:
+    return next((guest for guest in GUESTS if guest.name == name), None)
