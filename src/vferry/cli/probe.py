@@ -1,6 +1,7 @@
 """`vferry probe`: measure the interruption of an address by packets."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -45,9 +46,11 @@ def command(
     Example: vferry probe 192.0.2.10 --seconds 30
              vferry probe 192.0.2.10 --from netns:peer --method arp --json
     """
-    with tempfile.TemporaryDirectory(prefix="vferry-probe-") as folder:
-        path = record or Path(folder, "probes")
-        network = asyncio.run(_measure(address, path, rate, seconds, _namespace(origin), method, quiet=as_json))
+    with contextlib.ExitStack() as stack:
+        if record is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vferry-probe-"))
+            record = Path(folder, "probes")
+        network = asyncio.run(_measure(address, record, rate, seconds, _namespace(origin), method, quiet=as_json))
     if as_json:
         sys.stdout.write(json.dumps({"address": address, **msgspec.to_builtins(network)}) + "\n")
     else:

@@ -95,6 +95,11 @@ class ProbeSession:
         return cls(process, record)
 
     @property
+    def pid(self) -> int:
+        """The measuring process."""
+        return self._process.pid
+
+    @property
     def live(self) -> Live | None:
         """The newest numbers, or None in the first second."""
         return self._live
