@@ -4,6 +4,8 @@ The guest is without its network meanwhile, unless it has another NIC of its own
 addresses and routes that went with the VF are given back to the new one.
 """
 
+from typing import Any
+
 from vferry.host.api import Operation, PlugVf, RunInGuest, SetVf, Unplug
 from vferry.model.host import VfSettings
 from vferry.model.report import Phase
@@ -63,8 +65,8 @@ def attach(plan: Plan, move: VfMove) -> list[Step]:
     ]
 
 
-def _plug(plan: Plan, move: VfMove, pf: str, index: int, address: str) -> tuple[Operation[object], ...]:
-    operations: list[Operation[object]] = [
+def _plug(plan: Plan, move: VfMove, pf: str, index: int, address: str) -> tuple[Operation[Any], ...]:
+    operations: list[Operation[Any]] = [
         SetVf(pf=pf, index=index, settings=VfSettings(mac=move.mac)),
         PlugVf(guest=plan.guest, address=address, alias=move.vf_alias),
         *_in_guest(plan, move, guest_script.restore_addresses),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from vferry.host.api import ClaimResources, Define, ReleaseClaim, Undefine
 from vferry.model.report import Phase
 from vferry.network import detach, switch
-from vferry.network.step import Copy, OpenGateways, Stages, Step
+from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
 from vferry.plan.plan import NetworkMode, Plan, VfMove
 
 Part = Callable[[Plan, VfMove], list[Step]]
@@ -53,8 +53,8 @@ def _each(plan: Plan, parts: Iterable[Part]) -> list[Step]:
 
 def _claims(plan: Plan) -> list[Step]:
     """One claim a host and VF; a guest without VFs is claimed by itself."""
-    sources = [move.source.address for move in plan.moves] or [None]
-    destinations = [move.destination.address for move in plan.moves] or [None]
+    sources: list[str | None] = [move.source.address for move in plan.moves]
+    destinations: list[str | None] = [move.destination.address for move in plan.moves]
     return [
         Step(
             phase=Phase.PREPARE,
@@ -65,7 +65,7 @@ def _claims(plan: Plan) -> list[Step]:
             undo=(ReleaseClaim(),),
         )
         for host, vfs in ((plan.source, sources), (plan.destination, destinations))
-        for vf in vfs
+        for vf in vfs or [None]
     ]
 
 
@@ -90,6 +90,13 @@ def _copy(plan: Plan) -> Step:
 
 def _hand_over(plan: Plan) -> list[Step]:
     return [
+        CloseGateways(
+            phase=Phase.RESTORE,
+            name="close-gateways",
+            host=plan.source,
+            destination=plan.destination,
+            summary="close both gateways and take their figures",
+        ),
         Step(
             phase=Phase.RESTORE,
             name="define",
@@ -109,7 +116,7 @@ def _hand_over(plan: Plan) -> list[Step]:
                 phase=Phase.RESTORE,
                 name="release",
                 host=host,
-                summary="close the gateway and release the claims",
+                summary="release the claims",
                 apply=(ReleaseClaim(),),
             )
             for host in (plan.source, plan.destination)

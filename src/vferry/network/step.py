@@ -29,6 +29,12 @@ class OpenGateways(Step, frozen=True, kw_only=True):
     destination: str
 
 
+class CloseGateways(Step, frozen=True, kw_only=True):
+    """Ends both gateways and takes what they counted."""
+
+    destination: str
+
+
 class Copy(Step, frozen=True, kw_only=True):
     """Copies the memory until the guest runs at the destination: the point of no return lies at its end."""
 
