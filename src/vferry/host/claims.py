@@ -1,16 +1,15 @@
 """What operations have reserved on this host, durably: nobody else may touch it until it is released."""
 
-import re
 from pathlib import Path
 
 import msgspec
 
 from vferry.host.api import Session
 from vferry.host.durable import sync_directory, write_durably
+from vferry.host.wire import SESSION_ID
 from vferry.model.host import Claim
 from vferry.model.problem import Exit, Problem
 
-OPERATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 REMEMBERED = 200
 
 
@@ -57,17 +56,22 @@ class Claims:
         Problems: ``stale-controller``, ``guest-claimed``, ``vf-claimed``, ``no-slot``, and ``claim-differs`` when
         the operation holds another guest or VF here.
         """
+        claim = self.would_be(session, guest, vf)
+        if self.of(session.operation) != claim:
+            self._store(_Record(claim=claim))
+        return claim
+
+    def would_be(self, session: Session, guest: str | None = None, vf: str | None = None) -> Claim:
+        """The claim that `claim` would make; raises what it would raise, and changes nothing."""
         _check_id(session.operation)
-        self._fence(session)
+        self.fence(session)
         held = self.of(session.operation)
         if held is None and len(self.all()) >= self.slots:
             raise self._no_slot()
         self._check_free(session.operation, guest, vf)
         if held is not None:
             guest, vf = _joined(held, "guest", held.guest, guest), _joined(held, "vf", held.vf, vf)
-        claim = Claim(operation=session.operation, epoch=session.epoch, guest=guest, vf=vf)
-        self._store(_Record(claim=claim))
-        return claim
+        return Claim(operation=session.operation, epoch=session.epoch, guest=guest, vf=vf)
 
     def check(self, session: Session | None, guest: str | None = None, vf: str | None = None) -> Claim:
         """Makes sure that a session holds the claim on this host, and on `guest` and `vf` where they are given.
@@ -76,7 +80,7 @@ class Claims:
         """
         if session is None:
             raise _not_claimed("no operation", guest, vf)
-        self._fence(session)
+        self.fence(session)
         claim = self.of(session.operation)
         if claim is None or (guest is not None and claim.guest != guest) or (vf is not None and claim.vf != vf):
             raise _not_claimed(f"operation {session.operation}", guest, vf)
@@ -87,7 +91,7 @@ class Claims:
 
     def release(self, session: Session) -> bool:
         """Ends an operation's claim; False when there was none. Problem ``stale-controller``."""
-        self._fence(session)
+        self.fence(session)
         claim = self.of(session.operation)
         if claim is None:
             return False
@@ -95,7 +99,8 @@ class Claims:
         self._forget_oldest()
         return True
 
-    def _fence(self, session: Session) -> None:
+    def fence(self, session: Session) -> None:
+        """Problem ``stale-controller`` when a higher epoch has been seen for the operation."""
         record = self._records.get(session.operation)
         if record and session.epoch < record.claim.epoch:
             raise Problem(
@@ -161,7 +166,7 @@ def _read(path: Path) -> _Record:
 
 def _check_id(operation: str) -> None:
     # It becomes a file's name.
-    if not OPERATION_ID.fullmatch(operation):
+    if not SESSION_ID.fullmatch(operation):
         raise Problem("operation-invalid", f"{operation!r} is not an operation's id", "Use letters, digits, - and _")
 
 

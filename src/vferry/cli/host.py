@@ -1,0 +1,211 @@
+"""`vferry host`: adds, lists, shows and removes hosts."""
+
+import asyncio
+import sys
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from vferry.controller.hosts import add_host, list_hosts, open_host, remove_host
+from vferry.host.api import TakeInventory
+from vferry.model.host import Inventory, Pf, Vf, VfSettings
+
+as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def command() -> None:
+    """Add, list and show hosts.
+
+    \b
+    Example: vferry host add host1 ssh://root@host1
+    """
+
+
+@command.command()
+@click.argument("name")
+@click.argument("uri")
+@click.option("--probe-from", metavar="netns:NAME", help="Send the probes of its guests from a network namespace.")
+def add(name: str, uri: str, probe_from: str | None) -> None:
+    """Register a host by its agent's URI, and give it a certificate.
+
+    NAME is what the host's own /etc/vferry/agent.toml calls it. URI is unix:///PATH, ssh://root@HOST[:PORT] or
+    https://HOST:PORT; the first time not https, which needs the certificate. Adding a host again renews it.
+
+    \b
+    Example: vferry host add host1 ssh://root@192.0.2.1
+    """
+    inventory = asyncio.run(add_host(name, uri, probe_from))
+    vfs = sum(len(pf.vfs) for pf in inventory.pfs)
+    click.echo(f"Added {name}: {len(inventory.pfs)} PFs with {vfs} VFs, {len(inventory.guests)} guests")
+
+
+@command.command(name="list")
+@as_json
+def list_(json_output: bool) -> None:  # noqa: FBT001
+    """List the registered hosts.
+
+    \b
+    Example: vferry host list --json
+    """
+    records = list_hosts()
+    if json_output:
+        _print_json(records)
+        return
+    table = _table("NAME", "URI", "PROBE FROM")
+    for record in records:
+        table.add_row(record.name, record.uri, record.probe_from or "-")
+    _print(table)
+
+
+@command.command()
+@click.argument("name")
+@as_json
+def show(name: str, json_output: bool) -> None:  # noqa: FBT001
+    """Show what a host has: functions, networks, guests, claims.
+
+    \b
+    Example: vferry host show host1
+    """
+    inventory = asyncio.run(_inventory(name))
+    if json_output:
+        _print_json(inventory)
+        return
+    _print(
+        _summary(inventory),
+        _networks(inventory),
+        *(_functions(pf) for pf in inventory.pfs),
+        _guests(inventory),
+        _claims(inventory),
+    )
+
+
+@command.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Forget a host. Nothing changes on the host itself.
+
+    \b
+    Example: vferry host remove host1
+    """
+    remove_host(name)
+    click.echo(f"Removed {name}")
+
+
+async def _inventory(name: str) -> Inventory:
+    async with open_host(name) as host:
+        return await host.call(TakeInventory(), timeout_s=60.0)
+
+
+def _summary(host: Inventory) -> Table:
+    versions, migration = host.versions, host.migration
+    table = Table(box=None, show_header=False, title=f"Host {host.name}", title_justify="left", pad_edge=False)
+    for key, value in (
+        ("vferry", versions.vferry),
+        ("Kernel", versions.kernel),
+        ("QEMU", ".".join(map(str, versions.qemu))),
+        ("libvirt", ".".join(map(str, versions.libvirt))),
+        ("CPUs", f"{host.cpus} ({versions.cpu_model or 'model unknown'}, microcode {versions.microcode or 'unknown'})"),
+        ("Memory", f"{_gib(host.memory_free)} free of {_gib(host.memory_total)}"),
+        ("IOMMU", _yes(value=host.iommu)),
+        ("vhost-net", _yes(value=host.vhost_net)),
+        ("Migration", f"{migration.address}, ports {migration.ports[0]}-{migration.ports[1]}"),
+        ("Slots", f"{migration.slots - len(host.claims)} free of {migration.slots}"),
+    ):
+        table.add_row(key, value)
+    return table
+
+
+def _networks(host: Inventory) -> Table:
+    table = _table("NETWORK", "PF", "BRIDGE", "BRIDGE STATE", "PORTS", title="Networks")
+    bridges = {bridge.name: bridge for bridge in host.bridges}
+    for name, network in sorted(host.networks.items()):
+        bridge = bridges.get(network.bridge)
+        state = "missing" if bridge is None else "up" if bridge.up else "down"
+        table.add_row(name, network.pf, network.bridge, state, " ".join(bridge.ports) if bridge else "-")
+    return table
+
+
+def _functions(pf: Pf) -> Table:
+    limit = f" of {pf.forwarding_limit}" if pf.forwarding_limit is not None else ""
+    title = (
+        f"PF {pf.name}  {pf.address}  {pf.driver}  {pf.mac}  MTU {pf.mtu}  {'up' if pf.up else 'down'}  "
+        f"{pf.eswitch or 'legacy'}  {len(pf.forwarding)}{limit} forwarded MACs"
+    )
+    columns = ("VF", "ADDRESS", "MAC", "VLAN", "QOS", "TRUST", "SPOOF CHECK", "RATE Mbit/s", "LINK", "GUEST", "CLAIM")
+    table = _table(*columns, title=title)
+    for vf in pf.vfs:
+        table.add_row(*_row(vf))
+    return table
+
+
+def _row(vf: Vf) -> tuple[str, ...]:
+    s = vf.settings
+    return (
+        str(vf.index),
+        vf.address,
+        s.mac or "-",
+        _or_dash(s.vlan),
+        _or_dash(s.qos),
+        _yes(value=s.trust),
+        _yes(value=s.spoof_check),
+        _rates(s),
+        s.link_state or "-",
+        vf.guest or "-",
+        vf.claim or "-",
+    )
+
+
+def _guests(host: Inventory) -> Table:
+    table = _table("GUEST", "STATE", "MEMORY", "CPUS", "NICS", title="Guests")
+    for guest in host.guests:
+        nics = [f"{nic.mac} ({f'VF {nic.vf.pf}/{nic.vf.index}' if nic.vf else nic.model})" for nic in guest.nics]
+        table.add_row(guest.name, guest.state, _gib(guest.memory), str(guest.vcpus), "\n".join(nics) or "-")
+    return table
+
+
+def _claims(host: Inventory) -> Table:
+    table = _table("OPERATION", "EPOCH", "GUEST", "VF", title="Claims")
+    for claim in host.claims:
+        table.add_row(claim.operation, str(claim.epoch), claim.guest or "-", claim.vf or "-")
+    return table
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(*tables: Table) -> None:
+    # Into a pipe nothing is wrapped: whoever reads it wants one line a row.
+    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
+    for table in tables:
+        console.print(table)
+
+
+def _print_json(value: object) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _rates(settings: VfSettings) -> str:
+    low, high = settings.min_tx_rate, settings.max_tx_rate
+    if low is None and high is None:
+        return "-"
+    return f"{low or 0}-{high or 'unlimited'}"
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _yes(*, value: bool | None) -> str:
+    return "-" if value is None else "yes" if value else "no"
+
+
+def _or_dash(value: int | None) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,53 @@
+"""A controller's settings: /etc/vferry/controller.toml, and over it config.toml in the state folder. All optional."""
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from vferry.controller.state import State
+from vferry.model.settings import read_layers
+
+SYSTEM_FILE = Path("/etc/vferry/controller.toml")
+
+EXAMPLE = """\
+[probe]
+rate_hz = 1000
+method = "auto"
+
+[migration]
+deadline_s = 1800
+parallel = 4
+bandwidth = 1_250_000_000
+unplug_timeout_s = 15
+"""
+
+
+class ProbeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a guest's interruption is measured. `method` ``auto`` takes what the guest answers."""
+
+    rate_hz: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    method: Annotated[str, Meta(pattern="^[a-z][a-z0-9-]*$")] = "auto"
+
+
+class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How guests are moved, unless the command says otherwise."""
+
+    deadline_s: Annotated[float, Meta(gt=0)] = 1800.0
+    """How long the copy may take before the migration is aborted."""
+    parallel: Annotated[int, Meta(ge=0, le=64)] = 0
+    """multifd channels; 0 is a plain stream."""
+    bandwidth: Annotated[int, Meta(gt=0)] | None = None
+    """Bytes per second; None is unlimited."""
+    unplug_timeout_s: Annotated[float, Meta(gt=0)] = 15.0
+    """How long a guest may take to give a device back."""
+
+
+class ControllerConfiguration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    probe: ProbeSettings = ProbeSettings()
+    migration: MigrationSettings = MigrationSettings()
+
+
+def read_controller_configuration(state: State, system_file: Path = SYSTEM_FILE) -> ControllerConfiguration:
+    """Problem ``configuration-invalid``, with file and line."""
+    return read_layers([system_file, state.configuration], ControllerConfiguration, EXAMPLE)
