@@ -1,0 +1,75 @@
+"""What planning knows, and what it finds: values in, values out."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from vferry.host.api import Definition, Fit
+from vferry.model.guest import Guest, GuestNetwork
+from vferry.model.host import Inventory
+from vferry.plan.plan import NetworkMode, Plan, TransferPlan
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that preflight found; an error keeps the migration from starting."""
+
+    severity: Severity
+    code: str
+    message: str
+    remedy: str = ""
+
+
+def error(code: str, message: str, remedy: str) -> Finding:
+    """A finding that keeps the migration from starting; it always says what would change that."""
+    return Finding(severity=Severity.ERROR, code=code, message=message, remedy=remedy)
+
+
+def warning(code: str, message: str, remedy: str = "") -> Finding:
+    """A finding that the operator should weigh."""
+    return Finding(severity=Severity.WARNING, code=code, message=message, remedy=remedy)
+
+
+def info(code: str, message: str) -> Finding:
+    """A finding that only explains."""
+    return Finding(severity=Severity.INFO, code=code, message=message)
+
+
+class Wishes(Struct, frozen=True, kw_only=True):
+    """What the operator asks for."""
+
+    operation: str
+    mode: NetworkMode | None = None
+    """None lets vferry choose."""
+    accept_interruption: bool = False
+    transfer: TransferPlan = TransferPlan()
+    unplug_timeout_s: float = 15.0
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What the hosts and the guest said, read once before planning."""
+
+    source: Inventory
+    destination: Inventory
+    guest: Guest
+    definition: Definition
+    fit: Fit
+    guest_network: GuestNetwork | None = None
+    guest_silence: str | None = None
+    """Why there is no `guest_network`."""
+
+
+class Assessment(Struct, frozen=True, kw_only=True):
+    """Whether the guest can migrate, and the plan if it can."""
+
+    findings: tuple[Finding, ...]
+    plan: Plan | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)

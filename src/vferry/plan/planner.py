@@ -1,0 +1,208 @@
+"""From facts and wishes to a plan: which mode, which VF of the destination, who chooses inside the guest."""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from vferry.model.guest import GuestLink, Nic, VfRef
+from vferry.model.host import Inventory, Vf
+from vferry.plan import definition, standby
+from vferry.plan.facts import Facts, Finding, Wishes, error, info, warning
+from vferry.plan.plan import GuestSide, NetworkMode, Plan, VfMove
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """A plan with what was found on the way; no plan where an error left a hole in it."""
+
+    findings: tuple[Finding, ...] = ()
+    plan: Plan | None = None
+
+
+class Refusal(Exception):  # noqa: N818 - a finding on its way, no fault
+    """Carries a finding out of the planning of one NIC."""
+
+    def __init__(self, code: str, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.finding = error(code, message, remedy)
+
+
+def draft(facts: Facts, wishes: Wishes) -> Draft:
+    """The plan that these facts and wishes ask for."""
+    vf_nics = [(nic, nic.vf) for nic in facts.guest.nics if nic.vf is not None]
+    mode = wishes.mode or (NetworkMode.SWITCH if vf_nics else NetworkMode.VIRTIO)
+    if mode is NetworkMode.VIRTIO and vf_nics:
+        return Draft(findings=(_refuse_virtio([vf for _, vf in vf_nics]),))
+    findings: list[Finding] = []
+    moves: list[VfMove] = []
+    for nic, vf in vf_nics:
+        try:
+            move = _move(facts, wishes, nic, vf, mode, {other.destination.address for other in moves})
+        except Refusal as refusal:
+            findings.append(refusal.finding)
+            continue
+        moves.append(move)
+        findings += _about(facts, mode, move)
+    if len(moves) < len(vf_nics):
+        return Draft(findings=tuple(findings))
+    xml, missing = definition.with_vfs(
+        facts.definition.persistent, {move.source.address: move.destination.address for move in moves}
+    )
+    findings += [_unnamed(address, facts.guest.name) for address in missing]
+    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, mode, moves, xml))
+
+
+def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], xml: str) -> Plan:
+    moved = {move.mac for move in moves}
+    return Plan(
+        operation=wishes.operation,
+        guest=facts.guest.name,
+        uuid=facts.guest.uuid,
+        source=facts.source.name,
+        destination=facts.destination.name,
+        mode=mode,
+        reason=_reason(wishes, mode, moves),
+        moves=tuple(moves),
+        plain_macs=tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved),
+        persistent_xml=xml,
+        transfer=wishes.transfer,
+        unplug_timeout_s=wishes.unplug_timeout_s,
+    )
+
+
+def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode, taken: set[str]) -> VfMove:
+    source, destination, guest = facts.source, facts.destination, facts.guest
+    network = source.network_of(ref.pf)
+    if network is None:
+        raise Refusal(
+            "network-unknown",
+            f"{source.name} does not say which physical network {ref.pf} is on",
+            f"Name it in {source.name}'s agent configuration: [networks.NAME] with pf and bridge",
+        )
+    if network not in destination.networks:
+        raise Refusal(
+            "network-missing",
+            f"{destination.name} is not on the physical network {network}",
+            f"Choose a host that is, or name it in {destination.name}'s agent configuration",
+        )
+    vf = _free_vf(destination, network, taken)
+    own_standby = next((other for other in guest.nics if other.vf is None and other.mac == nic.mac), None)
+    if own_standby is not None and own_standby.teaming:
+        raise Refusal(
+            "teaming",
+            f"{nic.mac} is a teaming pair (net_failover)",
+            "This mode is not supported yet; use --network detach",
+        )
+    side, mtu = _guest_side(facts, wishes, nic, mode)
+    source_vf = source.vf(ref.address)
+    if source_vf is None:
+        raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
+    if mode is NetworkMode.SWITCH and (source_vf.settings.vlan or 0):
+        raise Refusal(
+            "vlan-standby",
+            f"VF {ref.address} is in VLAN {source_vf.settings.vlan}, the standby path is untagged",
+            "Use --network detach for this guest",
+        )
+    return VfMove(
+        mac=nic.mac,
+        network=network,
+        guest_side=side,
+        source=ref,
+        source_alias=nic.alias,
+        source_settings=source_vf.settings,
+        source_bridge=source.networks[network].bridge,
+        destination=_reference(vf),
+        destination_before=vf.settings,
+        destination_bridge=destination.networks[network].bridge,
+        standby_alias=own_standby.alias if own_standby else f"ua-vferry-standby-{nic.mac.replace(':', '')}",
+        standby_stays=own_standby is not None,
+        mtu=mtu,
+    )
+
+
+def _free_vf(destination: Inventory, network: str, taken: set[str]) -> Vf:
+    """The first VF of the network's PF that no guest has and nobody has claimed."""
+    name = destination.networks[network].pf
+    pf = next((pf for pf in destination.pfs if pf.name == name), None)
+    if pf is None or not pf.up:
+        raise Refusal("pf-missing", f"{destination.name} has no PF {name} that is up", f"ip link set dev {name} up")
+    free = [vf for vf in pf.vfs if vf.guest is None and vf.claim is None and vf.address not in taken]
+    if not free:
+        raise Refusal(
+            "no-free-vf",
+            f"{destination.name} has no free VF on {network}: all {len(pf.vfs)} of {name} are taken",
+            "Free one, or make more (sriov_numvfs), or choose another host",
+        )
+    return free[0]
+
+
+def _guest_side(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[GuestSide, int]:
+    """Who chooses in the guest, and the MTU there. Refuses what only the guest's own reaction could do."""
+    link = _link(facts, nic.mac)
+    if link is not None:
+        return (GuestSide.BOND if link.master else GuestSide.ADDRESSES), link.mtu
+    if not wishes.accept_interruption and mode is NetworkMode.SWITCH:
+        why = facts.guest_silence or "its agent shows no NIC with this MAC"
+        raise Refusal(
+            "guest-not-reached",
+            f"vferry cannot move {nic.mac} inside {facts.guest.name}: {why}",
+            "Run qemu-guest-agent in the guest, or accept with --accept-interruption that it is interrupted until "
+            "its own configuration brings the new NIC up",
+        )
+    return GuestSide.HOTPLUG, 1500
+
+
+def _link(facts: Facts, mac: str) -> GuestLink | None:
+    """The VF's interface in the guest: the one on hardware that is not virtio."""
+    links = facts.guest_network.links if facts.guest_network else ()
+    return next((link for link in links if link.mac == mac and link.driver not in (None, "virtio_net")), None)
+
+
+def _about(facts: Facts, mode: NetworkMode, move: VfMove) -> Iterator[Finding]:
+    if mode is NetworkMode.SWITCH:
+        for inventory in (facts.source, facts.destination):
+            yield from standby.missing(inventory, move.network)
+    if mode is NetworkMode.DETACH:
+        yield info("dark", f"{move.mac} is without its VF from before the copy until after it")
+    if move.guest_side is GuestSide.HOTPLUG:
+        yield warning("hotplug-only", f"{move.mac} is left to the guest's own reaction to a NIC that comes and goes")
+    inside = facts.guest_network
+    if inside and inside.strict_rp_filter and move.guest_side is GuestSide.ADDRESSES:
+        yield warning(
+            "strict-rp-filter",
+            f"The guest filters strictly by reverse path ({', '.join(inside.strict_rp_filter)}); "
+            "it is loosened on the two NICs while the traffic moves",
+        )
+    if inside and inside.configured_by in ("networkd", "NetworkManager") and move.guest_side is GuestSide.ADDRESSES:
+        yield warning(
+            "configured-by", f"The guest's network is configured by {inside.configured_by}, which may interfere"
+        )
+
+
+def _reason(wishes: Wishes, mode: NetworkMode, moves: list[VfMove]) -> str:
+    if wishes.mode is not None:
+        return f"{mode.value} was asked for"
+    if not moves:
+        return "the guest has no VF"
+    sides = {
+        GuestSide.BOND: "its own bond chooses the NIC",
+        GuestSide.ADDRESSES: "its agent moves addresses and routes",
+        GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
+    }
+    return "the guest has a VF; " + ", ".join(sorted({sides[move.guest_side] for move in moves}))
+
+
+def _refuse_virtio(vfs: list[VfRef]) -> Finding:
+    addresses = ", ".join(vf.address for vf in vfs)
+    return error("has-vf", f"A guest with a VF ({addresses}) does not migrate as virtio alone", "Use --network switch")
+
+
+def _unnamed(address: str, guest: str) -> Finding:
+    return warning(
+        "vf-not-defined",
+        f"The definition of {guest} does not name VF {address}: after a cold boot it comes up without",
+        f"virsh edit {guest}",
+    )
+
+
+def _reference(vf: Vf) -> VfRef:
+    return VfRef(pf=vf.pf, index=vf.index, address=vf.address)

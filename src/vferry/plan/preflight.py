@@ -1,0 +1,95 @@
+"""Preflight: everything that can be known before, decided from facts alone, each with its reason and its remedy."""
+
+from collections.abc import Iterator
+
+from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
+from vferry.plan.planner import draft
+
+_MEMORY_MARGIN = 256 * 2**20
+"""What QEMU itself needs beyond the guest's memory, in bytes, roughly."""
+
+
+def assess(facts: Facts, wishes: Wishes) -> Assessment:
+    """All findings, and the plan where none is an error."""
+    drafted = draft(facts, wishes)
+    findings = (*_guest(facts), *_platform(facts), *_capacity(facts), *drafted.findings)
+    refused = any(finding.severity is Severity.ERROR for finding in findings)
+    return Assessment(findings=findings, plan=None if refused else drafted.plan)
+
+
+def _guest(facts: Facts) -> Iterator[Finding]:
+    guest, source, destination = facts.guest, facts.source, facts.destination
+    if guest.state != "running":
+        yield error(
+            "guest-not-running",
+            f"{guest.name} is {guest.state.value} on {source.name}",
+            f"Start it first (virsh start {guest.name}); a guest that is off can simply be defined elsewhere",
+        )
+    if not guest.persistent:
+        yield error(
+            "guest-transient",
+            f"{guest.name} has no persistent definition",
+            "Define it (virsh define), so that it can be started again at the destination",
+        )
+    namesake = destination.guest(guest.name)
+    if namesake is not None:
+        yield error(
+            "guest-exists",
+            f"{destination.name} has a guest {guest.name} already ({namesake.state.value})",
+            f"Remove it there if it is a leftover: virsh undefine {guest.name}",
+        )
+    for inventory in (source, destination):
+        for claim in inventory.claims:
+            if claim.guest == guest.name:
+                yield error(
+                    "guest-claimed",
+                    f"{guest.name} is claimed on {inventory.name} by operation {claim.operation}",
+                    f"Wait for it (vferry operation follow {claim.operation}) "
+                    f"or clear it up (vferry operation recover {claim.operation})",
+                )
+
+
+def _platform(facts: Facts) -> Iterator[Finding]:
+    source, destination = facts.source, facts.destination
+    for reason in facts.fit.reasons:
+        yield error("does-not-fit", f"{destination.name} cannot take the guest: {reason}", "Choose another host")
+    if destination.versions.qemu < source.versions.qemu:
+        yield warning(
+            "older-qemu",
+            f"QEMU is {_dotted(source.versions.qemu)} on {source.name} and {_dotted(destination.versions.qemu)} on "
+            f"{destination.name}",
+            "Migrations to an older QEMU are not what its authors test",
+        )
+    if source.versions.cpu_model != destination.versions.cpu_model:
+        yield warning(
+            "other-cpu",
+            f"The CPUs differ: {source.versions.cpu_model} and {destination.versions.cpu_model}",
+            "A guest with cpu mode host-passthrough may stop at an instruction that is missing",
+        )
+    if source.versions.microcode != destination.versions.microcode:
+        yield warning(
+            "other-microcode", f"The microcode differs: {source.versions.microcode}, {destination.versions.microcode}"
+        )
+
+
+def _capacity(facts: Facts) -> Iterator[Finding]:
+    destination = facts.destination
+    needed = facts.guest.memory + _MEMORY_MARGIN
+    if destination.memory_free < needed:
+        yield error(
+            "no-memory",
+            f"{destination.name} has {destination.memory_free >> 20} MiB free, {facts.guest.name} needs {needed >> 20}",
+            "Free memory there or choose another host",
+        )
+    for inventory in (facts.source, destination):
+        busy = {claim.operation for claim in inventory.claims}
+        if len(busy) >= inventory.migration.slots:
+            yield error(
+                "no-slot",
+                f"{inventory.name} carries {len(busy)} migrations already, as many as it may",
+                "Wait for one to end (vferry operation list), or allow more slots in its agent's configuration",
+            )
+
+
+def _dotted(version: tuple[int, int, int]) -> str:
+    return ".".join(map(str, version))
