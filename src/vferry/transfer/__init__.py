@@ -1,1 +1,1 @@
-"""The memory path: the gateway between the two hypervisors."""
+"""The memory path: the gateway pair that carries a migration's connections between two hosts."""

@@ -1,0 +1,79 @@
+"""One carried connection: a local unix socket, a stream to the peer gateway, a thread for each direction."""
+
+import threading
+from collections.abc import Callable
+
+from vferry.transfer.liveness import PeerWatch
+from vferry.transfer.pump import pump_inward, pump_outward
+from vferry.transfer.stream import Stream
+from vferry.transfer.wire import WireError
+
+
+class Connection:
+    """Carries bytes both ways until both sides have ended, or until one breaks and both are torn down.
+
+    `sent` and `received` are payload bytes to and from the peer gateway; `error` says why the connection broke.
+    """
+
+    def __init__(self, service: str, local: Stream, peer: Stream, peer_timeout_s: float) -> None:
+        self.service = service
+        self.sent = 0
+        self.received = 0
+        self.error: str | None = None
+        self._local = local
+        self._peer = peer
+        self._watch = PeerWatch(peer.socket, peer_timeout_s)
+        self._state = threading.Lock()
+        self._closed = False
+
+    def carry(self) -> None:
+        """Return when the connection is over and both sockets are closed."""
+        inward = threading.Thread(target=self._run, args=(self._inward,), name=f"{self.service}-in", daemon=True)
+        try:
+            inward.start()
+        except RuntimeError as error:
+            self.abort(str(error))
+        else:
+            self._run(self._outward)
+            inward.join()
+        self._close()
+
+    def abort(self, reason: str) -> None:
+        """Break the connection, from any thread; its sockets are closed once `carry` has seen it."""
+        with self._state:
+            if self._closed or self.error is not None:
+                return
+            self.error = reason
+            self._local.wake()
+            self._peer.wake()
+
+    def check_peer(self) -> None:
+        """Break the connection if its peer is dead; call about once a second."""
+        with self._state:
+            dead = not self._closed and self._watch.dead()
+        if dead:
+            self.abort("the peer host does not answer")
+
+    def _run(self, direction: Callable[[], None]) -> None:
+        try:
+            direction()
+        except (OSError, WireError) as error:
+            self.abort(str(error))
+
+    def _outward(self) -> None:
+        pump_outward(self._local, self._peer, self._count_sent)
+
+    def _inward(self) -> None:
+        pump_inward(self._peer, self._local, self._count_received)
+
+    def _count_sent(self, size: int) -> None:
+        self.sent += size
+
+    def _count_received(self, size: int) -> None:
+        self.received += size
+
+    def _close(self) -> None:
+        with self._state:
+            self._closed = True
+            self._peer.close(reset=self.error is not None)
+            self._local.close(reset=self.error is not None)

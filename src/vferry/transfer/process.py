@@ -1,0 +1,84 @@
+"""The gateway as a process: event lines on standard output, signals, the tick of every second.
+
+Events are JSON objects, one a line, the first key `event`: `ready` once it listens; with `--json` `stats` about
+every second; `end` last. Who reads them slowly or not at all loses lines but never stops the gateway.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vferry.model.problem import Problem
+from vferry.transfer.gateway import ReceivingGateway, SendingGateway
+from vferry.transfer.wire import TOKEN_LIMIT
+
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+TICK_S = 1.0
+EVENT_S = 2.0
+
+
+def run(gateway: SendingGateway | ReceivingGateway, *, details: bool) -> None:
+    """Serve until SIGTERM or SIGINT; raises `Problem` if it cannot listen.
+
+    `details` prints a `stats` line every second and the rates in the `end` line.
+    """
+    events = Events()
+    # Blocked before there are threads, so that all inherit it and only this one takes the signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    gateway.start()
+    role = "send" if isinstance(gateway, SendingGateway) else "receive"
+    services = {name: f"unix:{path}" for name, path in gateway.services.items()}
+    events.write("ready", {"role": role, "pid": os.getpid(), "address": str(gateway.address), "services": services})
+    while signal.sigtimedwait(STOP_SIGNALS, TICK_S) is None:
+        gateway.check_peers()
+        sample = gateway.statistics.sample()
+        if details:
+            events.write("stats", sample, patience_s=0)
+    gateway.stop()
+    events.write("end", {"role": role, **gateway.statistics.report(rates=details)})
+
+
+class Events:
+    """Event lines on standard output that never block for longer than asked."""
+
+    def __init__(self) -> None:
+        self._file = sys.stdout.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLOUT)
+
+    def write(self, event: str, content: dict[str, Any], patience_s: float = EVENT_S) -> None:
+        """Write a line, or give up when the reader takes nothing for `patience_s` or is gone."""
+        line = json.dumps({"event": event, **content}).encode() + b"\n"
+        deadline = time.monotonic() + patience_s
+        while line:
+            # A pipe that is writable takes this much at once.
+            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return
+            try:
+                line = line[os.write(self._file, line[: select.PIPE_BUF]) :]
+            except OSError:
+                return
+
+
+def log(message: str) -> None:
+    """Write a line for people to standard error."""
+    with suppress(OSError):  # whoever reads it may be gone
+        print(f"vferry gateway: {message}", file=sys.stderr, flush=True)
+
+
+def read_token(path: Path) -> bytes:
+    """Read a token of 1 to 256 bytes, its last newline left out; raises `Problem` token-invalid."""
+    try:
+        with path.open("rb") as file:
+            token = file.read(TOKEN_LIMIT + 2).removesuffix(b"\n")
+    except OSError as error:
+        raise Problem("token-invalid", f"Cannot read the token: {error}", "Check --token-file") from error
+    if not 1 <= len(token) <= TOKEN_LIMIT:
+        raise Problem("token-invalid", f"{path} holds no token of 1 to {TOKEN_LIMIT} bytes", "Write another one")
+    return token
