@@ -21,7 +21,6 @@ from vferry.host.api import (
     Session,
 )
 from vferry.host.claims import Claims
-from vferry.host.configuration import AgentConfiguration
 from vferry.model.host import Claim
 from vferry.model.problem import Exit, Problem
 
@@ -51,8 +50,8 @@ class Handling(Protocol):
 class Service:
     """Answers operations on one host."""
 
-    def __init__(self, configuration: AgentConfiguration, claims: Claims, handlers: Handling, directory: Path) -> None:
-        self.name = configuration.name
+    def __init__(self, name: str, claims: Claims, handlers: Handling, directory: Path) -> None:
+        self.name = name
         self.claims = claims
         self.handlers = handlers
         self.directory = directory

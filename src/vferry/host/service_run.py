@@ -34,7 +34,7 @@ async def serve(configuration: AgentConfiguration, claims: Claims, handlers: Han
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    service = Service(configuration, claims, handlers, directory)
+    service = Service(configuration.name, claims, handlers, directory)
     server = Server(service)
     files = host_files(directory)
 
