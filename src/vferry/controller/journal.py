@@ -1,0 +1,61 @@
+"""The durable engine (DBOS) behind the conductor's `Journal`: each step's record is kept once it has ended.
+
+A process carries one operation: its executor is named after it and only its own workflow is recovered, so that
+several migrations may be driven from one machine. The caller holds the operation's lock before it starts one,
+since two live engines of one executor would both run a step. What the journal says never decides where the guest
+is: the hosts are asked for that.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
+
+from vferry.migration.conductor import Ending, Journal
+from vferry.migration.record import StepRecord
+
+_VERSION = "1"
+"""Of the journal's format. Pinned, so that a newer vferry takes over what an older one began."""
+
+Body = Callable[[Journal], Awaitable[Ending]]
+
+
+class _Steps:
+    """The journal inside a running workflow."""
+
+    async def once(self, key: str, work: Callable[[], Awaitable[StepRecord]]) -> StepRecord:
+        async def recorded() -> dict[str, Any]:
+            return dict(msgspec.to_builtins(await work()))
+
+        return msgspec.convert(await DBOS.run_step_async({"name": key}, recorded), StepRecord)
+
+
+async def run_journaled(journal: Path, run: str, body: Body) -> Ending:
+    """Runs `body` under the engine as the workflow `run`, or takes it up where it was left.
+
+    A run that has ended before gives its ending again and does nothing.
+    """
+    config: DBOSConfig = {
+        "name": "vferry",
+        "system_database_url": f"sqlite:///{journal}",
+        "executor_id": run,
+        "application_version": _VERSION,
+        "serializer": DBOSPortableJSONSerializer(),
+        "log_level": "ERROR",
+        "notification_listener_polling_interval_sec": 0.2,
+    }
+    DBOS(config=config)
+
+    @DBOS.workflow(name="migration")
+    async def migration() -> dict[str, Any]:
+        return dict(msgspec.to_builtins(await body(_Steps())))
+
+    try:
+        DBOS.launch()
+        with SetWorkflowID(run):
+            handle = await DBOS.start_workflow_async(migration)
+        return msgspec.convert(await handle.get_result(), Ending)
+    finally:
+        DBOS.destroy(destroy_registry=True)

@@ -1,0 +1,146 @@
+"""Operations as other processes see them: a folder each, with small files that can be read while it runs."""
+
+import fcntl
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from vferry.controller.state import State
+from vferry.host.durable import write_durably
+from vferry.model.problem import Exit, Problem
+from vferry.model.report import Phase, Report
+from vferry.plan.plan import Plan
+
+RUNNING, INTERRUPTED = "running", "interrupted"
+
+
+class OperationState(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `operation list`. `status` is the report's once there is one, before that ``running``.
+
+    ``interrupted`` means that no process drives it any more: `vferry operation recover` takes it up.
+    """
+
+    operation: str
+    guest: str
+    source: str
+    destination: str
+    status: str
+    phase: Phase
+    started: str
+    epoch: int = 1
+    began: float = 0.0
+    """CLOCK_MONOTONIC of this machine, in seconds, for as long as it is not restarted."""
+    exit: int | None = None
+    probe_address: str | None = None
+    probe_from: str | None = None
+
+
+class OperationFolder:
+    """One operation's files."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def probes(self) -> Path:
+        return self.root / "probes"
+
+    def plan(self) -> Plan:
+        return msgspec.json.decode((self.root / "plan.json").read_bytes(), type=Plan)
+
+    def report(self) -> Report | None:
+        try:
+            return msgspec.json.decode((self.root / "report.json").read_bytes(), type=Report)
+        except FileNotFoundError:
+            return None
+
+    def state(self) -> OperationState:
+        """As last written; ``interrupted`` where it should run and no process holds its lock."""
+        state = msgspec.json.decode((self.root / "state.json").read_bytes(), type=OperationState)
+        if state.status == RUNNING and not self._is_driven():
+            return msgspec.structs.replace(state, status=INTERRUPTED)
+        return state
+
+    def write_plan(self, plan: Plan) -> None:
+        self._write("plan.json", plan)
+
+    def write_report(self, report: Report) -> None:
+        self._write("report.json", report)
+
+    def write_state(self, state: OperationState) -> None:
+        self._write("state.json", state)
+
+    def ask_abort(self) -> None:
+        """Sets the durable flag that the running step sees."""
+        (self.root / "abort").touch()
+
+    def abort_asked(self) -> bool:
+        return (self.root / "abort").exists()
+
+    @contextmanager
+    def driven(self) -> Iterator[None]:
+        """Holds the operation's lock; Problem ``operation-running`` if another process does."""
+        with (self.root / "lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise Problem(
+                    "operation-running",
+                    f"Operation {self.name} is being driven by another process",
+                    f"Follow it: vferry operation follow {self.name}",
+                    exit=Exit.REFUSED,
+                ) from error
+            yield
+
+    def _is_driven(self) -> bool:
+        with (self.root / "lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+            return False
+
+    def _write(self, name: str, value: msgspec.Struct) -> None:
+        write_durably(self.root / name, msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def new_operation(state: State) -> str:
+    """An id that is short enough to type; 32 random bits, and never one that is there already."""
+    while (_root(state) / (name := f"op-{secrets.token_hex(4)}")).exists():
+        continue
+    return name
+
+
+def create(state: State, plan: Plan) -> OperationFolder:
+    """The folder of a new operation."""
+    folder = OperationFolder(_root(state) / plan.operation)
+    folder.root.mkdir(mode=0o700)
+    (folder.root / "lock").touch(mode=0o600)
+    folder.write_plan(plan)
+    return folder
+
+
+def find(state: State, name: str) -> OperationFolder:
+    """Problem ``operation-unknown``."""
+    for folder in every(state):
+        if folder.name == name:
+            return folder
+    raise Problem("operation-unknown", f"There is no operation {name}", "List them: vferry operation list")
+
+
+def every(state: State) -> list[OperationFolder]:
+    """All operations, the oldest first."""
+    folders = [OperationFolder(path) for path in _root(state).iterdir() if (path / "state.json").exists()]
+    return sorted(folders, key=lambda folder: folder.state().started)
+
+
+def _root(state: State) -> Path:
+    state.operations.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return state.operations

@@ -1,0 +1,83 @@
+"""Taking an operation over: one whose controller died, or one that ended with something left to do.
+
+What is done is decided by where the guest runs, as the hosts say it now.
+"""
+
+from msgspec.structs import replace
+
+from vferry.controller.drive import Act, drive
+from vferry.controller.hosts import open_host
+from vferry.controller.operations import INTERRUPTED, OperationFolder
+from vferry.controller.state import State
+from vferry.host.api import ClaimResources, Destroy, Host, Resume, Session
+from vferry.migration.conductor import Conductor
+from vferry.migration.copy import uncertain
+from vferry.migration.record import Observer
+from vferry.migration.whereabouts import Verdict, locate
+from vferry.model.problem import Exit, Problem
+from vferry.model.report import Report
+from vferry.plan.plan import Plan
+
+
+async def recover(state: State, folder: OperationFolder, observer: Observer, guest_is_at: str | None = None) -> Report:
+    """Finishes or undoes an operation. The caller holds its lock.
+
+    `guest_is_at` is the operator's word on which host keeps the guest, where the hosts cannot tell.
+    Problems: ``nothing-to-recover``, ``guest-uncertain``, ``host-not-in-operation``.
+    """
+    was, plan = folder.state(), folder.plan()
+    if was.status != INTERRUPTED and was.exit != Exit.OPERATOR:
+        raise Problem("nothing-to-recover", f"Operation {folder.name} has ended: {was.status}", exit=Exit.DONE)
+    epoch = was.epoch + 1
+    folder.write_state(replace(was, epoch=epoch))
+    session = Session(operation=plan.operation, epoch=epoch)
+    async with (
+        open_host(plan.source, session, state) as source,
+        open_host(plan.destination, session, state) as destination,
+    ):
+        await _take_over(plan, source, destination)
+        if guest_is_at is not None:
+            await _settle(plan, source, destination, guest_is_at)
+        verdict = await locate(source, destination, plan.guest)
+    if was.status == INTERRUPTED and guest_is_at is None:
+        return await drive(state, folder, observer, Conductor.run, folder.name)
+    return await drive(state, folder, observer, _act(plan, verdict), f"{folder.name}.{epoch}")
+
+
+def _act(plan: Plan, verdict: Verdict) -> Act:
+    if verdict is Verdict.DESTINATION:
+        return Conductor.finish
+    if verdict is Verdict.SOURCE:
+        why = Problem("recovered", f"{plan.guest} runs on {plan.source}; what was begun was undone", exit=Exit.UNDONE)
+        return lambda conductor: conductor.take_back(why)
+    raise uncertain(plan, verdict)
+
+
+async def _take_over(plan: Plan, source: Host, destination: Host) -> None:
+    """Claims again what the operation needs: an earlier controller's calls are refused from now on."""
+    move = plan.moves[0] if plan.moves else None
+    vfs = (move.source.address, move.destination.address) if move else (None, None)
+    for host, vf in zip((source, destination), vfs, strict=True):
+        try:
+            await host.call(ClaimResources(guest=plan.guest, vf=vf))
+        except Problem as problem:
+            if problem.code != "host-unreachable":
+                raise
+
+
+async def _settle(plan: Plan, source: Host, destination: Host, keeper: str) -> None:
+    """Makes the operator's word true: the other host's remains go first, then the guest goes on."""
+    hosts = {plan.source: source, plan.destination: destination}
+    if keeper not in hosts:
+        raise Problem(
+            "host-not-in-operation",
+            f"{keeper} is not a host of operation {plan.operation}",
+            f"Name {plan.source} or {plan.destination}",
+        )
+    other = hosts[plan.destination if keeper == plan.source else plan.source]
+    try:
+        await other.call(Destroy(guest=plan.guest))
+    except Problem as problem:
+        if problem.code not in ("guest-unknown", "host-unreachable"):
+            raise
+    await hosts[keeper].call(Resume(guest=plan.guest))
