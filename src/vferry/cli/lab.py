@@ -73,6 +73,7 @@ def shell(host: str, words: tuple[str, ...]) -> None:
     \b
     Example: vferry lab shell host1 -- ip link show enp1s0
     """
+    words = words[1:] if words[:1] == ("--",) else words  # click leaves it where it follows an argument
     tty = not words and sys.stdin.isatty()
     sys.exit(subprocess.run(Lab().shell(host, words, tty=tty), check=False).returncode)
 

@@ -32,21 +32,15 @@ class Lab:
         return bool(hosts.running()) or any(net.exists(network) for network in NETWORKS)
 
     def up(self, names: Sequence[str] = STARTED) -> bool:
-        """Starts what is missing; returns False where everything was there. A failure takes down what it started."""
+        """Starts what is missing; returns False where everything was there. Hosts that fail to boot are taken down."""
         wanted = [guests.named(name) for name in names]
         with owner.changing():
             owner.refuse_another(places.clone(), alive=self.alive())
             missing = [host for host in HOSTS if not hosts.pids(host)]
-            try:
-                if missing:
-                    self._boot(missing)
-                changed = bool(missing) | self._connect() | guests.start(self, wanted)
-                registry.add(HOSTS)
-            except BaseException:
-                if len(missing) == len(HOSTS):
-                    outer.say("taking down what was started")
-                    self._remove()
-                raise
+            if missing:
+                self._boot_or_remove(missing)
+            changed = bool(missing) | self._connect() | guests.start(self, wanted)
+            registry.add(HOSTS)
         return changed
 
     def down(self) -> bool:
@@ -147,6 +141,17 @@ class Lab:
         if found is None:
             raise Problem("lab-no-such-network", f"The lab has no network {network!r}", "It has data and mgmt")
         net.carry(found, self.host(host).name, on=on)
+
+    def _boot_or_remove(self, missing: Sequence[Host]) -> None:
+        try:
+            self._boot(missing)
+        except BaseException:  # Ctrl-C too
+            outer.say("taking down what was started")
+            if len(missing) == len(HOSTS):
+                self._remove()
+            else:
+                processes.end([pid for host in missing for pid in hosts.pids(host)], grace=0)
+            raise
 
     def _boot(self, missing: Sequence[Host]) -> None:
         ground, top = self.build()
