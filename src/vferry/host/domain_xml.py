@@ -1,0 +1,230 @@
+"""A guest's libvirt XML as values, and the few changes that vferry makes to it. Pure: text in, text out."""
+
+from collections.abc import Iterator
+from xml.etree import ElementTree as ET
+
+from msgspec import Struct
+
+from vferry.model.problem import Problem
+
+NAMESPACE = "urn:vferry:1"
+LIMIT = 4 << 20
+UNITS = {
+    "b": 1,
+    "bytes": 1,
+    "kb": 10**3,
+    "k": 1 << 10,
+    "kib": 1 << 10,
+    "mb": 10**6,
+    "m": 1 << 20,
+    "mib": 1 << 20,
+    "gb": 10**9,
+    "g": 1 << 30,
+    "gib": 1 << 30,
+    "tb": 10**12,
+    "t": 1 << 40,
+    "tib": 1 << 40,
+}
+
+# Written back with the prefixes that people know.
+ET.register_namespace("vferry", NAMESPACE)
+ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
+ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0")
+
+
+class NicXml(Struct, frozen=True, kw_only=True):
+    """A NIC, or a plain host device that may be one. `address` is the PCI address on the host, if it has one.
+
+    `mac` is None for a plain `<hostdev>`, which does not say it. `source` names the bridge, network or device.
+    """
+
+    type: str
+    model: str
+    mac: str | None = None
+    alias: str = ""
+    address: str | None = None
+    source: str | None = None
+    vlan: int = 0
+    teaming: str | None = None
+
+
+class DomainXml(Struct, frozen=True, kw_only=True):
+    """What vferry reads of a `<domain>`. `memory` in bytes; `paths` are local files that QEMU opens at its start."""
+
+    name: str
+    uuid: str
+    type: str = "kvm"
+    arch: str = "x86_64"
+    machine: str = ""
+    emulator: str | None = None
+    memory: int = 0
+    vcpus: int = 1
+    cpu: str | None = None
+    cpu_mode: str | None = None
+    nics: tuple[NicXml, ...] = ()
+    disks: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    address: str | None = None
+    agent_connected: bool = False
+
+
+def read_domain(xml: str) -> DomainXml:
+    """Reads a `<domain>`. Problem ``xml-invalid``."""
+    domain = parse(xml)
+    cpu = domain.find("cpu")
+    metadata = domain.find(f"metadata/{{{NAMESPACE}}}guest")
+    disks = tuple(_disk_paths(domain))
+    return DomainXml(
+        name=domain.findtext("name", ""),
+        uuid=domain.findtext("uuid", ""),
+        type=domain.get("type", "kvm"),
+        arch=_attribute(domain, "os/type", "arch") or "x86_64",
+        machine=_attribute(domain, "os/type", "machine") or "",
+        emulator=domain.findtext("devices/emulator"),
+        memory=_bytes(domain.find("memory")),
+        vcpus=int(domain.findtext("vcpu", "1")),
+        cpu=None if cpu is None else ET.tostring(cpu, encoding="unicode").strip(),
+        cpu_mode=None if cpu is None else cpu.get("mode", "custom"),
+        nics=tuple(_nics(domain)),
+        disks=disks,
+        paths=tuple(_boot_paths(domain)),
+        address=None if metadata is None else metadata.get("address"),
+        agent_connected=_agent_connected(domain),
+    )
+
+
+def parse(xml: str) -> ET.Element:
+    """The `<domain>` element. Problem ``xml-invalid``: also for a document type, which libvirt never writes."""
+    if len(xml) > LIMIT or "<!DOCTYPE" in xml:
+        raise _invalid("it is too long or declares a document type")
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 - from libvirt or an authenticated controller, without a DOCTYPE
+    except ET.ParseError as error:
+        raise _invalid(str(error)) from error
+    if root.tag != "domain":
+        raise _invalid(f"<{root.tag}> is not a <domain>")
+    return root
+
+
+def standby_xml(mac: str, bridge: str, alias: str, mtu: int | None = None) -> str:
+    """A virtio NIC on vhost-net in a bridge."""
+    interface = ET.Element("interface", type="bridge")
+    ET.SubElement(interface, "mac", address=mac)
+    ET.SubElement(interface, "source", bridge=bridge)
+    ET.SubElement(interface, "model", type="virtio")
+    # On QEMU's own loop instead of vhost-net, device_add and device_del would stall it.
+    ET.SubElement(interface, "driver", name="vhost")
+    if mtu is not None:
+        ET.SubElement(interface, "mtu", size=str(mtu))
+    ET.SubElement(interface, "alias", name=alias)
+    return ET.tostring(interface, encoding="unicode")
+
+
+def vf_xml(address: str, alias: str) -> str:
+    """A VF as a plain host device: as an `<interface>` libvirt would move the MAC filter when it attaches it."""
+    hostdev = ET.Element("hostdev", mode="subsystem", type="pci", managed="yes")
+    source = ET.SubElement(hostdev, "source")
+    ET.SubElement(source, "address", pci_attributes(address))
+    ET.SubElement(hostdev, "alias", name=alias)
+    return ET.tostring(hostdev, encoding="unicode")
+
+
+def replace_vf(xml: str, old: str, new: str) -> str:
+    """A definition whose VF `old` is `new`, in `<interface type='hostdev'>` and `<hostdev>` alike."""
+    domain = parse(xml)
+    for address in _host_addresses(domain):
+        if pci_address(address) == old:
+            address.attrib.update(pci_attributes(new))
+    return ET.tostring(domain, encoding="unicode")
+
+
+def pci_attributes(address: str) -> dict[str, str]:
+    """``0000:01:10.0`` as libvirt's attributes."""
+    domain, bus, rest = address.split(":")
+    slot, function = rest.split(".")
+    return {"domain": f"0x{domain}", "bus": f"0x{bus}", "slot": f"0x{slot}", "function": f"0x{function}"}
+
+
+def pci_address(element: ET.Element) -> str | None:
+    """libvirt's `<address>` as ``0000:01:10.0``; None when it is not of a PCI device."""
+    if element.get("bus") is None or element.get("slot") is None:
+        return None
+    domain, bus, slot, function = (int(element.get(key, "0"), 0) for key in ("domain", "bus", "slot", "function"))
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
+
+
+def has_alias(xml: str, alias: str) -> bool:
+    """Whether a device of the definition has this alias."""
+    return any(element.get("name") == alias for element in parse(xml).iterfind("devices/*/alias"))
+
+
+def _nics(domain: ET.Element) -> Iterator[NicXml]:
+    for interface in domain.iterfind("devices/interface"):
+        yield _interface(interface)
+    for hostdev in domain.iterfind("devices/hostdev[@type='pci']"):
+        source = hostdev.find("source/address")
+        yield NicXml(
+            type="hostdev",
+            model="hostdev",
+            alias=_attribute(hostdev, "alias", "name") or "",
+            address=None if source is None else pci_address(source),
+            teaming=_attribute(hostdev, "teaming", "type"),
+        )
+
+
+def _interface(interface: ET.Element) -> NicXml:
+    source = interface.find("source")
+    host_address = interface.find("source/address")
+    hostdev = interface.get("type") == "hostdev"
+    mac = _attribute(interface, "mac", "address")
+    return NicXml(
+        type=interface.get("type", ""),
+        model="hostdev" if hostdev else _attribute(interface, "model", "type") or "unknown",
+        mac=mac.lower() if mac else None,
+        alias=_attribute(interface, "alias", "name") or "",
+        address=pci_address(host_address) if hostdev and host_address is not None else None,
+        source=None if source is None else source.get("bridge") or source.get("network") or source.get("dev"),
+        vlan=int(_attribute(interface, "vlan/tag", "id") or 0),
+        teaming=_attribute(interface, "teaming", "type"),
+    )
+
+
+def _host_addresses(domain: ET.Element) -> Iterator[ET.Element]:
+    yield from domain.iterfind("devices/interface[@type='hostdev']/source/address")
+    yield from domain.iterfind("devices/hostdev[@type='pci']/source/address")
+
+
+def _disk_paths(domain: ET.Element) -> Iterator[str]:
+    for source in domain.iterfind("devices/disk/source"):
+        path = source.get("file") or source.get("dev") or source.get("dir")
+        if path:
+            yield path
+
+
+def _boot_paths(domain: ET.Element) -> Iterator[str]:
+    for tag in ("kernel", "initrd", "dtb", "loader"):
+        path = domain.findtext(f"os/{tag}")
+        if path and path.strip():
+            yield path.strip()
+
+
+def _agent_connected(domain: ET.Element) -> bool:
+    return any(
+        target.get("name") == "org.qemu.guest_agent.0" and target.get("state") == "connected"
+        for target in domain.iterfind("devices/channel/target")
+    )
+
+
+def _bytes(element: ET.Element | None) -> int:
+    if element is None or not element.text:
+        return 0
+    return int(element.text) * UNITS.get(element.get("unit", "KiB").lower(), 1 << 10)
+
+
+def _attribute(element: ET.Element, path: str, key: str) -> str | None:
+    found = element.find(path)
+    return None if found is None else found.get(key)
+
+
+def _invalid(why: str) -> Problem:
+    return Problem("xml-invalid", f"This is not a guest's definition: {why}", "Look with: virsh dumpxml GUEST")

@@ -1,0 +1,121 @@
+"""Running a script in a guest through its qemu-guest-agent. What the agent says is the guest's, so it is checked."""
+
+import base64
+import json
+import time
+from typing import Any
+
+from vferry.host.api import GuestRun
+from vferry.host.hypervisor import Hypervisor
+from vferry.model.problem import Exit, Problem
+
+OUTPUT_LIMIT = 64 << 10
+ANSWER_LIMIT = 32 << 20
+"""Bytes of an answer that are read at all; the agent itself stops collecting output at 16 MiB."""
+
+COMMAND_TIMEOUT_S = 5
+FIRST_PAUSE_S = 0.01
+LONGEST_PAUSE_S = 0.4
+FORBIDDEN = ("disabled", "not allowed", "has not been found", "permission denied")
+
+
+def run_in_guest(hypervisor: Hypervisor, guest: str, script: str, timeout_s: float) -> GuestRun:
+    """Runs a POSIX shell script in a guest and waits for its end.
+
+    Problems: ``guest-agent-silent``, ``guest-exec-forbidden``, ``guest-agent-nonsense``, and
+    ``guest-run-timeout`` when the script has not ended within `timeout_s`: it may still be running.
+    """
+    domain = hypervisor.domain(guest)
+    deadline = time.monotonic() + timeout_s
+    start = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": True}
+    pid = _ask(hypervisor, domain, guest, "guest-exec", start).get("pid")
+    if not isinstance(pid, int) or isinstance(pid, bool):
+        raise _nonsense(guest, "guest-exec gave no process id")
+    pause_s = FIRST_PAUSE_S
+    while True:
+        status = _ask(hypervisor, domain, guest, "guest-exec-status", {"pid": pid})
+        if status.get("exited") is True:
+            return _ended(guest, status)
+        if time.monotonic() + pause_s > deadline:
+            raise _timeout(guest, timeout_s)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.6, LONGEST_PAUSE_S)
+
+
+def _ask(hypervisor: Hypervisor, domain: Any, guest: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    request = json.dumps({"execute": command, "arguments": arguments})
+    try:
+        answer = hypervisor.agent_command(domain, request, COMMAND_TIMEOUT_S)
+    except hypervisor.libvirt.libvirtError as error:
+        raise _failed(hypervisor, guest, error) from error
+    try:
+        if len(answer) > ANSWER_LIMIT:
+            raise ValueError("the answer is too long")
+        value = json.loads(answer)["return"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _nonsense(guest, f"{command}: {error!r}") from error
+    if not isinstance(value, dict):
+        raise _nonsense(guest, f"{command} gave no object")
+    return value
+
+
+def _ended(guest: str, status: dict[str, Any]) -> GuestRun:
+    code, signal = status.get("exitcode"), status.get("signal")
+    if isinstance(signal, int):
+        # As a shell says it.
+        code = 128 + signal
+    if not isinstance(code, int):
+        raise _nonsense(guest, "guest-exec-status gave no exit code")
+    return GuestRun(code=code, stdout=_text(guest, status, "out-data"), stderr=_text(guest, status, "err-data"))
+
+
+def _text(guest: str, status: dict[str, Any], key: str) -> str:
+    data = status.get(key, "")
+    try:
+        return base64.b64decode(data, validate=True)[:OUTPUT_LIMIT].decode(errors="replace")
+    except (ValueError, TypeError) as error:
+        raise _nonsense(guest, f"{key} is not base64") from error
+
+
+def _failed(hypervisor: Hypervisor, guest: str, error: Any) -> Problem:
+    libvirt = hypervisor.libvirt
+    message = str(error.get_error_message() or error)
+    if any(word in message.lower() for word in FORBIDDEN):
+        return Problem(
+            "guest-exec-forbidden",
+            f"The agent of guest {guest} may not run commands: {message}",
+            "Allow guest-exec and guest-exec-status in the guest's /etc/qemu/qemu-ga.conf (block-rpcs, allow-rpcs; "
+            "RHEL: /etc/sysconfig/qemu-ga) and let SELinux run them (virt_qemu_ga_unconfined_exec)",
+            exit=Exit.REFUSED,
+            guest=guest,
+        )
+    silent = {getattr(libvirt, name, None) for name in ("VIR_ERR_ARGUMENT_UNSUPPORTED", "VIR_ERR_CONFIG_UNSUPPORTED")}
+    if error.get_error_code() in silent:
+        return Problem(
+            "guest-agent-silent",
+            f"Guest {guest} has no agent: {message}",
+            "Add the channel org.qemu.guest_agent.0 to its definition and run qemu-guest-agent in it",
+            exit=Exit.REFUSED,
+            guest=guest,
+        )
+    return hypervisor.problem(error, f"Asking the agent of guest {guest}")
+
+
+def _timeout(guest: str, timeout_s: float) -> Problem:
+    return Problem(
+        "guest-run-timeout",
+        f"A script in guest {guest} has not ended within {timeout_s:g} s",
+        "Look in the guest what it waits for",
+        exit=Exit.REFUSED,
+        guest=guest,
+    )
+
+
+def _nonsense(guest: str, what: str) -> Problem:
+    return Problem(
+        "guest-agent-nonsense",
+        f"The agent of guest {guest} gave an answer that makes no sense: {what}",
+        "Look at qemu-guest-agent in the guest",
+        exit=Exit.REFUSED,
+        guest=guest,
+    )

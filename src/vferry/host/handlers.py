@@ -1,0 +1,208 @@
+"""What acts on this host: each operation of the API, led to the module that carries it out."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains
+from vferry.host.claims import Claims
+from vferry.host.configuration import AgentConfiguration
+from vferry.host.domain_xml import read_domain
+from vferry.host.gateways import RUNTIME, Gateways
+from vferry.host.guest_agent import run_in_guest
+from vferry.host.guest_agent_network import SCRIPT, read_network
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.hypervisor_guests import describe, describe_all, guest_of
+from vferry.host.inventory import take_inventory
+from vferry.host.migration import Migrations
+from vferry.host.platform import check_fit
+from vferry.host.sriov import read_pfs, vf_address
+from vferry.host.sriov_netlink import Links
+from vferry.host.sriov_settings import apply_settings
+from vferry.model.guest import Guest, GuestNetwork
+from vferry.model.problem import Exit, Problem
+
+T = TypeVar("T")
+
+THREADS = 32
+"""How many calls may block at a time: several operations wait for an unplug or a script each."""
+
+GUEST_NETWORK_TIMEOUT_S = 20.0
+
+
+class Handlers:
+    """Carries operations out, in threads. Whatever changes something needs a session that holds the claim on it."""
+
+    def __init__(
+        self,
+        configuration: AgentConfiguration,
+        claims: Claims,
+        directory: Path,
+        *,
+        hypervisor: Hypervisor | None = None,
+        runtime: Path = RUNTIME,
+        root: Path = Path("/"),
+        links: Callable[[], Links] = Links,
+    ) -> None:
+        """`directory` keeps the host's certificates in its ``pki``; the rest stands in for the system in tests."""
+        self._configuration = configuration
+        self._claims = claims
+        self._root = root
+        self._links = links
+        self._hypervisor = hypervisor or Hypervisor()
+        self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime)
+        self._migrations = Migrations(self._hypervisor, runtime)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
+
+    async def handle(self, operation: api.Operation[Any], session: api.Session | None) -> Struct:
+        """The answer to an operation. Raises `Problem`."""
+        work = self._looking(operation) or self._acting(operation, session)
+        return await self._in_thread(work)
+
+    async def vf_in_use(self, address: str) -> str | None:
+        """The guest that has a VF, running or only defined."""
+
+        def look() -> str | None:
+            described = describe_all(self._hypervisor)
+            return next((one.now.name for one in described if address in one.addresses), None)
+
+        return await self._in_thread(look)
+
+    async def released(self, operation_id: str) -> None:
+        """Ends the gateway that an operation has left running, and forgets its migration."""
+        await self._in_thread(lambda: self._gateways.release(operation_id))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def _looking(self, operation: api.Operation[Any]) -> Callable[[], Struct] | None:
+        """The work of an operation that changes nothing, and so needs no claim."""
+        hypervisor = self._hypervisor
+        match operation:
+            case api.TakeInventory():
+                claims = self._claims.all()
+                return lambda: take_inventory(self._configuration, claims, hypervisor, self._root, self._links)
+            case api.ShowGuest(guest=guest):
+                return lambda: self._show_guest(guest)
+            case api.ReadGuestNetwork(guest=guest):
+                return lambda: self._read_network(guest)
+            case api.ReadDefinition(guest=guest):
+                return lambda: hypervisor_domains.read_definition(hypervisor, guest)
+            case api.CheckFit(live_xml=xml):
+                return lambda: check_fit(hypervisor, self._root, xml)
+        return None
+
+    def _acting(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:
+        """The work of an operation that changes something, after the claim on it was checked."""
+        return (
+            self._on_device(operation, session)
+            or self._on_guest(operation, session)
+            or self._on_move(operation, session)
+        )
+
+    def _on_device(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:
+        check = self._claims.check
+        match operation:
+            case api.SetVf(pf=pf, index=index, settings=settings):
+                check(session, vf=vf_address(self._root, pf, index))
+                return lambda: self._with_links(lambda links: apply_settings(links, pf, index, settings))
+            case api.SetForwarding(pf=pf, mac=mac, present=present):
+                check(session)
+                return lambda: self._with_links(
+                    lambda links: forwarding.set_forwarding(links, pf, mac, present=present)
+                )
+            case api.MoveFilter(pf=pf, index=index, mac=mac, to_vf=to_vf):
+                check(session, vf=vf_address(self._root, pf, index))
+                return lambda: self._with_links(
+                    lambda links: forwarding.move_filter(links, self._root, pf, index, mac, to_vf=to_vf)
+                )
+        return None
+
+    def _on_guest(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:
+        hypervisor, check = self._hypervisor, self._claims.check
+        match operation:
+            case api.PlugStandby(guest=guest, mac=mac, bridge=bridge, alias=alias, mtu=mtu):
+                check(session, guest=guest)
+                return lambda: hypervisor_devices.plug_standby(hypervisor, guest, mac, bridge, alias, mtu)
+            case api.PlugVf(guest=guest, address=address, alias=alias):
+                check(session, guest=guest, vf=address)
+                return lambda: hypervisor_devices.plug_vf(hypervisor, guest, address, alias)
+            case api.Unplug(guest=guest, alias=alias, timeout_s=timeout_s):
+                check(session, guest=guest)
+                return lambda: hypervisor_devices.unplug(hypervisor, self._root, guest, alias, timeout_s)
+            case api.RunInGuest(guest=guest, script=script, timeout_s=timeout_s):
+                check(session, guest=guest)
+                return lambda: run_in_guest(hypervisor, guest, script, timeout_s)
+            case api.Define(xml=xml):
+                check(session, guest=read_domain(xml).name)
+                return lambda: hypervisor_domains.define(hypervisor, xml)
+            case api.Undefine(guest=guest):
+                check(session, guest=guest)
+                return lambda: hypervisor_domains.undefine(hypervisor, guest)
+            case api.Resume(guest=guest):
+                check(session, guest=guest)
+                return lambda: hypervisor_domains.resume(hypervisor, guest)
+        return None
+
+    def _on_move(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:
+        check, gateways, migrations = self._claims.check, self._gateways, self._migrations
+        match operation:
+            case api.ReadMigration(guest=guest):
+                # Of whom, if not of a session? But looking needs no claim.
+                of = _named(session)
+                return lambda: migrations.read(of, guest)
+            case api.StartReceiving(peer=peer):
+                of = check(session).operation
+                return lambda: gateways.receive(of, peer)
+            case api.StartSending(peer=peer, address=address, port=port, token=token):
+                of = check(session).operation
+                return lambda: gateways.send(of, peer, address, port, token)
+            case api.StopGateway():
+                of = check(session).operation
+                return lambda: gateways.stop(of)
+            case api.StartMigration():
+                of = check(session, guest=operation.guest).operation
+                return lambda: migrations.start(of, operation)
+            case api.AbortMigration(guest=guest):
+                of = check(session, guest=guest).operation
+                return lambda: migrations.abort(of, guest)
+            case api.Destroy(guest=guest):
+                of = check(session, guest=guest).operation
+                return lambda: self._destroy(of, guest)
+        raise Problem(
+            "operation-unknown", f"This agent cannot do {type(operation).__name__}", "Update vferry on this host"
+        )
+
+    def _show_guest(self, guest: str) -> Guest:
+        described = describe(self._hypervisor, self._hypervisor.domain(guest))
+        return guest_of(
+            described, self._configuration.name, self._with_links(lambda links: read_pfs(self._root, links))
+        )
+
+    def _read_network(self, guest: str) -> GuestNetwork:
+        return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
+
+    def _destroy(self, operation: str, guest: str) -> api.Done:
+        if self._migrations.leaves_here(operation, guest):
+            # While it is paused for its switchover, the source looks like an incoming guest to libvirt.
+            raise Problem(
+                "guest-not-incoming",
+                f"Guest {guest} migrates away from this host: it is not ended here",
+                f"Look with: vferry operation show {operation}",
+                exit=Exit.OPERATOR,
+            )
+        return hypervisor_domains.destroy_incoming(self._hypervisor, guest)
+
+    def _with_links(self, work: Callable[[Links], T]) -> T:
+        with self._links() as links:
+            return work(links)
+
+
+def _named(session: api.Session | None) -> str:
+    if session is None:
+        raise Problem("session-missing", "A migration is asked for without saying which operation's", "Say which")
+    return session.operation

@@ -1,0 +1,113 @@
+"""Plugging devices into a running guest and asking them back: what is so already is left alone."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vferry.host.api import Done
+from vferry.host.domain_xml import DomainXml, has_alias, read_domain, standby_xml, vf_xml
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.sriov import free_vf
+from vferry.model.problem import Exit, Problem
+
+LOOK_AGAIN_S = 0.5
+"""How often the definition is looked at while an event is waited for that may have been lost."""
+
+
+def plug_standby(hypervisor: Hypervisor, guest: str, mac: str, bridge: str, alias: str, mtu: int | None) -> Done:
+    """Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``."""
+    return _plug(hypervisor, guest, alias, lambda: standby_xml(mac, bridge, alias, mtu))
+
+
+def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str) -> Done:
+    """Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``."""
+    return _plug(hypervisor, guest, alias, lambda: vf_xml(address, alias))
+
+
+def unplug(hypervisor: Hypervisor, root: Path, guest: str, alias: str, timeout_s: float) -> Done:
+    """Asks a device back and waits until it is gone; unchanged when the guest has no such device.
+
+    A VF is not left to a NIC driver of the host, which libvirt may give it back to.
+    Problem ``unplug-refused`` when the guest keeps it; ``guest-off``, ``libvirt-failed``.
+    """
+    domain = _running(hypervisor, guest)
+    device = next((nic for nic in _definition(hypervisor, domain).nics if nic.alias == alias), None)
+    if device is None and not _has(hypervisor, domain, alias):
+        return Done(changed=False)
+    done = _take_back(hypervisor, domain, guest, alias, timeout_s)
+    if device is None or device.address is None:
+        return done
+    driver = free_vf(root, device.address)
+    return msgspec.structs.replace(done, detail=f"{done.detail}; unbound from {driver}") if driver else done
+
+
+def _take_back(hypervisor: Hypervisor, domain: Any, guest: str, alias: str, timeout_s: float) -> Done:
+    started = time.monotonic()
+    uuid = domain.UUIDString()
+    hypervisor.events.expect_unplug(uuid, alias)
+    libvirt = hypervisor.libvirt
+    try:
+        domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    except libvirt.libvirtError as error:
+        # An earlier request that the guest has not answered yet: then wait for that one.
+        if not _has(hypervisor, domain, alias):
+            return Done()
+        if not _already_asked(error):
+            raise hypervisor.problem(error, f"Unplugging {alias} from guest {guest}") from error
+    deadline = started + timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        heard = hypervisor.events.wait_for_unplug(uuid, alias, max(0.0, min(left, LOOK_AGAIN_S)))
+        if heard or not _has(hypervisor, domain, alias):
+            return Done(detail=f"gone after {(time.monotonic() - started) * 1000:.0f} ms")
+        if heard is False:
+            raise _refused(guest, alias, "The guest refuses to give the device back")
+        if left <= 0:
+            raise _refused(guest, alias, f"The guest has not let go within {timeout_s:g} s")
+
+
+def _plug(hypervisor: Hypervisor, guest: str, alias: str, xml: Callable[[], str]) -> Done:
+    domain = _running(hypervisor, guest)
+    if _has(hypervisor, domain, alias):
+        return Done(changed=False)
+    with hypervisor.calling(f"Plugging {alias} into guest {guest}"):
+        domain.attachDeviceFlags(xml(), hypervisor.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    return Done()
+
+
+def _running(hypervisor: Hypervisor, guest: str) -> Any:
+    domain = hypervisor.domain(guest)
+    if not domain.isActive():
+        raise Problem("guest-off", f"Guest {guest} does not run here", "Look with: vferry guest show " + guest)
+    return domain
+
+
+def _definition(hypervisor: Hypervisor, domain: Any) -> DomainXml:
+    with hypervisor.calling("Reading a guest's definition"):
+        xml = domain.XMLDesc(0)
+    return read_domain(xml)
+
+
+def _has(hypervisor: Hypervisor, domain: Any, alias: str) -> bool:
+    with hypervisor.calling("Reading a guest's definition"):
+        return has_alias(domain.XMLDesc(0), alias)
+
+
+def _already_asked(error: Any) -> bool:
+    # QEMU's words, which libvirt passes on under its most general code.
+    message = str(error.get_error_message() or error)
+    return "already in the process of unplug" in message or "is already pending" in message
+
+
+def _refused(guest: str, alias: str, why: str) -> Problem:
+    return Problem(
+        "unplug-refused",
+        f"{why}: {alias} of {guest}",
+        "Look in the guest whether something holds the NIC (dmesg, ip link)",
+        exit=Exit.REFUSED,
+        guest=guest,
+        alias=alias,
+    )

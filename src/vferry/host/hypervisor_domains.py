@@ -1,0 +1,110 @@
+"""A guest's definition and state: read, defined, undefined, resumed, and its incoming remains destroyed."""
+
+from typing import Any
+
+from vferry.host.api import Definition, Done
+from vferry.host.domain_xml import read_domain
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.hypervisor_guests import PAUSE_REASONS, PAUSED
+from vferry.model.problem import Exit, Problem
+
+RUNNING = (1, 2, 4, 6)
+INCOMING = ("migration", "starting up")
+UNDEFINE_FLAGS = ("VIR_DOMAIN_UNDEFINE_KEEP_NVRAM", "VIR_DOMAIN_UNDEFINE_KEEP_TPM", "VIR_DOMAIN_UNDEFINE_MANAGED_SAVE")
+"""Firmware variables and TPM state are data and stay; a saved image is older than the guest that was migrated."""
+
+
+def read_definition(hypervisor: Hypervisor, guest: str) -> Definition:
+    """The persistent one with its secrets, so that it can be defined elsewhere. Problem ``guest-transient``."""
+    domain = hypervisor.domain(guest)
+    libvirt = hypervisor.libvirt
+    if not domain.isPersistent():
+        raise Problem(
+            "guest-transient",
+            f"Guest {guest} has no persistent definition",
+            f"Define it: virsh dumpxml {guest} --migratable > g.xml; virsh define g.xml",
+            exit=Exit.REFUSED,
+        )
+    with hypervisor.calling("Reading a guest's definition"):
+        persistent = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+        live = domain.XMLDesc(0) if domain.isActive() else None
+    return Definition(live=live, persistent=persistent)
+
+
+def define(hypervisor: Hypervisor, xml: str) -> Done:
+    """Unchanged when it is defined exactly so. Problems: ``xml-invalid``, ``libvirt-failed``."""
+    name = read_domain(xml).name
+    domain = hypervisor.find(name)
+    with hypervisor.calling(f"Defining guest {name}"):
+        before = _persistent(hypervisor, domain)
+        after = _persistent(hypervisor, hypervisor.connection().defineXMLFlags(xml, 0))
+    return Done(changed=before != after)
+
+
+def undefine(hypervisor: Hypervisor, guest: str) -> Done:
+    """Unchanged when there is no such guest. Problem ``guest-running``, also when it is paused."""
+    domain = hypervisor.find(guest)
+    if domain is None:
+        return Done(changed=False)
+    if domain.isActive():
+        raise _runs(guest, "its definition stays")
+    flags = 0
+    for name in UNDEFINE_FLAGS:
+        flags |= getattr(hypervisor.libvirt, name, 0)
+    with hypervisor.calling(f"Undefining guest {guest}"):
+        domain.undefineFlags(flags)
+    return Done()
+
+
+def resume(hypervisor: Hypervisor, guest: str) -> Done:
+    """Unchanged when it runs. Problems: ``guest-unknown``, ``guest-off``."""
+    domain = hypervisor.domain(guest)
+    state, _reason = _state(hypervisor, domain)
+    if state not in PAUSED and domain.isActive():
+        return Done(changed=False)
+    if state not in PAUSED:
+        raise Problem("guest-off", f"Guest {guest} is off, not paused", f"Start it: virsh start {guest}")
+    with hypervisor.calling(f"Resuming guest {guest}"):
+        domain.resume()
+    return Done()
+
+
+def destroy_incoming(hypervisor: Hypervisor, guest: str) -> Done:
+    """Unchanged when it is off or unknown. Problems: ``guest-running``, ``guest-not-incoming``."""
+    domain = hypervisor.find(guest)
+    if domain is None or not domain.isActive():
+        return Done(changed=False)
+    state, reason = _state(hypervisor, domain)
+    if state in RUNNING:
+        raise _runs(guest, "it is not ended")
+    why = PAUSE_REASONS.get(reason, "unknown")
+    if why not in INCOMING:
+        raise Problem(
+            "guest-not-incoming",
+            f"Guest {guest} is paused here, but not by a migration that comes in ({why})",
+            f"If it is really not needed: virsh destroy {guest}",
+            exit=Exit.OPERATOR,
+        )
+    with hypervisor.calling(f"Ending the incoming {guest}"):
+        domain.destroyFlags(0)
+    return Done()
+
+
+def _state(hypervisor: Hypervisor, domain: Any) -> tuple[int, int]:
+    with hypervisor.calling("Asking for a guest's state"):
+        state, reason = domain.state()
+    return state, reason
+
+
+def _persistent(hypervisor: Hypervisor, domain: Any) -> str | None:
+    if domain is None or not domain.isPersistent():
+        return None
+    libvirt = hypervisor.libvirt
+    xml: str = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+    return xml
+
+
+def _runs(guest: str, so: str) -> Problem:
+    return Problem(
+        "guest-running", f"Guest {guest} runs here: {so}", f"Look with: vferry guest show {guest}", exit=Exit.OPERATOR
+    )

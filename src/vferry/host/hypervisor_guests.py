@@ -1,0 +1,136 @@
+"""The guests of a host as values: what libvirt says of a domain, joined with what the PF says of its VFs."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from vferry.host.domain_xml import DomainXml, NicXml, read_domain
+from vferry.host.hypervisor import Hypervisor
+from vferry.model.guest import Guest, GuestState, Nic, VfRef
+from vferry.model.host import NO_MAC, Pf, Vf
+
+# virDomainState and virDomainPausedReason: numbers of libvirt's ABI.
+PAUSED = (3, 7)
+OFF = (5, 6)
+SHUTOFF = 5
+PAUSE_REASONS = {
+    0: "unknown",
+    1: "user",
+    2: "migration",
+    3: "save",
+    4: "dump",
+    5: "io error",
+    6: "watchdog",
+    7: "from snapshot",
+    8: "shutting down",
+    9: "snapshot",
+    10: "crashed",
+    11: "starting up",
+    12: "post-copy",
+    13: "post-copy failed",
+    14: "api error",
+}
+
+
+class Described(Struct, frozen=True, kw_only=True):
+    """A domain as libvirt describes it. `live` is None when it is off, `persistent` when it is transient."""
+
+    state: GuestState
+    reason: int
+    live: DomainXml | None
+    persistent: DomainXml | None
+
+    @property
+    def now(self) -> DomainXml:
+        """The definition that holds now."""
+        found = self.live or self.persistent
+        assert found is not None, "a domain is running or defined"  # noqa: S101 - one of them was read
+        return found
+
+    @property
+    def addresses(self) -> set[str]:
+        """The PCI addresses on the host that the guest has, or will have when it starts."""
+        definitions = (xml for xml in (self.live, self.persistent) if xml)
+        return {nic.address for xml in definitions for nic in xml.nics if nic.address}
+
+
+def describe(hypervisor: Hypervisor, domain: Any) -> Described:
+    """Asks libvirt for a domain's state and definitions."""
+    libvirt = hypervisor.libvirt
+    with hypervisor.calling("Reading a guest's definition"):
+        number, reason = domain.state()
+        active = bool(domain.isActive())
+        live = read_domain(domain.XMLDesc(0)) if active else None
+        inactive = libvirt.VIR_DOMAIN_XML_INACTIVE
+        persistent = read_domain(domain.XMLDesc(inactive)) if domain.isPersistent() else None
+    return Described(state=state_of(number, active=active), reason=reason, live=live, persistent=persistent)
+
+
+def describe_all(hypervisor: Hypervisor) -> list[Described]:
+    """All guests; one that vanishes while it is read is left out."""
+    found = []
+    for domain in hypervisor.domains():
+        try:
+            found.append(describe(hypervisor, domain))
+        except Exception:
+            if hypervisor.find(domain.name()) is not None:
+                raise
+    return found
+
+
+def state_of(number: int, *, active: bool) -> GuestState:
+    if not active or number in OFF:
+        return GuestState.OFF
+    return GuestState.PAUSED if number in PAUSED else GuestState.RUNNING
+
+
+def guest_of(described: Described, host: str, pfs: Iterable[Pf]) -> Guest:
+    """A guest as the API shows it."""
+    xml = described.now
+    vfs = {vf.address: vf for pf in pfs for vf in pf.vfs}
+    paused = described.state == GuestState.PAUSED
+    metadata = described.persistent or described.live
+    return Guest(
+        name=xml.name,
+        uuid=xml.uuid,
+        host=host,
+        state=described.state,
+        persistent=described.persistent is not None,
+        memory=xml.memory,
+        vcpus=xml.vcpus,
+        machine=xml.machine,
+        nics=tuple(_nics(described, vfs)),
+        disks=xml.disks,
+        address=xml.address or (metadata.address if metadata else None),
+        agent_connected=bool(described.live and described.live.agent_connected),
+        pause_reason=PAUSE_REASONS.get(described.reason, "unknown") if paused else None,
+    )
+
+
+def _nics(described: Described, vfs: dict[str, Vf]) -> Iterator[Nic]:
+    for nic in described.now.nics:
+        vf = vfs.get(nic.address) if nic.address else None
+        if nic.mac is None and vf is None:
+            # A host device that is no VF of a NIC: a graphics card, say.
+            continue
+        yield Nic(
+            mac=_mac(nic, vf, described),
+            model=nic.model,
+            alias=nic.alias,
+            vf=VfRef(pf=vf.pf, index=vf.index, address=vf.address) if vf else None,
+            bridge=nic.source if nic.type == "bridge" else None,
+            vlan=nic.vlan or (vf.settings.vlan or 0 if vf else 0),
+            teaming=nic.teaming,
+        )
+
+
+def _mac(nic: NicXml, vf: Vf | None, described: Described) -> str:
+    """A plain host device does not say its MAC: then the PF does, and else the persistent definition."""
+    if nic.mac:
+        return nic.mac
+    if vf and vf.settings.mac and vf.settings.mac != NO_MAC:
+        return vf.settings.mac
+    persistent = described.persistent.nics if described.persistent else ()
+    same = [other.mac for other in persistent if other.mac and other.address == nic.address]
+    return same[0] if same else NO_MAC

@@ -1,0 +1,122 @@
+"""All that planning asks of a host, read fresh each time: nothing that can change is cached."""
+
+import platform
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from vferry.host.configuration import AgentConfiguration
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.hypervisor_guests import Described, describe_all, guest_of
+from vferry.host.sriov import read_pfs
+from vferry.host.sriov_netlink import Links
+from vferry.model.host import Bridge, Claim, Inventory, Pf, Versions
+
+IFF_UP = 1
+
+
+def take_inventory(
+    configuration: AgentConfiguration,
+    claims: tuple[Claim, ...],
+    hypervisor: Hypervisor,
+    root: Path = Path("/"),
+    links: Callable[[], Links] = Links,
+) -> Inventory:
+    """Asks libvirt and the kernel, at the same time."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lambda: (describe_all(hypervisor), _hypervisor_versions(hypervisor)))
+        with links() as netlink:
+            pfs = read_pfs(root, netlink)
+        bridges = _bridges(root)
+        described, (qemu, libvirt) = asked.result()
+    memory = _memory(root)
+    return Inventory(
+        name=configuration.name,
+        versions=_versions(root, qemu, libvirt),
+        migration=configuration.migration,
+        networks=configuration.networks,
+        pfs=_with_owners(pfs, described, claims),
+        bridges=bridges,
+        guests=tuple(guest_of(one, configuration.name, pfs) for one in described),
+        claims=claims,
+        memory_total=memory.get("MemTotal", 0),
+        memory_free=memory.get("MemAvailable", 0),
+        cpus=_cpus(root),
+        vhost_net=(root / "dev/vhost-net").exists(),
+        iommu=any((root / "sys/class/iommu").glob("*")),
+    )
+
+
+def _with_owners(pfs: Iterable[Pf], described: list[Described], claims: tuple[Claim, ...]) -> tuple[Pf, ...]:
+    guests = {address: one.now.name for one in described for address in one.addresses}
+    claimed = {claim.vf: claim.operation for claim in claims if claim.vf}
+    replace = msgspec.structs.replace
+    return tuple(
+        replace(
+            pf,
+            vfs=tuple(replace(vf, guest=guests.get(vf.address), claim=claimed.get(vf.address)) for vf in pf.vfs),
+        )
+        for pf in pfs
+    )
+
+
+def _bridges(root: Path) -> tuple[Bridge, ...]:
+    net = root / "sys/class/net"
+    return tuple(
+        Bridge(
+            name=path.name,
+            ports=tuple(sorted(port.name for port in (path / "brif").glob("*"))),
+            up=bool(int(_read(path / "flags") or "0", 16) & IFF_UP),
+            vlan_filtering=_read(path / "bridge/vlan_filtering") == "1",
+        )
+        for path in sorted(net.iterdir())
+        if (path / "bridge").is_dir()
+    )
+
+
+def _hypervisor_versions(hypervisor: Hypervisor) -> tuple[int, int]:
+    connection = hypervisor.connection()
+    with hypervisor.calling("Asking for versions"):
+        return connection.getVersion(), connection.getLibVersion()
+
+
+def _versions(root: Path, qemu: int, libvirt: int) -> Versions:
+    cpu = _first_cpu(root)
+    return Versions(
+        vferry=version("vferry"),
+        kernel=platform.release(),
+        qemu=_split(qemu),
+        libvirt=_split(libvirt),
+        microcode=cpu.get("microcode"),
+        cpu_model=cpu.get("model name"),
+    )
+
+
+def _split(number: int) -> tuple[int, int, int]:
+    return number // 1_000_000, number // 1000 % 1000, number % 1000
+
+
+def _memory(root: Path) -> dict[str, int]:
+    """/proc/meminfo in bytes."""
+    lines = (line.split() for line in _read(root / "proc/meminfo").splitlines())
+    return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines if len(words) == 3}
+
+
+def _first_cpu(root: Path) -> dict[str, str]:
+    first = _read(root / "proc/cpuinfo").split("\n\n", 1)[0]
+    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _cpus(root: Path) -> int:
+    return max(1, _read(root / "proc/cpuinfo").count("processor\t"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,212 @@
+"""Migrations that leave this host: libvirt's peer-to-peer one through the gateway's sockets, followed and aborted."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vferry.host.api import Done, Migration, StartMigration
+from vferry.host.gateways import RUNTIME, Places, places
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.migration_record import Record, answer, figures, load, save
+from vferry.model.problem import Exit, Problem
+
+FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST")
+"""Never UNDEFINE_SOURCE: vferry removes the definition itself, after it has looked at the destination."""
+
+MIB = 1 << 20
+GRACE_S = 5.0
+"""How long after its start a migration whose agent has died may be without a job in libvirt."""
+
+# Numbers of libvirt's ABI: virDomainState, virDomainShutoffReason, virDomainJobType.
+SHUTOFF, SHUTOFF_MIGRATED = 5, 4
+JOB_RUNNING = (1, 2)
+
+
+class Migrations:
+    """Starts migrations, each in a thread, and tells how they stand. What is true is asked of libvirt."""
+
+    def __init__(self, hypervisor: Hypervisor, runtime: Path = RUNTIME) -> None:
+        self._hypervisor = hypervisor
+        self._runtime = runtime
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+
+    def start(self, operation: str, wanted: StartMigration) -> Done:
+        """Starts, and returns at once. Unchanged when this operation's migration runs, or has completed.
+
+        Problems: ``guest-unknown``, ``guest-off``, ``guest-migrating``, ``libvirt-failed``.
+        """
+        with self._lock:
+            record = self._current(operation, wanted.guest)
+            if record is not None and record.state in ("active", "completed"):
+                return Done(changed=False, detail=record.state)
+            domain = self._ready(wanted.guest)
+            here = places(self._runtime, operation)
+            uuid = domain.UUIDString()
+            self._hypervisor.events.forget_job(uuid)
+            self._limit_pause(domain, wanted)
+            record = Record(operation=operation, guest=wanted.guest, uuid=uuid, started=time.monotonic())
+            save(here.directory, record)
+            thread = threading.Thread(
+                target=self._run, args=(domain, wanted, here, record), name=f"migration-{operation}", daemon=True
+            )
+            self._threads[operation] = thread
+            thread.start()
+            return Done()
+
+    def read(self, operation: str, guest: str) -> Migration:
+        """How an operation's migration of a guest stands; state ``none`` when it was never started here."""
+        with self._lock:
+            record = self._current(operation, guest)
+        return Migration() if record is None else answer(record)
+
+    def abort(self, operation: str, guest: str) -> Done:
+        """Cancels; unchanged when nothing runs. Problem ``migration-ending`` when it is too late for that."""
+        record = self._record(operation, guest)
+        domain = self._hypervisor.find(guest)
+        if record is None or domain is None or not self._job_runs(domain):
+            return Done(changed=False)
+        try:
+            domain.abortJob()
+        except self._hypervisor.libvirt.libvirtError as error:
+            if not self._job_runs(domain):
+                return Done(changed=False)
+            raise Problem(
+                "migration-ending",
+                f"The migration of {guest} cannot be aborted any more: {error.get_error_message()}",
+                "Ask again how it stands",
+                exit=Exit.OPERATOR,
+            ) from error
+        return Done()
+
+    def leaves_here(self, operation: str, guest: str) -> bool:
+        """Whether this host is the source of the operation's migration of a guest."""
+        return self._record(operation, guest) is not None
+
+    def _record(self, operation: str, guest: str) -> Record | None:
+        record = load(places(self._runtime, operation).directory)
+        return record if record is not None and record.guest == guest else None
+
+    def _current(self, operation: str, guest: str) -> Record | None:
+        """The record, brought up to date with what libvirt says."""
+        record = self._record(operation, guest)
+        if record is None or record.state != "active":
+            return record
+        thread = self._threads.get(operation)
+        domain = self._hypervisor.find(guest)
+        if thread is not None and thread.is_alive():
+            return self._progress(record, domain) if domain is not None else record
+        # The thread may have ended, and written, in between.
+        record = self._record(operation, guest) or record
+        if record.state == "active":
+            record = self._find_out(record, domain, None)
+            save(places(self._runtime, operation).directory, record)
+        return record
+
+    def _run(self, domain: Any, wanted: StartMigration, here: Places, record: Record) -> None:
+        error: str | None = None
+        try:
+            uri = f"qemu+unix:///system?socket={here.control}"
+            domain.migrateToURI3(uri, self._parameters(wanted, here), self._flags(wanted))
+        except self._hypervisor.libvirt.libvirtError as problem:
+            error = str(problem.get_error_message() or problem)
+        # An error may mean that only the connection to libvirt broke: its job may go on, or have succeeded.
+        while True:
+            try:
+                found = self._find_out(record, self._hypervisor.find(record.guest), error)
+            except Problem:
+                found = record
+            if found.state != "active":
+                save(here.directory, found)
+                return
+            time.sleep(0.5)
+
+    def _find_out(self, record: Record, domain: Any, error: str | None) -> Record:
+        """How a migration has ended whose call has returned, or whose caller has died: as libvirt shows it."""
+        replace = msgspec.structs.replace
+        if domain is not None and self._job_runs(domain):
+            return self._progress(record, domain)
+        record = replace(record, paused=self._paused(record), ended=time.monotonic())
+        if domain is None:
+            # A transient guest leaves nothing behind when it has gone.
+            return replace(record, state="completed", statistics=self._final(record, None))
+        with self._hypervisor.calling("Asking for a guest's state"):
+            state, reason = domain.state()
+        if (state, reason) == (SHUTOFF, SHUTOFF_MIGRATED):
+            return replace(record, state="completed", statistics=self._final(record, domain))
+        if error is None and time.monotonic() - record.started < GRACE_S:
+            return replace(record, ended=None)
+        if state == SHUTOFF:
+            error = error or f"the guest is off (reason {reason}), and not because it was migrated"
+        return replace(record, state="failed", error=error or "libvirt ended it; journalctl -u libvirtd may say why")
+
+    def _progress(self, record: Record, domain: Any) -> Record:
+        try:
+            job = domain.jobStats()
+        except self._hypervisor.libvirt.libvirtError:
+            # Between two phases, or over: the next answer will say.
+            job = {}
+        return msgspec.structs.replace(
+            record, paused=self._paused(record), statistics={**record.statistics, **figures(job)}
+        )
+
+    def _final(self, record: Record, domain: Any) -> dict[str, float]:
+        job = self._hypervisor.events.completed_job(record.uuid)
+        if job is None and domain is not None:
+            try:
+                job = domain.jobStats(self._hypervisor.libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+            except self._hypervisor.libvirt.libvirtError:
+                job = None
+        return {**record.statistics, **figures(job or {}, completed=True)}
+
+    def _paused(self, record: Record) -> float | None:
+        return self._hypervisor.events.paused_for_migration(record.uuid, record.started) or record.paused
+
+    def _job_runs(self, domain: Any) -> bool:
+        try:
+            return domain.jobInfo()[0] in JOB_RUNNING
+        except self._hypervisor.libvirt.libvirtError:
+            # libvirt says so of a guest that is off.
+            return False
+
+    def _ready(self, guest: str) -> Any:
+        domain = self._hypervisor.domain(guest)
+        if not domain.isActive():
+            raise Problem("guest-off", f"Guest {guest} does not run here", "Start it: virsh start " + guest)
+        if self._job_runs(domain):
+            raise Problem(
+                "guest-migrating",
+                f"libvirt is at another job of guest {guest}",
+                f"Look with: virsh domjobinfo {guest}",
+                exit=Exit.REFUSED,
+            )
+        return domain
+
+    def _limit_pause(self, domain: Any, wanted: StartMigration) -> None:
+        # Before the start, so that it holds from the first round on.
+        with self._hypervisor.calling("Setting the longest pause"):
+            domain.migrateSetMaxDowntime(wanted.downtime_ms, 0)
+
+    def _flags(self, wanted: StartMigration) -> int:
+        libvirt = self._hypervisor.libvirt
+        names = (*FLAGS, "VIR_MIGRATE_PARALLEL") if wanted.parallel > 0 else FLAGS
+        flags = 0
+        for name in names:
+            flags |= getattr(libvirt, name)
+        return flags
+
+    def _parameters(self, wanted: StartMigration, here: Places) -> dict[str, str | int]:
+        libvirt = self._hypervisor.libvirt
+        parameters: dict[str, str | int] = {
+            libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{here.memory}",
+            libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: wanted.persistent_xml,
+        }
+        if wanted.bandwidth is not None:
+            # libvirt counts in MiB/s, and takes 0 for its default.
+            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = max(1, wanted.bandwidth // MIB)
+        if wanted.parallel > 0:
+            parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = wanted.parallel
+        return parameters

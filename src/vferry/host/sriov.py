@@ -1,0 +1,159 @@
+"""The SR-IOV functions of a host: PFs and VFs from sysfs, the VFs' settings from rtnetlink."""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vferry.host.sriov_netlink import Links
+from vferry.model.host import LinkState, Pf, Vf, VfSettings
+from vferry.model.problem import Problem
+
+IFF_UP = 1
+UNSAID = 0xFFFFFFFF
+"""The -1 that the kernel presets where a driver may not say."""
+
+VFIO = "vfio-pci"
+GIVE_BACK_S = 1.0
+
+LINK_STATES = {0: LinkState.AUTO, 1: LinkState.ENABLE, 2: LinkState.DISABLE}
+# In switchdev mode a VF's representor has the PF as its device, too.
+REPRESENTOR = re.compile(r"(c\d+)?pf\d+(vf|sf)\d+")
+
+
+def read_pfs(root: Path, links: Links) -> tuple[Pf, ...]:
+    """All PFs with their VFs; `guest` and `claim` of the VFs are for the caller to fill in."""
+    forwarding = links.forwarding()
+    return tuple(_read_pf(path, links, forwarding) for path in _pf_paths(root))
+
+
+def vf_addresses(root: Path, pf: str) -> dict[int, str]:
+    """The PCI addresses of a PF's VFs by index; empty where there is no such PF."""
+    device = root / "sys/class/net" / pf / "device"
+    found = ((int(link.name[len("virtfn") :]), link) for link in device.glob("virtfn*"))
+    return {index: link.resolve().name for index, link in sorted(found)}
+
+
+def vf_address(root: Path, pf: str, index: int) -> str:
+    """A VF's PCI address. Problem ``vf-unknown``."""
+    address = vf_addresses(root, pf).get(index)
+    if address is None:
+        raise Problem("vf-unknown", f"This host has no VF {index} on {pf}", "Look with: vferry host show HOST")
+    return address
+
+
+def pf_driver(root: Path, pf: str) -> str:
+    """The driver of an interface's device; empty where it has none."""
+    return _link_name(root / "sys/class/net" / pf / "device/driver") or ""
+
+
+def vf_driver(root: Path, address: str) -> str | None:
+    """What is bound to a VF now."""
+    return _link_name(root / "sys/bus/pci/devices" / address / "driver")
+
+
+def free_vf(root: Path, address: str) -> str | None:
+    """Takes a VF that a guest has given back from the NIC driver that it fell to; says which, if there was one.
+
+    libvirt gives a managed device back shortly after the guest let go: until then vfio-pci has it.
+    """
+    deadline = time.monotonic() + GIVE_BACK_S
+    while (driver := vf_driver(root, address)) == VFIO and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if driver is None or driver == VFIO:
+        return None
+    with contextlib.suppress(OSError):
+        (root / "sys/bus/pci/devices" / address / "driver/unbind").write_text(address)
+    return driver
+
+
+def decode_settings(message: Any) -> dict[int, VfSettings]:
+    """The settings of all VFs by index, from the message of ``ip link show`` on their PF."""
+    listed = message.get_attr("IFLA_VFINFO_LIST")
+    settings = {}
+    for info in listed.get_attrs("IFLA_VF_INFO") if listed else ():
+        mac = info.get_attr("IFLA_VF_MAC")
+        if mac is not None:
+            settings[mac["vf"]] = _decode(mac, info)
+    return settings
+
+
+def _decode(mac: Mapping[str, Any], info: Any) -> VfSettings:
+    def value(attribute: str, key: str) -> int | None:
+        found = info.get_attr(attribute)
+        return None if found is None or found[key] == UNSAID else int(found[key])
+
+    def switch(attribute: str, key: str) -> bool | None:
+        found = value(attribute, key)
+        return None if found is None else bool(found)
+
+    link_state = value("IFLA_VF_LINK_STATE", "link_state")
+    return VfSettings(
+        mac=mac["mac"].lower(),
+        vlan=value("IFLA_VF_VLAN", "vlan"),
+        qos=value("IFLA_VF_VLAN", "qos"),
+        trust=switch("IFLA_VF_TRUST", "trust"),
+        spoof_check=switch("IFLA_VF_SPOOFCHK", "spoofchk"),
+        link_state=None if link_state is None else LINK_STATES.get(link_state),
+        min_tx_rate=value("IFLA_VF_RATE", "min_tx_rate"),
+        max_tx_rate=value("IFLA_VF_RATE", "max_tx_rate"),
+    )
+
+
+def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -> Pf:
+    name = path.name
+    message = links.get(links.index(name))
+    device = path / "device"
+    settings = decode_settings(message)
+    root = path.parents[3]
+    vfs = tuple(
+        Vf(
+            pf=name,
+            index=index,
+            address=address,
+            driver=_link_name(device / f"virtfn{index}/driver"),
+            iommu_group=_iommu_group(device / f"virtfn{index}"),
+            settings=settings.get(index, VfSettings()),
+        )
+        for index, address in vf_addresses(root, name).items()
+    )
+    return Pf(
+        name=name,
+        address=device.resolve().name,
+        driver=_link_name(device / "driver") or "",
+        mac=(message.get_attr("IFLA_ADDRESS") or "").lower(),
+        mtu=message.get_attr("IFLA_MTU") or 1500,
+        up=bool(message["flags"] & IFF_UP),
+        eswitch="switchdev" if _read(path / "phys_switch_id") else None,
+        forwarding=forwarding.get(message["index"], ()),
+        vfs=vfs,
+    )
+
+
+def _pf_paths(root: Path) -> Iterator[Path]:
+    for path in sorted((root / "sys/class/net").iterdir()):
+        total = _read(path / "device/sriov_totalvfs")
+        if total and total != "0" and not REPRESENTOR.fullmatch(_read(path / "phys_port_name")):
+            yield path
+
+
+def _iommu_group(device: Path) -> int | None:
+    name = _link_name(device / "iommu_group")
+    return int(name) if name and name.isdigit() else None
+
+
+def _link_name(path: Path) -> str | None:
+    try:
+        return path.readlink().name
+    except OSError:
+        return None
+
+
+def _read(path: Path) -> str:
+    # Some attributes exist and answer EOPNOTSUPP: the driver does not say.
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

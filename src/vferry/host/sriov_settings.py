@@ -1,0 +1,128 @@
+"""Applying settings to a VF through its PF: one group of attributes at a time, read back and compared."""
+
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from vferry.host.api import Done
+from vferry.host.sriov import decode_settings
+from vferry.host.sriov_netlink import Links, NetlinkError
+from vferry.model.host import NO_MAC, WIPED, LinkState, VfSettings
+from vferry.model.problem import Exit, Problem
+
+LINK_STATE_VALUES = {LinkState.AUTO: 0, LinkState.ENABLE: 1, LinkState.DISABLE: 2}
+
+# In this order: a VLAN may change the spoof check, and the MAC makes the VF take frames in.
+GROUPS: tuple[tuple[str, ...], ...] = (
+    ("link_state",),
+    ("vlan", "qos"),
+    ("min_tx_rate", "max_tx_rate"),
+    ("trust",),
+    ("spoof_check",),
+    ("mac",),
+)
+
+
+def apply_settings(links: Links, pf: str, index: int, wanted: VfSettings) -> Done:
+    """Makes a VF's settings as wanted; what is so already is not set again, since it may reset a VF.
+
+    Problems: ``vf-setting-refused``, with `setting`; ``vf-unknown``.
+    """
+    interface = links.index(pf)
+    before = read_settings(links, interface, pf, index)
+    notes: list[str] = []
+    skipped: set[str] = set()
+    changed = False
+    for group in GROUPS:
+        differing = tuple(_differing(group, before, wanted))
+        if not differing:
+            continue
+        target = _filled(group, before, wanted)
+        try:
+            links.set_vf(interface, encode_group(index, group, target))
+            changed = True
+        except NetlinkError as error:
+            notes.append(_refused(error, pf, index, differing, target))
+            skipped.update(differing)
+    after = read_settings(links, interface, pf, index) if changed else before
+    notes.extend(_verify(pf, index, before, wanted, after, skipped))
+    return Done(changed=changed, detail="; ".join(notes))
+
+
+def encode_group(index: int, group: tuple[str, ...], settings: VfSettings) -> dict[str, Any]:
+    """One group as pyroute2 takes it for ``link("set", …, vf=…)``."""
+    first = group[0]
+    if first == "link_state":
+        return {"vf": index, "link_state": LINK_STATE_VALUES[settings.link_state or LinkState.AUTO]}
+    if first == "vlan":
+        return {"vf": index, "vlan": {"vlan": settings.vlan or 0, "qos": settings.qos or 0}}
+    if first == "min_tx_rate":
+        rates = {"min_tx_rate": settings.min_tx_rate or 0, "max_tx_rate": settings.max_tx_rate or 0}
+        return {"vf": index, "rate": rates}
+    if first == "trust":
+        return {"vf": index, "trust": int(bool(settings.trust))}
+    if first == "spoof_check":
+        return {"vf": index, "spoofchk": int(bool(settings.spoof_check))}
+    return {"vf": index, "mac": (settings.mac or NO_MAC).lower()}
+
+
+def read_settings(links: Links, interface: int, pf: str, index: int) -> VfSettings:
+    """One VF's settings. Problem ``vf-unknown``."""
+    settings = decode_settings(links.get(interface)).get(index)
+    if settings is None:
+        raise Problem("vf-unknown", f"{pf} has no VF {index}", "Look with: ip link show dev PF")
+    return settings
+
+
+def _differing(group: tuple[str, ...], now: VfSettings, wanted: VfSettings) -> Iterator[str]:
+    for name in group:
+        value = getattr(wanted, name)
+        if value is not None and _normal(value) != getattr(now, name):
+            yield name
+
+
+def _filled(group: tuple[str, ...], now: VfSettings, wanted: VfSettings) -> VfSettings:
+    """A group is set as a whole: what is not wanted otherwise stays as it is."""
+    values = {name: getattr(now if getattr(wanted, name) is None else wanted, name) for name in group}
+    return msgspec.structs.replace(VfSettings(), **values)
+
+
+def _refused(error: NetlinkError, pf: str, index: int, names: tuple[str, ...], target: VfSettings) -> str:
+    lacking = error.code == errno.EOPNOTSUPP
+    if lacking and all(getattr(target, name) == getattr(WIPED, name) for name in names):
+        return f"{', '.join(names)}: not known to the driver, and so as the kernel makes it"
+    values = ", ".join(f"{name} {getattr(target, name)}" for name in names)
+    why = "the driver lacks it" if lacking else errno.errorcode.get(error.code, str(error.code))
+    raise _problem(pf, index, names, f"{values} was refused ({why})")
+
+
+def _verify(
+    pf: str, index: int, before: VfSettings, wanted: VfSettings, after: VfSettings, skipped: set[str]
+) -> Iterator[str]:
+    for name in (name for group in GROUPS for name in group):
+        value, now = getattr(wanted, name), getattr(after, name)
+        if value is None or now is None or _normal(value) == now or name in skipped:
+            continue
+        if name == "mac" and value == NO_MAC and now != before.mac:
+            # Some drivers invent a MAC for a VF without one. What counts is that the guest's is gone.
+            yield f"mac: the driver shows {now}"
+            continue
+        raise _problem(pf, index, (name,), f"{name} is {now} after it was set to {value}")
+
+
+def _normal(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) and not isinstance(value, LinkState) else value
+
+
+def _problem(pf: str, index: int, names: tuple[str, ...], what: str) -> Problem:
+    return Problem(
+        "vf-setting-refused",
+        f"VF {index} of {pf}: {what}",
+        "Choose a VF whose driver can do it, or change the setting; look with: ip link show dev " + pf,
+        exit=Exit.REFUSED,
+        pf=pf,
+        index=index,
+        setting=names[0],
+    )
