@@ -1,0 +1,140 @@
+"""The progress of a migration while it runs: a picture that renews itself, or plain lines."""
+
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from vferry.model.report import Phase, Status
+from vferry.report import words
+
+# Without a terminal, a line for each so many percent is enough.
+PLAIN_STEP = 10
+
+
+class Progress:
+    """Shows one migration; a context manager. Its methods may be called as often as news comes."""
+
+    def __init__(self, guest: str, source: str, destination: str, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
+        self._title = words.clean(f"{guest} {source} → {destination}")
+        self._began: dict[Phase, float] = {}
+        self._ended: dict[Phase, float] = {}
+        self._current: Phase | None = None
+        self._percent: float | None = None
+        self._copy = ""
+        self._lost: int | None = None
+        self._gap_ms: float | None = None
+        self._status: Status | None = None
+        self._told: tuple[object, ...] = ()
+        self._live = (
+            Live(get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True)
+            if self._console.is_terminal
+            else None
+        )
+
+    @property
+    def percent(self) -> int | None:
+        """How much is copied: never less than before, and 100 only when the migration is completed."""
+        if self._percent is None:
+            return None
+        return 100 if self._status is Status.COMPLETED else min(99, int(self._percent))
+
+    def phase(self, phase: Phase) -> None:
+        """A phase has begun, and with it the one before has ended."""
+        if phase is self._current:
+            return
+        self._end_phase()
+        self._current = phase
+        self._began[phase] = time.monotonic()
+        self._say(f"{phase}")
+
+    def copy(
+        self,
+        percent: float | None,
+        rate: float | None = None,
+        remaining_s: float | None = None,
+        expected_pause_ms: float | None = None,
+    ) -> None:
+        """News of the copy: percent, bytes per second, seconds to go (an estimate), the pause to expect."""
+        if percent is not None and not math.isnan(percent):
+            self._percent = max(self._percent or 0.0, min(100.0, percent))
+        parts = [f"{words.size(rate)}/s"] if rate is not None else []
+        parts += [f"about {words.seconds(remaining_s)} to go"] if remaining_s is not None else []
+        if expected_pause_ms is not None:
+            parts.append(f"expected pause {words.milliseconds(expected_pause_ms)}")
+        self._copy = ", ".join(parts)
+        if self.percent is not None:
+            self._say(f"copy {self.percent} %" + (f", {self._copy}" if parts else ""), self.percent // PLAIN_STEP)
+
+    def probe(self, lost: int | None, gap_ms: float | None) -> None:
+        """News of the prober: probes lost so far, and for how many ms there has been no answer."""
+        changed = lost != self._lost
+        self._lost, self._gap_ms = lost, gap_ms
+        if changed:
+            self._say(f"network: {self._network()}")
+
+    def finish(self, status: Status) -> None:
+        """The migration has ended."""
+        self._end_phase()
+        self._current, self._status = None, status
+        self._say(words.STATUS[status])
+
+    def render(self) -> RenderableType:
+        """What the terminal shows now."""
+        table = Table.grid(padding=(0, 2))
+        for phase in self._began:
+            now = phase is self._current
+            mark: RenderableType = Spinner("dots", style="cyan") if now else Text("✓", style="green")
+            details = self._copy_line() if phase is Phase.COPY and now else Text("")
+            table.add_row(mark, Text(phase, style="bold" if now else ""), Text(self._elapsed(phase)), details)
+        return Group(Text(self._title, style="bold"), table, Text(f"network: {self._network()}"))
+
+    def _copy_line(self) -> RenderableType:
+        if self.percent is None:
+            return Text(self._copy)
+        line = Table.grid(padding=(0, 2))
+        line.add_row(ProgressBar(total=100, completed=self.percent, width=24), f"{self.percent} %", self._copy)
+        return line
+
+    def _network(self) -> str:
+        if self._lost is None:
+            return words.NOT_MEASURED
+        silent = self._gap_ms is not None and self._gap_ms >= 100
+        return f"{words.count(self._lost)} lost" + (
+            f", no answer for {words.milliseconds(self._gap_ms)}" if silent else ""
+        )
+
+    def _elapsed(self, phase: Phase) -> str:
+        return words.seconds(self._ended.get(phase, time.monotonic()) - self._began[phase])
+
+    def _end_phase(self) -> None:
+        if self._current is not None:
+            self._ended[self._current] = time.monotonic()
+
+    def _say(self, line: str, *key: object) -> None:
+        """Without a terminal: one line for each change; `key` tells what counts as one."""
+        told = key or (line,)
+        if self._live is None and told != self._told:
+            self._told = told
+            self._console.print(Text(line), soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        if self._live is None:
+            self._say(self._title)
+        else:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()

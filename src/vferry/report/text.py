@@ -1,0 +1,111 @@
+"""A report for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from vferry.model.report import Report, Status
+from vferry.report import words
+
+STYLES = {
+    Status.COMPLETED: "bold green",
+    Status.REFUSED: "bold yellow",
+    Status.UNDONE: "bold yellow",
+    Status.FAILED: "bold red",
+    Status.ABORTED: "bold yellow",
+}
+
+
+def print_report(report: Report, console: Console | None = None) -> None:
+    """Prints a report, without colours where standard output is no terminal."""
+    (console or terminal()).print(render(report))
+
+
+def terminal() -> Console:
+    """Standard output; where it is no terminal, wide enough for most lines."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    return console
+
+
+def render(report: Report) -> RenderableType:
+    """A report as something rich can print."""
+    parts: list[RenderableType] = [_title(report), Padding(_summary(report), (0, 0, 0, 2))]
+    rows = words.phase_rows(report)
+    if rows:
+        parts += ["", _table(("phase", "time", "lost", "late", "longest gap"), rows, numbers=(1, 2, 3, 4))]
+    if report.steps:
+        parts += ["", _steps(report)]
+    notes = words.caveats(report)
+    if notes:
+        parts += ["", *(Text(f"• {words.clean(note)}") for note in notes)]
+    return Group(*parts)
+
+
+def _title(report: Report) -> Text:
+    style = "bold yellow" if report.degraded else STYLES[report.status]
+    return Text.assemble(
+        (words.clean(report.guest), "bold"),
+        words.clean(f" {report.source} → {report.destination}: "),
+        (words.clean(words.status(report)), style),
+        (f"  ({report.operation}, {report.started})", "dim"),
+    )
+
+
+def _summary(report: Report) -> Table:
+    network = report.network
+    lines = [("reason", report.reason)] if report.reason else []
+    lines += [
+        ("network mode", report.network_mode or "not chosen"),
+        ("total", words.seconds(report.total_s)),
+        ("pause", words.milliseconds(report.pause_ms)),
+        ("lost", words.lost(network)),
+        ("late", words.count(network.late if network else None)),
+        ("longest gap", words.milliseconds(network.longest_gap_ms if network else None)),
+        ("transfer", _transfer(report)),
+        ("VF before", _vf(words.vf_facts(report.vf.before))),
+        ("VF after", _vf(words.vf_facts(report.vf.after))),
+    ]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for label, value in lines:
+        table.add_row(label, Text(words.clean(value)))
+    return table
+
+
+def _transfer(report: Report) -> str:
+    if report.transfer is None:
+        return words.NOT_MEASURED
+    facts = dict(words.transfer_facts(report.transfer))
+    sizes = f"{facts['guest memory sent']} as {facts['on the wire']} on the wire ({facts['ratio']})"
+    return f"{facts['policy']}, {sizes}, rounds: {facts['rounds']}, CPU time: {facts['CPU time']}"
+
+
+def _vf(facts: list[tuple[str, str]]) -> str:
+    if not facts:
+        return "none"
+    (_, host), (_, address), *rest = facts
+    more = ", ".join(f"{label} {value}" for label, value in rest)
+    return f"{address} on {host}" + (f" ({more})" if more else "")
+
+
+def _steps(report: Report) -> Table:
+    rows = [
+        (step.phase, step.name, step.host or "", words.milliseconds(step.duration_ms), step.outcome, step.detail)
+        for step in report.steps
+    ]
+    return _table(("phase", "step", "host", "took", "outcome", "detail"), rows, numbers=(3,))
+
+
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], numbers: tuple[int, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for at, head in enumerate(heads):
+        table.add_column(head, justify="right" if at in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(words.clean(cell)) for cell in row))
+    return table

@@ -1,0 +1,172 @@
+"""Figures as words, the same in text, page and picture. What is null reads "not measured"."""
+
+from collections.abc import Mapping
+
+from vferry.model.report import Network, Phase, Report, Status, Transfer, VfState
+
+NOT_MEASURED = "not measured"
+
+STATUS = {
+    Status.COMPLETED: "completed",
+    Status.REFUSED: "refused before anything was changed",
+    Status.UNDONE: "failed, and undone",
+    Status.FAILED: "failed: needs the operator",
+    Status.ABORTED: "aborted, and undone",
+}
+
+# One colour a phase, told apart by colour-blind readers too, and readable on white and on black.
+COLOURS: Mapping[Phase, str] = {
+    Phase.CHECK: "#9aa5b1",
+    Phase.PREPARE: "#6f8fbf",
+    Phase.TO_STANDBY: "#e0a030",
+    Phase.COPY: "#3f8fd2",
+    Phase.SWITCHOVER: "#d1495b",
+    Phase.TO_VF: "#b07cc6",
+    Phase.RESTORE: "#4aa58a",
+    Phase.DONE: "#7a8a99",
+}
+
+
+def clean(text: str) -> str:
+    """Text that cannot steer a terminal: names come from elsewhere."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def milliseconds(value: float | None) -> str:
+    """A time in ms, as seconds from ten seconds on."""
+    if value is None:
+        return NOT_MEASURED
+    if value >= 10_000:
+        return seconds(value / 1000)
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.1f} ms"
+
+
+def seconds(value: float | None) -> str:
+    """A time in seconds, as minutes from two minutes on."""
+    if value is None:
+        return NOT_MEASURED
+    if value >= 120:
+        return f"{int(value) // 60} min {int(value) % 60:02d} s"
+    return f"{value:.0f} s" if value >= 100 else f"{value:.1f} s" if value >= 1 else f"{value:.2f} s"
+
+
+def count(value: int | None) -> str:
+    """A number of things."""
+    return NOT_MEASURED if value is None else f"{value:,}"
+
+
+def size(value: float | None) -> str:
+    """A number of bytes, in binary units."""
+    if value is None:
+        return NOT_MEASURED
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TiB"
+
+
+def ratio(transfer: Transfer) -> str:
+    """How many bytes of the guest went over the wire as one."""
+    if transfer.guest_bytes is None or not transfer.wire_bytes:
+        return NOT_MEASURED
+    return f"{transfer.guest_bytes / transfer.wire_bytes:.2f} : 1"
+
+
+def status(report: Report) -> str:
+    """How it ended, with what is missing."""
+    text = STATUS[report.status]
+    return f"{text}, degraded: {report.degraded}" if report.degraded else text
+
+
+def lost(network: Network | None) -> str:
+    """How many probes were lost of how many."""
+    return NOT_MEASURED if network is None else f"{count(network.lost)} of {count(network.sent)} probes"
+
+
+def headline(report: Report) -> str:
+    """The figures that matter most, in one line."""
+    network = report.network
+    late = None if network is None else network.late
+    gap = None if network is None else network.longest_gap_ms
+    return (
+        f"lost {lost(network)} · late {count(late)} · longest gap {milliseconds(gap)}"
+        f" · pause {milliseconds(report.pause_ms)} · total {seconds(report.total_s)}"
+    )
+
+
+def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
+    """The memory path as pairs of label and value."""
+    if transfer is None:
+        return [("transfer", NOT_MEASURED)]
+    peak = NOT_MEASURED if transfer.cpu_peak is None else f"{transfer.cpu_peak:.2f} cores"
+    return [
+        ("policy", transfer.policy),
+        ("codec", transfer.codec or NOT_MEASURED),
+        ("guest memory sent", size(transfer.guest_bytes)),
+        ("on the wire", size(transfer.wire_bytes)),
+        ("ratio", ratio(transfer)),
+        ("rounds", count(transfer.rounds)),
+        ("CPU time", seconds(transfer.cpu_s)),
+        ("CPU at most", peak),
+    ]
+
+
+def vf_facts(vf: VfState | None) -> list[tuple[str, str]]:
+    """A virtual function as pairs of label and value, without what was not read."""
+    if vf is None:
+        return []
+    switch = {True: "on", False: "off", None: None}
+    facts: list[tuple[str, object]] = [
+        ("host", vf.host),
+        ("address", vf.address),
+        ("PF", vf.pf),
+        ("number", vf.index),
+        ("MAC", vf.mac),
+        ("VLAN", vf.vlan),
+        ("QoS", vf.qos),
+        ("trust", switch[vf.trust]),
+        ("spoof check", switch[vf.spoof_check]),
+        ("link", vf.link_state),
+        ("least rate", None if vf.min_rate is None else f"{vf.min_rate} Mbit/s"),
+        ("greatest rate", None if vf.max_rate is None else f"{vf.max_rate} Mbit/s"),
+    ]
+    return [(label, str(value)) for label, value in facts if value is not None]
+
+
+def phase_rows(report: Report) -> list[tuple[Phase, str, str, str, str]]:
+    """Each phase that ran: time, lost, late, longest gap."""
+    spans = report.timeline.phases if report.timeline else []
+    took: dict[Phase, float] = {}
+    for span in spans:
+        took[span.phase] = took.get(span.phase, 0.0) + span.end_s - span.start_s
+    measured = report.network.phases if report.network else {}
+    rows = []
+    for phase in Phase:
+        part = measured.get(phase)
+        if phase not in took and part is None:
+            continue
+        gap = "none" if part is not None and part.longest_gap_ms is None else None
+        rows.append(
+            (
+                phase,
+                seconds(took.get(phase)),
+                count(part.lost if part else None),
+                count(part.late if part else None),
+                gap or milliseconds(part.longest_gap_ms if part else None),
+            )
+        )
+    return rows
+
+
+def caveats(report: Report) -> list[str]:
+    """What a reader must know to read the figures right, and the notes."""
+    network, said = report.network, []
+    if network is None:
+        said.append(f"The network was not measured: {report.network_note or 'no reason was given'}.")
+    if network is not None and network.self_stall_max_ms is not None:
+        stall = milliseconds(network.self_stall_max_ms)
+        said.append(f"The prober itself stood still for up to {stall}; that is taken off the gaps.")
+    if network is not None and network.unsent:
+        said.append(f"{count(network.unsent)} of the lost probes could not be sent by the measuring machine.")
+    return said + list(report.notes)
