@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -28,10 +29,18 @@ _SETTLE_S = 0.5
 Act = Callable[[Conductor], Awaitable[Ending]]
 
 
+class Audience(Observer, Protocol):
+    """An observer that is told what the probes see, too."""
+
+    def probed(self, lost: int, gap_ms: float) -> None:
+        """Probes lost so far, and for how long there has been no answer."""
+        ...
+
+
 class Watcher:
     """Passes events on to the caller's observer, and keeps what other processes and the report need of them."""
 
-    def __init__(self, folder: OperationFolder, state: OperationState, observer: Observer) -> None:
+    def __init__(self, folder: OperationFolder, state: OperationState, observer: Audience) -> None:
         self._folder = folder
         self._observer = observer
         self.state = state
@@ -53,15 +62,15 @@ class Watcher:
         self._observer.progress(migration)
 
 
-async def drive(state: State, folder: OperationFolder, observer: Observer, act: Act, run: str) -> Report:
+async def drive(state: State, folder: OperationFolder, observer: Audience, act: Act, run: str) -> Report:
     """Carries `act` out on the operation's conductor and writes its report. The caller holds the lock.
 
     `run` names the run in the journal: the operation itself, or a later repair of it.
     """
-    plan, operation = folder.plan(), folder.state()
+    plan, operation = folder.plan(), folder.stored()
     watcher = Watcher(folder, replace(operation, status=RUNNING, exit=None), observer)
     folder.write_state(watcher.state)
-    async with _probing(state, folder, operation) as probing, _hosts(state, plan, operation.epoch) as hosts:
+    async with _probing(state, folder, operation, observer) as probing, _hosts(state, plan, operation.epoch) as hosts:
         ending = await _journaled(state, folder, plan, hosts, watcher, act, run)
         await asyncio.sleep(_SETTLE_S)
         probes, note = await probing()
@@ -111,7 +120,9 @@ Probing = Callable[[], Awaitable[tuple[ProbeRecord | None, str | None]]]
 
 
 @asynccontextmanager
-async def _probing(state: State, folder: OperationFolder, operation: OperationState) -> AsyncIterator[Probing]:
+async def _probing(
+    state: State, folder: OperationFolder, operation: OperationState, audience: Audience
+) -> AsyncIterator[Probing]:
     """Probes the guest meanwhile; yields what ends that with the record, or with why there is none."""
     if operation.probe_address is None:
         yield _unmeasured("the guest's address is not known: name it with --probe ADDRESS")
@@ -127,6 +138,7 @@ async def _probing(state: State, folder: OperationFolder, operation: OperationSt
         yield _unmeasured(str(problem))
         return
     async with session:
+        news = asyncio.create_task(_pass_on(session, audience))
         await asyncio.sleep(_SETTLE_S)
 
         async def stop() -> tuple[ProbeRecord | None, str | None]:
@@ -134,8 +146,15 @@ async def _probing(state: State, folder: OperationFolder, operation: OperationSt
                 return _answered(await session.stop(), operation.probe_address)
             except Problem as problem:
                 return None, str(problem)
+            finally:
+                await news
 
         yield stop
+
+
+async def _pass_on(session: ProbeSession, audience: Audience) -> None:
+    async for live in session.lines():
+        audience.probed(live.lost, live.gap_ms)
 
 
 def _answered(record: ProbeRecord, address: str | None) -> tuple[ProbeRecord | None, str | None]:

@@ -62,11 +62,15 @@ class OperationFolder:
             return None
 
     def state(self) -> OperationState:
-        """As last written; ``interrupted`` where it should run and no process holds its lock."""
-        state = msgspec.json.decode((self.root / "state.json").read_bytes(), type=OperationState)
+        """As others see it: ``interrupted`` where it should run and no process holds its lock."""
+        state = self.stored()
         if state.status == RUNNING and not self._is_driven():
             return msgspec.structs.replace(state, status=INTERRUPTED)
         return state
+
+    def stored(self) -> OperationState:
+        """As last written: what the holder of the lock goes by."""
+        return msgspec.json.decode((self.root / "state.json").read_bytes(), type=OperationState)
 
     def write_plan(self, plan: Plan) -> None:
         self._write("plan.json", plan)

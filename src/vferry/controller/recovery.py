@@ -5,28 +5,28 @@ What is done is decided by where the guest runs, as the hosts say it now.
 
 from msgspec.structs import replace
 
-from vferry.controller.drive import Act, drive
+from vferry.controller.drive import Act, Audience, drive
 from vferry.controller.hosts import open_host
-from vferry.controller.operations import INTERRUPTED, OperationFolder
+from vferry.controller.operations import RUNNING, OperationFolder
 from vferry.controller.state import State
 from vferry.host.api import ClaimResources, Destroy, Host, Resume, Session
 from vferry.migration.conductor import Conductor
 from vferry.migration.copy import uncertain
-from vferry.migration.record import Observer
 from vferry.migration.whereabouts import Verdict, locate
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Report
 from vferry.plan.plan import Plan
 
 
-async def recover(state: State, folder: OperationFolder, observer: Observer, guest_is_at: str | None = None) -> Report:
+async def recover(state: State, folder: OperationFolder, observer: Audience, guest_is_at: str | None = None) -> Report:
     """Finishes or undoes an operation. The caller holds its lock.
 
     `guest_is_at` is the operator's word on which host keeps the guest, where the hosts cannot tell.
     Problems: ``nothing-to-recover``, ``guest-uncertain``, ``host-not-in-operation``.
     """
-    was, plan = folder.state(), folder.plan()
-    if was.status != INTERRUPTED and was.exit != Exit.OPERATOR:
+    was, plan = folder.stored(), folder.plan()
+    interrupted = was.status == RUNNING
+    if not interrupted and was.exit != Exit.OPERATOR:
         raise Problem("nothing-to-recover", f"Operation {folder.name} has ended: {was.status}", exit=Exit.DONE)
     epoch = was.epoch + 1
     folder.write_state(replace(was, epoch=epoch))
@@ -39,7 +39,7 @@ async def recover(state: State, folder: OperationFolder, observer: Observer, gue
         if guest_is_at is not None:
             await _settle(plan, source, destination, guest_is_at)
         verdict = await locate(source, destination, plan.guest)
-    if was.status == INTERRUPTED and guest_is_at is None:
+    if interrupted and guest_is_at is None:
         return await drive(state, folder, observer, Conductor.run, folder.name)
     return await drive(state, folder, observer, _act(plan, verdict), f"{folder.name}.{epoch}")
 

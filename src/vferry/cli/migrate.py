@@ -1,0 +1,116 @@
+"""`vferry migrate`: the main job."""
+
+import asyncio
+import signal
+import sys
+
+import click
+
+from vferry.cli import show
+from vferry.controller import migrate
+from vferry.controller.migrate import Prepared, Request
+from vferry.controller.operations import OperationFolder
+from vferry.controller.state import State, find_state
+from vferry.model.problem import Exit
+from vferry.model.report import Report
+from vferry.plan.plan import NetworkMode, Plan
+from vferry.report.text import print_report
+
+MODES = ["auto", *NetworkMode]
+POLICIES = ["auto", "plain", "multifd"]
+
+
+@click.command("migrate")
+@click.argument("guest")
+@click.argument("host")
+@click.option("--network", "mode", type=click.Choice(MODES), default="auto", show_default=True, help="Network mode.")
+@click.option("--transfer", "policy", type=click.Choice(POLICIES), default="auto", show_default=True, help="Memory.")
+@click.option("--dry-run", is_flag=True, help="Print the steps and change nothing.")
+@click.option("--detach", is_flag=True, help="Return at once with the operation's id; it goes on by itself.")
+@click.option("--accept-interruption", is_flag=True, help="Allow what leaves it to the guest's own reaction.")
+@click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take.")
+@click.option("--bandwidth", type=click.IntRange(1), help="Bytes per second that the copy may use.")
+@click.option("--probe", "probe_address", metavar="ADDRESS", help="Measure the interruption of this address.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")
+def command(
+    guest: str,
+    host: str,
+    mode: str,
+    policy: str,
+    dry_run: bool,  # noqa: FBT001
+    detach: bool,  # noqa: FBT001
+    accept_interruption: bool,  # noqa: FBT001
+    deadline_s: float | None,
+    bandwidth: int | None,
+    probe_address: str | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Migrate GUEST, wherever it runs, to HOST.
+
+    Ends with a report. Exit codes: 0 done, 2 usage, 3 refused by preflight, 4 failed and undone, 5 needs the
+    operator, 6 aborted and undone. Ctrl-C asks for an abort, which undoes what was done.
+
+    \b
+    Example: vferry migrate guest1 host2
+             vferry migrate guest1 host2 --dry-run
+    """
+    state = find_state()
+    request = Request(
+        guest=guest,
+        destination=host,
+        mode=None if mode == "auto" else NetworkMode(mode),
+        policy="plain" if policy == "auto" else policy,
+        accept_interruption=accept_interruption,
+        deadline_s=deadline_s,
+        bandwidth=bandwidth,
+        probe_address=probe_address,
+    )
+    prepared = asyncio.run(migrate.prepare(state, request))
+    if not as_json:
+        show.findings(prepared.findings, err=not dry_run)
+    if prepared.plan is None:
+        _refuse(prepared, as_json=as_json)
+    elif dry_run:
+        show.json(prepared.plan) if as_json else show.steps(prepared.plan)
+    else:
+        _run(state, prepared, prepared.plan, detach=detach, as_json=as_json)
+
+
+def _refuse(prepared: Prepared, *, as_json: bool) -> None:
+    report, problem = migrate.refuse(prepared)
+    if not as_json:
+        click.echo(f"vferry: refused, nothing was changed: {problem.message}.", err=True)
+    else:
+        show.json(report)
+    sys.exit(Exit.REFUSED)
+
+
+def _run(state: State, prepared: Prepared, plan: Plan, *, detach: bool, as_json: bool) -> None:
+    folder = migrate.begin(state, prepared, plan)
+    if detach:
+        asyncio.run(migrate.leave_to_itself(folder))
+        show.json(folder.state()) if as_json else click.echo(folder.name)
+        return
+    report = asyncio.run(_watched(state, folder, plan))
+    show.json(report) if as_json else print_report(report)
+    sys.exit(show.exit_of(report))
+
+
+async def _watched(state: State, folder: OperationFolder, plan: Plan) -> Report:
+    """Drives the operation with its progress on the terminal; the first Ctrl-C asks for an abort."""
+    loop = asyncio.get_running_loop()
+    with show.Stage(plan) as stage:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, _ask_abort, folder, signum)
+        report = await migrate.carry_out(state, folder, stage)
+        stage.finish(report)
+    return report
+
+
+def _ask_abort(folder: OperationFolder, signum: int) -> None:
+    if folder.abort_asked():  # asked twice: leave, and let `operation recover` take it up
+        click.echo(f"Left as it is; take it up with: vferry operation recover {folder.name}", err=True)
+        signal.signal(signum, signal.SIG_DFL)
+        signal.raise_signal(signum)
+    folder.ask_abort()
+    click.echo("Aborting: what was done is undone, unless the guest has already resumed at the destination…", err=True)

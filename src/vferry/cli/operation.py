@@ -1,0 +1,164 @@
+"""`vferry operation …`: what runs, how it went, and taking it over."""
+
+import asyncio
+import sys
+import time
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from vferry.cli import show
+from vferry.controller import operations
+from vferry.controller.operations import INTERRUPTED, RUNNING, OperationFolder
+from vferry.controller.recovery import recover
+from vferry.controller.state import State, find_state
+from vferry.model.problem import Exit, Problem
+from vferry.model.report import Report
+from vferry.report.text import print_report
+
+
+@click.group("operation")
+def command() -> None:
+    """List, follow, abort and recover migrations.
+
+    \b
+    Example: vferry operation list
+    """
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def list_(as_json: bool) -> None:  # noqa: FBT001
+    """List all operations, the oldest first.
+
+    \b
+    Example: vferry operation list
+    """
+    rows = [folder.state() for folder in operations.every(find_state())]
+    if as_json:
+        names = ("operation", "guest", "source", "destination", "status", "phase", "started")
+        show.json([{name: getattr(row, name) for name in names} for row in rows])
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("operation", "guest", "from", "to", "status", "phase", "started"):
+        table.add_column(head)
+    for row in rows:
+        table.add_row(row.operation, row.guest, row.source, row.destination, row.status, row.phase, row.started)
+    Console(highlight=False).print(table if rows else "No operation yet: vferry migrate GUEST HOST")
+
+
+@command.command("show")
+@click.argument("operation")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def show_(operation: str, as_json: bool) -> None:  # noqa: FBT001
+    """Show the report of OPERATION, or how it stands while there is none.
+
+    \b
+    Example: vferry operation show op-1a2b3c4d --json
+    """
+    folder = operations.find(find_state(), operation)
+    state, report = folder.state(), folder.report()
+    if report is None or state.status in (RUNNING, INTERRUPTED):
+        if as_json:
+            show.json(state)
+        else:
+            click.echo(f"{state.guest} {state.source} → {state.destination}: {state.status}, in phase {state.phase}")
+    elif as_json:
+        show.json(report)
+    else:
+        print_report(report)
+
+
+@command.command("follow")
+@click.argument("operation")
+def follow(operation: str) -> None:
+    """Follow OPERATION to its end, print its report and exit as it does.
+
+    \b
+    Example: vferry operation follow op-1a2b3c4d
+    """
+    folder = operations.find(find_state(), operation)
+    phase = None
+    while (state := folder.state()).status == RUNNING:
+        if state.phase is not phase:
+            phase = state.phase
+            click.echo(phase.value, err=True)
+        time.sleep(0.2)
+    report = folder.report()
+    if state.status == INTERRUPTED or report is None:
+        raise _interrupted(folder)
+    print_report(report)
+    sys.exit(show.exit_of(report))
+
+
+@command.command("abort")
+@click.argument("operation")
+def abort(operation: str) -> None:
+    """Ask OPERATION to end: what it did is undone, unless its guest has resumed at the destination already.
+
+    \b
+    Example: vferry operation abort op-1a2b3c4d
+    """
+    folder = operations.find(find_state(), operation)
+    state = folder.state()
+    if state.status == INTERRUPTED:
+        raise _interrupted(folder)
+    if state.status != RUNNING:
+        raise Problem("operation-ended", f"Operation {operation} has ended already: {state.status}")
+    folder.ask_abort()
+    click.echo(f"Abort asked for, in phase {state.phase}. Follow it: vferry operation follow {operation}")
+
+
+@command.command("recover")
+@click.argument("operation", required=False)
+@click.option("--guest-is-at", metavar="HOST", help="Your word on which host keeps the guest, where none can tell.")
+@click.option("--json", "as_json", is_flag=True, help="Print the reports as a JSON list.")
+def recover_(operation: str | None, guest_is_at: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Finish or undo OPERATION, whose controller died or which needs repair; without one, all of these.
+
+    What is done is decided by where the guest runs, as the hosts say it now.
+
+    \b
+    Example: vferry operation recover
+             vferry operation recover op-1a2b3c4d --guest-is-at host2
+    """
+    state = find_state()
+    folders = [operations.find(state, operation)] if operation else [f for f in operations.every(state) if _open(f)]
+    if not folders:
+        click.echo("Nothing to recover.", err=as_json)
+    reports = []
+    for folder in folders:
+        report = asyncio.run(_recover(state, folder, guest_is_at))
+        reports.append(report)
+        if not as_json:
+            print_report(report)
+    if as_json:
+        show.json(reports)
+    sys.exit(max((show.exit_of(report) for report in reports), key=_gravity, default=Exit.DONE))
+
+
+def _open(folder: OperationFolder) -> bool:
+    state = folder.state()
+    return state.status == INTERRUPTED or state.exit == Exit.OPERATOR
+
+
+def _gravity(code: Exit) -> int:
+    """That something was undone is what a recovery may well do; that an operator is needed is not."""
+    return [Exit.DONE, Exit.ABORTED, Exit.UNDONE, Exit.REFUSED, Exit.USAGE, Exit.OPERATOR].index(code)
+
+
+async def _recover(state: State, folder: OperationFolder, guest_is_at: str | None) -> Report:
+    with folder.driven(), show.Stage(folder.plan()) as stage:
+        report = await recover(state, folder, stage, guest_is_at)
+        stage.finish(report)
+    return report
+
+
+def _interrupted(folder: OperationFolder) -> Problem:
+    return Problem(
+        "operation-interrupted",
+        f"Nothing drives operation {folder.name} any more",
+        f"Take it up: vferry operation recover {folder.name}",
+        exit=Exit.OPERATOR,
+    )

@@ -1,0 +1,91 @@
+"""What several commands print: findings, a plan's steps, a running migration, a report's end."""
+
+import sys
+
+import click
+import msgspec
+from rich.console import Console
+
+from vferry.host.api import Migration
+from vferry.migration.record import Outcome, StepRecord
+from vferry.model.problem import Exit
+from vferry.model.report import Phase, Report, Status
+from vferry.network.modes import stages
+from vferry.plan.facts import Finding, Severity
+from vferry.plan.plan import Plan
+from vferry.report.progress import Progress
+
+_MARKS = {Severity.ERROR: ("✗", "red"), Severity.WARNING: ("!", "yellow"), Severity.INFO: ("·", "cyan")}
+
+
+def findings(found: tuple[Finding, ...], *, err: bool = False) -> None:
+    """One line a finding, with its remedy below it."""
+    for finding in found:
+        mark, colour = _MARKS[finding.severity]
+        click.echo(f"{click.style(mark, fg=colour)} {finding.message}.", err=err)
+        if finding.remedy:
+            click.echo(f"  → {finding.remedy}", err=err)
+
+
+def steps(plan: Plan) -> None:
+    """What `--dry-run` prints: the plan is the list of its steps."""
+    click.echo(f"{plan.guest}: {plan.source} → {plan.destination}, mode {plan.mode.value} ({plan.reason})")
+    phase = None
+    for number, step in enumerate(stages(plan).all, start=1):
+        if step.phase is not phase:
+            phase = step.phase
+            click.echo(click.style(f"{phase.value}", bold=True))
+        click.echo(f"  {number:2}. {step.host}: {step.summary}")
+
+
+def json(value: object) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+def exit_of(report: Report) -> Exit:
+    """The exit code that a report stands for."""
+    if report.status is Status.COMPLETED:
+        return Exit.OPERATOR if report.degraded else Exit.DONE
+    return {
+        Status.REFUSED: Exit.REFUSED,
+        Status.UNDONE: Exit.UNDONE,
+        Status.ABORTED: Exit.ABORTED,
+    }.get(report.status, Exit.OPERATOR)
+
+
+class Stage:
+    """Shows a running migration on standard error, which leaves standard output to the result."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._progress = Progress(plan.guest, plan.source, plan.destination, Console(stderr=True, highlight=False))
+
+    def __enter__(self) -> "Stage":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.__exit__(None, None, None)
+
+    def phase(self, phase: Phase) -> None:
+        self._progress.phase(phase)
+
+    def started(self, phase: Phase, name: str, host: str) -> None:
+        """Steps are rows of the report; while it runs, phases are enough."""
+
+    def ended(self, record: StepRecord) -> None:
+        if record.outcome not in (Outcome.DONE, Outcome.UNDONE):
+            click.echo(f"{record.name} on {record.host}: {record.outcome.value}: {record.detail}", err=True)
+
+    def progress(self, migration: Migration) -> None:
+        if not migration.total_bytes:
+            return
+        done = 100 * (1 - migration.remaining_bytes / migration.total_bytes)
+        to_go = migration.remaining_bytes / migration.rate if migration.rate else None
+        self._progress.copy(done, migration.rate, to_go, migration.expected_pause_ms)
+
+    def probed(self, lost: int, gap_ms: float) -> None:
+        self._progress.probe(lost, gap_ms)
+
+    def finish(self, report: Report) -> None:
+        self._progress.finish(report.status)

@@ -1,0 +1,121 @@
+"""A migration as the operator asks for it: looked at, refused or begun, carried out, reported."""
+
+import asyncio
+import contextlib
+import sys
+import time
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from vferry.controller import operations
+from vferry.controller.configuration import read_controller_configuration
+from vferry.controller.drive import Audience, drive, first_state
+from vferry.controller.operations import OperationFolder
+from vferry.controller.state import State
+from vferry.controller.survey import Survey, survey
+from vferry.migration.conductor import Conductor
+from vferry.migration.record import now_text
+from vferry.model.problem import Exit, Problem
+from vferry.model.report import Report, Status
+from vferry.plan.facts import Finding, Wishes
+from vferry.plan.plan import NetworkMode, Plan, TransferPlan
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """What was asked for on the command line; None takes the configuration's."""
+
+    guest: str
+    destination: str
+    mode: NetworkMode | None = None
+    policy: str = "plain"
+    accept_interruption: bool = False
+    deadline_s: float | None = None
+    bandwidth: int | None = None
+    probe_address: str | None = None
+
+
+class Prepared(Struct, frozen=True, kw_only=True):
+    """What looking has brought: `plan` is None where the migration is refused."""
+
+    request: Request
+    survey: Survey
+    plan: Plan | None
+    began: float
+    started: str
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.survey.assessment.findings
+
+
+async def prepare(state: State, request: Request) -> Prepared:
+    """Looks at both hosts and the guest, plans, and changes nothing. Raises `Problem` where it cannot even look."""
+    began, started = time.monotonic(), now_text()
+    settings = read_controller_configuration(state).migration
+    parallel = settings.parallel or 2
+    wishes = Wishes(
+        operation=operations.new_operation(state),
+        mode=request.mode,
+        accept_interruption=request.accept_interruption,
+        transfer=TransferPlan(
+            policy=request.policy,
+            parallel=parallel if request.policy == "multifd" else 0,
+            bandwidth=request.bandwidth or settings.bandwidth,
+            deadline_s=request.deadline_s or settings.deadline_s,
+        ),
+        unplug_timeout_s=settings.unplug_timeout_s,
+    )
+    seen = await survey(state, request.guest, request.destination, wishes)
+    return Prepared(request=request, survey=seen, plan=seen.assessment.plan, began=began, started=started)
+
+
+def refuse(prepared: Prepared) -> tuple[Report, Problem]:
+    """The report of a refused migration, and the problem that ends the command."""
+    errors = prepared.survey.assessment.errors
+    reason = "; ".join(finding.message for finding in errors)
+    report = Report(
+        operation="",
+        guest=prepared.request.guest,
+        source=prepared.survey.facts.source.name,
+        destination=prepared.request.destination,
+        status=Status.REFUSED,
+        reason=reason,
+        started=prepared.started,
+        total_s=round(time.monotonic() - prepared.began, 3),
+        network_note="nothing was changed",
+    )
+    remedy = "; ".join(finding.remedy for finding in errors if finding.remedy)
+    return report, Problem("refused", reason, remedy, exit=Exit.REFUSED)
+
+
+def begin(state: State, prepared: Prepared, plan: Plan) -> OperationFolder:
+    """Writes the operation down; nothing is changed on a host yet."""
+    folder = operations.create(state, plan)
+    address = prepared.request.probe_address or prepared.survey.probe_address
+    first = first_state(plan, address, prepared.survey.probe_from, prepared.began)
+    folder.write_state(replace(first, started=prepared.started))
+    return folder
+
+
+async def carry_out(state: State, folder: OperationFolder, audience: Audience) -> Report:
+    """Drives a begun operation to its end."""
+    with folder.driven():
+        return await drive(state, folder, audience, Conductor.run, folder.name)
+
+
+async def leave_to_itself(folder: OperationFolder) -> None:
+    """Starts a process of its own that drives the operation, whatever becomes of this one."""
+    log = (folder.root / "log").open("ab")
+    with contextlib.closing(log):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "vferry", "operation", "recover", folder.name),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    while folder.state().status == operations.INTERRUPTED:
+        if process.returncode is not None:
+            raise Problem("not-detached", f"The process that should drive {folder.name} ended", f"See {log.name}")
+        await asyncio.sleep(0.1)
