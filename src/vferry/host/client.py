@@ -11,7 +11,7 @@ import msgspec
 from vferry.host.api import Operation, Session
 from vferry.host.certificates_tls import TlsFiles
 from vferry.host.transport import CONNECT_S, Transport, find_transport, unreachable
-from vferry.host.wire import decode_problem, reply_type, session_headers, tag
+from vferry.host.wire import MAX_BODY, decode_problem, reply_type, session_headers, tag
 from vferry.model.problem import Exit, Problem
 
 R = TypeVar("R")
@@ -54,6 +54,8 @@ class RemoteHost:
         ``answer-invalid``, when it answers something else than expected.
         """
         body, headers = msgspec.json.encode(operation), session_headers(self.session)
+        if len(body) > MAX_BODY:
+            raise Problem("request-too-large", f"{tag(operation)} has {len(body)} bytes, more than an agent takes")
         status, answer = await self._connection.post(tag(operation), body, headers, timeout_s)
         if status != 200:
             raise decode_problem(answer) or self._invalid(operation, f"status {status}")

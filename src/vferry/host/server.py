@@ -38,7 +38,7 @@ class Server:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self._http = web.Server(self._answer, access_log=None, keepalive_timeout=120.0)
+        self._http = web.Server(self._answer, access_log=None, keepalive_timeout=120.0, lingering_time=1.0)
         self._listeners: list[asyncio.Server] = []
         self._tls: asyncio.Server | None = None
         self._silent: set[asyncio.BaseProtocol] = set()

@@ -1,7 +1,7 @@
 """The ways to an agent, as Docker has them: ``unix:///path``, ``ssh://root@host[:port]``, ``https://host:port``."""
 
+import errno
 import re
-import ssl
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -110,8 +110,10 @@ class HttpsTransport:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             reason = getattr(error.certificate_error, "verify_message", "") or error.certificate_error
             return f"the certificate at {self.address} is not that of {self.name}: {str(reason).rstrip('.')}", again
-        if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError | aiohttp.ClientOSError) and "alert" in str(error):
-            return f"the agent at {self.address} does not accept this controller's certificate", again
+        if isinstance(error, aiohttp.ServerDisconnectedError) or getattr(error, "errno", None) == errno.ECONNRESET:
+            # In TLS 1.3 a client believes itself accepted before the server has looked at its certificate.
+            cause = f"the agent at {self.address} hangs up, as it does on a controller whose certificate it rejects"
+            return cause, again
         if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, ConnectionRefusedError):
             return f"nobody listens on {self.address}", "Start it there: systemctl start vferry-agent"
         if isinstance(error, aiohttp.ConnectionTimeoutError):

@@ -85,13 +85,21 @@ class SshTransport:
             raise self._unreachable(cause, "Check the name, the network and the firewall") from None
 
     async def _wait_until_it_listens(self, process: asyncio.subprocess.Process) -> None:
-        while not await asyncio.to_thread(self._socket.exists):
+        while not await self._listens():
             if process.returncode is not None:
                 if self._reading:
                     await self._reading
                 cause = f"ssh says: {self._last_words() or f'exit code {process.returncode}'}"
                 raise self._unreachable(cause, f"Make this work without a question: ssh {self._shown()} true")
             await asyncio.sleep(0.02)
+
+    async def _listens(self) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(self._socket)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        writer.close()
+        return True
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         if process.stderr is not None:

@@ -1,0 +1,175 @@
+"""The register of hosts, with real agents behind it, and the commands over it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vferry.cli.host import command
+from vferry.controller.hosts import HostRecord, add_host, list_hosts, open_host, remove_host
+from vferry.controller.state import State
+from vferry.host.api import ClaimResources, Session, TakeInventory
+from vferry.host.certificates_tls import complete, host_files
+from vferry.host.service_fake import FakeAgent, empty_inventory, fake_agent
+from vferry.model.guest import Guest, GuestState, Nic, VfRef
+from vferry.model.host import Bridge, Inventory, LinkState, Network, Pf, Vf, VfSettings
+from vferry.model.problem import Exit, Problem
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    monkeypatch.setenv("VFERRY_STATE", str(tmp_path / "state"))
+    (tmp_path / "state").mkdir()
+    return State(root=tmp_path / "state")
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[FakeAgent]:
+    async with fake_agent(tmp_path / "host1", full_inventory()) as agent:
+        yield agent
+
+
+def full_inventory() -> Inventory:
+    vf = Vf(
+        pf="enp1s0",
+        index=0,
+        address="0000:01:10.0",
+        driver="vfio-pci",
+        settings=VfSettings(
+            mac="52:54:00:00:00:01",
+            vlan=7,
+            qos=3,
+            trust=True,
+            spoof_check=False,
+            link_state=LinkState.AUTO,
+            min_tx_rate=0,
+            max_tx_rate=1000,
+        ),
+        guest="g1",
+        claim="op1",
+    )
+    bare = Vf(pf="enp1s0", index=1, address="0000:01:10.2")
+    nic = Nic(
+        mac="52:54:00:00:00:01",
+        model="hostdev",
+        alias="ua-net0",
+        vf=VfRef(pf="enp1s0", index=0, address="0000:01:10.0"),
+    )
+    guest = Guest(name="g1", uuid="u", host="host1", state=GuestState.RUNNING, memory=1 << 30, nics=(nic,))
+    pf = Pf(name="enp1s0", address="0000:01:00.0", driver="igb", mac="52:54:00:00:01:00", vfs=(vf, bare))
+    empty = empty_inventory("host1")
+    return Inventory(
+        name="host1",
+        versions=empty.versions,
+        migration=empty.migration,
+        networks={"physnet1": Network(pf="enp1s0", bridge="br0")},
+        pfs=(pf,),
+        bridges=(Bridge(name="br0", ports=("enp1s0", "vnet0")),),
+        guests=(guest,),
+        memory_total=8 << 30,
+        memory_free=4 << 30,
+    )
+
+
+async def test_add_certifies_and_registers(state: State, agent: FakeAgent) -> None:
+    inventory = await add_host("host1", agent.uri, "netns:outside")
+    assert inventory.name == "host1"
+    assert complete(host_files(agent.directory))
+    assert list_hosts() == (HostRecord(name="host1", uri=agent.uri, probe_from="netns:outside"),)
+    async with open_host("host1", Session(operation="op1")) as host:
+        assert (await host.call(ClaimResources(guest="g1"))).guest == "g1"
+
+
+async def test_a_host_moves_to_https_when_it_is_added_again(state: State, agent: FakeAgent) -> None:
+    await add_host("host1", agent.uri)
+    await add_host("host1", agent.tls_uri)
+    assert [record.uri for record in list_hosts()] == [agent.tls_uri]
+    async with open_host("host1") as host:
+        assert (await host.call(TakeInventory())).name == "host1"
+
+
+async def test_another_name_than_the_agents_own(state: State, agent: FakeAgent) -> None:
+    with pytest.raises(Problem, match="is that of host host1, not host2") as caught:
+        await add_host("host2", agent.uri)
+    assert caught.value.code == "host-name-differs"
+    assert list_hosts() == ()
+    assert not complete(host_files(agent.directory))
+
+
+@pytest.mark.parametrize("name", ["", "Host1", "-a", "a b", "../x", "a" * 64, "host1\n"])
+async def test_names_that_are_refused(state: State, name: str) -> None:
+    with pytest.raises(Problem) as caught:
+        await add_host(name, "unix:///nowhere")
+    assert caught.value.code == "host-name-invalid"
+
+
+async def test_a_probe_source_that_is_none(state: State) -> None:
+    with pytest.raises(Problem) as caught:
+        await add_host("host1", "unix:///nowhere", "netns:../x")
+    assert caught.value.code == "probe-from-invalid"
+
+
+async def test_an_unreachable_host_is_not_registered(state: State) -> None:
+    with pytest.raises(Problem) as caught:
+        await add_host("host1", f"unix://{state.root}/no.sock")
+    assert caught.value.code == "host-unreachable"
+    assert list_hosts() == ()
+
+
+async def test_an_unknown_host_lists_the_known_ones(state: State, agent: FakeAgent) -> None:
+    with pytest.raises(Problem, match="There is no host host9, nor any other") as caught:
+        open_host("host9")
+    assert "vferry host add host9" in caught.value.remedy
+    await add_host("host1", agent.uri)
+    with pytest.raises(Problem, match="There is no host host9; known: host1") as caught:
+        remove_host("host9")
+    assert caught.value.code == "host-unknown"
+    assert caught.value.exit == Exit.USAGE
+    assert remove_host("host1").name == "host1"
+    assert list_hosts() == ()
+
+
+def test_a_damaged_register(state: State) -> None:
+    state.hosts.write_text("[{}]")
+    with pytest.raises(Problem) as caught:
+        list_hosts()
+    assert caught.value.code == "hosts-unreadable"
+
+
+# --- the commands ----------------------------------------------------------------------------------------
+
+
+async def run(*arguments: str) -> Result:
+    """A command in a thread: it has an event loop of its own, as in its own process."""
+    return await asyncio.to_thread(CliRunner().invoke, command, arguments, catch_exceptions=False)
+
+
+async def test_the_commands(state: State, agent: FakeAgent) -> None:
+    added = await run("add", "host1", agent.uri)
+    assert added.exit_code == 0
+    assert added.output == "Added host1: 1 PFs with 2 VFs, 1 guests\n"
+
+    listed = await run("list")
+    assert ["host1", agent.uri, "-"] in [line.split() for line in listed.output.splitlines()]
+    assert json.loads((await run("list", "--json")).output) == [{"name": "host1", "uri": agent.uri, "probe_from": None}]
+
+    shown = (await run("show", "host1")).output
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "0 0000:01:10.0 52:54:00:00:00:01 7 3 yes no 0-1000 auto g1 op1" in lines
+    assert "1 0000:01:10.2 - - - - - - - - -" in lines
+    assert "physnet1 enp1s0 br0 up enp1s0 vnet0" in lines
+    assert "g1 running 1.0 GiB 1 52:54:00:00:00:01 (VF enp1s0/0)" in lines
+    assert "Memory 4.0 GiB free of 8.0 GiB" in lines
+    assert "Slots 2 free of 2" in lines
+    assert json.loads((await run("show", "host1", "--json")).output)["pfs"][0]["vfs"][0]["settings"]["vlan"] == 7
+
+    assert (await run("remove", "host1")).output == "Removed host1\n"
+    assert json.loads((await run("list", "--json")).output) == []
+
+
+@pytest.mark.parametrize("name", ["add", "list", "show", "remove"])
+def test_every_help_has_an_example(name: str) -> None:
+    assert f"Example: vferry host {name}" in CliRunner().invoke(command, [name, "--help"]).output
