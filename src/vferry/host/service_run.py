@@ -70,10 +70,10 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 def notify(state: str) -> None:
-    """Tells systemd, where it has started us (sd_notify)."""
+    """Tells systemd, where it has started us (sd_notify). Its being gone is no reason to stop."""
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier, contextlib.suppress(OSError):
             notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
