@@ -12,7 +12,8 @@ from vferry.transfer.wire import WireError
 class Connection:
     """Carries bytes both ways until both sides have ended, or until one breaks and both are torn down.
 
-    `sent` and `received` are payload bytes to and from the peer gateway; `error` says why the connection broke.
+    `sent` and `received` are payload bytes to and from the peer gateway. `error` says why the connection broke;
+    `cut` is true if the gateway's own stop broke it.
     """
 
     def __init__(self, service: str, local: Stream, peer: Stream, peer_timeout_s: float) -> None:
@@ -20,14 +21,16 @@ class Connection:
         self.sent = 0
         self.received = 0
         self.error: str | None = None
+        self.cut = False
         self._local = local
         self._peer = peer
         self._watch = PeerWatch(peer.socket, peer_timeout_s)
         self._state = threading.Lock()
-        self._closed = False
+        self._over = False
+        self._ended = 0
 
     def carry(self) -> None:
-        """Return when the connection is over and both sockets are closed."""
+        """Return when the connection is over; its sockets are still open."""
         inward = threading.Thread(target=self._run, args=(self._inward,), name=f"{self.service}-in", daemon=True)
         try:
             inward.start()
@@ -36,21 +39,28 @@ class Connection:
         else:
             self._run(self._outward)
             inward.join()
-        self._close()
-
-    def abort(self, reason: str) -> None:
-        """Break the connection, from any thread; its sockets are closed once `carry` has seen it."""
         with self._state:
-            if self._closed or self.error is not None:
+            self._over = True
+
+    def close(self) -> None:
+        """Close both sockets, with a reset if the connection broke; call after `carry`."""
+        self._peer.close(reset=self.error is not None)
+        self._local.close(reset=self.error is not None)
+
+    def abort(self, reason: str, *, cut: bool = False) -> None:
+        """Break the connection, from any thread, unless it is over; `carry` then returns."""
+        with self._state:
+            if self._over or self.error is not None:
                 return
             self.error = reason
+            self.cut = cut
             self._local.wake()
             self._peer.wake()
 
     def check_peer(self) -> None:
         """Break the connection if its peer is dead; call about once a second."""
         with self._state:
-            dead = not self._closed and self._watch.dead()
+            dead = not self._over and self._watch.dead()
         if dead:
             self.abort("the peer host does not answer")
 
@@ -59,6 +69,8 @@ class Connection:
             direction()
         except (OSError, WireError) as error:
             self.abort(str(error))
+        else:
+            self._end()
 
     def _outward(self) -> None:
         pump_outward(self._local, self._peer, self._count_sent)
@@ -72,8 +84,7 @@ class Connection:
     def _count_received(self, size: int) -> None:
         self.received += size
 
-    def _close(self) -> None:
+    def _end(self) -> None:
         with self._state:
-            self._closed = True
-            self._peer.close(reset=self.error is not None)
-            self._local.close(reset=self.error is not None)
+            self._ended += 1
+            self._over = self._over or self._ended == 2

@@ -78,7 +78,7 @@ class Gateway:
             listener.close()
         with self._lock:
             for connection in self._connections:
-                connection.abort("the gateway was stopped")
+                connection.abort("the gateway was stopped", cut=True)
             for sock in self._opening:
                 wake(sock)
             threads = list(self._threads)
@@ -165,25 +165,26 @@ class Gateway:
             self._opening.difference_update(sockets)
             self._connections.add(connection)
             if self._stopping.is_set():
-                connection.abort("the gateway was stopped")
+                connection.abort("the gateway was stopped", cut=True)
         self.statistics.opened(connection)
         connection.carry()
-        self.statistics.closed(connection)
         with self._lock:
             self._connections.discard(connection)
+        self.statistics.closed(connection)
         if connection.error is not None:
             self._log(
                 f"{connection.service}: connection broken after {connection.sent} bytes sent"
                 f" and {connection.received} received: {connection.error}"
             )
+        connection.close()
 
     def _refuse(self, sock: socket.socket, where: str, reason: object) -> None:
-        self._replace_opening(sock, None)
-        wake(sock)
-        close(sock, reset=True)
         self.statistics.refused()
         if not self._stopping.is_set():
             self._log(f"refused the connection from {where}: {reason}")
+        self._replace_opening(sock, None)
+        wake(sock)
+        close(sock, reset=True)
 
 
 class SendingGateway(Gateway):

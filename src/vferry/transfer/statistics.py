@@ -100,12 +100,13 @@ class Statistics:
 
 
 def _zeros() -> dict[str, int]:
-    return {"connections": 0, "failed": 0, "sent_bytes": 0, "received_bytes": 0}
+    return {"connections": 0, "failed": 0, "cut": 0, "sent_bytes": 0, "received_bytes": 0}
 
 
 def _add(services: dict[str, dict[str, int]], connection: Connection) -> None:
     counts = services.setdefault(connection.service, _zeros())
     counts["connections"] += 1
-    counts["failed"] += connection.error is not None
+    counts["failed"] += connection.error is not None and not connection.cut
+    counts["cut"] += connection.cut
     counts["sent_bytes"] += connection.sent
     counts["received_bytes"] += connection.received
