@@ -33,6 +33,8 @@ class Progress:
         self._lost: int | None = None
         self._gap_ms: float | None = None
         self._status: Status | None = None
+        # One for all renderings, since it counts the time since its first.
+        self._spinner = Spinner("dots", style="cyan")
         self._told: tuple[object, ...] = ()
         self._live = (
             Live(get_renderable=self.render, console=self._console, refresh_per_second=4, transient=True)
@@ -92,7 +94,7 @@ class Progress:
         table = Table.grid(padding=(0, 2))
         for phase in self._began:
             now = phase is self._current
-            mark: RenderableType = Spinner("dots", style="cyan") if now else Text("✓", style="green")
+            mark: RenderableType = self._spinner if now else Text("✓", style="green")
             details = self._copy_line() if phase is Phase.COPY and now else Text("")
             table.add_row(mark, Text(phase, style="bold" if now else ""), Text(self._elapsed(phase)), details)
         return Group(Text(self._title, style="bold"), table, Text(f"network: {self._network()}"))

@@ -1,0 +1,155 @@
+"""The comparison of `vferry bench network`: what several runs of each case have in common."""
+
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from vferry.report import words
+
+# The cases of the comparison with what they mean; others are shown as they are named.
+CASES = {"virtio": "(a) virtio", "switch": "(b) switch", "detach": "(c) detach"}
+METRICS = ("lost", "late", "longest_gap_ms", "pause_ms", "total_s")
+LABELS = {
+    "lost": "probes lost",
+    "late": "probes late",
+    "longest_gap_ms": "longest gap",
+    "pause_ms": "pause",
+    "total_s": "total",
+}
+Figures = dict[str, Any]
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the runs have in common; `runs` are reports as dicts, each with its `case` added.
+
+    Only completed runs count; what a run did not measure is left out, and `n` says how many values there are.
+    Returns::
+
+        cases:  {case: {metric: {median, min, max, n}}}       null where nothing was measured
+        phases: {case: {phase: {lost: {median, min, max, n}, longest_gap_ms: {...}}}}
+        ratios: {metric: the median of `switch` by the one of `virtio`, null if that is 0 or not measured}
+        runs:   {case: {all, completed}}
+    """
+    names = _order(run["case"] for run in runs)
+    completed = {name: [run for run in runs if run["case"] == name and _whole(run)] for name in names}
+    cases = {
+        name: {metric: _figures(_value(run, metric) for run in of) for metric in METRICS}
+        for name, of in completed.items()
+    }
+    return {
+        "cases": cases,
+        "phases": {name: _phases(of) for name, of in completed.items()},
+        "ratios": {metric: _ratio(cases, metric) for metric in METRICS},
+        "runs": {
+            name: {"all": sum(run["case"] == name for run in runs), "completed": len(of)}
+            for name, of in completed.items()
+        },
+    }
+
+
+def render(result: dict[str, Any]) -> Table:
+    """A table of what `summary` returned: a line a metric, a column a case, and the ratio (b) : (a)."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table.add_column("median (least … most)")
+    for name in result["cases"]:
+        ran = result["runs"][name]
+        runs = f"{ran['completed']} runs" + (f" of {ran['all']}" if ran["all"] != ran["completed"] else "")
+        table.add_column(f"{label(name)}\n{runs}", justify="right")
+    table.add_column("(b) : (a)", justify="right")
+    for metric in METRICS:
+        cells = [spread(metric, case[metric]) for case in result["cases"].values()]
+        table.add_row(LABELS[metric], *map(Text, cells), _times(result["ratios"][metric]))
+    for phase in losing_phases(result):
+        cells = [
+            spread("lost", result["phases"][name].get(phase, {}).get("lost", _figures([]))) for name in result["cases"]
+        ]
+        table.add_row(Text(f"  lost in {phase}", style="dim"), *map(Text, cells), "")
+    return table
+
+
+def label(case: str) -> str:
+    """How a case is called."""
+    return CASES.get(case, words.clean(case))
+
+
+def values(runs: list[dict[str, Any]], case: str, metric: str) -> list[float]:
+    """What the completed runs of a case measured."""
+    found = (_value(run, metric) for run in runs if run["case"] == case and _whole(run))
+    return [value for value in found if value is not None]
+
+
+def losing_phases(result: dict[str, Any]) -> list[str]:
+    """The phases in which any case lost something, in their order."""
+    phases = dict.fromkeys(phase for case in result["phases"].values() for phase in case)
+    known = [str(phase) for phase in words.COLOURS]
+    ordered = [phase for phase in known if phase in phases] + [phase for phase in phases if phase not in known]
+    return [
+        phase
+        for phase in ordered
+        if any((case.get(phase, {}).get("lost", {}).get("max") or 0) > 0 for case in result["phases"].values())
+    ]
+
+
+def spread(metric: str, figures: Figures) -> str:
+    """Median with least and most, in the metric's unit."""
+    if figures["median"] is None:
+        return words.NOT_MEASURED
+    middle, least, most = (word(metric, figures[key]) for key in ("median", "min", "max"))
+    return middle if least == most else f"{middle} ({least} … {most})"
+
+
+def word(metric: str, value: float) -> str:
+    """A value in the metric's unit."""
+    if metric == "total_s":
+        return words.seconds(value)
+    if metric.endswith("_ms"):
+        return words.milliseconds(value)
+    return f"{value:,.10g}"
+
+
+def _times(ratio: float | None) -> str:
+    return "undefined" if ratio is None else f"{ratio:.2f}"
+
+
+def _order(names: Iterable[str]) -> list[str]:
+    """Each case once: the known ones in their order, then others as they come."""
+    found = dict.fromkeys(names)
+    return [*(name for name in CASES if name in found), *(name for name in found if name not in CASES)]
+
+
+def _whole(run: dict[str, Any]) -> bool:
+    return bool(run.get("status") == "completed")
+
+
+def _value(run: dict[str, Any], metric: str) -> float | None:
+    if metric in ("lost", "late", "longest_gap_ms"):
+        return (run.get("network") or {}).get(metric)
+    return run.get(metric)
+
+
+def _figures(values: Iterable[float | None]) -> Figures:
+    known = [value for value in values if value is not None]
+    if not known:
+        return {"median": None, "min": None, "max": None, "n": 0}
+    return {"median": median(known), "min": min(known), "max": max(known), "n": len(known)}
+
+
+def _phases(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Figures]]:
+    parts = [(run.get("network") or {}).get("phases") or {} for run in runs]
+    names = dict.fromkeys(phase for part in parts for phase in part)
+    return {
+        phase: {
+            metric: _figures(part[phase].get(metric) for part in parts if phase in part)
+            for metric in ("lost", "longest_gap_ms")
+        }
+        for phase in names
+    }
+
+
+def _ratio(cases: dict[str, dict[str, Figures]], metric: str) -> float | None:
+    base = cases.get("virtio", {}).get(metric, {}).get("median")
+    ours = cases.get("switch", {}).get(metric, {}).get("median")
+    return None if not base or ours is None else ours / base

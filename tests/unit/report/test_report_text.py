@@ -1,0 +1,130 @@
+"""Reports and progress on the terminal."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_sample import bare, sample
+from rich.console import Console
+
+from vferry.model.report import Phase, Report, Status, Vf
+from vferry.report import words
+from vferry.report.progress import Progress
+from vferry.report.text import print_report
+
+
+def printed(report: Report, width: int = 140) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    print_report(report, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_report_says_what_happened() -> None:
+    text = printed(sample())
+    for part in (
+        "guest1 host1 → host2: completed",
+        "58 of 16,340 probes",
+        "98.7 ms",
+        "16.3 s",
+        "105 ms",
+        "0000:01:10.0 on host1",
+        "0000:01:10.2 on host2",
+        "2.99 : 1",
+        "unplug the VF",
+    ):
+        assert part in text
+    assert words.NOT_MEASURED not in text
+
+
+def test_what_is_null_reads_not_measured() -> None:
+    text = printed(bare())
+    assert "refused before anything was changed" in text
+    assert "host2 has no free VF" in text
+    for label in ("total", "pause", "lost", "late", "longest gap", "transfer"):
+        line = next(line for line in text.splitlines() if line.strip().startswith(label))
+        assert line.split(label)[1].strip() == "not measured"
+    assert "refused before measuring began" in text
+
+
+def test_a_degraded_guest_has_no_vf_after() -> None:
+    text = printed(sample(degraded="standby", vf=Vf(before=sample().vf.before)))
+    assert "completed, degraded: standby" in text
+    assert next(line for line in text.splitlines() if "VF after" in line).split()[-1] == "none"
+
+
+def test_hostile_names_steer_no_terminal() -> None:
+    text = printed(sample(guest="\x1b[2Jguest\x07", notes=["[bold]x[/] \x1b]0;y\x07"]))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "[bold]x[/]" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_narrow_terminals_do(width: int) -> None:
+    assert max(map(len, printed(sample(), width).splitlines())) <= width
+
+
+@given(st.none() | st.floats(0, 1e9), st.none() | st.integers(0, 2**62))
+def test_every_figure_has_a_word(value: float | None, number: int | None) -> None:
+    for word in (words.milliseconds(value), words.seconds(value), words.size(number), words.count(number)):
+        assert word == words.NOT_MEASURED or word[0].isdigit()
+
+
+def test_without_terminal_progress_is_a_line_a_change() -> None:
+    console = Console(file=io.StringIO(), width=100, highlight=False)
+    with Progress("guest1", "host1", "host2", console) as progress:
+        for phase in (Phase.CHECK, Phase.COPY, Phase.COPY):
+            progress.phase(phase)
+        for percent in (3.0, 4.0, 5.0, 12.0, 13.0, 11.0):
+            progress.copy(percent, rate=9e6, remaining_s=4.2, expected_pause_ms=80)
+        progress.probe(0, 1.0)
+        progress.probe(0, 2.0)
+        progress.probe(58, 120.0)
+        progress.finish(Status.COMPLETED)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "guest1 host1 → host2",
+        "check",
+        "copy",
+        "copy 3 %, 8.6 MiB/s, about 4.2 s to go, expected pause 80.0 ms",
+        "copy 12 %, 8.6 MiB/s, about 4.2 s to go, expected pause 80.0 ms",
+        "network: 0 lost",
+        "network: 58 lost, no answer for 120 ms",
+        "completed",
+    ]
+
+
+def test_on_a_terminal_progress_renews_itself() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with Progress("guest1", "host1", "host2", console) as progress:
+        progress.phase(Phase.CHECK)
+        progress.phase(Phase.COPY)
+        progress.copy(42.0, rate=9e6)
+        progress.probe(7, 300.0)
+        shown = Console(file=io.StringIO(), width=100)
+        shown.print(progress.render())
+    assert isinstance(shown.file, io.StringIO)
+    text = shown.file.getvalue()
+    assert "42 %" in text
+    assert "✓  check" in text
+    assert "7 lost, no answer for 300 ms" in text
+
+
+@given(
+    st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True), min_size=1),
+    st.sampled_from(list(Status)),
+)
+def test_progress_never_runs_backwards(news: list[float | None], status: Status) -> None:
+    progress = Progress("g", "a", "b", Console(file=io.StringIO()))
+    before = -1
+    for percent in news:
+        progress.copy(percent)
+        now = progress.percent
+        if now is not None:
+            assert before <= now <= 99
+            before = now
+    progress.finish(status)
+    if progress.percent is not None:
+        assert (progress.percent == 100) == (status is Status.COMPLETED)
