@@ -6,7 +6,9 @@ since two live engines of one executor would both run a step. What the journal s
 is: the hosts are asked for that.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +61,5 @@ async def run_journaled(journal: Path, run: str, body: Body) -> Ending:
         return msgspec.convert(await handle.get_result(), Ending)
     finally:
         DBOS.destroy(destroy_registry=True)
+        # The engine has made its own the loop's executor, and shut that down.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())

@@ -47,7 +47,13 @@ def launch(directory: Path, record: GatewayRecord, arguments: list[str]) -> Gate
     with output.open("xb") as out, errors.open("ab") as err:
         # A session of its own: signals to the agent's group do not reach it.
         process = subprocess.Popen(
-            [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, cwd="/"
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # wherever this vferry is installed
         )
     _children[process.pid] = process
     record = msgspec.structs.replace(record, pid=process.pid, started=_start_time(process.pid) or 0)
