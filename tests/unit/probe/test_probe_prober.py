@@ -64,7 +64,7 @@ def test_an_answer_without_number_is_the_newest_probes(tmp_path: Path) -> None:
 
 
 def test_after_a_stall_of_its_own_it_catches_up(tmp_path: Path) -> None:
-    stalled = []
+    stalled: list[int] = []
 
     def stall(at: int) -> bool:
         if at == 50 and not stalled:
