@@ -21,12 +21,18 @@ log = logging.getLogger("vferry.agent")
 
 
 def run(configuration_file: Path, directory: Path) -> None:
-    """Runs the agent until SIGTERM or SIGINT. Problems: configuration, ``agent-running``, ``claims-unreadable``."""
+    """Runs the agent until SIGTERM or SIGINT.
+
+    Problems: the configuration's, ``agent-running``, ``agent-not-permitted``, ``claims-unreadable``.
+    """
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     configuration = read_configuration(configuration_file)
-    with lock(directory):
-        claims = Claims(directory / "claims", configuration.migration.slots)
-        asyncio.run(serve(configuration, claims, _handlers(configuration, claims, directory), directory))
+    try:
+        with lock(directory):
+            claims = Claims(directory / "claims", configuration.migration.slots)
+            asyncio.run(serve(configuration, claims, _handlers(configuration, claims, directory), directory))
+    except PermissionError as error:
+        raise Problem("agent-not-permitted", f"The agent may not use {error.filename}", "Run it as root") from error
 
 
 async def serve(configuration: AgentConfiguration, claims: Claims, handlers: Handling, directory: Path) -> None:
@@ -46,7 +52,11 @@ async def serve(configuration: AgentConfiguration, claims: Claims, handlers: Han
     try:
         await server.listen_socket(configuration.socket)
         if complete(files):
-            await listen_tls()
+            try:
+                await listen_tls()
+            except (OSError, Problem) as error:
+                # The socket must stay, or nobody could mend this by adding the host again.
+                log.error("no TLS API, only the socket: %s", error)
         notify("READY=1")
         await stopping.wait()
         notify("STOPPING=1")

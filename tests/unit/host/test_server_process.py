@@ -76,6 +76,21 @@ async def test_it_is_ready_and_ends_what_it_is_at(tmp_path: Path) -> None:
     assert "INFO vferry.agent: unplug guest=g1 alias=ua-vf timeout_s=15.0: done, operation op1/1" in errors.decode()
 
 
+async def test_broken_certificates_leave_the_socket_to_mend_them(tmp_path: Path) -> None:
+    (tmp_path / "state" / "pki").mkdir(parents=True)
+    for name in ("ca.crt", "host.crt", "host.key"):
+        (tmp_path / "state" / "pki" / name).write_text("broken")
+    process, said = await start(tmp_path)
+    try:
+        assert said == [b"READY=1"]
+        async with connect("host1", f"unix://{tmp_path}/run/agent.sock") as host:
+            assert (await host.call(TakeInventory())).name == "host1"
+    finally:
+        process.terminate()
+        _, errors = await process.communicate()
+    assert b"no TLS API, only the socket" in errors
+
+
 def test_there_is_one_agent_for_a_state_directory(tmp_path: Path) -> None:
     with lock(tmp_path), pytest.raises(Problem) as caught, lock(tmp_path):
         pass
