@@ -3,12 +3,14 @@
 import errno
 import time
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
 from vferry.host.api import Done
 from vferry.host.sriov import pf_driver
-from vferry.host.sriov_netlink import Links, NetlinkError
+from vferry.host.sriov_netlink import Links, set_vf
+from vferry.host.sriov_netlink import set_forwarding as forwarding_message
 from vferry.host.sriov_settings import read_settings
 from vferry.model.host import NO_MAC
 from vferry.model.problem import Exit, Problem
@@ -42,99 +44,88 @@ def set_forwarding(links: Links, pf: str, mac: str, *, present: bool) -> Done:
     mac = mac.lower()
     if (mac in links.forwarding().get(interface, ())) == present:
         return Done(changed=False)
-    try:
-        _set(links, interface, mac, present=present)
-    except NetlinkError as error:
-        raise _refused(pf, mac, error) from error
+    error = _carry_out(links, [_Change(mac=mac, vf=None, present=present)], interface)
+    if error:
+        raise _refused(pf, mac, error)
     return Done()
 
 
 def move_filter(links: Links, root: Path, pf: str, index: int, mac: str, *, to_vf: bool) -> Done:
-    """Moves a MAC between a VF and its PF, both changes back to back; `detail` says how long lay between them.
+    """Moves a MAC between a VF and its PF, both changes in one packet to the kernel; `detail` says how long it took.
 
-    What is so already stays untouched. If the second change fails, the first is taken back.
+    What is so already stays untouched. If one change is refused, the other is taken back.
     Problems: ``forwarding-refused``, ``vf-unknown``.
     """
     mac = mac.lower()
     interface = links.index(pf)
-    vf_has = read_settings(links, interface, pf, index).mac
+    before = read_settings(links, interface, pf, index).mac or NO_MAC
     pf_has = mac in links.forwarding().get(interface, ())
     driver = pf_driver(root, pf)
     order = ORDERS.get(driver, DEFAULT_ORDER)
-    wanted_vf = mac if to_vf else NO_MAC
-    changes = [
-        _Change(vf=True, mac=wanted_vf, back=vf_has or NO_MAC, needed=vf_has != wanted_vf),
-        _Change(vf=False, mac=mac, present=not to_vf, needed=pf_has == to_vf),
-    ]
-    # The VF's change comes first when it is the one that lets go.
-    if to_vf == order.release_first:
-        changes.reverse()
-    changes = [change for change in changes if change.needed]
+    changes = []
+    if before != (mac if to_vf else NO_MAC):
+        changes.append(_Change(mac=mac, vf=index, present=to_vf, back=before))
+    if pf_has == to_vf:
+        changes.append(_Change(mac=mac, vf=None, present=not to_vf))
+    # Whoever lets go has `present` False.
+    changes.sort(key=lambda change: change.present == order.release_first)
     if not changes:
         return Done(changed=False)
-    between = _carry_out(links, interface, pf, index, changes)
+    started = time.monotonic()
+    error = _carry_out(links, changes, interface)
+    took_ms = (time.monotonic() - started) * 1000
+    if error:
+        raise _refused(pf, mac, error)
     seen = "" if order.seen else f"; this order was not measured on {driver or 'this driver'}"
-    return Done(detail=(f"{between * 1000:.1f} ms between the two" if len(changes) > 1 else "one half was done") + seen)
+    return Done(detail=f"{len(changes)} of 2 changes, {took_ms:.1f} ms{seen}")
 
 
 class _Change(Struct, frozen=True, kw_only=True):
-    """A change of the VF's MAC (`mac`, before it `back`), or of the PF's entry (`present`)."""
+    """A MAC comes to (`present`) or leaves a filter: that of VF number `vf`, or the PF's. `back`: the VF's before."""
 
-    vf: bool
     mac: str
-    needed: bool
+    vf: int | None
+    present: bool
     back: str = NO_MAC
-    present: bool = False
+
+    def message(self, interface: int) -> Any:
+        if self.vf is None:
+            return forwarding_message(interface, self.mac, present=self.present)
+        return set_vf(interface, self.vf, "IFLA_VF_MAC", {"mac": self.mac if self.present else NO_MAC})
+
+    def undoing(self, interface: int) -> Any:
+        if self.vf is None:
+            return forwarding_message(interface, self.mac, present=not self.present)
+        return set_vf(interface, self.vf, "IFLA_VF_MAC", {"mac": self.back})
+
+    def failed(self, error: int) -> bool:
+        """Whether an errno means more than that it was so already."""
+        so_already = errno.EEXIST if self.present else errno.ENOENT
+        return error != 0 and not (self.vf is None and error == so_already)
 
 
-def _carry_out(links: Links, interface: int, pf: str, index: int, changes: list[_Change]) -> float:
-    done: list[tuple[_Change, float]] = []
-    for change in changes:
-        try:
-            _make(links, interface, index, change)
-        except NetlinkError as error:
-            raise _refused(pf, change.mac, error, _take_back(links, interface, index, done)) from error
-        done.append((change, time.monotonic()))
-    return done[-1][1] - done[0][1]
+def _carry_out(links: Links, changes: list[_Change], interface: int) -> str:
+    """Makes all the changes, or none: then it says why."""
+    errors = links.change_together(*(change.message(interface) for change in changes))
+    outcome = list(zip(changes, errors, strict=True))
+    failed = [error for change, error in outcome if change.failed(error)]
+    if not failed:
+        return ""
+    back = [change.undoing(interface) for change, error in reversed(outcome) if error == 0]
+    stuck = [error for error in links.change_together(*back) if error] if back else []
+    also = f"; taking back the other change failed too ({_name(stuck[0])})" if stuck else ""
+    return _name(failed[0]) + also
 
 
-def _make(links: Links, interface: int, index: int, change: _Change) -> None:
-    if change.vf:
-        links.set_vf(interface, {"vf": index, "mac": change.mac})
-    else:
-        _set(links, interface, change.mac, present=change.present)
+def _name(error: int) -> str:
+    full = error in (errno.ENOMEM, errno.ENOSPC)
+    return "its filter is full" if full else errno.errorcode.get(error, str(error))
 
 
-def _take_back(links: Links, interface: int, index: int, done: list[tuple[_Change, float]]) -> str:
-    """Takes the changes made so far back, and says so when it cannot."""
-    for change, _at in reversed(done):
-        try:
-            if change.vf:
-                links.set_vf(interface, {"vf": index, "mac": change.back})
-            else:
-                _set(links, interface, change.mac, present=not change.present)
-        except NetlinkError as error:
-            return f"; taking back what was done before it failed too ({_name(error)})"
-    return ""
-
-
-def _set(links: Links, interface: int, mac: str, *, present: bool) -> None:
-    try:
-        (links.add_forwarding if present else links.delete_forwarding)(interface, mac)
-    except NetlinkError as error:
-        if error.code != (errno.EEXIST if present else errno.ENOENT):
-            raise
-
-
-def _name(error: NetlinkError) -> str:
-    full = error.code in (errno.ENOMEM, errno.ENOSPC)
-    return "its filter is full" if full else errno.errorcode.get(error.code, str(error.code))
-
-
-def _refused(pf: str, mac: str, error: NetlinkError, also: str = "") -> Problem:
+def _refused(pf: str, mac: str, why: str) -> Problem:
     return Problem(
         "forwarding-refused",
-        f"{pf} did not take the change for {mac}: {_name(error)}{also}",
+        f"{pf} did not take the change for {mac}: {why}",
         f"Look with: bridge fdb show dev {pf} | grep self; ip link show dev {pf}",
         exit=Exit.REFUSED,
         pf=pf,

@@ -15,17 +15,17 @@ ANSWER_LIMIT = 32 << 20
 
 COMMAND_TIMEOUT_S = 5
 FIRST_PAUSE_S = 0.01
-LONGEST_PAUSE_S = 0.4
+LONGEST_PAUSE_S = 0.15
 FORBIDDEN = ("disabled", "not allowed", "has not been found", "permission denied")
 
 
 def run_in_guest(hypervisor: Hypervisor, guest: str, script: str, timeout_s: float) -> GuestRun:
     """Runs a POSIX shell script in a guest and waits for its end.
 
-    Problems: ``guest-agent-silent``, ``guest-exec-forbidden``, ``guest-agent-nonsense``, and
+    Problems: ``guest-off``, ``guest-agent-silent``, ``guest-exec-forbidden``, ``guest-agent-nonsense``, and
     ``guest-run-timeout`` when the script has not ended within `timeout_s`: it may still be running.
     """
-    domain = hypervisor.domain(guest)
+    domain = hypervisor.running(guest)
     deadline = time.monotonic() + timeout_s
     start = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": True}
     pid = _ask(hypervisor, domain, guest, "guest-exec", start).get("pid")
@@ -39,7 +39,7 @@ def run_in_guest(hypervisor: Hypervisor, guest: str, script: str, timeout_s: flo
         if time.monotonic() + pause_s > deadline:
             raise _timeout(guest, timeout_s)
         time.sleep(pause_s)
-        pause_s = min(pause_s * 1.6, LONGEST_PAUSE_S)
+        pause_s = min(pause_s * 1.4, LONGEST_PAUSE_S)
 
 
 def _ask(hypervisor: Hypervisor, domain: Any, guest: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from vferry.model.problem import Exit, Problem
 SCRIPT = r"""
 LC_ALL=C; export LC_ALL
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
-first() { read -r line < "$1" && printf '%s' "$line"; }
+# busybox reads byte by byte, and of /proc/sys only the first byte comes so: `read` fails with it in hand.
+first() { line=; read -r line < "$1"; printf '%s' "$line"; }
 echo '== links'
 for d in /sys/class/net/*; do
   [ -e "$d/address" ] || continue

@@ -63,6 +63,13 @@ class Hypervisor:
             raise Problem("guest-unknown", f"This host defines no guest {guest}", KNOWN["VIR_ERR_NO_DOMAIN"][1])
         return domain
 
+    def running(self, guest: str) -> Any:
+        """A guest's domain, running or paused. Problems ``guest-unknown``, ``guest-off``."""
+        domain = self.domain(guest)
+        if not domain.isActive():
+            raise Problem("guest-off", f"Guest {guest} does not run here", f"Look with: vferry guest show {guest}")
+        return domain
+
     def find(self, guest: str) -> Any:
         """A guest's domain, None where there is none."""
         connection = self.connection()

@@ -33,7 +33,7 @@ def unplug(hypervisor: Hypervisor, root: Path, guest: str, alias: str, timeout_s
     A VF is not left to a NIC driver of the host, which libvirt may give it back to.
     Problem ``unplug-refused`` when the guest keeps it; ``guest-off``, ``libvirt-failed``.
     """
-    domain = _running(hypervisor, guest)
+    domain = hypervisor.running(guest)
     device = next((nic for nic in _definition(hypervisor, domain).nics if nic.alias == alias), None)
     if device is None and not _has(hypervisor, domain, alias):
         return Done(changed=False)
@@ -70,19 +70,12 @@ def _take_back(hypervisor: Hypervisor, domain: Any, guest: str, alias: str, time
 
 
 def _plug(hypervisor: Hypervisor, guest: str, alias: str, xml: Callable[[], str]) -> Done:
-    domain = _running(hypervisor, guest)
+    domain = hypervisor.running(guest)
     if _has(hypervisor, domain, alias):
         return Done(changed=False)
     with hypervisor.calling(f"Plugging {alias} into guest {guest}"):
         domain.attachDeviceFlags(xml(), hypervisor.libvirt.VIR_DOMAIN_AFFECT_LIVE)
     return Done()
-
-
-def _running(hypervisor: Hypervisor, guest: str) -> Any:
-    domain = hypervisor.domain(guest)
-    if not domain.isActive():
-        raise Problem("guest-off", f"Guest {guest} does not run here", "Look with: vferry guest show " + guest)
-    return domain
 
 
 def _definition(hypervisor: Hypervisor, domain: Any) -> DomainXml:

@@ -173,9 +173,7 @@ class Migrations:
             return False
 
     def _ready(self, guest: str) -> Any:
-        domain = self._hypervisor.domain(guest)
-        if not domain.isActive():
-            raise Problem("guest-off", f"Guest {guest} does not run here", "Start it: virsh start " + guest)
+        domain = self._hypervisor.running(guest)
         if self._job_runs(domain):
             raise Problem(
                 "guest-migrating",

@@ -8,7 +8,7 @@ import msgspec
 
 from vferry.host.api import Done
 from vferry.host.sriov import decode_settings
-from vferry.host.sriov_netlink import Links, NetlinkError
+from vferry.host.sriov_netlink import Links, set_vf
 from vferry.model.host import NO_MAC, WIPED, LinkState, VfSettings
 from vferry.model.problem import Exit, Problem
 
@@ -41,9 +41,9 @@ def apply_settings(links: Links, pf: str, index: int, wanted: VfSettings) -> Don
             continue
         target = _filled(group, before, wanted)
         try:
-            links.set_vf(interface, encode_group(index, group, target))
+            links.change(set_vf(interface, index, *encode_group(group, target)))
             changed = True
-        except NetlinkError as error:
+        except OSError as error:
             notes.append(_refused(error, pf, index, differing, target))
             skipped.update(differing)
     after = read_settings(links, interface, pf, index) if changed else before
@@ -51,21 +51,23 @@ def apply_settings(links: Links, pf: str, index: int, wanted: VfSettings) -> Don
     return Done(changed=changed, detail="; ".join(notes))
 
 
-def encode_group(index: int, group: tuple[str, ...], settings: VfSettings) -> dict[str, Any]:
-    """One group as pyroute2 takes it for ``link("set", …, vf=…)``."""
-    first = group[0]
-    if first == "link_state":
-        return {"vf": index, "link_state": LINK_STATE_VALUES[settings.link_state or LinkState.AUTO]}
-    if first == "vlan":
-        return {"vf": index, "vlan": {"vlan": settings.vlan or 0, "qos": settings.qos or 0}}
-    if first == "min_tx_rate":
-        rates = {"min_tx_rate": settings.min_tx_rate or 0, "max_tx_rate": settings.max_tx_rate or 0}
-        return {"vf": index, "rate": rates}
-    if first == "trust":
-        return {"vf": index, "trust": int(bool(settings.trust))}
-    if first == "spoof_check":
-        return {"vf": index, "spoofchk": int(bool(settings.spoof_check))}
-    return {"vf": index, "mac": (settings.mac or NO_MAC).lower()}
+def encode_group(group: tuple[str, ...], settings: VfSettings) -> tuple[str, dict[str, Any]]:
+    """One group as the kernel takes it: the attribute of a VF, and its fields."""
+    match group[0]:
+        case "link_state":
+            state = settings.link_state or LinkState.AUTO
+            return "IFLA_VF_LINK_STATE", {"link_state": LINK_STATE_VALUES[state]}
+        case "vlan":
+            return "IFLA_VF_VLAN", {"vlan": settings.vlan or 0, "qos": settings.qos or 0}
+        case "min_tx_rate":
+            rates = {"min_tx_rate": settings.min_tx_rate or 0, "max_tx_rate": settings.max_tx_rate or 0}
+            return "IFLA_VF_RATE", rates
+        case "trust":
+            return "IFLA_VF_TRUST", {"trust": int(bool(settings.trust))}
+        case "spoof_check":
+            return "IFLA_VF_SPOOFCHK", {"spoofchk": int(bool(settings.spoof_check))}
+        case _:
+            return "IFLA_VF_MAC", {"mac": (settings.mac or NO_MAC).lower()}
 
 
 def read_settings(links: Links, interface: int, pf: str, index: int) -> VfSettings:
@@ -89,12 +91,12 @@ def _filled(group: tuple[str, ...], now: VfSettings, wanted: VfSettings) -> VfSe
     return msgspec.structs.replace(VfSettings(), **values)
 
 
-def _refused(error: NetlinkError, pf: str, index: int, names: tuple[str, ...], target: VfSettings) -> str:
-    lacking = error.code == errno.EOPNOTSUPP
+def _refused(error: OSError, pf: str, index: int, names: tuple[str, ...], target: VfSettings) -> str:
+    lacking = error.errno == errno.EOPNOTSUPP
     if lacking and all(getattr(target, name) == getattr(WIPED, name) for name in names):
         return f"{', '.join(names)}: not known to the driver, and so as the kernel makes it"
     values = ", ".join(f"{name} {getattr(target, name)}" for name in names)
-    why = "the driver lacks it" if lacking else errno.errorcode.get(error.code, str(error.code))
+    why = "the driver lacks it" if lacking else errno.errorcode.get(error.errno or 0, str(error))
     raise _problem(pf, index, names, f"{values} was refused ({why})")
 
 
