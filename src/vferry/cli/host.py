@@ -91,7 +91,7 @@ def remove(name: str) -> None:
     \b
     Example: vferry host remove host1
     """
-    remove_host(name)
+    asyncio.run(remove_host(name))
     click.echo(f"Removed {name}")
 
 

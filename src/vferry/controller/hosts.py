@@ -86,7 +86,7 @@ async def add_host(name: str, uri: str, probe_from: str | None = None, state: St
     return inventory
 
 
-def remove_host(name: str, state: State | None = None) -> HostRecord:
+async def remove_host(name: str, state: State | None = None) -> HostRecord:
     """Forgets a host; nothing changes on it. Problem ``host-unknown``."""
     state = state or find_state()
     with _locked(state):

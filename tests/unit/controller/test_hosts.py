@@ -125,10 +125,10 @@ async def test_an_unknown_host_lists_the_known_ones(state: State, agent: FakeAge
     assert "vferry host add host9" in caught.value.remedy
     await add_host("host1", agent.uri)
     with pytest.raises(Problem, match="There is no host host9; known: host1") as caught:
-        remove_host("host9")
+        await remove_host("host9")
     assert caught.value.code == "host-unknown"
     assert caught.value.exit == Exit.USAGE
-    assert remove_host("host1").name == "host1"
+    assert (await remove_host("host1")).name == "host1"
     assert list_hosts() == ()
 
 
