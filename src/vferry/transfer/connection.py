@@ -69,6 +69,9 @@ class Connection:
             direction()
         except (OSError, WireError) as error:
             self.abort(str(error))
+        except BaseException as error:
+            self.abort(repr(error))
+            raise
         else:
             self._end()
 

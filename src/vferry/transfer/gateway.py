@@ -45,7 +45,8 @@ CONNECTION_LIMIT = 260
 STOP_S = 5.0
 
 Log = Callable[[str], None]
-FAILURES = (OSError, WireError, IdentityError)
+# A host name that cannot be one is a ValueError.
+FAILURES = (OSError, WireError, IdentityError, ValueError)
 
 
 class Security(NamedTuple):

@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -55,12 +54,10 @@ def open_files() -> int:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """Fail a test that leaves a thread or an open file behind."""
+def no_open_files() -> Iterator[None]:
+    """Fail a test that leaves an open file behind."""
     files = open_files()
-    threads = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) <= threads
     assert open_files() <= files
 
 

@@ -177,6 +177,16 @@ def test_no_receiver_is_a_refusal(pair: Pair) -> None:
     assert pair.send.statistics.report(rates=False)["refused"] == 1
 
 
+@pytest.mark.parametrize("host", ["a" * 70, "..", "nowhere.invalid"])
+def test_a_receiver_that_cannot_be_found_is_a_refusal(pair: Pair, host: str) -> None:
+    pair.send.address = TcpAddress(host, 1)
+    pair.refused(f"no way through {host}:1")
+    pair.send.address = pair.receive.address
+    near, far = pair.open()
+    near.close()
+    far.close()
+
+
 def test_an_unknown_service_is_refused(make_pair: MakePair) -> None:
     make_pair(PLAIN, PLAIN, service="other").refused("unknown service")
 
