@@ -9,7 +9,7 @@ from vferry.controller.drive import Act, Audience, drive
 from vferry.controller.hosts import open_host
 from vferry.controller.operations import RUNNING, OperationFolder
 from vferry.controller.state import State
-from vferry.host.api import ClaimResources, Destroy, Host, Resume, Session
+from vferry.host.api import ClaimResources, Destroy, Host, Resume, Session, TakeInventory
 from vferry.migration.conductor import Conductor
 from vferry.migration.copy import uncertain
 from vferry.migration.whereabouts import Verdict, locate
@@ -35,7 +35,7 @@ async def recover(state: State, folder: OperationFolder, observer: Audience, gue
         open_host(plan.source, session, state) as source,
         open_host(plan.destination, session, state) as destination,
     ):
-        await _take_over(plan, source, destination)
+        await _take_over(plan, source, destination, anew=not interrupted)
         if guest_is_at is not None:
             await _settle(plan, source, destination, guest_is_at)
         verdict = await locate(source, destination, plan.guest)
@@ -53,13 +53,19 @@ def _act(plan: Plan, verdict: Verdict) -> Act:
     raise uncertain(plan, verdict)
 
 
-async def _take_over(plan: Plan, source: Host, destination: Host) -> None:
-    """Claims again what the operation needs: an earlier controller's calls are refused from now on."""
+async def _take_over(plan: Plan, source: Host, destination: Host, *, anew: bool) -> None:
+    """Raises the epoch of the claims that are there: an earlier controller's calls are refused from now on.
+
+    `anew` claims what the operation has given back already. An interrupted one goes on where it was, so what it
+    has not claimed yet, or given back, is not claimed for it.
+    """
     move = plan.moves[0] if plan.moves else None
     vfs = (move.source.address, move.destination.address) if move else (None, None)
     for host, vf in zip((source, destination), vfs, strict=True):
         try:
-            await host.call(ClaimResources(guest=plan.guest, vf=vf))
+            held = any(claim.operation == plan.operation for claim in (await host.call(TakeInventory())).claims)
+            if held or anew:
+                await host.call(ClaimResources(guest=plan.guest, vf=vf))
         except Problem as problem:
             if problem.code != "host-unreachable":
                 raise

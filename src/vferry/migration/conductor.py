@@ -8,7 +8,16 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from vferry.host.api import Done, GatewayStatistics, Host, Operation, StartReceiving, StartSending, StopGateway
+from vferry.host.api import (
+    Done,
+    GatewayStatistics,
+    GuestRun,
+    Host,
+    Operation,
+    StartReceiving,
+    StartSending,
+    StopGateway,
+)
 from vferry.migration.copy import Copying
 from vferry.migration.record import Aborted, Observer, Outcome, StepRecord, now_text
 from vferry.model.problem import Exit, Problem
@@ -61,6 +70,8 @@ class Conductor:
         self._patience_s = patience_s
         self._records: list[StepRecord] = []
         self._phase: Phase | None = None
+        self._silent: set[str] = set()
+        """Hosts that were waited for in vain: they are asked once more each time, and not waited for again."""
 
     async def run(self) -> Ending:
         """Carries the plan out. Never raises a `Problem`: what went wrong is in the ending."""
@@ -215,18 +226,27 @@ class Conductor:
         details = []
         for operation in operations:
             answer = await self._ask(host, operation, patient=patient)
+            if isinstance(answer, GuestRun) and answer.code != 0:
+                raise _script_failed(self._plan.guest, answer)
             if isinstance(answer, Done) and answer.detail:
                 details.append(answer.detail)
         return "; ".join(details)
 
     async def _ask(self, host: str, operation: Operation[Any], *, patient: bool) -> Any:
-        until = time.monotonic() + (self._patience_s if patient else 0)
+        until = time.monotonic() + (self._patience_s if patient and host not in self._silent else 0)
         while True:
             try:
-                return await self._hosts[host].call(operation, timeout_s=60)
+                answer = await self._hosts[host].call(operation, timeout_s=60)
             except Problem as problem:
-                if problem.code != "host-unreachable" or time.monotonic() >= until:
+                if problem.code != "host-unreachable":
                     raise
+                if time.monotonic() >= until:
+                    if patient:
+                        self._silent.add(host)
+                    raise
+            else:
+                self._silent.discard(host)
+                return answer
             await asyncio.sleep(min(1.0, self._patience_s))
 
 
@@ -259,6 +279,18 @@ async def _recorded(
         code=code,
         remedy=remedy,
         data=data,
+    )
+
+
+def _script_failed(guest: str, run: GuestRun) -> Problem:
+    said = (run.stderr or run.stdout).strip().splitlines()
+    return Problem(
+        "guest-script-failed",
+        f"A script in {guest} ended with code {run.code}" + (f": {said[-1]}" if said else ""),
+        "Look at the guest's network (ip address, ip route) and at its qemu-guest-agent",
+        exit=Exit.UNDONE,
+        guest=guest,
+        status=run.code,
     )
 
 
