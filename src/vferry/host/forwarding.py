@@ -1,6 +1,7 @@
 """Who receives a MAC's frames behind a NIC: a VF, or the PF and so the bridge. The embedded switch's filters."""
 
 import errno
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def _carry_out(links: Links, changes: list[_Change], interface: int) -> str:
 
 def _name(error: int) -> str:
     full = error in (errno.ENOMEM, errno.ENOSPC)
-    return "its filter is full" if full else errno.errorcode.get(error, str(error))
+    return "its filter is full" if full else os.strerror(error)
 
 
 def _refused(pf: str, mac: str, why: str) -> Problem:

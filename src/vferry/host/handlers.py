@@ -76,6 +76,10 @@ class Handlers:
         """Ends the gateway that an operation has left running, and forgets its migration."""
         await self._in_thread(lambda: self._gateways.release(operation_id))
 
+    def close(self) -> None:
+        """Waits for what is under way. Migrations and gateways go on."""
+        self._pool.shutdown()
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 

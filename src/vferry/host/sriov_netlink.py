@@ -3,44 +3,45 @@
 import os
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
-from pyroute2 import IPRoute
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from vferry.model.problem import Problem
 
-RTM_NEWLINK, RTM_NEWNEIGH, RTM_DELNEIGH = 16, 28, 29
-NLMSG_ERROR = 2
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x001, 0x004, 0x200, 0x400
+RTM_NEWLINK, RTM_GETLINK, RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 16, 18, 28, 29, 30
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x001, 0x004, 0x200, 0x300, 0x400
 RTEXT_FILTER_VF = 1
 AF_BRIDGE = 7
 NTF_SELF = 0x02
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
 HEADER = struct.Struct("=IHHII")
-ANSWER_LIMIT = 1 << 16
+ANSWER_LIMIT = 1 << 18
+"""Bytes: an interface with 256 VFs takes some 70,000."""
+
 ANSWER_TIMEOUT_S = 10.0
 
 
 class Links:
-    """Asks and changes the interfaces of this host. The kernel's refusals are `OSError`, with its errno."""
+    """Asks and changes the interfaces of this host on one socket. The kernel's refusals are `OSError`, with errno.
+
+    The messages are pyroute2's, its sockets are not: they wait for the answer to each change, and between two
+    changes a MAC may be nobody's. Several messages in one packet are carried out back to back.
+    """
 
     def __init__(self) -> None:
-        self._netlink = IPRoute()
-        # Changes go through a socket of their own, as several messages in one packet: pyroute2 would wait for the
-        # answer to each, and between two of them a MAC may be nobody's.
-        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._changes.settimeout(ANSWER_TIMEOUT_S)
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.settimeout(ANSWER_TIMEOUT_S)
         self._sequence = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._changes.close()
-        self._netlink.close()
+        self._socket.close()
 
     def index(self, name: str) -> int:
         """An interface's index. Problem ``interface-unknown``."""
@@ -51,11 +52,15 @@ class Links:
 
     def get(self, index: int) -> Any:
         """An interface with the settings of its VFs (the message of ``ip link show``)."""
-        return self._netlink.link("get", index=index, ext_mask=RTEXT_FILTER_VF)[0]
+        answers, errors = self._ask(get_link(index))
+        if errors[0] or not answers:
+            raise OSError(errors[0], os.strerror(errors[0]))
+        return decode(ifinfmsg, answers[0])
 
     def forwarding(self) -> dict[int, tuple[str, ...]]:
         """The unicast MACs that were added to the filters of interfaces, by the interface's index."""
-        return read_forwarding(self._netlink.fdb("dump"))
+        answers, _errors = self._ask(list_forwarding())
+        return read_forwarding(decode(ndmsg, answer) for answer in answers)
 
     def change(self, message: Any) -> None:
         """Makes one change."""
@@ -65,13 +70,39 @@ class Links:
 
     def change_together(self, *messages: Any) -> list[int]:
         """Makes changes back to back, in order, also when an earlier one is refused. The errno of each, or 0."""
+        return self._ask(*messages)[1]
+
+    def _ask(self, *messages: Any) -> tuple[list[bytes], list[int]]:
+        """Sends messages in one packet. What came as an answer, and for each message the errno, or 0."""
         first = self._sequence + 1
         self._sequence += len(messages)
-        self._changes.sendto(b"".join(encode(message, first + n) for n, message in enumerate(messages)), (0, 0))
-        found: dict[int, int] = {}
-        while len(found) < len(messages):
-            found.update(read_errors(self._changes.recv(ANSWER_LIMIT)))
-        return [found[first + n] for n in range(len(messages))]
+        self._socket.sendto(b"".join(encode(message, first + n) for n, message in enumerate(messages)), (0, 0))
+        answers: list[bytes] = []
+        ends: dict[int, int] = {}
+        while len(ends) < len(messages):
+            for kind, sequence, data in split(self._socket.recv(ANSWER_LIMIT)):
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
+                    ends[sequence] = read_error(data)
+                else:
+                    answers.append(data)
+        return answers, [ends[first + n] for n in range(len(messages))]
+
+
+def get_link(index: int) -> Any:
+    """The message of ``ip link show`` for one interface, VFs included."""
+    message = ifinfmsg()
+    message["index"] = index
+    message["attrs"] = [("IFLA_EXT_MASK", RTEXT_FILTER_VF)]
+    message["header"].update(type=RTM_GETLINK, flags=NLM_F_REQUEST | NLM_F_ACK)
+    return message
+
+
+def list_forwarding() -> Any:
+    """The message of ``bridge fdb show``."""
+    message = ndmsg()
+    message["family"] = AF_BRIDGE
+    message["header"].update(type=RTM_GETNEIGH, flags=NLM_F_REQUEST | NLM_F_DUMP)
+    return message
 
 
 def set_vf(index: int, vf: int, attribute: str, values: Mapping[str, Any]) -> Any:
@@ -107,15 +138,27 @@ def encode(message: Any, sequence: int) -> bytes:
     return bytes(message.data)
 
 
-def read_errors(data: bytes) -> dict[int, int]:
-    """The answers in a packet: by sequence number the errno, 0 for done."""
-    found: dict[int, int] = {}
-    while len(data) >= HEADER.size:
-        length, kind, _flags, sequence, _port = HEADER.unpack_from(data)
-        if kind == NLMSG_ERROR and length >= HEADER.size + 4:
-            found[sequence] = -struct.unpack_from("=i", data, HEADER.size)[0]
-        data = data[max((length + 3) & ~3, HEADER.size) :]
-    return found
+def decode(kind: Any, data: bytes) -> Any:
+    """A message of pyroute2's class `kind`."""
+    message = kind(data)
+    message.decode()
+    return message
+
+
+def split(packet: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """The messages of a packet: type, sequence number, and the whole message with its header."""
+    while len(packet) >= HEADER.size:
+        length, kind, _flags, sequence, _port = HEADER.unpack_from(packet)
+        if length < HEADER.size:
+            return
+        yield kind, sequence, packet[:length]
+        packet = packet[(length + 3) & ~3 :]
+
+
+def read_error(message: bytes) -> int:
+    """The errno of an answer that ends a request, 0 for done."""
+    body = message[HEADER.size :]
+    return -int(struct.unpack_from("=i", body)[0]) if len(body) >= 4 else 0
 
 
 def read_forwarding(messages: Iterable[Any]) -> dict[int, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """Applying settings to a VF through its PF: one group of attributes at a time, read back and compared."""
 
 import errno
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,7 +97,7 @@ def _refused(error: OSError, pf: str, index: int, names: tuple[str, ...], target
     if lacking and all(getattr(target, name) == getattr(WIPED, name) for name in names):
         return f"{', '.join(names)}: not known to the driver, and so as the kernel makes it"
     values = ", ".join(f"{name} {getattr(target, name)}" for name in names)
-    why = "the driver lacks it" if lacking else errno.errorcode.get(error.errno or 0, str(error))
+    why = "the driver lacks it" if lacking else os.strerror(error.errno or 0)
     raise _problem(pf, index, names, f"{values} was refused ({why})")
 
 

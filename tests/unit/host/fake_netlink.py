@@ -1,0 +1,117 @@
+"""A NIC with VFs and a filter of limited size, behind the messages that vferry sends to the kernel."""
+
+import errno
+from typing import Any, Self
+
+from vferry.host.sriov_netlink import NTF_SELF, RTM_NEWNEIGH
+from vferry.model.host import NO_MAC
+from vferry.model.problem import Problem
+
+PF_INDEX = 2
+
+
+class Attributes:
+    """A netlink message as pyroute2 gives it: fields by name, attributes by `get_attr`."""
+
+    def __init__(self, fields: dict[str, Any], attributes: list[tuple[str, Any]]) -> None:
+        self.fields, self.attributes = fields, attributes
+
+    def __getitem__(self, key: str) -> Any:
+        return self.fields[key]
+
+    def get_attr(self, name: str) -> Any:
+        return next((value for key, value in self.attributes if key == name), None)
+
+    def get_attrs(self, name: str) -> list[Any]:
+        return [value for key, value in self.attributes if key == name]
+
+
+class FakeNic:
+    """One PF, ``pf0``. `lacks` are attributes its driver does not implement; `hides` those it does not tell."""
+
+    def __init__(self, vfs: int = 2, filters: int = 24) -> None:
+        self.vfs: list[dict[str, dict[str, Any]]] = [
+            {
+                "IFLA_VF_MAC": {"mac": NO_MAC},
+                "IFLA_VF_VLAN": {"vlan": 0, "qos": 0},
+                "IFLA_VF_RATE": {"min_tx_rate": 0, "max_tx_rate": 0},
+                "IFLA_VF_SPOOFCHK": {"spoofchk": 1},
+                "IFLA_VF_LINK_STATE": {"link_state": 0},
+                "IFLA_VF_TRUST": {"trust": 0},
+            }
+            for _ in range(vfs)
+        ]
+        self.filters = filters
+        self.added: list[str] = []
+        self.lacks: set[str] = set()
+        self.ignores: set[str] = set()
+        self.hides: set[str] = set()
+        self.packets: list[list[str]] = []
+        """What each packet changed, in order."""
+
+    def mac(self, vf: int) -> str:
+        mac: str = self.vfs[vf]["IFLA_VF_MAC"]["mac"]
+        return mac
+
+
+class FakeLinks:
+    """`Links` on a `FakeNic`."""
+
+    def __init__(self, nic: FakeNic) -> None:
+        self.nic = nic
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        pass
+
+    def index(self, name: str) -> int:
+        if name != "pf0":
+            raise Problem("interface-unknown", f"This host has no interface {name}")
+        return PF_INDEX
+
+    def get(self, index: int) -> Attributes:
+        infos = [
+            ("IFLA_VF_INFO", Attributes({}, [(k, {"vf": n, **v}) for k, v in vf.items() if k not in self.nic.hides]))
+            for n, vf in enumerate(self.nic.vfs)
+        ]
+        attributes = [("IFLA_VFINFO_LIST", Attributes({}, infos)), ("IFLA_ADDRESS", "52:54:00:00:01:01")]
+        return Attributes({"index": index, "flags": 0x1003}, [*attributes, ("IFLA_MTU", 9000)])
+
+    def forwarding(self) -> dict[int, tuple[str, ...]]:
+        return {PF_INDEX: tuple(self.nic.added)} if self.nic.added else {}
+
+    def change(self, message: Any) -> None:
+        for error in self.change_together(message):
+            if error:
+                raise OSError(error, "refused")
+
+    def change_together(self, *messages: Any) -> list[int]:
+        self.nic.packets.append([])
+        return [self._change(message) for message in messages]
+
+    def _change(self, message: Any) -> int:
+        if "ifindex" in message:
+            return self._forward(message)
+        info = message["attrs"][0][1]["attrs"][0][1]["attrs"]
+        (attribute, values) = info[0]
+        if attribute in self.nic.lacks:
+            return errno.EOPNOTSUPP
+        self.nic.packets[-1].append(attribute)
+        if attribute not in self.nic.ignores:
+            self.nic.vfs[values["vf"]][attribute] = {k: v for k, v in values.items() if k != "vf"}
+        return 0
+
+    def _forward(self, message: Any) -> int:
+        assert message["ifindex"] == PF_INDEX
+        assert message["flags"] == NTF_SELF
+        mac = message["attrs"][0][1]
+        present = message["header"]["type"] == RTM_NEWNEIGH
+        if present == (mac in self.nic.added):
+            return errno.EEXIST if present else errno.ENOENT
+        if present and len(self.nic.added) >= self.nic.filters:
+            return errno.ENOMEM
+        self.nic.packets[-1].append("add" if present else "delete")
+        (self.nic.added.append if present else self.nic.added.remove)(mac)
+        return 0

@@ -1,0 +1,150 @@
+import pytest
+from xml_samples import AGENT, GRAPHICS_CARD, MAC, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
+
+from vferry.host.domain_xml import (
+    NicXml,
+    has_alias,
+    parse,
+    pci_address,
+    pci_attributes,
+    read_domain,
+    replace_vf,
+    standby_xml,
+    vf_xml,
+)
+from vferry.model.problem import Problem
+
+
+def test_reads_what_a_guest_is() -> None:
+    guest = read_domain(domain(VF_INTERFACE + AGENT, cpu="<cpu mode='host-passthrough' check='none'/>"))
+    assert (guest.name, guest.uuid) == ("guest1", "7f0e0000-0000-4000-9000-000000000011")
+    assert (guest.type, guest.arch, guest.machine) == ("kvm", "x86_64", "pc-q35-10.0")
+    assert guest.emulator == "/usr/bin/qemu-system-x86_64"
+    assert (guest.memory, guest.vcpus) == (256 << 20, 2)
+    assert guest.cpu_mode == "host-passthrough"
+    assert guest.disks == ("/srv/guest1.qcow2",)
+    assert guest.paths == ("/boot/vmlinuz", "/usr/share/OVMF/OVMF_CODE.fd")
+    assert guest.address == "10.9.0.11"
+    assert guest.agent_connected
+
+
+def test_a_guest_without_agent_or_metadata_has_neither() -> None:
+    guest = read_domain("<domain><name>a</name><uuid>b</uuid><devices/></domain>")
+    assert not guest.agent_connected
+    assert guest.address is None
+    assert guest.cpu is None
+    assert guest.nics == ()
+
+
+@pytest.mark.parametrize(
+    ("devices", "nic"),
+    [
+        (
+            VF_INTERFACE,
+            NicXml(type="hostdev", model="hostdev", mac=MAC, alias="ua-vf", address=VF, vlan=42),
+        ),
+        (PLAIN_HOSTDEV, NicXml(type="hostdev", model="hostdev", alias="ua-vferry-vf", address=VF)),
+        (
+            STANDBY,
+            NicXml(type="bridge", model="virtio", mac=MAC, alias="ua-standby", source="br0", teaming="persistent"),
+        ),
+        (
+            "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='default'/></interface>",
+            NicXml(type="network", model="unknown", mac="52:54:00:00:00:01", source="default"),
+        ),
+        (
+            "<interface type='direct'><mac address='52:54:00:00:00:01'/><source dev='eno1'/></interface>",
+            NicXml(type="direct", model="unknown", mac="52:54:00:00:00:01", source="eno1"),
+        ),
+    ],
+)
+def test_reads_a_nic(devices: str, nic: NicXml) -> None:
+    assert read_domain(domain(devices)).nics == (nic,)
+
+
+def test_reads_plain_host_devices_but_only_those_on_pci() -> None:
+    assert [nic.address for nic in read_domain(domain(GRAPHICS_CARD)).nics] == ["0000:65:00.0"]
+
+
+@pytest.mark.parametrize(
+    ("memory", "count"),
+    [
+        ("<memory>1024</memory>", 1 << 20),
+        ("<memory unit='bytes'>4096</memory>", 4096),
+        ("<memory unit='GiB'>2</memory>", 2 << 30),
+        ("<memory unit='MB'>3</memory>", 3_000_000),
+        ("", 0),
+    ],
+)
+def test_memory_has_units(memory: str, count: int) -> None:
+    assert read_domain(f"<domain><name>a</name>{memory}</domain>").memory == count
+
+
+@pytest.mark.parametrize("address", ["0000:01:10.2", "0001:ff:1f.7", "10000:e1:00.0"])
+def test_pci_addresses_go_there_and_back(address: str) -> None:
+    element = parse(f"<domain>{vf_xml(address, 'a')}</domain>").find("hostdev/source/address")
+    assert element is not None
+    assert pci_address(element) == address
+    assert element.attrib == pci_attributes(address)
+
+
+def test_a_vf_is_plugged_as_a_plain_host_device_under_its_alias() -> None:
+    devices = vf_xml(VF, "ua-vferry-vf")
+    assert "interface" not in devices
+    assert 'managed="yes"' in devices
+    assert read_domain(domain(devices)).nics == (
+        NicXml(type="hostdev", model="hostdev", alias="ua-vferry-vf", address=VF),
+    )
+
+
+def test_the_standby_nic_is_virtio_on_vhost() -> None:
+    xml = standby_xml(MAC, "br0", "ua-standby", 9000)
+    assert '<driver name="vhost" />' in xml
+    assert '<mtu size="9000" />' in xml
+    assert "mtu" not in standby_xml(MAC, "br0", "ua-standby")
+    assert read_domain(domain(xml)).nics == (
+        NicXml(type="bridge", model="virtio", mac=MAC, alias="ua-standby", source="br0"),
+    )
+
+
+def test_names_with_quotes_cannot_break_out_of_the_xml() -> None:
+    xml = standby_xml(MAC, "br0'/><evil a='\"", "ua-<b>&")
+    assert read_domain(domain(xml)).nics[0].source == "br0'/><evil a='\""
+
+
+def test_has_alias_looks_at_devices_only() -> None:
+    xml = domain(STANDBY)
+    assert has_alias(xml, "ua-standby")
+    assert not has_alias(xml, "ua-vf")
+
+
+@pytest.mark.parametrize("devices", [VF_INTERFACE, PLAIN_HOSTDEV])
+def test_replacing_a_vf_changes_its_address_on_the_host_alone(devices: str) -> None:
+    before = read_domain(domain(devices))
+    xml = replace_vf(domain(devices), VF, "0000:02:00.7")
+    after = read_domain(xml)
+    assert [nic.address for nic in after.nics] == ["0000:02:00.7"]
+    assert [nic.mac for nic in after.nics] == [nic.mac for nic in before.nics]
+    assert "slot='0x00'" in xml.replace('"', "'"), "its address in the guest stays"
+    assert after.address == "10.9.0.11", "metadata stays"
+    assert "libosinfo:os" in xml
+
+
+def test_replacing_a_vf_that_the_guest_has_not_changes_nothing() -> None:
+    assert read_domain(replace_vf(domain(), "0000:09:00.0", "0000:02:00.7")) == read_domain(domain())
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        "",
+        "<domain>",
+        "<network/>",
+        '<!DOCTYPE d [<!ENTITY a "b">]><domain>&a;</domain>',
+        "<domain>" + " " * (5 << 20) + "</domain>",
+    ],
+)
+def test_what_is_no_definition_is_refused(xml: str) -> None:
+    with pytest.raises(Problem) as caught:
+        read_domain(xml)
+    assert caught.value.code == "xml-invalid"

@@ -1,0 +1,110 @@
+from pathlib import Path
+from typing import cast
+
+import pytest
+from fake_netlink import FakeLinks, FakeNic
+
+from vferry.host.forwarding import move_filter, set_forwarding
+from vferry.host.sriov_netlink import Links
+from vferry.model.host import NO_MAC
+from vferry.model.problem import Problem
+
+MAC = "52:54:00:aa:00:0b"
+OTHER = "52:54:00:aa:00:0c"
+
+
+@pytest.fixture
+def nic() -> FakeNic:
+    nic = FakeNic()
+    nic.vfs[1]["IFLA_VF_MAC"] = {"mac": MAC}
+    return nic
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "sys/class/net/pf0/device").mkdir(parents=True)
+    (tmp_path / "drivers/igb").mkdir(parents=True)
+    (tmp_path / "sys/class/net/pf0/device/driver").symlink_to(tmp_path / "drivers/igb")
+    return tmp_path
+
+
+def links(nic: FakeNic) -> Links:
+    return cast("Links", FakeLinks(nic))
+
+
+def test_an_entry_is_added_and_removed_once(nic: FakeNic) -> None:
+    assert set_forwarding(links(nic), "pf0", MAC.upper(), present=True).changed
+    assert nic.added == [MAC]
+    assert not set_forwarding(links(nic), "pf0", MAC, present=True).changed
+    assert set_forwarding(links(nic), "pf0", MAC, present=False).changed
+    assert not set_forwarding(links(nic), "pf0", MAC, present=False).changed
+    assert nic.added == []
+
+
+def test_a_full_filter_is_said_so(nic: FakeNic) -> None:
+    nic.filters = 0
+    with pytest.raises(Problem, match="its filter is full") as caught:
+        set_forwarding(links(nic), "pf0", MAC, present=True)
+    assert caught.value.code == "forwarding-refused"
+
+
+def test_the_filter_moves_in_one_packet_and_whoever_has_it_lets_go_first(nic: FakeNic, root: Path) -> None:
+    done = move_filter(links(nic), root, "pf0", 1, MAC, to_vf=False)
+    assert done.changed
+    assert "2 of 2 changes" in done.detail
+    assert "not measured" not in done.detail
+    assert (nic.mac(1), nic.added) == (NO_MAC, [MAC])
+    assert nic.packets == [["IFLA_VF_MAC", "add"]]
+
+    move_filter(links(nic), root, "pf0", 1, MAC, to_vf=True)
+    assert (nic.mac(1), nic.added) == (MAC, [])
+    assert nic.packets[1] == ["delete", "IFLA_VF_MAC"]
+
+
+@pytest.mark.parametrize("to_vf", [False, True])
+def test_moving_again_changes_nothing(nic: FakeNic, root: Path, *, to_vf: bool) -> None:
+    move_filter(links(nic), root, "pf0", 1, MAC, to_vf=to_vf)
+    packets = len(nic.packets)
+    assert not move_filter(links(nic), root, "pf0", 1, MAC, to_vf=to_vf).changed
+    assert len(nic.packets) == packets
+
+
+def test_half_a_move_is_completed(nic: FakeNic, root: Path) -> None:
+    nic.vfs[1]["IFLA_VF_MAC"] = {"mac": NO_MAC}
+    assert "1 of 2" in move_filter(links(nic), root, "pf0", 1, MAC, to_vf=False).detail
+    assert nic.added == [MAC]
+
+
+def test_a_refused_half_takes_the_other_back(nic: FakeNic, root: Path) -> None:
+    nic.filters = 0
+    with pytest.raises(Problem, match="its filter is full"):
+        move_filter(links(nic), root, "pf0", 1, MAC, to_vf=False)
+    assert (nic.mac(1), nic.added) == (MAC, [])
+
+    nic.filters, nic.lacks = 24, {"IFLA_VF_MAC"}
+    nic.vfs[1]["IFLA_VF_MAC"] = {"mac": NO_MAC}
+    nic.added = [MAC]
+    with pytest.raises(Problem, match="not supported"):
+        move_filter(links(nic), root, "pf0", 1, MAC, to_vf=True)
+    assert (nic.mac(1), nic.added) == (NO_MAC, [MAC])
+
+
+def test_what_cannot_be_taken_back_is_said(nic: FakeNic, root: Path) -> None:
+    class Stubborn(FakeLinks):
+        def change_together(self, *messages: object) -> list[int]:
+            return [0, 12] if len(messages) == 2 else [16]
+
+    with pytest.raises(Problem, match="taking back the other change failed too"):
+        move_filter(cast("Links", Stubborn(nic)), root, "pf0", 1, MAC, to_vf=False)
+
+
+def test_other_macs_stay(nic: FakeNic, root: Path) -> None:
+    nic.added = [OTHER]
+    move_filter(links(nic), root, "pf0", 1, MAC, to_vf=False)
+    move_filter(links(nic), root, "pf0", 1, MAC, to_vf=True)
+    assert nic.added == [OTHER]
+
+
+def test_an_order_that_was_not_measured_is_said(nic: FakeNic, tmp_path: Path) -> None:
+    (tmp_path / "sys/class/net/pf0/device").mkdir(parents=True)
+    assert "not measured on this driver" in move_filter(links(nic), tmp_path, "pf0", 1, MAC, to_vf=False).detail
