@@ -23,7 +23,9 @@ from vferry.plan.plan import Plan
 
 _POLL_S = 0.2
 _SILENCE_S = 60.0
-"""For how long a source's agent may be silent: libvirt's migration goes on without it, and it is restarted."""
+"""For how long an agent may be silent: libvirt's migration goes on without it, and it is restarted."""
+_ATTEMPTS = 3
+"""How often a guest that is paused is told to go on, before the operator is asked."""
 
 
 class Copying:
@@ -50,7 +52,6 @@ class Copying:
             await self._start()
             last = await self._follow()
         except Problem as problem:
-            await self._stop()
             return await self._settle(problem)
         if last.state == "completed":
             return await self._settle(None, last)
@@ -98,49 +99,65 @@ class Copying:
             )
         return None
 
-    async def _stop(self) -> None:
-        """Makes sure that no migration goes on behind our back, before anything is decided."""
+    async def _stop(self) -> bool:
+        """Makes sure that no migration goes on behind our back; False where the source cannot say so."""
         try:
-            await self._patiently(AbortMigration(guest=self._plan.guest))
+            await self._abort()
+            until = time.monotonic() + _SILENCE_S
             while (await self._patiently(ReadMigration(guest=self._plan.guest))).state == "active":
+                if time.monotonic() > until:
+                    return False
                 await asyncio.sleep(_POLL_S)
         except Problem:
-            return  # the source says nothing, or has nothing: where the guest runs is asked next
+            return False
+        return True
+
+    async def _abort(self) -> None:
+        try:
+            await self._patiently(AbortMigration(guest=self._plan.guest))
+        except Problem as problem:
+            if problem.code != "migration-ending":
+                raise
 
     async def _patiently(self, operation: Operation[R]) -> R:
         """Asks the source until it answers, for as long as its agent may be down."""
-        until = time.monotonic() + _SILENCE_S
-        while True:
-            try:
-                return await self._source.call(operation)
-            except Problem as problem:
-                if problem.code != "host-unreachable" or time.monotonic() > until:
-                    raise
-            await asyncio.sleep(1)
+        return await _patiently(self._source, operation)
 
     async def _settle(self, problem: Problem | None, last: Migration | None = None) -> dict[str, Any]:
         """Acts on where the guest is, whatever the migration said of itself."""
-        verdict = await self._where()
-        if verdict is Verdict.DESTINATION_PAUSED:
-            await self._destination.call(Resume(guest=self._plan.guest))
-            verdict = Verdict.DESTINATION
-        if verdict is Verdict.DESTINATION:
-            return self._figures(last or await self._last_word())
-        if verdict is Verdict.SOURCE_PAUSED:
-            await self._back_to_source()
-            verdict = Verdict.SOURCE
-        if verdict is Verdict.SOURCE:
-            raise problem or Problem("migration-failed", "The guest did not leave the source", exit=Exit.UNDONE)
+        verdict = Verdict.UNKNOWN
+        for _ in range(_ATTEMPTS):
+            # First no migration may go on, then it is asked where the guest is: else it might move in between.
+            over = last is not None or await self._stop()
+            verdict = await self._where()
+            if verdict is Verdict.DESTINATION:
+                return self._figures(last or await self._last_word())
+            if verdict is Verdict.SOURCE and over:
+                raise problem or Problem("migration-failed", "The guest did not leave the source", exit=Exit.UNDONE)
+            if verdict is Verdict.DESTINATION_PAUSED or (verdict is Verdict.SOURCE_PAUSED and over):
+                await self._let_go_on(verdict)
+            elif verdict not in (Verdict.SOURCE, Verdict.SOURCE_PAUSED):
+                break
         raise uncertain(self._plan, verdict)
 
-    async def _back_to_source(self) -> None:
+    async def _let_go_on(self, verdict: Verdict) -> None:
+        """Resumes the guest; whether that was done is not told by the answer, which may be lost, but asked again."""
         guest = self._plan.guest
         try:
-            await self._destination.call(Destroy(guest=guest))
+            if verdict is Verdict.SOURCE_PAUSED:
+                await self._clear_destination()
+                await self._patiently(Resume(guest=guest))
+            else:
+                await _patiently(self._destination, Resume(guest=guest))
+        except Problem:
+            return
+
+    async def _clear_destination(self) -> None:
+        try:
+            await _patiently(self._destination, Destroy(guest=self._plan.guest))
         except Problem as problem:
             if problem.code != "guest-unknown":
                 raise
-        await self._source.call(Resume(guest=guest))
 
     async def _where(self) -> Verdict:
         """Asks until one host runs the guest, for a while: libvirt may still be finishing."""
@@ -167,6 +184,17 @@ class Copying:
             "guest_bytes": last.total_bytes or None,
             "rounds": last.rounds or None,
         }
+
+
+async def _patiently(host: Host, operation: Operation[R]) -> R:
+    until = time.monotonic() + _SILENCE_S
+    while True:
+        try:
+            return await host.call(operation)
+        except Problem as problem:
+            if problem.code != "host-unreachable" or time.monotonic() > until:
+                raise
+        await asyncio.sleep(1)
 
 
 def uncertain(plan: Plan, verdict: Verdict) -> Problem:
