@@ -55,13 +55,14 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         apply=_guest_to_standby(plan, move),
         undo=_guest_to_vf(plan, move),
     )
+    to_vf_filter = MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True)
     filters = Step(
         phase=Phase.TO_STANDBY,
         name="filter-to-bridge",
         host=host,
         summary=f"move {move.mac} from the filter of VF {vf.index} to that of {vf.pf}",
         apply=(MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False),),
-        undo=(*_guest_to_vf(plan, move), MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True)),
+        undo=(*_guest_to_vf(plan, move), to_vf_filter),
     )
     unplug = Step(
         phase=Phase.TO_STANDBY,
@@ -71,6 +72,8 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         apply=(_unplug(plan, move.source_alias), _unplug(plan, move.vf_alias)),
         undo=(
             SetVf(pf=vf.pf, index=vf.index, settings=move.carried),
+            # Without help from within, the guest must find the VF with its MAC when the driver first looks.
+            *([to_vf_filter] if move.guest_side is GuestSide.HOTPLUG else []),
             PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),
         ),
     )
@@ -128,7 +131,7 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         apply=(_unplug(plan, move.standby_alias),),
         undo=(_standby(plan, move, move.destination_bridge),),
     )
-    # Without help from within, the guest must find the VF with its MAC when the driver first looks.
+    # As above: the MAC first, where the guest is left to itself.
     arrival = [filters, plug] if move.guest_side is GuestSide.HOTPLUG else [plug, choose, filters]
     return [*arrival, *([] if move.standby_stays else [unplug])]
 
