@@ -24,10 +24,17 @@ from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Step
-from vferry.plan.plan import Plan
+from vferry.plan.plan import NetworkMode, Plan
 
 _PATIENCE_S = 60.0
 """For how long an undo or a step after the resume keeps asking a host that does not answer."""
+
+_DEGRADED = {
+    NetworkMode.SWITCH: ("standby", "on its standby NIC"),
+    NetworkMode.DETACH: ("no-vf", "without its VF"),
+    NetworkMode.VIRTIO: ("leftovers", "not whole"),
+}
+"""What is missing where the way back to a VF has failed, for programs and for people."""
 
 
 class Journal(Protocol):
@@ -93,28 +100,27 @@ class Conductor:
     async def _finish(self) -> Ending:
         stages = modes.stages(self._plan)
         landed = await self._all(stages.landing)
-        degraded = await self._arrive(stages.arrival)
+        failed, unwound = await self._arrive(stages.arrival)
         restored = await self._all(stages.after)
-        troubles = [record for record in (*landed, *restored) if not record.ok]
+        troubles = [record for record in (*landed, *unwound, *restored) if not record.ok]
         notes = tuple(_advice(record) for record in troubles)
-        if degraded is not None:
+        missing, words = _DEGRADED[self._plan.mode]
+        if failed is not None:
             repair = f"When the cause is gone: vferry operation recover {self._plan.operation}"
-            notes = (f"{self._plan.guest} is on its standby NIC: {degraded.detail}", repair, *notes)
+            notes = (f"{self._plan.guest} is {words}: {failed.detail}", repair, *notes)
         return Ending(
             exit=Exit.OPERATOR if notes else Exit.DONE,
             reason=self._plan.reason,
             records=tuple(self._records),
             at_destination=True,
-            degraded="standby" if degraded else ("leftovers" if notes else None),
+            degraded=missing if failed else ("leftovers" if notes else None),
             notes=notes,
         )
 
-    async def _arrive(self, arrival: tuple[Step, ...]) -> StepRecord | None:
-        """The way back to a VF; answers the record of what failed, once that way is undone."""
+    async def _arrive(self, arrival: tuple[Step, ...]) -> tuple[StepRecord | None, list[StepRecord]]:
+        """The way back to a VF; answers the record of what failed, if anything, and how that way was undone."""
         touched, failed = await self._forward(arrival, abortable=False)
-        if failed is not None:
-            await self._undo(touched)
-        return failed
+        return failed, [] if failed is None else await self._undo(touched)
 
     async def _fail(self, touched: tuple[Step, ...], failed: StepRecord) -> Ending:
         if failed.outcome is Outcome.UNCERTAIN:

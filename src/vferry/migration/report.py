@@ -131,7 +131,7 @@ def _vfs(plan: Plan, ending: Ending) -> Vf:
     source = _state(plan.source, move, at_source=True)
     if not ending.at_destination:
         return Vf(before=source, after=source if ending.exit in (Exit.UNDONE, Exit.ABORTED) else None)
-    return Vf(before=source, after=None if ending.degraded == "standby" else _state(plan.destination, move))
+    return Vf(before=source, after=None if ending.degraded in ("standby", "no-vf") else _state(plan.destination, move))
 
 
 def _state(host: str, move: VfMove, *, at_source: bool = False) -> VfState:
