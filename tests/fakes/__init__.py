@@ -1,0 +1,1 @@
+"""Stand-ins for hosts, journals and clocks: whole migrations without a hypervisor, in milliseconds."""

@@ -1,0 +1,230 @@
+"""What the fake agent of a host answers: an agent's rules, over a host in memory."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+
+from fakes import inside, moving
+from fakes.looking import look
+from fakes.world import Device, Gateway, HostState, Job, Machine, name_of
+from vferry.host import api
+from vferry.model.guest import GuestState
+from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.problem import Exit, Problem
+from vferry.plan.plan import GuestSide
+
+Hosts = Mapping[str, HostState]
+
+
+def answer(
+    hosts: Hosts, host: HostState, operation: api.Operation[Any], session: api.Session, *, held: set[str], now: float
+) -> Any:
+    """The answer of a host to an operation. Raises `Problem` as an agent does, and changes nothing then."""
+    seen = look(host, operation)
+    if seen is not None:
+        return seen
+    match operation:
+        case api.ClaimResources(guest=guest, vf=vf):
+            return _claim(host, session, guest, vf)
+        case api.ReleaseClaim():
+            host.claims.fence(session)
+            host.gateways.pop(session.operation, None)
+            host.jobs.pop(session.operation, None)
+            return api.Done(changed=host.claims.release(session))
+        case api.SetVf() | api.MoveFilter() | api.SetForwarding():
+            return _filter(host, operation, session)
+        case api.StartReceiving() | api.StartSending() | api.StopGateway():
+            return _gateway(host, operation, session)
+        case api.Define(xml=xml):
+            host.claims.check(session, guest=name_of(xml))
+            changed = host.definitions.get(name_of(xml)) != xml
+            host.definitions[name_of(xml)] = xml
+            return api.Done(changed=changed)
+        case api.ReadMigration():
+            job = host.jobs.get(session.operation)
+            return moving.show(job, now) if job else api.Migration()
+    guest = operation.guest  # type: ignore[attr-defined]
+    vf = operation.address if isinstance(operation, api.PlugVf) else None
+    host.claims.check(session, guest=guest, vf=vf)
+    return _on_guest(hosts, host, operation, session, held, now)
+
+
+def _on_guest(
+    hosts: Hosts, host: HostState, operation: api.Operation[Any], session: api.Session, held: set[str], now: float
+) -> Any:
+    match operation:
+        case api.PlugStandby(guest=guest, mac=mac, alias=alias, bridge=bridge):
+            return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=bridge))
+        case api.PlugVf(guest=guest, address=address, alias=alias):
+            machine = _active(host, guest)
+            return _plug(host, machine, Device(alias=alias, mac=_mac_of(machine, alias), address=address))
+        case api.Unplug(guest=guest, alias=alias):
+            return _unplug(host, _active(host, guest), alias, held)
+        case api.RunInGuest(guest=guest, script=script):
+            return _run(host, guest, script)
+        case api.StartMigration():
+            return _start(hosts, host, operation, session, now)
+        case api.AbortMigration():
+            job = host.jobs.get(session.operation)
+            if job and job.state == "active" and job.paused is not None:
+                raise Problem("migration-ending", f"{job.guest} cannot be kept any more", exit=Exit.OPERATOR)
+            return api.Done(changed=bool(job and moving.abort(hosts, host, job, now)))
+        case api.Undefine(guest=guest):
+            if guest in host.machines:
+                raise Problem("guest-running", f"Guest {guest} runs here", exit=Exit.OPERATOR)
+            return api.Done(changed=host.definitions.pop(guest, None) is not None)
+        case api.Resume(guest=guest):
+            return _resume(host, guest)
+        case api.Destroy(guest=guest):
+            return _destroy(host, guest, session)
+    raise AssertionError(f"no agent can do {operation}")
+
+
+def _claim(host: HostState, session: api.Session, guest: str | None, vf: str | None) -> Any:
+    would_be = host.claims.would_be(session, guest, vf)
+    user = host.user_of(vf) if vf else None
+    if user is not None and user != would_be.guest:
+        raise Problem("vf-in-use", f"VF {vf} belongs to guest {user}", exit=Exit.REFUSED)
+    return host.claims.claim(session, guest, vf)
+
+
+def _filter(host: HostState, operation: api.Operation[Any], session: api.Session) -> api.Done:
+    match operation:
+        case api.SetForwarding(mac=mac, present=present):
+            host.claims.check(session)
+            return _forward(host, mac, present=present)
+        case api.SetVf(index=index, settings=wanted):
+            function = host.function(index)
+            host.claims.check(session, vf=function.address)
+            before = function.settings
+            function.settings = _set(before, wanted)
+            return api.Done(changed=before != function.settings)
+        case api.MoveFilter(index=index, mac=mac, to_vf=to_vf):
+            function = host.function(index)
+            host.claims.check(session, vf=function.address)
+            before = function.settings
+            function.settings = structs.replace(before, mac=mac if to_vf else NO_MAC)
+            forwarded = _forward(host, mac, present=not to_vf)
+            return api.Done(changed=forwarded.changed or before != function.settings)
+    raise AssertionError(operation)
+
+
+def _set(before: VfSettings, wanted: VfSettings) -> VfSettings:
+    """What the driver does not know cannot be set, other than to what it is anyway."""
+    given = {name: value for name in wanted.__struct_fields__ if (value := getattr(wanted, name)) is not None}
+    return structs.replace(
+        before, **{name: value for name, value in given.items() if getattr(before, name) is not None}
+    )
+
+
+def _forward(host: HostState, mac: str, *, present: bool) -> api.Done:
+    if (mac in host.forwarding) == present:
+        return api.Done(changed=False)
+    (host.forwarding.add if present else host.forwarding.discard)(mac)
+    return api.Done()
+
+
+def _gateway(host: HostState, operation: api.Operation[Any], session: api.Session) -> Any:
+    host.claims.check(session)
+    match operation:
+        case api.StartReceiving(peer=peer):
+            there = host.gateways.get(session.operation)
+            if there is None or there.role != "receive":
+                there = Gateway("receive", peer, f"token-{session.operation}-{host.name}")
+                host.gateways[session.operation] = there
+            return api.Receiving(address="192.0.2.1", port=49200, token=there.token)
+        case api.StartSending(peer=peer, token=token):
+            before = host.gateways.get(session.operation)
+            host.gateways[session.operation] = Gateway("send", peer, token)
+            return api.Done(changed=before is None)
+    ended = host.gateways.pop(session.operation, None)
+    return api.GatewayStatistics(wire_bytes=1000, cpu_s=0.5, cpu_peak=0.4) if ended else api.GatewayStatistics()
+
+
+def _active(host: HostState, guest: str) -> Machine:
+    machine = host.machines.get(guest)
+    if machine is None:
+        code = "guest-off" if guest in host.definitions else "guest-unknown"
+        raise Problem(code, f"Guest {guest} does not run on {host.name}", exit=Exit.REFUSED)
+    for job in host.jobs.values():
+        if job.guest == guest and job.state == "active":
+            raise Problem("guest-busy", f"libvirt is at another job of guest {guest}", exit=Exit.REFUSED)
+    return machine
+
+
+def _plug(host: HostState, machine: Machine, device: Device) -> api.Done:
+    if device.alias in machine.devices:
+        return api.Done(changed=False)
+    if device.address is not None:
+        # A VF that the guest has already, under whatever alias, is left alone.
+        if any(other.address == device.address for other in machine.devices.values()):
+            return api.Done(changed=False)
+        if host.user_of(device.address) not in (None, machine.guest):
+            raise Problem("libvirt-failed", f"{device.address} is in use", exit=Exit.REFUSED)
+    machine.devices[device.alias] = device
+    inside.plugged(machine, device, host)
+    return api.Done()
+
+
+def _mac_of(machine: Machine, alias: str) -> str:
+    """Which of the guest's NICs a VF is for: vferry's alias says it."""
+    return next(mac for mac in machine.inside.chosen if alias.endswith(mac.replace(":", "")))
+
+
+def _unplug(host: HostState, machine: Machine, alias: str, held: set[str]) -> api.Done:
+    device = machine.devices.get(alias)
+    if device is None:
+        return api.Done(changed=False)
+    if alias in held:
+        raise Problem("unplug-refused", f"The guest refuses to give {alias} back", exit=Exit.REFUSED)
+    del machine.devices[alias]
+    if device.managed and device.address is not None:
+        function = host.functions[device.address]
+        function.settings = structs.replace(function.settings, mac=NO_MAC, vlan=0)
+    inside.unplugged(machine, device)
+    return api.Done(detail="gone after 12 ms")
+
+
+def _run(host: HostState, guest: str, script: str) -> api.GuestRun:
+    machine = _active(host, guest)
+    if machine.inside.side is GuestSide.HOTPLUG or machine.state is not GuestState.RUNNING:
+        raise Problem("guest-agent-silent", f"The agent of {guest} does not answer", exit=Exit.REFUSED)
+    return inside.run_script(machine, script)
+
+
+def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: api.Session, now: float) -> api.Done:
+    job = host.jobs.get(session.operation)
+    if job and job.state in ("active", "completed"):
+        return api.Done(changed=False, detail=job.state)
+    machine = _active(host, wanted.guest)
+    gateway = host.gateways.get(session.operation)
+    if gateway is None or gateway.role != "send":
+        raise Problem("gateway-missing", f"{host.name} has no sending gateway", exit=Exit.REFUSED)
+    if any(device.address for device in machine.devices.values()):
+        raise Problem("libvirt-failed", f"{wanted.guest} has a VF and cannot migrate", exit=Exit.REFUSED)
+    if machine.state is not GuestState.RUNNING:
+        raise Problem("guest-off", f"Guest {wanted.guest} is {machine.state.value}", exit=Exit.REFUSED)
+    if wanted.guest in hosts[gateway.peer].machines:
+        raise Problem("libvirt-failed", f"{gateway.peer} has {wanted.guest} already", exit=Exit.REFUSED)
+    moving.start(hosts, host, Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, now))
+    return api.Done()
+
+
+def _resume(host: HostState, guest: str) -> api.Done:
+    machine = _active(host, guest)
+    changed = machine.state is GuestState.PAUSED
+    machine.state, machine.reason = GuestState.RUNNING, None
+    return api.Done(changed=changed)
+
+
+def _destroy(host: HostState, guest: str, session: api.Session) -> api.Done:
+    if session.operation in host.jobs:
+        raise Problem("guest-not-incoming", f"Guest {guest} migrates away from here", exit=Exit.OPERATOR)
+    machine = host.machines.get(guest)
+    if machine is None:
+        return api.Done(changed=False)
+    if machine.state is GuestState.RUNNING:
+        raise Problem("guest-running", f"Guest {guest} runs here", exit=Exit.OPERATOR)
+    del host.machines[guest]
+    return api.Done()

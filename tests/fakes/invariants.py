@@ -1,0 +1,62 @@
+"""What must hold in the fleet after every call, whatever fails."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from fakes.world import STANDBY, VF, HostState, Machine
+from vferry.model.guest import GuestState
+from vferry.model.host import NO_MAC
+
+
+def broken(hosts: Iterable[HostState], never_dark: frozenset[str]) -> list[str]:
+    """The invariants that do not hold, in words. `never_dark`: MACs whose path must always be complete."""
+    hosts = [host for host in hosts if not host.dead]
+    return [*_two_places(hosts), *_doubles(hosts), *_dark(hosts, never_dark)]
+
+
+def path(host: HostState, machine: Machine, mac: str) -> str | None:
+    """What is missing on a NIC's path, in words; None when frames get in and out."""
+    chosen = machine.inside.chosen.get(mac)
+    if chosen is None:
+        return "the guest uses neither NIC"
+    if machine.nic(mac, chosen) is None:
+        return f"the guest uses its {chosen} NIC, which is gone"
+    owner = host.owner_of(mac)
+    if owner is not None:
+        vf = machine.nic(mac, VF)
+        if vf is None or vf.address != owner.address:
+            return f"the filter of VF {owner.index} takes its frames, and it is not the guest's"
+        return None if vf.knows_mac else "its VF receives frames for a MAC that the guest has not given it"
+    if mac not in host.forwarding:
+        return f"no filter of {host.name} lets its frames in"
+    return None if machine.nic(mac, STANDBY) else "its frames go to the bridge, where it has no NIC"
+
+
+def _two_places(hosts: list[HostState]) -> Iterator[str]:
+    running = Counter(
+        machine.guest for host in hosts for machine in host.machines.values() if machine.state is GuestState.RUNNING
+    )
+    yield from (f"{guest} runs on two hosts" for guest, count in running.items() if count > 1)
+
+
+def _doubles(hosts: list[HostState]) -> Iterator[str]:
+    for host in hosts:
+        macs = Counter(one.settings.mac for one in host.functions.values() if one.settings.mac not in (None, NO_MAC))
+        yield from (f"{mac} is in two VFs' filters of {host.name}" for mac, count in macs.items() if count > 1)
+        used = Counter(
+            device.address
+            for machine in host.machines.values()
+            for device in machine.devices.values()
+            if device.address is not None
+        )
+        yield from (f"VF {vf} of {host.name} is plugged twice" for vf, count in used.items() if count > 1)
+
+
+def _dark(hosts: list[HostState], never_dark: frozenset[str]) -> Iterator[str]:
+    for host in hosts:
+        for machine in host.machines.values():
+            if machine.state is GuestState.RUNNING:
+                for mac in never_dark & set(machine.inside.chosen):
+                    missing = path(host, machine, mac)
+                    if missing:
+                        yield f"{machine.guest} on {host.name} has no path for {mac}: {missing}"

@@ -1,0 +1,112 @@
+"""What the fake agent of a host shows, without changing anything."""
+
+from typing import Any
+
+from fakes.world import BRIDGE, NETWORK, PF, STANDBY, VF, Device, HostState, Machine
+from vferry.host import api
+from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, Nic, VfRef
+from vferry.model.host import Bridge, Inventory, MigrationEndpoint, Network, Pf, Versions, Vf
+from vferry.model.problem import Exit, Problem
+from vferry.plan.plan import GuestSide
+
+
+def look(host: HostState, operation: api.Operation[Any]) -> Any:
+    """The answer to an operation that only looks; None for any other."""
+    match operation:
+        case api.TakeInventory():
+            return inventory(host)
+        case api.ShowGuest(guest=guest):
+            return _guest(host, guest)
+        case api.ReadGuestNetwork(guest=guest):
+            return _inside(host, guest)
+        case api.ReadDefinition(guest=guest):
+            xml = host.definitions[_guest(host, guest).name]
+            return api.Definition(live=xml if guest in host.machines else None, persistent=xml)
+        case api.CheckFit():
+            return api.Fit()
+    return None
+
+
+def inventory(host: HostState) -> Inventory:
+    vfs = tuple(
+        Vf(
+            pf=PF,
+            index=one.index,
+            address=one.address,
+            settings=one.settings,
+            guest=host.user_of(one.address),
+            claim=claim.operation if (claim := host.claims.of_vf(one.address)) else None,
+        )
+        for one in host.functions.values()
+    )
+    pf = Pf(
+        name=PF,
+        address="0000:01:00.0",
+        driver="igb",
+        mac="52:54:00:00:00:01",
+        forwarding=tuple(sorted(host.forwarding)),
+        vfs=vfs,
+    )
+    names = sorted({*host.machines, *host.definitions})
+    return Inventory(
+        name=host.name,
+        versions=Versions(vferry="0.1.0", kernel="6.12.0", qemu=(10, 0, 0), libvirt=(11, 3, 0)),
+        migration=MigrationEndpoint(address="192.0.2.1", ports=(49200, 49215), slots=host.claims.slots),
+        networks={NETWORK: Network(pf=PF, bridge=BRIDGE)},
+        pfs=(pf,),
+        bridges=(Bridge(name=BRIDGE, ports=(PF,)),),
+        guests=tuple(_guest(host, name) for name in names),
+        claims=host.claims.all(),
+        memory_total=8 << 30,
+        memory_free=4 << 30,
+        vhost_net=True,
+        iommu=True,
+    )
+
+
+def _guest(host: HostState, name: str) -> Guest:
+    machine = host.machines.get(name)
+    if machine is None and name not in host.definitions:
+        raise Problem("guest-unknown", f"{host.name} defines no guest {name}", exit=Exit.REFUSED)
+    return Guest(
+        name=name,
+        uuid="7f1c2c3e-0000-4000-8000-000000000001",
+        host=host.name,
+        state=machine.state if machine else GuestState.OFF,
+        persistent=name in host.definitions,
+        memory=256 << 20,
+        nics=tuple(_nic(host, device) for device in machine.devices.values()) if machine else (),
+        pause_reason=machine.reason if machine else None,
+    )
+
+
+def _nic(host: HostState, device: Device) -> Nic:
+    if device.address is None:
+        return Nic(mac=device.mac, model="virtio", alias=device.alias, bridge=device.bridge)
+    function = host.functions[device.address]
+    return Nic(
+        mac=device.mac,
+        model="hostdev",
+        alias=device.alias,
+        vf=VfRef(pf=PF, index=function.index, address=function.address),
+        vlan=function.settings.vlan or 0,
+    )
+
+
+def _inside(host: HostState, name: str) -> GuestNetwork:
+    machine = host.machines.get(name)
+    if machine is None or machine.state is not GuestState.RUNNING or machine.inside.side is GuestSide.HOTPLUG:
+        raise Problem("guest-agent-silent", f"The agent of {name} does not answer", exit=Exit.REFUSED)
+    return GuestNetwork(links=tuple(_link(machine, device) for device in machine.devices.values()))
+
+
+def _link(machine: Machine, device: Device) -> GuestLink:
+    kind = STANDBY if device.address is None else VF
+    has_it = machine.inside.chosen.get(device.mac) == kind and machine.inside.side is GuestSide.ADDRESSES
+    return GuestLink(
+        name=f"eth-{kind}",
+        mac=device.mac,
+        driver="virtio_net" if kind == STANDBY else "igbvf",
+        master="bond0" if machine.inside.side is GuestSide.BOND else None,
+        addresses=(GuestAddress(address="192.0.2.7", prefix=24, family="inet"),) if has_it else (),
+    )

@@ -1,0 +1,114 @@
+"""The fake libvirt's migrations: they take their time, end well, or are torn apart in the middle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from fakes.world import HostState, Job, Machine, name_of
+from vferry.host.api import Migration
+from vferry.model.guest import GuestState
+
+
+@dataclass
+class Pace:
+    """How long a migration takes, and what becomes of it.
+
+    `torn` names what a cut of the connection in the pause leaves behind: ``source`` (paused there, gone here),
+    ``both`` (paused on both hosts) or ``destination`` (paused there, gone at the source). `fails_with` lets it
+    fail at the end of the copy.
+    """
+
+    copy_s: float = 1.0
+    pause_s: float = 0.1
+    torn: str | None = None
+    fails_with: str | None = None
+
+
+def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
+    """The guest appears, paused, where it goes."""
+    machine = host.machines[job.guest]
+    incoming = Machine(
+        guest=job.guest,
+        inside=machine.inside,
+        devices={alias: replace(device) for alias, device in machine.devices.items()},
+        state=GuestState.PAUSED,
+        reason="migration",
+    )
+    hosts[job.target].machines[job.guest] = incoming
+    host.jobs[job.operation] = job
+
+
+def advance(hosts: Mapping[str, HostState], pace: Pace, now: float) -> None:
+    """Brings all migrations to where they are by now."""
+    for host in hosts.values():
+        for job in host.jobs.values():
+            if job.state == "active":
+                _advance(hosts, host, job, pace, now)
+
+
+def _advance(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pace, now: float) -> None:
+    target = hosts[job.target]
+    if host.dead:
+        _fail(host, target, job, "the source has died", now)
+        return
+    if job.paused is None:
+        if not _carried(host, target, job):
+            _fail(host, target, job, "the connection was lost", now)
+            return
+        if now < job.started + pace.copy_s:
+            return
+        if pace.fails_with:
+            _fail(host, target, job, pace.fails_with, now)
+            return
+        job.paused = job.started + pace.copy_s
+        host.machines[job.guest].state, host.machines[job.guest].reason = GuestState.PAUSED, "migration"
+    if now >= job.paused + pace.pause_s:
+        _land(hosts, host, job, pace)
+
+
+def _land(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pace) -> None:
+    target = hosts[job.target]
+    assert job.paused is not None
+    ended = job.paused + pace.pause_s
+    if pace.torn == "source":
+        target.machines.pop(job.guest, None)
+    if pace.torn == "destination":
+        host.machines.pop(job.guest)
+    if pace.torn or target.dead:
+        job.state, job.error, job.ended = "failed", "the connection was lost in the pause", ended
+        return
+    host.machines.pop(job.guest)
+    target.machines[job.guest].state, target.machines[job.guest].reason = GuestState.RUNNING, None
+    target.definitions[name_of(job.persistent_xml)] = job.persistent_xml
+    job.state, job.ended = "completed", ended
+
+
+def abort(hosts: Mapping[str, HostState], host: HostState, job: Job, now: float) -> bool:
+    """Ends a migration that has not come to its pause yet."""
+    if job.state != "active" or job.paused is not None:
+        return False
+    _fail(host, hosts[job.target], job, "it was aborted", now)
+    return True
+
+
+def show(job: Job, now: float) -> Migration:
+    """A migration as the API shows it."""
+    return Migration(
+        state=job.state,
+        error=job.error,
+        total_bytes=1 << 20,
+        rounds=2,
+        pause_ms=98.7 if job.state == "completed" else None,
+        started_age_s=now - job.started,
+        paused_age_s=None if job.paused is None else now - job.paused,
+        ended_age_s=None if job.ended is None else now - job.ended,
+    )
+
+
+def _carried(host: HostState, target: HostState, job: Job) -> bool:
+    sending, receiving = host.gateways.get(job.operation), target.gateways.get(job.operation)
+    return bool(sending and receiving and sending.token == receiving.token and not target.dead)
+
+
+def _fail(host: HostState, target: HostState, job: Job, error: str, now: float) -> None:
+    job.state, job.error, job.ended = "failed", error, now
+    target.machines.pop(job.guest, None)

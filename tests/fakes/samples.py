@@ -1,0 +1,213 @@
+"""A guest on the first of two hosts, and the plans that move it: every network mode with every guest side."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from msgspec import structs
+
+from fakes.clock import run_virtually
+from fakes.fleet import Fleet
+from fakes.journal import MemoryJournal, Witness
+from fakes.world import BRIDGE, PF, STANDBY, VF, Device, Inside, Machine, make_host
+from vferry.host.api import CheckFit, ClaimResources, Host, ReadDefinition, ReadGuestNetwork, TakeInventory
+from vferry.migration.conductor import Conductor, Ending
+from vferry.model.host import VfSettings
+from vferry.model.problem import Problem
+from vferry.plan.facts import Assessment, Facts, Wishes
+from vferry.plan.plan import GuestSide, NetworkMode, Plan
+from vferry.plan.preflight import assess
+
+GUEST = "web"
+MAC = "52:54:00:12:34:56"
+SOURCE, DESTINATION = "host1", "host2"
+OPERATION = "op-1"
+
+CARRIED = VfSettings(mac=MAC, vlan=0, qos=0, trust=True, spoof_check=False, max_tx_rate=500)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network mode, who chooses in the guest, and whether the guest has a standby NIC of its own."""
+
+    mode: NetworkMode
+    side: GuestSide
+    own_standby: bool = False
+
+    @property
+    def has_vf(self) -> bool:
+        return self.mode is not NetworkMode.VIRTIO
+
+    @property
+    def never_dark(self) -> bool:
+        """Whether the guest's network may not be interrupted but by the pause."""
+        return self.mode is NetworkMode.SWITCH and self.side is not GuestSide.HOTPLUG
+
+    def __str__(self) -> str:
+        return f"{self.mode.value}-{self.side.value}{'-own-standby' if self.own_standby else ''}"
+
+
+CASES = (
+    Case(NetworkMode.SWITCH, GuestSide.BOND, own_standby=True),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, own_standby=True),
+    Case(NetworkMode.SWITCH, GuestSide.HOTPLUG),
+    Case(NetworkMode.SWITCH, GuestSide.HOTPLUG, own_standby=True),
+    Case(NetworkMode.DETACH, GuestSide.ADDRESSES),
+    Case(NetworkMode.DETACH, GuestSide.HOTPLUG),
+    Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
+)
+
+
+def definition(vf: str | None, *, standby: bool) -> str:
+    """A guest's libvirt definition."""
+    slot, function = (vf or "0000:00:00.0").rsplit(":", 1)[1].split(".")
+    hostdev = f"""
+    <interface type='hostdev' managed='yes'>
+      <mac address='{MAC}'/>
+      <source><address type='pci' domain='0x0000' bus='0x01' slot='0x{slot}' function='0x{function}'/></source>
+      <alias name='ua-vf'/>
+    </interface>"""
+    virtio = f"""
+    <interface type='bridge'>
+      <mac address='{MAC}'/><source bridge='{BRIDGE}'/><model type='virtio'/><alias name='ua-standby'/>
+    </interface>"""
+    nics = (hostdev if vf else "") + (virtio if standby else "")
+    return f"<domain type='kvm'><name>{GUEST}</name><devices>{nics}</devices></domain>"
+
+
+def make_fleet(case: Case) -> Fleet:
+    """Two hosts, the guest running on the first one, on its VF if it has one."""
+    source, destination = make_host(SOURCE), make_host(DESTINATION)
+    devices: dict[str, Device] = {}
+    vf = None
+    if case.has_vf:
+        function = source.function(1)
+        vf = function.address
+        function.settings = CARRIED
+        devices["ua-vf"] = Device("ua-vf", MAC, address=vf, managed=True)
+    if case.own_standby or not case.has_vf:
+        devices["ua-standby"] = Device("ua-standby", MAC, bridge=BRIDGE)
+    if not case.has_vf:
+        source.forwarding.add(MAC)
+    inside = Inside(case.side, {MAC: VF if case.has_vf else STANDBY})
+    source.machines[GUEST] = Machine(GUEST, inside, devices)
+    source.definitions[GUEST] = definition(vf, standby="ua-standby" in devices)
+    # A neighbour, so that the first VF of the destination is not free.
+    destination.function(0).settings = structs.replace(destination.function(0).settings, mac="52:54:00:99:99:99")
+    destination.definitions["neighbour"] = definition(destination.function(0).address, standby=False).replace(
+        f"<name>{GUEST}<", "<name>neighbour<"
+    )
+    fleet = Fleet((source, destination), never_dark={MAC} if case.never_dark else ())
+    fleet.check()
+    return fleet
+
+
+async def survey(fleet: Fleet, source: str, destination: str, case: Case, operation: str = OPERATION) -> Assessment:
+    """Asks both hosts what planning needs to know, and plans."""
+    here, there = fleet.host(source, operation), fleet.host(destination, operation)
+    inventory = await here.call(TakeInventory())
+    guest = inventory.guest(GUEST)
+    assert guest is not None
+    network = silence = None
+    try:
+        network = await here.call(ReadGuestNetwork(guest=GUEST))
+    except Problem as problem:
+        silence = problem.message
+    described = await here.call(ReadDefinition(guest=GUEST))
+    facts = Facts(
+        source=inventory,
+        destination=await there.call(TakeInventory()),
+        guest=guest,
+        definition=described,
+        fit=await there.call(CheckFit(live_xml=described.persistent)),
+        guest_network=network,
+        guest_silence=silence,
+    )
+    return assess(facts, Wishes(operation=operation, mode=case.mode, accept_interruption=True))
+
+
+def make_plan(
+    fleet: Fleet, case: Case, source: str = SOURCE, destination: str = DESTINATION, operation: str = OPERATION
+) -> Plan:
+    """The plan for moving the guest between two hosts of the fleet; faults are kept out of the survey."""
+    faults, fleet.faults = fleet.faults, []
+    assessment = run_virtually(survey(fleet, source, destination, case, operation))
+    fleet.faults = faults
+    fleet.calls.clear()
+    assert assessment.plan is not None, assessment.errors
+    return assessment.plan
+
+
+@dataclass
+class Drive:
+    """One operation with its journal, through the deaths of controllers."""
+
+    fleet: Fleet
+    plan: Plan
+    patience_s: float = 60.0
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    witness: Witness = field(default_factory=Witness)
+    abort: bool = False
+    epoch: int = 0
+
+    def conductor(self, *, fresh: bool = False) -> tuple[Conductor, dict[str, Host]]:
+        """The next controller's; with `fresh` its journal is a new one, as for a repair."""
+        self.epoch += 1
+        self.witness = Witness()
+        if fresh:
+            self.journal = MemoryJournal()
+        names = (self.plan.source, self.plan.destination)
+        hosts = {name: self.fleet.host(name, self.plan.operation, self.epoch) for name in names}
+        return (
+            Conductor(self.plan, hosts, self.journal, self.witness, lambda: self.abort, self.patience_s),
+            hosts,
+        )
+
+    def run(self) -> Ending:
+        """Carries the plan out, or goes on with it where the last controller died."""
+
+        async def work() -> Ending:
+            conductor, hosts = self.conductor()
+            if self.epoch > 1:
+                await self._take_over(hosts, anew=False)
+            return await conductor.run()
+
+        return run_virtually(work())
+
+    def repair(self, act: Callable[[Conductor], Awaitable[Ending]]) -> Ending:
+        """What `operation recover` does for an operation that has ended, and needs the operator."""
+
+        async def work() -> Ending:
+            conductor, hosts = self.conductor(fresh=True)
+            await self._take_over(hosts, anew=True)
+            return await act(conductor)
+
+        return run_virtually(work())
+
+    async def _take_over(self, hosts: dict[str, Host], *, anew: bool) -> None:
+        """As the controller does it."""
+        move = self.plan.moves[0] if self.plan.moves else None
+        vfs = (move.source.address, move.destination.address) if move else (None, None)
+        for host, vf in zip(hosts.values(), vfs, strict=True):
+            try:
+                claims = (await host.call(TakeInventory())).claims
+                if anew or any(claim.operation == self.plan.operation for claim in claims):
+                    await host.call(ClaimResources(guest=self.plan.guest, vf=vf))
+            except Problem as problem:
+                if problem.code != "host-unreachable":
+                    raise
+
+
+__all__ = [
+    "CASES",
+    "DESTINATION",
+    "GUEST",
+    "MAC",
+    "OPERATION",
+    "PF",
+    "SOURCE",
+    "Case",
+    "Drive",
+    "make_fleet",
+    "make_plan",
+]

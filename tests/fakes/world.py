@@ -1,0 +1,155 @@
+"""What the fake fleet consists of: hosts with VFs, guests with devices, and what a guest has chosen inside."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from vferry.host.claims import Claims
+from vferry.model.guest import GuestState
+from vferry.model.host import NO_MAC, VfSettings
+from vferry.plan.definition import address_of
+from vferry.plan.plan import GuestSide
+
+PF = "pf0"
+BRIDGE = "br0"
+NETWORK = "lan"
+
+VF = "vf"
+STANDBY = "standby"
+
+
+class MemoryClaims(Claims):
+    """The agent's own claims, without their files."""
+
+    def __init__(self, slots: int) -> None:
+        self.directory = Path("/nowhere")
+        self.slots = slots
+        self._records = {}
+
+    def _store(self, record: object) -> None:
+        operation = record.claim.operation  # type: ignore[attr-defined]
+        self._records[operation] = record  # type: ignore[assignment]
+
+    def _forget_oldest(self) -> None:
+        pass
+
+
+@dataclass
+class Device:
+    """A NIC of a guest: a VF where `address` is set, else a virtio NIC."""
+
+    alias: str
+    mac: str
+    address: str | None = None
+    bridge: str | None = None
+    managed: bool = False
+    """A libvirt interface: libvirt takes MAC and VLAN back from the VF when it is unplugged."""
+    knows_mac: bool = True
+    """Whether the guest receives on it what is sent to the MAC; False for a VF that came with one of its own."""
+
+
+@dataclass
+class Inside:
+    """A guest's memory: its choice of NIC by MAC, and what it has written down. It moves with the guest."""
+
+    side: GuestSide
+    chosen: dict[str, str | None] = field(default_factory=dict)
+    saved: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Machine:
+    """A guest's QEMU on one host."""
+
+    guest: str
+    inside: Inside
+    devices: dict[str, Device]
+    state: GuestState = GuestState.RUNNING
+    reason: str | None = None
+
+    def nic(self, mac: str, kind: str) -> Device | None:
+        """Its VF, or its standby NIC, with a MAC."""
+        nics = (device for device in self.devices.values() if device.mac == mac)
+        return next((nic for nic in nics if (nic.address is not None) == (kind == VF)), None)
+
+
+@dataclass
+class Function:
+    index: int
+    address: str
+    settings: VfSettings
+
+
+@dataclass
+class Job:
+    """A migration that leaves a host. Times are the loop's."""
+
+    operation: str
+    guest: str
+    target: str
+    persistent_xml: str
+    started: float
+    state: str = "active"
+    paused: float | None = None
+    ended: float | None = None
+    error: str | None = None
+
+
+@dataclass
+class Gateway:
+    role: str
+    peer: str
+    token: str
+
+
+@dataclass
+class HostState:
+    name: str
+    functions: dict[str, Function]
+    claims: MemoryClaims
+    forwarding: set[str] = field(default_factory=set)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    definitions: dict[str, str] = field(default_factory=dict)
+    gateways: dict[str, Gateway] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    down_until: float = 0.0
+    """Its agent does not answer until then."""
+    dead: bool = False
+
+    def function(self, index: int) -> Function:
+        return next(function for function in self.functions.values() if function.index == index)
+
+    def owner_of(self, mac: str) -> Function | None:
+        """The VF whose filter has a MAC."""
+        return next((one for one in self.functions.values() if one.settings.mac == mac), None)
+
+    def user_of(self, address: str) -> str | None:
+        """The guest that has a VF, running or only defined."""
+        for machine in self.machines.values():
+            if any(device.address == address for device in machine.devices.values()):
+                return machine.guest
+        return next((name for name, xml in self.definitions.items() if address in vfs_of(xml)), None)
+
+
+def make_host(name: str, *, vfs: int = 4, slots: int = 2) -> HostState:
+    functions = [Function(at, f"0000:01:10.{2 * at:x}", fresh_settings()) for at in range(vfs)]
+    return HostState(name, {one.address: one for one in functions}, MemoryClaims(slots))
+
+
+def fresh_settings() -> VfSettings:
+    """A VF that nobody has: what igb says, which knows of no rates' minimum and no link state."""
+    return VfSettings(mac=NO_MAC, vlan=0, qos=0, trust=False, spoof_check=True, max_tx_rate=0)
+
+
+def vfs_of(xml: str) -> set[str]:
+    """The PCI addresses on the host that a definition names."""
+    devices = ET.fromstring(xml).find("devices")  # noqa: S314 - our own
+    assert devices is not None
+    sources = [*devices.findall("interface[@type='hostdev']/source"), *devices.findall("hostdev/source")]
+    return {address_of(address) for source in sources if (address := source.find("address")) is not None}
+
+
+def name_of(xml: str) -> str:
+    name = ET.fromstring(xml).findtext("name")  # noqa: S314 - our own
+    assert name
+    return name

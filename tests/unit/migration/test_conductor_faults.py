@@ -1,0 +1,92 @@
+"""One fault at every call of every migration: whatever fails, the guest survives and the ending says the truth."""
+
+from collections.abc import Callable
+
+import pytest
+
+from fakes import faults
+from fakes.contract import Snapshot, healed, is_uncertain, unkept
+from fakes.fleet import Call, Fault, Inconsistent
+from fakes.samples import CASES, DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet, make_plan
+from vferry.migration.conductor import Ending
+from vferry.model.problem import Exit
+
+When = Callable[[Call], bool]
+Make = Callable[[Drive, When], Fault]
+
+# Faults that are over after one call, or soon: the migration must end well or be undone.
+PASSING: dict[str, Make] = {
+    "refused": lambda _drive, when: faults.refusal(when),
+    "refused-after-the-effect": lambda _drive, when: faults.refusal(when, after=True),
+    "request-lost": lambda _drive, when: faults.lost_answer(when),
+    "answer-lost": lambda _drive, when: faults.lost_answer(when, after=True),
+    "script-fails": lambda _drive, when: faults.failing_script(when),
+    "silent-for-a-while": lambda _drive, when: faults.outage(when, seconds=20),
+    "silent-for-a-while-after-the-effect": lambda _drive, when: faults.outage(when, after=True, seconds=20),
+    "source-silent-for-a-while": lambda _drive, when: faults.outage(when, seconds=20, host=SOURCE),
+    "destination-silent-for-a-while": lambda _drive, when: faults.outage(when, seconds=20, host=DESTINATION),
+    "abort": lambda drive, when: faults.doing(when, lambda: setattr(drive, "abort", True)),
+}
+
+# Faults that keep a host from being put right: the operator may be needed.
+LASTING: dict[str, Make] = {
+    "source-silent": lambda _drive, when: faults.outage(when, host=SOURCE),
+    "destination-silent": lambda _drive, when: faults.outage(when, host=DESTINATION),
+    "source-silent-after-the-effect": lambda _drive, when: faults.outage(when, after=True, host=SOURCE),
+    "destination-silent-after-the-effect": lambda _drive, when: faults.outage(when, after=True, host=DESTINATION),
+    "silent-beyond-patience": lambda _drive, when: faults.outage(when, seconds=200),
+}
+
+
+def clean_calls(case: Case) -> list[Call]:
+    fleet = make_fleet(case)
+    drive = Drive(fleet, make_plan(fleet, case))
+    assert drive.run().exit is Exit.DONE
+    return fleet.calls
+
+
+def run_with(case: Case, make: Make, number: int) -> tuple[Drive, Snapshot, Ending]:
+    fleet = make_fleet(case)
+    drive = Drive(fleet, make_plan(fleet, case))
+    before = Snapshot.of(fleet)
+    fleet.faults.append(make(drive, faults.at(number)))
+    return drive, before, drive.run()
+
+
+def second_migration(drive: Drive, case: Case) -> list[str]:
+    """Moves the guest once more, from wherever it is."""
+    (here,) = drive.fleet.running(GUEST)
+    there = DESTINATION if here == SOURCE else SOURCE
+    plan = make_plan(drive.fleet, case, here, there, "op-2")
+    ending = Drive(drive.fleet, plan).run()
+    return [] if ending.exit is Exit.DONE else [f"a second migration: {ending.exit!r}, {ending.reason}, {ending.notes}"]
+
+
+def matrix(case: Case, make: Make, *, passing: bool) -> list[str]:
+    """The violations of the contract with the fault at each call in turn."""
+    found = []
+    for call in clean_calls(case):
+        wrong = []
+        try:
+            drive, before, ending = run_with(case, make, call.number)
+            wrong += unkept(drive, case, before, ending)
+            if passing and not ending.at_destination and ending.exit is Exit.OPERATOR:
+                wrong.append(f"uncertain: {is_uncertain(ending)}, needs the operator for {ending.notes}")
+            wrong += healed(drive, before, ending)
+            wrong = wrong or second_migration(drive, case)
+        except Inconsistent as error:
+            wrong.append(str(error))
+        found += [f"{call.number} {type(call.operation).__name__}@{call.host}: {each}" for each in wrong]
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_fault_that_passes_is_undone_or_overcome(case: Case, fault: str) -> None:
+    assert matrix(case, PASSING[fault], passing=True) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("fault", LASTING)
+def test_a_fault_that_lasts_leaves_the_guest_alive_and_the_operator_told(case: Case, fault: str) -> None:
+    assert matrix(case, LASTING[fault], passing=False) == []
