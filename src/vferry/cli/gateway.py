@@ -8,8 +8,10 @@ import click
 
 from vferry.model.problem import Problem
 from vferry.transfer.endpoint import DEFAULT_SERVICE, ROOT_ONLY, parse_owner, parse_services, parse_tcp
-from vferry.transfer.gateway import ReceivingGateway, Security, SendingGateway
+from vferry.transfer.gateway import Security
 from vferry.transfer.process import log, read_token, run
+from vferry.transfer.receiving import ReceivingGateway
+from vferry.transfer.sending import SendingGateway
 from vferry.transfer.tls import Credentials, make_context
 
 FILE = click.Path(path_type=Path)

@@ -1,6 +1,5 @@
-"""The two roles of a migration's gateway pair, on the source (send) and on the destination (receive)."""
+"""What the two gateways of a migration have in common; see `sending` and `receiving`."""
 
-import hmac
 import socket
 import ssl
 import threading
@@ -10,38 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vferry.transfer.connection import Connection
-from vferry.transfer.endpoint import (
-    CONNECT_S,
-    DEFAULT_SERVICE,
-    ROOT_ONLY,
-    Owner,
-    TcpAddress,
-    TcpListener,
-    UnixListener,
-    connect_tcp,
-    connect_unix,
-    tune_tcp,
-)
+from vferry.transfer.endpoint import TcpAddress, TcpListener, UnixListener, tune_tcp
 from vferry.transfer.statistics import Statistics
-from vferry.transfer.stream import PlainStream, Stream, TlsStream, close, read_exactly, wake
+from vferry.transfer.stream import PlainStream, Stream, TlsStream, close, wake
 from vferry.transfer.tls import IdentityError, handshake
-from vferry.transfer.wire import (
-    HELLO,
-    REPLY,
-    Hello,
-    Status,
-    WireError,
-    hello_body_size,
-    pack_hello,
-    pack_reply,
-    unpack_hello,
-    unpack_reply,
-)
+from vferry.transfer.wire import WireError
 
-HANDSHAKE_S = 10.0
-REPLY_S = HANDSHAKE_S + CONNECT_S
-# QEMU opens at most 255 channels, its main connection and one for post-copy; libvirt opens one.
-CONNECTION_LIMIT = 260
 STOP_S = 5.0
 
 Log = Callable[[str], None]
@@ -58,9 +31,22 @@ class Security(NamedTuple):
 
 
 class Gateway:
-    """What both roles share: the threads, the connections that are open, their end."""
+    """What both roles share: the threads, the connections that are open, their end.
 
-    def __init__(self, security: Security, peer_timeout_s: int, log: Log) -> None:
+    `handshake_s` bounds the TLS handshake, and the hello after it. QEMU opens at most 255 channels, its main
+    connection and one for post-copy, libvirt one: more than `connection_limit` at once are refused.
+    """
+
+    handshake_s = 10.0
+    connection_limit = 260
+
+    role: str
+
+    def __init__(
+        self, address: TcpAddress, services: Mapping[str, Path], security: Security, peer_timeout_s: int, log: Log
+    ) -> None:
+        self.address = address
+        self.services = dict(services)
         self.statistics = Statistics()
         self._security = security
         self._peer_timeout_s = peer_timeout_s
@@ -72,6 +58,10 @@ class Gateway:
         self._opening: set[socket.socket] = set()
         self._listeners: list[UnixListener | TcpListener] = []
 
+    def start(self) -> None:
+        """Listen; raises `Problem`."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         """Close everything at once, with a reset; return when no thread is left, or after 5 s."""
         self._stopping.set()
@@ -82,9 +72,12 @@ class Gateway:
                 connection.abort("the gateway was stopped", cut=True)
             for sock in self._opening:
                 wake(sock)
-            threads = list(self._threads)
         deadline = time.monotonic() + STOP_S
-        for thread in threads:
+        while time.monotonic() < deadline:
+            with self._lock:
+                thread = next(iter(self._threads), None)
+            if thread is None:
+                return
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def check_peers(self) -> None:
@@ -105,13 +98,12 @@ class Gateway:
                     self._stopping.wait(0.1)  # out of files: the others may close some
                 continue
             with self._lock:
-                full = len(self._threads) >= CONNECTION_LIMIT + len(self._listeners)
-                if not full:
-                    self._opening.add(sock)
+                full = len(self._threads) >= self.connection_limit + len(self._listeners)
             where = f"{address[0]}:{address[1]}" if address else "the local socket"
             if full:
-                self._refuse(sock, where, f"{CONNECTION_LIMIT} connections are open already")
+                self._refuse(sock, where, f"{self.connection_limit} connections are open already")
             else:
+                self._replace_opening(sock, sock)
                 serve(sock, where)
 
     def _spawn(self, name: str, work: Callable[[], None]) -> None:
@@ -125,14 +117,9 @@ class Gateway:
                     self._threads.discard(thread)
 
         thread = threading.Thread(target=run, name=name, daemon=True)
-        with self._lock:
-            self._threads.add(thread)
-        try:
+        with self._lock:  # `stop` joins only what is started, and `run` takes itself out only after it is in
             thread.start()
-        except RuntimeError:
-            with self._lock:
-                self._threads.discard(thread)
-            raise
+            self._threads.add(thread)
 
     def _wrap(self, sock: socket.socket, *, server: bool) -> socket.socket:
         """Prepare a TCP connection for TLS, if there is any, without a handshake; takes `sock` over."""
@@ -149,7 +136,7 @@ class Gateway:
         tune_tcp(sock, self._peer_timeout_s)
         if not isinstance(sock, ssl.SSLSocket):
             return PlainStream(sock)
-        handshake(sock, self._security.peer, HANDSHAKE_S)
+        handshake(sock, self._security.peer, self.handshake_s)
         return TlsStream(sock)
 
     def _replace_opening(self, old: socket.socket, new: socket.socket | None) -> None:
@@ -157,8 +144,8 @@ class Gateway:
             self._opening.discard(old)
             if new is not None:
                 self._opening.add(new)
-            if new is not None and self._stopping.is_set():
-                wake(new)
+                if self._stopping.is_set():
+                    wake(new)
 
     def _carry(self, connection: Connection, *sockets: socket.socket) -> None:
         """Carry a connection to its end; `sockets` are its own and no longer opening."""
@@ -186,160 +173,3 @@ class Gateway:
         self._replace_opening(sock, None)
         wake(sock)
         close(sock, reset=True)
-
-
-class SendingGateway(Gateway):
-    """Listens on a unix socket for each service and connects to the receiving gateway."""
-
-    def __init__(
-        self,
-        services: Mapping[str, Path],
-        receiver: TcpAddress,
-        security: Security,
-        *,
-        log: Log,
-        peer_timeout_s: int = 15,
-        memory_owner: Owner = ROOT_ONLY,
-    ) -> None:
-        super().__init__(security, peer_timeout_s, log)
-        self.services = dict(services)
-        self.address = receiver
-        self._memory_owner = memory_owner
-
-    def start(self) -> None:
-        """Listen; raises `Problem`."""
-        try:
-            for service, path in self.services.items():
-                owner = self._memory_owner if service == DEFAULT_SERVICE else ROOT_ONLY
-                listener = UnixListener(path, owner)
-                self._listeners.append(listener)
-                self._listen(service, listener)
-        except BaseException:
-            self.stop()
-            raise
-
-    def _listen(self, service: str, listener: UnixListener) -> None:
-        def serve(local: socket.socket, _where: str) -> None:
-            self._forward(service, local)
-
-        self._spawn(f"{service}-accept", lambda: self._accept(listener, serve))
-
-    def _forward(self, service: str, local: socket.socket) -> None:
-        """Open the way to the receiver, then carry in threads of its own.
-
-        The next connection of this service waits until this one has reached its destination: QEMU before 8.0
-        tells its channels by their order, and so does its post-copy channel to this day.
-        """
-        try:
-            peer = self._open(service)
-        except FAILURES as error:
-            self._refuse(local, service, f"no way through {self.address}: {error}")
-            return
-        connection = Connection(service, PlainStream(local), peer, self._peer_timeout_s)
-        try:
-            self._spawn(f"{service}-out", lambda: self._carry(connection, local, peer.socket))
-        except RuntimeError as error:
-            self._replace_opening(peer.socket, None)
-            peer.close(reset=True)
-            self._refuse(local, service, error)
-
-    def _open(self, service: str) -> Stream:
-        """Connect to the receiver and have it connect to its service; raises one of `FAILURES`."""
-        bare = connect_tcp(self.address)
-        bare.settimeout(None)
-        self._replace_opening(bare, bare)
-        sock = bare
-        try:
-            sock = self._wrap(bare, server=False)
-            peer = self._secure(sock)
-            peer.limit(HANDSHAKE_S)
-            peer.send(pack_hello(Hello(service, self._security.token)))
-            status = unpack_reply(read_exactly(peer, REPLY.size, time.monotonic() + REPLY_S))
-            if status is not Status.ACCEPTED:
-                raise WireError(f"the receiving gateway refuses: {status.name.lower().replace('_', ' ')}")
-            peer.limit(None)
-        except BaseException:
-            self._replace_opening(sock, None)
-            close(sock, reset=True)
-            raise
-        return peer
-
-
-class ReceivingGateway(Gateway):
-    """Listens on a TCP port for the sending gateway and connects to the services' unix sockets."""
-
-    def __init__(
-        self,
-        address: TcpAddress,
-        services: Mapping[str, Path],
-        security: Security,
-        *,
-        log: Log,
-        peer_timeout_s: int = 15,
-    ) -> None:
-        super().__init__(security, peer_timeout_s, log)
-        self.services = dict(services)
-        self.address = address
-
-    def start(self) -> None:
-        """Listen, and set `address` to what was really taken; raises `Problem`."""
-        listener = TcpListener(self.address)
-        self.address = listener.address
-        self._listeners.append(listener)
-        self._spawn("accept", lambda: self._accept(listener, self._serve))
-
-    def _serve(self, sock: socket.socket, where: str) -> None:
-        try:
-            self._spawn("receive", lambda: self._receive(sock, where))
-        except RuntimeError as error:
-            self._refuse(sock, where, error)
-
-    def _receive(self, sock: socket.socket, where: str) -> None:
-        try:
-            sock = self._wrap(sock, server=True)
-            peer = self._secure(sock)
-            hello = _read_hello(peer)
-            local = self._admit(hello, peer)
-        except FAILURES as error:
-            self._refuse(sock, where, error)
-            return
-        peer.limit(None)
-        connection = Connection(hello.service, PlainStream(local), peer, self._peer_timeout_s)
-        self._carry(connection, sock)
-
-    def _admit(self, hello: Hello, peer: Stream) -> socket.socket:
-        """Connect to the service that the hello asks for and say so, or refuse with one of `FAILURES`."""
-        path = self.services.get(hello.service)
-        if not hmac.compare_digest(hello.token, self._security.token):
-            raise _refusal(peer, Status.WRONG_TOKEN, "wrong token")
-        if path is None:
-            raise _refusal(peer, Status.UNKNOWN_SERVICE, f"no service {hello.service!r} here")
-        try:
-            local = connect_unix(path, self._stopping.wait)
-        except OSError as error:
-            raise _refusal(peer, Status.UNREACHABLE, f"cannot connect to unix:{path}: {error}") from error
-        peer.limit(HANDSHAKE_S)
-        try:
-            peer.send(pack_reply(Status.ACCEPTED))
-        except OSError:
-            local.close()
-            raise
-        return local
-
-
-def _read_hello(peer: Stream) -> Hello:
-    deadline = time.monotonic() + HANDSHAKE_S
-    header = read_exactly(peer, HELLO.size, deadline)
-    return unpack_hello(header, read_exactly(peer, hello_body_size(header), deadline))
-
-
-def _refusal(peer: Stream, status: Status, reason: str) -> WireError:
-    """Tell the peer, wait up to a second for it to close, so that the reset does not overtake the reply."""
-    try:
-        peer.limit(1.0)
-        peer.send(pack_reply(status))
-        peer.end()
-        peer.recv_into(memoryview(bytearray(1)))
-    except OSError:
-        pass
-    return WireError(reason)

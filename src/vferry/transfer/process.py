@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vferry.model.problem import Problem
-from vferry.transfer.gateway import ReceivingGateway, SendingGateway
+from vferry.transfer.gateway import Gateway
 from vferry.transfer.wire import TOKEN_LIMIT
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -23,7 +23,7 @@ TICK_S = 1.0
 EVENT_S = 2.0
 
 
-def run(gateway: SendingGateway | ReceivingGateway, *, details: bool) -> None:
+def run(gateway: Gateway, *, details: bool) -> None:
     """Serve until SIGTERM or SIGINT; raises `Problem` if it cannot listen.
 
     `details` prints a `stats` line every second and the rates in the `end` line.
@@ -32,16 +32,16 @@ def run(gateway: SendingGateway | ReceivingGateway, *, details: bool) -> None:
     # Blocked before there are threads, so that all inherit it and only this one takes the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     gateway.start()
-    role = "send" if isinstance(gateway, SendingGateway) else "receive"
     services = {name: f"unix:{path}" for name, path in gateway.services.items()}
-    events.write("ready", {"role": role, "pid": os.getpid(), "address": str(gateway.address), "services": services})
+    ready = {"role": gateway.role, "pid": os.getpid(), "address": str(gateway.address), "services": services}
+    events.write("ready", ready)
     while signal.sigtimedwait(STOP_SIGNALS, TICK_S) is None:
         gateway.check_peers()
         sample = gateway.statistics.sample()
         if details:
             events.write("stats", sample, patience_s=0)
     gateway.stop()
-    events.write("end", {"role": role, **gateway.statistics.report(rates=details)})
+    events.write("end", {"role": gateway.role, **gateway.statistics.report(rates=details)})
 
 
 class Events:

@@ -12,7 +12,9 @@ import pytest
 import trustme
 
 from vferry.transfer.endpoint import TcpAddress
-from vferry.transfer.gateway import ReceivingGateway, Security, SendingGateway
+from vferry.transfer.gateway import Security
+from vferry.transfer.receiving import ReceivingGateway
+from vferry.transfer.sending import SendingGateway
 from vferry.transfer.tls import Credentials, make_context
 
 WAIT_S = 10.0

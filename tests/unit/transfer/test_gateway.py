@@ -10,9 +10,9 @@ from contextlib import suppress
 
 import pytest
 
-from vferry.transfer import gateway
 from vferry.transfer.endpoint import TcpAddress
 from vferry.transfer.gateway import Security
+from vferry.transfer.sending import SendingGateway
 from vferry.transfer.wire import END, FRAME, HELLO, Hello, Status, hello_body_size, pack_hello, pack_reply, unpack_hello
 
 from .conftest import PLAIN, WAIT_S, Authority, MakePair, Pair, client_context, wait_for
@@ -132,7 +132,7 @@ def test_two_services_lead_to_two_places(pair: Pair) -> None:
         libvirt.bind(str(control))
         libvirt.listen()
         pair.receive.services["control"] = control
-        sender = gateway.SendingGateway(
+        sender = SendingGateway(
             {"control": pair.source.with_name("c.sock")},
             pair.receive.address,
             pair.send._security,
@@ -281,17 +281,17 @@ def test_garbage_is_dropped_and_others_are_served(pair: Pair, garbage: bytes) ->
     far.close()
 
 
-def test_one_who_says_nothing_is_dropped_in_time(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway, "HANDSHAKE_S", 0.2)
+def test_one_who_says_nothing_is_dropped_in_time(pair: Pair) -> None:
+    pair.receive.handshake_s = 0.2
     with socket.create_connection(pair.receive.address, timeout=WAIT_S) as stranger, suppress(OSError):
         assert stranger.recv(1) == b""
     wait_for(lambda: pair.log)
     assert "timed out" in pair.log[0]
 
 
-def test_there_is_a_limit_of_connections(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_a_limit_of_connections(pair: Pair) -> None:
     near, far = pair.open()
-    monkeypatch.setattr(gateway, "CONNECTION_LIMIT", 1)
+    pair.send.connection_limit = 1
     pair.refused("1 connections are open already")
     near.close()
     far.close()
@@ -330,7 +330,7 @@ def test_a_stream_without_its_end_is_broken_though_tcp_ends_cleanly(pair: Pair, 
     server, address = receiver_of_ours()
     path = pair.source.with_name("second.sock")
     log: list[str] = []
-    sender = gateway.SendingGateway({"memory": path}, address, PLAIN, log=log.append)
+    sender = SendingGateway({"memory": path}, address, PLAIN, log=log.append)
     sender.start()
     with server, socket.socket(socket.AF_UNIX) as near:
         near.connect(str(path))

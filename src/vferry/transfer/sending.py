@@ -1,0 +1,97 @@
+"""The gateway of the source: from local unix sockets to the receiving gateway."""
+
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from vferry.transfer.connection import Connection
+from vferry.transfer.endpoint import (
+    CONNECT_S,
+    DEFAULT_SERVICE,
+    ROOT_ONLY,
+    Owner,
+    TcpAddress,
+    UnixListener,
+    connect_tcp,
+)
+from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
+from vferry.transfer.stream import PlainStream, Stream, close, read_exactly
+from vferry.transfer.wire import REPLY, Hello, Status, WireError, pack_hello, unpack_reply
+
+
+class SendingGateway(Gateway):
+    """Listens on a unix socket for each service and connects to the receiving gateway."""
+
+    role = "send"
+
+    def __init__(
+        self,
+        services: Mapping[str, Path],
+        receiver: TcpAddress,
+        security: Security,
+        *,
+        log: Log,
+        peer_timeout_s: int = 15,
+        memory_owner: Owner = ROOT_ONLY,
+    ) -> None:
+        super().__init__(receiver, services, security, peer_timeout_s, log)
+        self._memory_owner = memory_owner
+
+    def start(self) -> None:
+        """Listen; raises `Problem`."""
+        try:
+            for service, path in self.services.items():
+                owner = self._memory_owner if service == DEFAULT_SERVICE else ROOT_ONLY
+                listener = UnixListener(path, owner)
+                self._listeners.append(listener)
+                self._listen(service, listener)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _listen(self, service: str, listener: UnixListener) -> None:
+        def serve(local: socket.socket, _where: str) -> None:
+            self._forward(service, local)
+
+        self._spawn(f"{service}-accept", lambda: self._accept(listener, serve))
+
+    def _forward(self, service: str, local: socket.socket) -> None:
+        """Open the way to the receiver, then carry in threads of its own.
+
+        The next connection of this service waits until this one has reached its destination: QEMU before 8.0
+        tells its channels by their order, and so does its post-copy channel to this day.
+        """
+        try:
+            peer = self._open(service)
+        except FAILURES as error:
+            self._refuse(local, service, f"no way through {self.address}: {error}")
+            return
+        connection = Connection(service, PlainStream(local), peer, self._peer_timeout_s)
+        try:
+            self._spawn(f"{service}-out", lambda: self._carry(connection, local, peer.socket))
+        except RuntimeError as error:
+            self._replace_opening(peer.socket, None)
+            peer.close(reset=True)
+            self._refuse(local, service, error)
+
+    def _open(self, service: str) -> Stream:
+        """Connect to the receiver and have it connect to its service; raises one of `FAILURES`."""
+        bare = connect_tcp(self.address)
+        bare.settimeout(None)
+        self._replace_opening(bare, bare)
+        sock = bare
+        try:
+            sock = self._wrap(bare, server=False)
+            peer = self._secure(sock)
+            peer.limit(self.handshake_s)
+            peer.send(pack_hello(Hello(service, self._security.token)))
+            status = unpack_reply(read_exactly(peer, REPLY.size, time.monotonic() + self.handshake_s + CONNECT_S))
+            if status is not Status.ACCEPTED:
+                raise WireError(f"the receiving gateway refuses: {status.name.lower().replace('_', ' ')}")
+            peer.limit(None)
+        except BaseException:
+            self._replace_opening(sock, None)
+            close(sock, reset=True)
+            raise
+        return peer
