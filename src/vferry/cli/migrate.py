@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
 import click
 
@@ -31,6 +32,7 @@ POLICIES = ["auto", "plain", "multifd"]
 @click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take.")
 @click.option("--bandwidth", type=click.IntRange(1), help="Bytes per second that the copy may use.")
 @click.option("--probe", "probe_address", metavar="ADDRESS", help="Measure the interruption of this address.")
+@show.file_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")
 def command(
     guest: str,
@@ -43,6 +45,9 @@ def command(
     deadline_s: float | None,
     bandwidth: int | None,
     probe_address: str | None,
+    report_file: Path | None,
+    page_file: Path | None,
+    picture_file: Path | None,
     as_json: bool,  # noqa: FBT001
 ) -> None:
     """Migrate GUEST, wherever it runs, to HOST.
@@ -73,7 +78,7 @@ def command(
     elif dry_run:
         show.json(prepared.plan) if as_json else show.steps(prepared.plan)
     else:
-        _run(state, prepared, prepared.plan, detach=detach, as_json=as_json)
+        _run(state, prepared, prepared.plan, (report_file, page_file, picture_file), detach=detach, as_json=as_json)
 
 
 def _refuse(prepared: Prepared, *, as_json: bool) -> None:
@@ -85,13 +90,14 @@ def _refuse(prepared: Prepared, *, as_json: bool) -> None:
     sys.exit(Exit.REFUSED)
 
 
-def _run(state: State, prepared: Prepared, plan: Plan, *, detach: bool, as_json: bool) -> None:
+def _run(state: State, prepared: Prepared, plan: Plan, files: show.Files, *, detach: bool, as_json: bool) -> None:
     folder = migrate.begin(state, prepared, plan)
     if detach:
         asyncio.run(migrate.leave_to_itself(folder))
         show.json(folder.state()) if as_json else click.echo(folder.name)
         return
     report = asyncio.run(_watched(state, folder, plan))
+    show.write(report, files)
     show.json(report) if as_json else print_report(report)
     sys.exit(show.exit_of(report))
 

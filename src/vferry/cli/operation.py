@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -50,8 +51,15 @@ def list_(as_json: bool) -> None:  # noqa: FBT001
 
 @command.command("show")
 @click.argument("operation")
+@show.file_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def show_(operation: str, as_json: bool) -> None:  # noqa: FBT001
+def show_(
+    operation: str,
+    report_file: Path | None,
+    page_file: Path | None,
+    picture_file: Path | None,
+    as_json: bool,  # noqa: FBT001
+) -> None:
     """Show the report of OPERATION, or how it stands while there is none.
 
     \b
@@ -64,10 +72,9 @@ def show_(operation: str, as_json: bool) -> None:  # noqa: FBT001
             show.json(state)
         else:
             click.echo(f"{state.guest} {state.source} → {state.destination}: {state.status}, in phase {state.phase}")
-    elif as_json:
-        show.json(report)
-    else:
-        print_report(report)
+        return
+    show.write(report, (report_file, page_file, picture_file))
+    show.json(report) if as_json else print_report(report)
 
 
 @command.command("follow")

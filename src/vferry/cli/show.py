@@ -1,6 +1,9 @@
 """What several commands print: findings, a plan's steps, a running migration, a report's end."""
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -41,6 +44,39 @@ def steps(plan: Plan) -> None:
 def json(value: object) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+
+
+Files = tuple[Path | None, Path | None, Path | None]
+"""Where a report goes as JSON, as a page and as a picture."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def file_options(command: F) -> F:
+    """The options by which a report is written to files, as well as printed."""
+    for name, what in (
+        ("picture", "its timeline as a PNG picture"),
+        ("page", "it as one HTML page"),
+        ("report", "JSON"),
+    ):
+        path = click.Path(path_type=Path, dir_okay=False)
+        command = click.option(f"--{name}", f"{name}_file", type=path, help=f"Write {what} to this file.")(command)
+    return command
+
+
+def write(report: Report, files: Files) -> None:
+    """Writes a report to the files that were asked for."""
+    as_json, as_page, as_picture = files
+    if as_json:
+        as_json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    if as_page or as_picture:
+        # Drawing takes most of a second to import.
+        from vferry.report import page, picture
+
+        if as_page:
+            page.write_page(report, as_page)
+        if as_picture:
+            picture.write_timeline(report, as_picture)
 
 
 def exit_of(report: Report) -> Exit:

@@ -1,0 +1,31 @@
+# Two commands do all their own set-up: `make demo` and `make test`. `make help` lists the rest.
+.PHONY: help demo test test-lab lint fast clean
+.DEFAULT_GOAL := help
+KEEP ?= yes
+READY := .venv/.ready
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(READY) ## build and boot the lab, migrate a guest with a VF, print the report, write demo/
+	@scripts/demo $(KEEP)
+
+test: $(READY) ## lint, types, import directions, fast tests, then the smoke of the lab
+	@scripts/check
+	@scripts/lab-tests "lab and not matrix"
+
+test-lab: $(READY) ## the whole matrix of faults in the lab, printed as a table
+	@scripts/lab-tests "lab or matrix"
+
+fast: $(READY) ## what needs no lab: lint, types, import directions, fast tests
+	@scripts/check
+
+lint: $(READY) ## ruff, mypy, import directions
+	@scripts/check lint
+
+clean: ## remove the environment and what was made here; a lab that is up is taken down
+	@if [ -x .venv/bin/vferry ] && [ -d .lab ]; then .venv/bin/vferry lab down; fi
+	rm -rf .venv .lab demo
+
+$(READY): pyproject.toml scripts/setup
+	@scripts/setup
