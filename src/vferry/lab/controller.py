@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,12 +19,17 @@ def _functions() -> Any:
         return None
 
 
+def _finish(result: object) -> None:
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
+
+
 def add(hosts: Sequence[Host]) -> None:
     """Registers hosts; adding one again changes nothing. The lab is of use without, so a problem is only told."""
     module = _functions()
     for host in hosts if module else ():
         try:
-            asyncio.run(module.add_host(host.name, f"unix://{reach.agent_socket(host)}", f"netns:{DATA}"))
+            _finish(module.add_host(host.name, f"unix://{reach.agent_socket(host)}", f"netns:{DATA}"))
         except Exception as error:  # noqa: BLE001 - the controller's own affair
             outer.say(f"note: {host.name} is not registered with the controller ({error})")
 
@@ -33,6 +39,6 @@ def remove(hosts: Sequence[Host]) -> None:
     module = _functions()
     for host in hosts if module else ():
         try:
-            asyncio.run(module.remove_host(host.name))
+            _finish(module.remove_host(host.name))
         except Exception as error:
             outer.say(f"note: {host.name} is still registered with the controller ({error})")

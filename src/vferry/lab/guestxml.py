@@ -7,7 +7,7 @@ from vferry.lab.topology import PEER4, PEER6, Guest
 MACHINE = "pc-q35-10.0"  # fixed, so that a guest looks the same on every host
 NAMESPACE = "urn:vferry:1"
 MEMORY_MIB = 256
-ROOT_PORTS = 12  # the definition's own devices take about half; the others are free for hot-plug
+ROOT_PORTS = 8  # one or two for NICs, the others free for hot-plug; firmware and kernel look at each of them
 LAB = "/opt/vferry/lab"
 
 
@@ -28,6 +28,11 @@ def command_line(guest: Guest) -> str:
 def vf_slot(index: int) -> str:
     """PCI address elements of VF `index` of the hosts' PF 0000:01:00.0 (first VF at 10.0, stride 2)."""
     return f"domain='0x0000' bus='0x01' slot='0x10' function='0x{2 * index:x}'"
+
+
+def integrated(slot: int) -> str:
+    """PCI address of a device that sits on the root bus, so that it takes no root port."""
+    return f"<address type='pci' domain='0x0000' bus='0x00' slot='0x{slot:02x}' function='0x0'/>"
 
 
 def vf_interface(guest: Guest) -> str:
@@ -84,15 +89,16 @@ def definition(guest: Guest) -> str:
     <controller type='pci' model='pcie-root'/>
     {ports}
     <controller type='usb' model='none'/>
+    <controller type='virtio-serial' index='0'>{integrated(16)}</controller>
     <disk type='block' device='disk'>
       <driver name='qemu' type='raw' cache='none' io='native'/>
       <source dev='/dev/disk/by-id/virtio-{guest.name}'/>
       <target dev='vda' bus='virtio'/>
+      {integrated(17)}
     </disk>{standby_interface(guest)}{vf_interface(guest)}
     <serial type='pty'><log file='/var/log/libvirt/qemu/{guest.name}.console' append='on'/></serial>
     {channel}
-    <memballoon model='virtio'/>
-    <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
+    <memballoon model='virtio'>{integrated(18)}</memballoon>
   </devices>
 </domain>
 """

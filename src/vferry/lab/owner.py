@@ -2,10 +2,12 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from vferry.lab import places
 from vferry.model.problem import Exit, Problem
@@ -46,7 +48,7 @@ def write(owner: Owner) -> None:
 @contextmanager
 def changing(path: Path = places.LOCK) -> Iterator[None]:
     """Held while a lab goes up or down; a second one that tries is told so at once."""
-    with path.open("a") as handle:
+    with _opened(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -58,6 +60,18 @@ def changing(path: Path = places.LOCK) -> Iterator[None]:
                 exit=Exit.REFUSED,
             ) from None
         yield
+        if not path.read_text():  # nobody's: a lab that is down leaves no file either
+            path.unlink()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    """Opens the lock's file; anew where it was removed between opening and looking."""
+    while True:
+        with path.open("a") as handle:
+            if path.exists() and path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+                yield handle
+                return
 
 
 def refuse_another(clone: Path, *, alive: bool) -> None:

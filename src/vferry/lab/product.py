@@ -94,8 +94,11 @@ def site(target: Path, base: Path, python: Path) -> None:
 def overlay(tree: Path) -> None:
     """Adds to the overlay what is not a plain file of the lab: masked and enabled units, shipped files."""
     units = tree / "etc/systemd/system"
-    for unit in masked((places.FILES / "units-off").read_text()):
-        (units / unit).symlink_to("/dev/null")
+    rules = tree / "etc/udev/rules.d"
+    rules.mkdir(parents=True)
+    for folder, listed in ((units, "units-off"), (rules, "rules-off")):
+        for name in masked((places.FILES / listed).read_text()):
+            (folder / name).symlink_to("/dev/null")
     for file, place in SHIPPED.items():
         source = places.PACKAGE / file
         if source.exists():
@@ -109,7 +112,7 @@ def overlay(tree: Path) -> None:
 
 
 def masked(text: str) -> list[str]:
-    """Names of the units in files/units-off."""
+    """Names in files/units-off or files/rules-off."""
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 

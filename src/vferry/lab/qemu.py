@@ -42,8 +42,8 @@ def kernel_words(host: Host, key: str) -> str:
     words = {"vferry.host": host.name, "vferry.mgmt": f"{host.address}/24", "vferry.vfs": VFS, "vferry.key": key}
     own = " ".join(f"{name}={value}" for name, value in words.items())
     return (
-        "console=ttyS0 quiet intel_iommu=on iommu=pt mitigations=off nokaslr audit=0 cryptomgr.notests "
-        f"systemd.show_status=false systemd.machine_id={host.machine_id} {own}"
+        "console=ttyS0 quiet intel_iommu=on iommu=pt mitigations=off nokaslr audit=0 cryptomgr.notests panic=1 "
+        f"systemd.show_status=false systemd.unit=multi-user.target systemd.machine_id={host.machine_id} {own}"
     )
 
 
@@ -60,7 +60,7 @@ def disk(name: str, file: Path, options: str) -> list[str]:
 
 def command(host: Host, taps: Taps, guests: tuple[Guest, ...], key: str, flags: set[str]) -> list[str]:
     """The emulator's argument vector for `host`."""
-    argv = ["qemu-system-x86_64", "-name", marker(host), "-nodefaults", "-display", "none", "-no-user-config"]
+    argv = ["qemu-system-x86_64", "-name", marker(host), "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot"]
     argv += ["-machine", "q35,kernel-irqchip=split", *accelerator(flags)]
     argv += ["-m", str(MEMORY_MIB), "-smp", str(CPUS), "-uuid", host.uuid]
     argv += ["-smbios", f"type=1,manufacturer=vferry,product=lab,serial={host.name},uuid={host.uuid}"]
