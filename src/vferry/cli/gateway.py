@@ -50,7 +50,9 @@ def command() -> None:
 @click.option("--listen", required=True, multiple=True, metavar="[SERVICE=]unix:PATH", help="Where it is used from.")
 @click.option("--connect", required=True, metavar="HOST:PORT", help="The receiving gateway.")
 @click.option(
-    "--memory-owner", metavar="USER[:GROUP]", help="Who else may open the socket of the service memory (mode 0660)."
+    "--memory-owner",
+    metavar="USER[:GROUP]",
+    help="Who may open the socket of the service memory; with GROUP the group too.",
 )
 @common
 def send(listen: tuple[str, ...], connect: str, memory_owner: str | None, *, details: bool, **options: Any) -> None:
