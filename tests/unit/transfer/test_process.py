@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -24,10 +24,13 @@ VFERRY = Path(sys.executable).with_name("vferry")
 class Process:
     """A gateway process and its events."""
 
+    started: ClassVar[list["Process"]] = []
+
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
             [VFERRY, "gateway", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        self.started.append(self)
         assert self._process.stdout
         self.ready: dict[str, Any] = json.loads(self._process.stdout.readline())
         assert self.ready["event"] == "ready"
@@ -47,8 +50,17 @@ class Process:
         return self._process.returncode, [json.loads(line) for line in out.splitlines()], err
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """End the gateways of a test that failed half-way."""
+    yield
+    while Process.started:
+        Process.started.pop().kill()
 
 
 @pytest.fixture
