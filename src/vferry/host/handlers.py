@@ -131,7 +131,7 @@ class Handlers:
         match operation:
             case api.PlugStandby(guest=guest, mac=mac, bridge=bridge, alias=alias, mtu=mtu):
                 check(session, guest=guest)
-                return lambda: hypervisor_devices.plug_standby(hypervisor, guest, mac, bridge, alias, mtu)
+                return lambda: hypervisor_devices.plug_standby(hypervisor, self._root, guest, mac, bridge, alias, mtu)
             case api.PlugVf(guest=guest, address=address, alias=alias):
                 check(session, guest=guest, vf=address)
                 return lambda: hypervisor_devices.plug_vf(hypervisor, guest, address, alias)

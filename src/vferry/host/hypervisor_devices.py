@@ -1,5 +1,6 @@
 """Plugging devices into a running guest and asking them back: what is so already is left alone."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,27 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.sriov import free_vf
 from vferry.model.problem import Exit, Problem
 
+FD_LOST = "No file descriptor supplied via SCM_RIGHTS"
 LOOK_AGAIN_S = 0.5
 """How often the definition is looked at while an event is waited for that may have been lost."""
 
 
-def plug_standby(hypervisor: Hypervisor, guest: str, mac: str, bridge: str, alias: str, mtu: int | None) -> Done:
+def plug_standby(
+    hypervisor: Hypervisor, root: Path, guest: str, mac: str, bridge: str, alias: str, mtu: int | None
+) -> Done:
     """Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``."""
-    return _plug(hypervisor, guest, alias, lambda: standby_xml(mac, bridge, alias, mtu))
+
+    def plug() -> Done:
+        return _plug(hypervisor, guest, alias, lambda: standby_xml(mac, bridge, alias, mtu))
+
+    try:
+        return plug()
+    except Problem as problem:
+        # AppArmor took /dev/vhost-net away on its way to QEMU: libvirt lets only those guests have it that started
+        # with a virtio NIC. vferry's rule lets all, but a guest from before it was installed runs without it.
+        if FD_LOST not in problem.message or not _reload_profile(root, hypervisor.running(guest).UUIDString()):
+            raise
+    return msgspec.structs.replace(plug(), detail="after its AppArmor profile was loaded again")
 
 
 def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str) -> Done:
@@ -76,6 +91,16 @@ def _plug(hypervisor: Hypervisor, guest: str, alias: str, xml: Callable[[], str]
     with hypervisor.calling(f"Plugging {alias} into guest {guest}"):
         domain.attachDeviceFlags(xml(), hypervisor.libvirt.VIR_DOMAIN_AFFECT_LIVE)
     return Done()
+
+
+def _reload_profile(root: Path, uuid: str) -> bool:
+    """Loads a running guest's AppArmor profile as it is on the disk now."""
+    profile = root / f"etc/apparmor.d/libvirt/libvirt-{uuid}"
+    try:
+        done = subprocess.run(["apparmor_parser", "--replace", profile], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def _definition(hypervisor: Hypervisor, domain: Any) -> DomainXml:

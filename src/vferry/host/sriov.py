@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ UNSAID = 0xFFFFFFFF
 """The -1 that the kernel presets where a driver may not say."""
 
 VFIO = "vfio-pci"
-GIVE_BACK_S = 1.0
 
 FILTERS = {("0x8086", "0x10c9"): 24}
 """How many addresses the filter of a NIC holds in all, by its PCI ids. Seen: the 82576 took 19 beside 4 VFs."""
@@ -58,13 +56,8 @@ def vf_driver(root: Path, address: str) -> str | None:
 
 
 def free_vf(root: Path, address: str) -> str | None:
-    """Takes a VF that a guest has given back from the NIC driver that it fell to; says which, if there was one.
-
-    libvirt gives a managed device back shortly after the guest let go: until then vfio-pci has it.
-    """
-    deadline = time.monotonic() + GIVE_BACK_S
-    while (driver := vf_driver(root, address)) == VFIO and time.monotonic() < deadline:
-        time.sleep(0.02)
+    """Takes a VF that a guest has given back from the NIC driver that it fell to; says which, if there was one."""
+    driver = vf_driver(root, address)
     if driver is None or driver == VFIO:
         return None
     with contextlib.suppress(OSError):

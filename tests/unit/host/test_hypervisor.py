@@ -1,4 +1,6 @@
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
@@ -135,15 +137,50 @@ def test_a_guest_that_vanishes_meanwhile_is_left_out() -> None:
 # --- devices ---------------------------------------------------------------------------------------------
 
 
-def test_plugging_is_done_once_and_into_the_running_guest_only() -> None:
+def test_plugging_is_done_once_and_into_the_running_guest_only(tmp_path: Path) -> None:
     host, library = hypervisor(running(STANDBY))
     guest = library.domains["guest1"]
     assert plug_vf(host, "guest1", VF, "ua-vferry-vf").changed
     assert not plug_vf(host, "guest1", VF, "ua-vferry-vf").changed
-    assert plug_standby(host, "guest1", MAC, "br0", "ua-vferry-standby", 1500).changed
-    assert not plug_standby(host, "guest1", MAC, "br0", "ua-vferry-standby", 1500).changed
+    assert plug_standby(host, tmp_path, "guest1", MAC, "br0", "ua-vferry-standby", 1500).changed
+    assert not plug_standby(host, tmp_path, "guest1", MAC, "br0", "ua-vferry-standby", 1500).changed
     assert guest.calls == [("attach", 1), ("attach", 1)]
     assert "ua-vferry" not in (guest.persistent_xml or "")
+
+
+def test_a_guest_from_before_the_apparmor_rule_gets_its_profile_loaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Confined(FakeDomain):
+        confined = True
+
+        def attachDeviceFlags(self, xml: str, flags: int) -> None:  # noqa: N802
+            if self.confined:
+                raise FakeError(1, "unable to execute 'getfd': No file descriptor supplied via SCM_RIGHTS")
+            super().attachDeviceFlags(xml, flags)
+
+    guest = Confined(live=domain(), persistent=domain())
+    host, _ = hypervisor(guest)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Problem, match="SCM_RIGHTS"):
+        plug_standby(host, tmp_path, "guest1", MAC, "br0", "ua-vferry-standby", None)
+
+    parser = tmp_path / "apparmor_parser"
+    parser.write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/loaded\n')
+    parser.chmod(0o755)
+    monkeypatch.setattr("vferry.host.hypervisor_devices.subprocess.run", _unconfining(guest))
+    assert "AppArmor" in plug_standby(host, tmp_path, "guest1", MAC, "br0", "ua-vferry-standby", None).detail
+    assert (tmp_path / "loaded").read_text().endswith("/etc/apparmor.d/libvirt/libvirt-uuid-of-guest1\n")
+
+
+def _unconfining(guest: Any) -> Any:
+    run = subprocess.run
+
+    def load(*arguments: Any, **options: Any) -> Any:
+        guest.confined = False
+        return run(*arguments, **options)
+
+    return load
 
 
 def test_unplugging_waits_and_is_done_once(tmp_path: Path) -> None:
