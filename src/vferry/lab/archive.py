@@ -73,7 +73,7 @@ def pack(folder: Path, target: Path) -> None:
 
     Archives may be concatenated: the kernel unpacks one after the other.
     """
-    names = "\0".join(["."] + sorted(str(p.relative_to(folder)) for p in folder.rglob("*")))
+    names = "\0".join([".", *sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))])
     with target.open("wb") as out:
         subprocess.run(
             ["cpio", "--null", "-o", "-H", "newc", "--quiet", "-R", "0:0"],

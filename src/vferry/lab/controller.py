@@ -8,6 +8,7 @@ from typing import Any
 
 from vferry.lab import outer, reach
 from vferry.lab.topology import DATA, Host
+from vferry.model.problem import Problem
 
 
 def _functions() -> Any:
@@ -30,7 +31,7 @@ def add(hosts: Sequence[Host]) -> None:
     for host in hosts if module else ():
         try:
             _finish(module.add_host(host.name, f"unix://{reach.agent_socket(host)}", f"netns:{DATA}"))
-        except Exception as error:  # noqa: BLE001 - the controller's own affair
+        except Exception as error:
             outer.say(f"note: {host.name} is not registered with the controller ({error})")
 
 

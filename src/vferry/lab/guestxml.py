@@ -78,7 +78,7 @@ def definition(guest: Guest) -> str:
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='{MACHINE}'>hvm</type>
-    <kernel>{LAB}/vmlinuz</kernel>
+    <kernel>{LAB}/vmlinux</kernel>
     <initrd>{LAB}/guest.cpio</initrd>
     <cmdline>{quoteattr(command_line(guest))[1:-1]}</cmdline>
   </os>

@@ -51,7 +51,8 @@ def start(host: Host, base: Path, product: Path, folder: Path, key: str) -> None
     taps = [net.plug(network, host.name) for network in NETWORKS]
     try:
         argv = qemu.command(host, qemu.Taps(*taps), GUESTS, key, cpu_flags())
-        enter = ["unshare", "-m", "sh", "-c", ENTER, "enter", base / "root", base, product, folder, places.RUN]
+        binds = map(str, (base / "root", base, product, folder, places.RUN))
+        enter = ["unshare", "-m", "sh", "-c", ENTER, "enter", *binds]
         with (folder / f"{host.name}.log").open("wb") as log:
             subprocess.Popen(
                 [*enter, *argv],

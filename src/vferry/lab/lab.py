@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vferry.lab import archive, base, guests, hosts, net, outer, owner, peer, places, processes, product, reach
+from vferry.lab import base, guests, hosts, net, outer, owner, peer, places, processes, product, reach
 from vferry.lab import controller as registry
 from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, STARTED, Host, host_named
 from vferry.model.problem import Problem
@@ -81,6 +81,13 @@ class Lab:
         if not hosts.pids(host):
             raise Problem("lab-host-down", f"{name} is not running", "Start it with: vferry lab up")
         return host
+
+    def push(self) -> None:
+        """Gives the running hosts this clone's vferry, and restarts their agents: faster than down and up."""
+        _, top = self.build()
+        for host in hosts.running():
+            with outer.step(f"giving vferry to {host.name} and restarting its agent"):
+                reach.push(host, self.folder, top)
 
     def peer_command(self, argv: Sequence[str]) -> list[str]:
         """Argument vector on this machine that runs `argv` as the peer."""
@@ -162,7 +169,6 @@ class Lab:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         owner.write(owner.Owner(str(places.clone()), now, base=ground.name, product=top.name))
         reach.prepare(self.folder)
-        archive.join([ground / "host.cpio", top / "host.cpio"], self.folder / "host.cpio")
         if len(missing) == len(HOSTS):
             self._disks()
         net.create()

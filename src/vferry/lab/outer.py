@@ -18,7 +18,7 @@ NEEDED = {
     "modprobe": "kmod",
     "busybox": "busybox-static",
     "cpio": "cpio",
-    "xz": "xz-utils",
+    "zstd": "zstd",
     "mke2fs": "e2fsprogs",
     "ip": "iproute2",
     "ssh": "openssh-client",

@@ -16,7 +16,7 @@ def belongs(argv: list[str], program: str, markers: Iterable[str]) -> bool:
 
 def find(*markers: str) -> list[int]:
     """Ids of the lab's processes that have one of `markers` in an argument."""
-    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _matches(pid, markers)]
+    return [pid for pid in (int(f.name) for f in Path("/proc").glob("[0-9]*")) if _matches(pid, markers)]
 
 
 def _matches(pid: int, markers: tuple[str, ...]) -> bool:
@@ -28,7 +28,7 @@ def _matches(pid: int, markers: tuple[str, ...]) -> bool:
 
 
 def end(pids: Iterable[int], grace: float = 3.0) -> None:
-    """Ends processes: SIGTERM, and SIGKILL for those that are there after `grace` seconds; returns when they are gone."""
+    """Ends processes and waits for it: SIGTERM, and SIGKILL for those that are there after `grace` seconds."""
     handles = {pid: handle for pid in set(pids) if (handle := _open(pid)) is not None}
     for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         for handle in handles.values():

@@ -5,7 +5,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from vferry.lab import archive, cache, outer, places
+from vferry.lab import archive, boot, cache, outer, places
 from vferry.lab.guestxml import definition
 from vferry.lab.topology import GUESTS, HOSTS, Host
 
@@ -53,17 +53,19 @@ def sources() -> list[Path]:
     return [p for p in places.PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
 
 
-def key(base: Path, python: Path) -> str:
-    return cache.digest(base.name, python.name, cache.digest_files(places.PACKAGE, sources()))
+def key(*below: Path) -> str:
+    """Content key: the layers below and every file of the package."""
+    return cache.digest(*(folder.name for folder in below), cache.digest_files(places.PACKAGE, sources()))
 
 
 def ensure(base: Path) -> Path:
-    """Folder of the product layer: product.img, host.cpio (the hosts' init) and tree/, what the image holds."""
-    python = ensure_dependencies(base)
-    return cache.layer("product", key(base, python), lambda folder: build(folder, base, python))
+    """Folder of the product layer: product.img, host.cpio, and tree/, what the image holds."""
+    python, booting = ensure_dependencies(base), boot.ensure(base)
+    key_ = key(base, python, booting)
+    return cache.layer("product", key_, lambda folder: build(folder, base, python, booting))
 
 
-def build(folder: Path, base: Path, python: Path) -> None:
+def build(folder: Path, base: Path, python: Path, booting: Path) -> None:
     """Fills the product layer; seconds."""
     with outer.step("packing vferry and the guests for the hosts"):
         tree = folder / "tree"
@@ -74,9 +76,10 @@ def build(folder: Path, base: Path, python: Path) -> None:
         for host in HOSTS:
             (tree / "hosts" / host.name).mkdir(parents=True)
             (tree / "hosts" / host.name / "agent.toml").write_text(agent_settings(host))
-        guests(tree / "lab", folder, base)
-        pack_init(folder, places.FILES / "host-init", folder / "host.cpio")
-        outer.call(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, folder / "product.img", "256M"])
+        guests(tree / "lab", folder, booting)
+        pack_init(folder, places.FILES / "host-init", folder / "init.cpio")
+        archive.join([booting / "host.cpio", folder / "init.cpio"], folder / "host.cpio")
+        outer.call(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, folder / "product.img", "320M"])
 
 
 def site(target: Path, base: Path, python: Path) -> None:
@@ -116,12 +119,12 @@ def masked(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def guests(target: Path, folder: Path, base: Path) -> None:
+def guests(target: Path, folder: Path, booting: Path) -> None:
     """Kernel, initial RAM file system and definitions of the guests."""
     target.mkdir()
-    shutil.copy2(base / "vmlinuz", target / "vmlinuz")
+    shutil.copy2(booting / "vmlinux", target / "vmlinux")
     pack_init(folder, places.FILES / "guest-init", folder / "guest-init.cpio")
-    archive.join([base / "guest.cpio", folder / "guest-init.cpio"], target / "guest.cpio")
+    archive.join([booting / "guest.cpio", folder / "guest-init.cpio"], target / "guest.cpio")
     for guest in GUESTS:
         (target / f"{guest.name}.xml").write_text(definition(guest))
 

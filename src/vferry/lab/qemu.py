@@ -60,12 +60,21 @@ def disk(name: str, file: Path, options: str) -> list[str]:
 
 def command(host: Host, taps: Taps, guests: tuple[Guest, ...], key: str, flags: set[str]) -> list[str]:
     """The emulator's argument vector for `host`."""
-    argv = ["qemu-system-x86_64", "-name", marker(host), "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot"]
+    argv = [
+        "qemu-system-x86_64",
+        "-name",
+        marker(host),
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-user-config",
+        "-no-reboot",
+    ]
     argv += ["-machine", "q35,kernel-irqchip=split", *accelerator(flags)]
     argv += ["-m", str(MEMORY_MIB), "-smp", str(CPUS), "-uuid", host.uuid]
     argv += ["-smbios", f"type=1,manufacturer=vferry,product=lab,serial={host.name},uuid={host.uuid}"]
     argv += ["-device", "intel-iommu,intremap=on,device-iotlb=on"]
-    argv += ["-kernel", str(BASE / "vmlinuz"), "-initrd", str(LAB / "host.cpio")]
+    argv += ["-kernel", str(PRODUCT / "tree/lab/vmlinux"), "-initrd", str(PRODUCT / "host.cpio")]
     argv += ["-append", kernel_words(host, key)]
     argv += disk("root", BASE / "host.img", "snapshot=on")
     argv += disk("product", PRODUCT / "product.img", "snapshot=on")

@@ -9,6 +9,8 @@ from vferry.lab import outer, places
 from vferry.lab.topology import AGENT_SOCKET, HOSTS, MGMT, Host
 from vferry.model.problem import Exit, Problem
 
+INSTALLED = "/opt/vferry"  # on the hosts
+
 
 def settings(folder: Path) -> str:
     """ssh's configuration of the lab; `ssh -F .lab/ssh_config host1` works for anybody who is root."""
@@ -53,7 +55,7 @@ def control(host: Host) -> Path:
 
 def connected(host: Host, folder: Path) -> bool:
     """Whether the host's ssh connection answers."""
-    argv = ["ssh", "-F", folder / "ssh_config", "-S", control(host), "-O", "check", host.name]
+    argv = ["ssh", "-F", str(folder / "ssh_config"), "-S", str(control(host)), "-O", "check", host.name]
     return control(host).exists() and subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
@@ -75,3 +77,17 @@ def command(host: Host, folder: Path, argv: Sequence[str], *, tty: bool = False)
     words = ["ssh", "-F", str(folder / "ssh_config"), "-o", "ControlMaster=no"]
     words += ["-tt"] if tty else ["-T"]
     return [*words, "--", host.name, *([shlex.join(argv)] if argv else [])]
+
+
+def push(host: Host, folder: Path, product: Path) -> None:
+    """Replaces vferry on a running host, with the product layer's files, and restarts its agent."""
+    archive = ["tar", "-C", str(product / "tree"), "-cf", "-", "site/vferry", "overlay"]
+    script = (
+        f"cd {INSTALLED} && rm -rf site/vferry overlay && tar -xf - && cp -a overlay/. / && "
+        "systemctl daemon-reload && systemctl restart vferry-agent"
+    )
+    with subprocess.Popen(archive, stdout=subprocess.PIPE) as packing:
+        words = command(host, folder, ["sh", "-c", script])
+        done = subprocess.run(words, stdin=packing.stdout, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Problem("lab-push-failed", f"{host.name}: {done.stderr.strip()[-600:]}", exit=Exit.UNDONE)
