@@ -161,9 +161,20 @@ class Conductor:
         return [await self._once("apply", step, partial(self._apply, step, abortable=False)) for step in steps]
 
     async def _undo(self, steps: tuple[Step, ...]) -> list[StepRecord]:
-        """Takes steps back in reverse; one that fails does not keep the rest from being taken back."""
-        takes_back = [step for step in reversed(steps) if step.undo or isinstance(step, OpenGateways)]
-        return [await self._once("undo", step, partial(self._take_back, step)) for step in takes_back]
+        """Takes steps back in reverse; one that fails does not keep the rest from being taken back.
+
+        Between two NICs it does: a guest that does not get the one back keeps the other, with the path to it.
+        """
+        records: list[StepRecord] = []
+        stuck: dict[Phase, str] = {}
+        for step in reversed(steps):
+            if not step.undo and not isinstance(step, OpenGateways):
+                continue
+            record = await self._once("undo", step, partial(self._take_back, step, stuck.get(step.phase)))
+            if not record.ok and step.phase in (Phase.TO_STANDBY, Phase.TO_VF):
+                stuck.setdefault(step.phase, step.name)
+            records.append(record)
+        return records
 
     async def _once(self, kind: str, step: Step, work: Callable[[], Awaitable[StepRecord]]) -> StepRecord:
         phase = Phase.RESTORE if kind == "undo" else step.phase
@@ -194,10 +205,12 @@ class Conductor:
 
         return await _recorded(step.phase, step, act, Outcome.DONE, Outcome.FAILED)
 
-    async def _take_back(self, step: Step) -> StepRecord:
+    async def _take_back(self, step: Step, stuck: str | None) -> StepRecord:
         self._observer.started(Phase.RESTORE, f"undo {step.name}", step.host)
 
         async def act() -> tuple[str, dict[str, Any]]:
+            if stuck is not None:
+                raise Problem("left-as-it-is", f"left as it is, since {stuck} could not be taken back")
             if isinstance(step, OpenGateways):
                 await self._close_gateways(step)
                 return "", {}
