@@ -16,7 +16,7 @@ from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
 
 CALL_S = 0.01
-SILENCE_S = 1.0
+SILENCE_S = 5.0
 FOREVER_S = 1e9
 
 
@@ -67,6 +67,9 @@ class Fleet:
         """A host as the controller of an operation sees it."""
         return FakeHost(self, name, Session(operation=operation, epoch=epoch))
 
+    def session(self, operation: str, epoch: int = 1) -> Session:
+        return Session(operation=operation, epoch=epoch)
+
     def running(self, guest: str) -> list[str]:
         """The hosts that run a guest."""
         machines = ((host.name, host.machines.get(guest)) for host in self.hosts.values())
@@ -103,10 +106,12 @@ class Fleet:
             other: R = instead.answer  # type: ignore[assignment]
             return other
         await self._reach(host)
-        given: R = answer(self.hosts, host, operation, session, held=self.held, now=loop.time())
-        self.check()
-        self._happen(call, after=True)
-        await self._reach(host)
+        try:
+            given: R = answer(self.hosts, host, operation, session, held=self.held, now=loop.time())
+        finally:
+            self.check()
+            self._happen(call, after=True)
+            await self._reach(host)
         return given
 
     def _happen(self, call: Call, *, after: bool) -> None:

@@ -15,12 +15,12 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
         self.worked: list[str] = []
-        """The keys of the steps that were carried out, not remembered."""
+        """The keys of the steps that were carried out to their end, not remembered."""
 
     async def once(self, key: str, work: Callable[[], Awaitable[StepRecord]]) -> StepRecord:
         if key not in self.kept:
-            self.worked.append(key)
             self.kept[key] = msgspec.json.encode(await work())
+            self.worked.append(key)
         return msgspec.json.decode(self.kept[key], type=StepRecord)
 
 
