@@ -1,0 +1,104 @@
+"""Migrations as an operator asks for them, in the lab."""
+
+import pytest
+
+from tests.lab.operator import Scene, asked, other, vferry
+
+pytestmark = pytest.mark.lab
+
+
+def migrate(scene: Scene, *options: str) -> dict[str, object]:
+    destination = other(scene.host)
+    report = asked("migrate", scene.guest, destination, *options)
+    assert report["status"] == "completed", report
+    assert report["degraded"] is None, report
+    assert report["destination"] == destination
+    return dict(report)
+
+
+def test_a_guest_on_a_lone_vf_goes_and_comes_back(scene: Scene) -> None:
+    home = scene.host
+    before = next(nic for nic in asked("guest", "show", "guest1")["nics"] if nic["vf"])
+    for host in (other(home), home):
+        report = migrate(scene)
+        scene.assert_whole(host)
+        after = next(nic for nic in asked("guest", "show", "guest1")["nics"] if nic["vf"])
+        assert after["mac"] == before["mac"]
+        assert report["network"] is not None, report["network_note"]
+        assert report["vf"]["after"]["host"] == host  # type: ignore[index]
+        scene.assert_nothing_left()
+
+
+@pytest.mark.guest("guest2")
+def test_a_guest_without_a_vf_goes_as_virtio(scene: Scene) -> None:
+    host = other(scene.host)
+    assert migrate(scene)["network_mode"] == "virtio"
+    scene.assert_whole(host, on_vf=False)
+
+
+@pytest.mark.guest("bond1")
+def test_a_guest_with_its_own_bond_keeps_it(scene: Scene) -> None:
+    host = other(scene.host)
+    migrate(scene)
+    scene.assert_whole(host)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("guest1")
+def test_detaching_gives_the_addresses_back(scene: Scene) -> None:
+    host = other(scene.host)
+    assert migrate(scene, "--network", "detach")["network_mode"] == "detach"
+    scene.assert_whole(host)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("plain1")
+def test_without_an_agent_the_operator_must_accept_an_interruption(scene: Scene) -> None:
+    host = other(scene.host)
+    refused = vferry("migrate", scene.guest, host)
+    assert refused.returncode == 3
+    assert "--accept-interruption" in refused.stderr
+    migrate(scene, "--accept-interruption")
+    scene.assert_whole(host)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("dhcp1")
+def test_an_address_from_dhcp_goes_along(scene: Scene) -> None:
+    host = other(scene.host)
+    migrate(scene)
+    scene.assert_whole(host)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("migrate", "nobody", "host2"), 2, "There is no guest nobody"),
+        (("migrate", "guest1", "host9"), 2, "There is no host host9"),
+        (("migrate", "guest1"), 2, "Missing argument"),
+        (("operation", "show", "op-none"), 2, "There is no operation op-none"),
+        (("guest", "show", "nobody"), 2, "nobody"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_changes_nothing(
+    scene: Scene, words: tuple[str, ...], code: int, says: str
+) -> None:
+    done = vferry(*words)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_host_that_it_is_on_is_refused(scene: Scene) -> None:
+    done = vferry("migrate", scene.guest, scene.host)
+    assert done.returncode == 2
+    assert "already" in done.stderr
+
+
+def test_a_dry_run_names_the_steps_and_changes_nothing(scene: Scene) -> None:
+    here = scene.host
+    done = vferry("migrate", scene.guest, other(here), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for phase in ("prepare", "to-standby", "copy", "to-vf", "restore"):
+        assert phase in done.stdout
+    scene.assert_whole(here)
