@@ -144,14 +144,16 @@ class Migrations:
         return replace(record, state="failed", error=error or "libvirt ended it; journalctl -u libvirtd may say why")
 
     def _progress(self, record: Record, domain: Any) -> Record:
+        paused = self._paused(record)
+        if paused is not None:
+            # Nothing new is to be learnt, and QEMU's monitor is needed for the switchover.
+            return msgspec.structs.replace(record, paused=paused)
         try:
             job = domain.jobStats()
         except self._hypervisor.libvirt.libvirtError:
             # Between two phases, or over: the next answer will say.
             job = {}
-        return msgspec.structs.replace(
-            record, paused=self._paused(record), statistics={**record.statistics, **figures(job)}
-        )
+        return msgspec.structs.replace(record, statistics={**record.statistics, **figures(job)})
 
     def _final(self, record: Record, domain: Any) -> dict[str, float]:
         job = self._hypervisor.events.completed_job(record.uuid)

@@ -1,0 +1,263 @@
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_libvirt import PAUSED, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
+from xml_samples import domain
+
+from vferry.host.api import Migration, StartMigration
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.migration import Migrations
+from vferry.host.migration_record import Record, answer, figures, load, save
+from vferry.model.problem import Problem
+
+OPERATION = "op-1"
+WANTED = StartMigration(guest="guest1", persistent_xml=domain(name="guest1"), downtime_ms=250)
+
+
+class Source:
+    """A host whose guest migrates when the test says so: `finish` lets the call to libvirt return."""
+
+    def __init__(self, runtime: Path) -> None:
+        self.runtime = runtime
+        self.guest = FakeDomain(live=domain(), persistent=domain())
+        self.guest.migrate = self._migrate
+        self.library = FakeLibvirt(self.guest)
+        self.asked: list[tuple[str, dict[str, Any], int]] = []
+        self.error: FakeError | None = None
+        self._begun, self._may_end = threading.Event(), threading.Event()
+        self.migrations = self.agent()
+
+    def agent(self) -> Migrations:
+        """As after a restart: nothing but the files and libvirt are left."""
+        self.hypervisor = Hypervisor(library=self.library)
+        self.hypervisor.connection()
+        return Migrations(self.hypervisor, self.runtime)
+
+    def start(self, wanted: StartMigration = WANTED) -> None:
+        assert self.migrations.start(OPERATION, wanted).changed
+        assert self._begun.wait(5)
+
+    def switch_over(self) -> None:
+        self.guest.state_ = (PAUSED, 2)
+        self.library.emit(0, self.guest, 3, 1)
+
+    def leave(self) -> None:
+        """The guest is off here, since it was migrated."""
+        self.guest.live_xml, self.guest.state_, self.guest.job = None, (SHUTOFF, 4), None
+
+    def finish(self, error: FakeError | None = None) -> None:
+        self.error = error
+        self._may_end.set()
+
+    def ended(self) -> Migration:
+        for _ in range(200):
+            found = self.read()
+            if found.state != "active":
+                return found
+            time.sleep(0.01)
+        raise AssertionError("it is still active")
+
+    def read(self) -> Migration:
+        return self.migrations.read(OPERATION, "guest1")
+
+    def _migrate(self, uri: str, parameters: dict[str, Any], flags: int) -> None:
+        self.asked.append((uri, parameters, flags))
+        self.guest.job = {"memory_total": 1000, "memory_remaining": 400, "memory_iteration": 1, "downtime": 120}
+        self._begun.set()
+        assert self._may_end.wait(5)
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Source]:
+    source = Source(tmp_path)
+    yield source
+    if source.guest.live_xml:
+        source.guest.job = None
+    source.finish(FakeError(1, "the test is over"))
+    for thread in threading.enumerate():
+        if thread.name.startswith("migration-"):
+            thread.join(5)
+
+
+def test_what_is_asked_of_libvirt(source: Source, tmp_path: Path) -> None:
+    source.start()
+    ((uri, parameters, flags),) = source.asked
+    assert uri == f"qemu+unix:///system?socket={tmp_path}/op-1/control/libvirt.sock"
+    assert parameters == {
+        "migrate_uri": f"unix://{tmp_path}/op-1/memory/qemu.sock",
+        "persistent_xml": WANTED.persistent_xml,
+    }
+    assert flags == 1 | 2 | 8, "live, peer to peer, persistent at the destination, and the source stays defined"
+    assert ("max-downtime", 250) in source.guest.calls
+
+
+def test_channels_and_bandwidth(source: Source) -> None:
+    source.start(StartMigration(guest="guest1", persistent_xml="<domain/>", parallel=4, bandwidth=125_000_000))
+    ((_, parameters, flags),) = source.asked
+    assert parameters["parallel.connections"] == 4
+    assert parameters["bandwidth"] == 119, "in MiB/s"
+    assert flags & FakeLibvirt.VIR_MIGRATE_PARALLEL
+
+
+def test_it_is_followed_to_its_end(source: Source) -> None:
+    assert source.read() == Migration()
+    source.start()
+    running = source.read()
+    assert (running.state, running.total_bytes, running.remaining_bytes, running.rounds) == ("active", 1000, 400, 1)
+    assert running.expected_pause_ms == 120
+    assert running.paused_age_s is None
+    assert running.started_age_s is not None
+    source.switch_over()
+    paused = source.read()
+    assert paused.paused_age_s is not None
+    assert paused.total_bytes == 0, "QEMU is left in peace during the switchover"
+    source.library.emit(22, source.guest, {"downtime": 99_000, "downtime_net": 101, "memory_total": 1000})
+    source.leave()
+    source.finish()
+    done = source.ended()
+    assert (done.state, done.error, done.pause_ms, done.total_bytes) == ("completed", None, 101, 1000)
+    assert done.ended_age_s is not None
+    assert done.paused_age_s is not None
+    assert done.paused_age_s >= done.ended_age_s
+
+
+def test_starting_again_changes_nothing_while_it_runs_or_when_it_is_done(source: Source) -> None:
+    source.start()
+    assert not source.migrations.start(OPERATION, WANTED).changed
+    source.leave()
+    source.finish()
+    source.ended()
+    assert not source.migrations.start(OPERATION, WANTED).changed
+    assert len(source.asked) == 1
+
+
+def test_a_failure_is_told_and_may_be_tried_again(source: Source) -> None:
+    source.start()
+    source.guest.job = None
+    source.finish(FakeError(1, "operation failed: migration job: unexpectedly failed"))
+    failed = source.ended()
+    assert failed.state == "failed"
+    assert "unexpectedly failed" in (failed.error or "")
+    source.start()
+    assert len(source.asked) == 2
+
+
+def test_an_error_of_the_connection_is_no_failure_of_the_migration(source: Source) -> None:
+    source.start()
+    source.leave()
+    source.finish(FakeError(39, "internal error: client socket is closed"))
+    assert source.ended().state == "completed"
+
+
+def test_a_guest_that_went_off_by_itself_was_not_migrated(source: Source) -> None:
+    source.start()
+    source.leave()
+    source.guest.state_ = (SHUTOFF, 1)
+    source.finish(FakeError(1, "domain is not running"))
+    assert source.ended().state == "failed"
+
+
+def test_a_transient_guest_that_is_gone_was_migrated(source: Source) -> None:
+    source.start()
+    source.leave()
+    del source.library.domains["guest1"]
+    source.finish()
+    assert source.ended().state == "completed"
+
+
+@pytest.mark.parametrize(
+    ("job", "state", "expected"),
+    [
+        ({"memory_total": 5}, (1, 1), "active"),
+        (None, (SHUTOFF, 4), "completed"),
+        (None, (1, 6), "failed"),
+        (None, (SHUTOFF, 2), "failed"),
+    ],
+)
+def test_after_a_restart_of_the_agent_libvirt_is_asked(
+    source: Source, tmp_path: Path, job: dict[str, Any] | None, state: tuple[int, int], expected: str
+) -> None:
+    started = time.monotonic() - 60
+    save(tmp_path / OPERATION, Record(operation=OPERATION, guest="guest1", uuid="u", started=started))
+    source.guest.job, source.guest.state_ = job, state
+    if state[0] == SHUTOFF:
+        source.guest.live_xml = None
+    source.guest.completed_job = {"downtime": 80}
+    found = source.agent().read(OPERATION, "guest1")
+    assert found.state == expected
+    assert found.pause_ms == (80 if expected == "completed" else None)
+    record = load(tmp_path / OPERATION)
+    assert record is not None
+    assert record.state == expected, "and remembered"
+
+
+def test_right_after_its_start_a_migration_may_be_without_a_job(source: Source, tmp_path: Path) -> None:
+    save(tmp_path / OPERATION, Record(operation=OPERATION, guest="guest1", uuid="u", started=time.monotonic()))
+    assert source.agent().read(OPERATION, "guest1").state == "active"
+
+
+def test_aborting(source: Source) -> None:
+    assert not source.migrations.abort(OPERATION, "guest1").changed
+    source.start()
+    assert source.migrations.abort(OPERATION, "guest1").changed
+    assert not source.migrations.abort(OPERATION, "guest1").changed
+
+
+def test_it_may_be_too_late_to_abort(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.start()
+
+    def refuse() -> None:
+        raise FakeError(55, "cannot abort migration in its last phase")
+
+    monkeypatch.setattr(source.guest, "abortJob", refuse)
+    with pytest.raises(Problem) as caught:
+        source.migrations.abort(OPERATION, "guest1")
+    assert caught.value.code == "migration-ending"
+
+
+def test_another_operations_migration_is_not_this_ones(source: Source) -> None:
+    source.start()
+    assert source.migrations.read("op-2", "guest1").state == "none"
+    assert source.migrations.read(OPERATION, "guest2").state == "none"
+    assert not source.migrations.abort("op-2", "guest1").changed
+    with pytest.raises(Problem) as caught:
+        source.migrations.start("op-2", WANTED)
+    assert caught.value.code == "guest-migrating"
+    assert source.migrations.leaves_here(OPERATION, "guest1")
+    assert not source.migrations.leaves_here("op-2", "guest1")
+
+
+def test_a_guest_that_is_off_is_not_migrated(tmp_path: Path) -> None:
+    host = Hypervisor(library=FakeLibvirt(FakeDomain(persistent=domain())))
+    with pytest.raises(Problem) as caught:
+        Migrations(host, tmp_path).start(OPERATION, WANTED)
+    assert caught.value.code == "guest-off"
+
+
+@pytest.mark.parametrize("operation", ["", "../x", "A", "a" * 41])
+def test_an_id_that_could_be_another_path_is_refused(source: Source, operation: str) -> None:
+    with pytest.raises(Problem) as caught:
+        source.migrations.read(operation, "guest1")
+    assert caught.value.code == "operation-invalid"
+
+
+def test_figures_leave_out_what_is_not_said() -> None:
+    assert figures({}) == {}
+    assert figures({"data_total": 5, "downtime": 7, "errmsg": "x"}) == {"total_bytes": 5, "expected_pause_ms": 7}
+    assert figures({"downtime": 7}, completed=True) == {"pause_ms": 7}
+
+
+def test_a_damaged_record_is_none(tmp_path: Path) -> None:
+    (tmp_path / "migration.json").write_text("{")
+    assert load(tmp_path) is None
+
+
+def test_a_failed_one_has_no_pause() -> None:
+    record = Record(operation="a", guest="b", uuid="c", started=0, state="failed", statistics={"pause_ms": 5})
+    assert answer(record).pause_ms is None
