@@ -86,7 +86,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode,
         )
     vf = _free_vf(destination, network, taken)
     own_standby = next((other for other in guest.nics if other.vf is None and other.mac == nic.mac), None)
-    if own_standby is not None and own_standby.teaming:
+    if mode is NetworkMode.SWITCH and own_standby is not None and own_standby.teaming:
         raise Refusal(
             "teaming",
             f"{nic.mac} is a teaming pair (net_failover)",
