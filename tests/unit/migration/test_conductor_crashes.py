@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_conductor_faults import clean_calls, plan_of, second_migration
 
 from fakes import faults
 from fakes.contract import Snapshot, healed, moved, unkept
 from fakes.fleet import Fault
+from fakes.matrix import clean_calls, plan_of, second_migration
 from fakes.samples import CASES, DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet, make_plan
 from vferry.host.api import PlugVf, StartMigration
 from vferry.migration.conductor import Conductor, Ending

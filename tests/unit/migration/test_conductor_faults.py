@@ -1,17 +1,16 @@
 """One fault at every call of every migration: whatever fails, the guest survives and the ending says the truth."""
 
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 
 from fakes import faults
 from fakes.contract import Snapshot, healed, is_uncertain, unkept
 from fakes.fleet import Call, Fault, Inconsistent
-from fakes.samples import CASES, DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet, make_plan
+from fakes.matrix import clean_calls, plan_of, second_migration
+from fakes.samples import CASES, DESTINATION, SOURCE, Case, Drive, make_fleet
 from vferry.migration.conductor import Ending
 from vferry.model.problem import Exit
-from vferry.plan.plan import Plan
 
 When = Callable[[Call], bool]
 Make = Callable[[Drive, When], Fault]
@@ -40,42 +39,12 @@ LASTING: dict[str, Make] = {
 }
 
 
-@cache
-def plan_of(case: Case) -> Plan:
-    return make_plan(make_fleet(case), case)
-
-
-@cache
-def clean_calls(case: Case) -> tuple[Call, ...]:
-    fleet = make_fleet(case)
-    assert Drive(fleet, plan_of(case)).run().exit is Exit.DONE
-    return tuple(fleet.calls)
-
-
 def run_with(case: Case, make: Make, number: int) -> tuple[Drive, Snapshot, Ending]:
     fleet = make_fleet(case)
     drive = Drive(fleet, plan_of(case))
     before = Snapshot.of(fleet)
     fleet.faults.append(make(drive, faults.at(number)))
     return drive, before, drive.run()
-
-
-PROVEN: set[str] = set()
-"""States of the fleet from which a second migration has succeeded: it need not be tried again."""
-
-
-def second_migration(drive: Drive, case: Case) -> list[str]:
-    """Moves the guest once more, from wherever it is."""
-    state = f"{case} {Snapshot.of(drive.fleet)}"
-    if state in PROVEN:
-        return []
-    (here,) = drive.fleet.running(GUEST)
-    there = DESTINATION if here == SOURCE else SOURCE
-    plan = make_plan(drive.fleet, case, here, there, "op-2")
-    ending = Drive(drive.fleet, plan).run()
-    if ending.exit is Exit.DONE:
-        PROVEN.add(state)
-    return [] if ending.exit is Exit.DONE else [f"a second migration: {ending.exit!r}, {ending.reason}, {ending.notes}"]
 
 
 def matrix(case: Case, make: Make, *, passing: bool) -> list[str]:

@@ -1,0 +1,126 @@
+"""Facts of a guest that can migrate; each test takes something away from them."""
+
+from collections.abc import Callable
+
+from msgspec import structs
+
+from fakes.samples import GUEST, MAC, definition
+from vferry.host.api import Definition, Fit
+from vferry.model.guest import Guest, GuestLink, GuestNetwork, GuestState, Nic, VfRef
+from vferry.model.host import Bridge, Inventory, MigrationEndpoint, Network, Pf, Versions, Vf, VfSettings
+from vferry.plan.facts import Assessment, Facts, Wishes
+from vferry.plan.plan import Plan
+from vferry.plan.preflight import assess
+
+VF = "0000:01:10.2"
+SETTINGS = VfSettings(mac=MAC, vlan=0, qos=0, trust=True, spoof_check=False, max_tx_rate=500)
+
+
+def address(index: int) -> str:
+    """A VF's PCI address, as igb lays them out."""
+    return f"0000:01:{0x10 + index // 4:02x}.{2 * index % 8}"
+
+
+def inventory(name: str, *, guests: tuple[Guest, ...] = (), vfs: int = 4) -> Inventory:
+    functions = tuple(
+        Vf(pf="pf0", index=at, address=address(at), settings=VfSettings(mac=None, vlan=0)) for at in range(vfs)
+    )
+    pf = Pf(name="pf0", address="0000:01:00.0", driver="igb", mac="52:54:00:00:00:01", vfs=functions)
+    return Inventory(
+        name=name,
+        versions=Versions(vferry="0.1.0", kernel="6.12.0", qemu=(10, 0, 0), libvirt=(11, 3, 0)),
+        migration=MigrationEndpoint(address="192.0.2.1", ports=(49200, 49215)),
+        networks={"lan": Network(pf="pf0", bridge="br0")},
+        pfs=(pf,),
+        bridges=(Bridge(name="br0", ports=("pf0",)),),
+        guests=guests,
+        memory_free=4 << 30,
+        vhost_net=True,
+    )
+
+
+def sample() -> Facts:
+    nic = Nic(mac=MAC, model="hostdev", alias="hostdev0", vf=VfRef(pf="pf0", index=1, address=VF))
+    other = Nic(mac="52:54:00:00:aa:01", model="virtio", alias="net1", bridge="br9")
+    guest = Guest(name=GUEST, uuid="u-1", host="host1", state=GuestState.RUNNING, memory=256 << 20, nics=(nic, other))
+    source = inventory("host1", guests=(guest,))
+    pf = source.pfs[0]
+    used = structs.replace(pf.vfs[1], settings=SETTINGS, guest=GUEST)
+    pf = structs.replace(pf, vfs=(pf.vfs[0], used, *pf.vfs[2:]))
+    xml = definition(VF, standby=False)
+    return Facts(
+        source=structs.replace(source, pfs=(pf,)),
+        destination=inventory("host2"),
+        guest=guest,
+        definition=Definition(live=xml, persistent=xml),
+        fit=Fit(),
+        guest_network=GuestNetwork(links=(GuestLink(name="enp7s0", mac=MAC, driver="igbvf", mtu=9000),)),
+    )
+
+
+Change = Callable[[Facts], Facts]
+
+
+def found(change: Change = lambda facts: facts, **wishes: object) -> Assessment:
+    return assess(change(sample()), Wishes(operation="op-1", **wishes))  # type: ignore[arg-type]
+
+
+def planned(change: Change = lambda facts: facts, **wishes: object) -> Plan:
+    assessment = found(change, **wishes)
+    assert assessment.plan is not None, assessment.errors
+    return assessment.plan
+
+
+def guest(**values: object) -> Change:
+    return lambda facts: structs.replace(facts, guest=structs.replace(facts.guest, **values))
+
+
+def host(which: str, **values: object) -> Change:
+    return lambda facts: structs.replace(facts, **{which: structs.replace(getattr(facts, which), **values)})
+
+
+def pf(which: str, **values: object) -> Change:
+    def change(facts: Facts) -> Facts:
+        inventory: Inventory = getattr(facts, which)
+        return host(which, pfs=(structs.replace(inventory.pfs[0], **values),))(facts)
+
+    return change
+
+
+def vf(which: str, index: int, **values: object) -> Change:
+    def change(facts: Facts) -> Facts:
+        inventory: Inventory = getattr(facts, which)
+        vfs = list(inventory.pfs[0].vfs)
+        vfs[index] = structs.replace(vfs[index], **values)
+        return pf(which, vfs=tuple(vfs))(facts)
+
+    return change
+
+
+def version(which: str, **values: object) -> Change:
+    def change(facts: Facts) -> Facts:
+        inventory: Inventory = getattr(facts, which)
+        return host(which, versions=structs.replace(inventory.versions, **values))(facts)
+
+    return change
+
+
+def inside(**values: object) -> Change:
+    def change(facts: Facts) -> Facts:
+        assert facts.guest_network is not None
+        return structs.replace(facts, guest_network=structs.replace(facts.guest_network, **values))
+
+    return change
+
+
+def silent(facts: Facts) -> Facts:
+    return structs.replace(facts, guest_network=None, guest_silence="its agent does not answer")
+
+
+def both(*changes: Change) -> Change:
+    def change(facts: Facts) -> Facts:
+        for each in changes:
+            facts = each(facts)
+        return facts
+
+    return change

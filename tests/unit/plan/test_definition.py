@@ -1,0 +1,110 @@
+"""A guest's definition for its destination: the VFs' addresses change, and nothing else does."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vferry.plan.definition import address_of, with_vfs
+
+DOMAIN = """<domain type='kvm'>
+  <name>web</name>
+  <uuid>7f1c2c3e-0000-4000-8000-000000000001</uuid>
+  <metadata><app:info xmlns:app='urn:app:1' owner='ops'/></metadata>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <disk type='block' device='disk'>
+      <source dev='/dev/disk/by-id/virtio-web'/>
+      <target dev='vda' bus='virtio'/>
+      <address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x0'/>
+    </disk>
+    <interface type='hostdev' managed='yes'>
+      <mac address='52:54:00:12:34:56'/>
+      <driver name='vfio'/>
+      <source><address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x0'/></source>
+      <vlan><tag id='42'/></vlan>
+      <alias name='ua-vf'/>
+      <address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x0'/>
+    </interface>
+    <interface type='bridge'>
+      <mac address='52:54:00:aa:bb:cc'/>
+      <source bridge='br0'/>
+      <model type='virtio'/>
+      <address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x2'/>
+    </interface>
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <source><address domain='0x0000' bus='0x01' slot='0x10' function='0x2'/></source>
+      <alias name='ua-vferry-vf-525400998877'/>
+      <address type='pci' domain='0x0000' bus='0x07' slot='0x00' function='0x0'/>
+    </hostdev>
+    <hostdev mode='subsystem' type='usb'>
+      <source><vendor id='0x1234'/><product id='0xbeef'/></source>
+    </hostdev>
+  </devices>
+</domain>"""
+
+
+def sources(xml: str) -> list[str]:
+    root = ET.fromstring(xml)  # noqa: S314 - our own
+    return [address_of(address) for address in root.findall("./devices/*/source/address")]
+
+
+def without_sources(xml: str) -> str:
+    root = ET.fromstring(xml)  # noqa: S314 - our own
+    for source in root.findall("./devices/*/source"):
+        for address in source.findall("address"):
+            source.remove(address)
+    return ET.tostring(root, encoding="unicode")
+
+
+def test_an_interface_and_a_plain_host_device_get_their_new_addresses() -> None:
+    moved = {"0000:01:10.0": "0000:81:02.5", "0000:01:10.2": "0001:82:1f.7"}
+    xml, missing = with_vfs(DOMAIN, moved)
+    assert sources(xml) == ["0000:81:02.5", "0001:82:1f.7"]
+    assert missing == []
+
+
+def test_nothing_else_changes() -> None:
+    """Neither where a device sits in the guest, though its address may be spelt like a VF's, nor any bridge NIC."""
+    xml, _ = with_vfs(DOMAIN, {"0000:01:10.0": "0000:81:02.5", "0000:01:10.2": "0001:82:1f.7"})
+    assert without_sources(xml) == without_sources(DOMAIN)
+
+
+def test_two_vfs_may_change_places() -> None:
+    xml, missing = with_vfs(DOMAIN, {"0000:01:10.0": "0000:01:10.2", "0000:01:10.2": "0000:01:10.0"})
+    assert (sources(xml), missing) == (["0000:01:10.2", "0000:01:10.0"], [])
+
+
+def test_an_address_that_it_does_not_name_is_said() -> None:
+    xml, missing = with_vfs(DOMAIN, {"0000:01:11.0": "0000:01:10.0", "0000:01:10.0": "0000:01:10.4"})
+    assert missing == ["0000:01:11.0"]
+    assert sources(xml) == ["0000:01:10.4", "0000:01:10.2"]
+
+
+def test_nothing_to_move_is_fine() -> None:
+    assert with_vfs("<domain><devices/></domain>", {})[1] == []
+
+
+@pytest.mark.parametrize("bad", ["", "01:10.0", "0000:01:10.8", "0000:01:10.0\n", "0000:01:10.0' x='"])
+def test_what_is_no_address_is_refused(bad: str) -> None:
+    with pytest.raises(ValueError, match="not a PCI address"):
+        with_vfs(DOMAIN, {"0000:01:10.0": bad})
+
+
+ADDRESS = st.builds(
+    "{:04x}:{:02x}:{:02x}.{:x}".format,
+    st.integers(0, 0xFFFF),
+    st.integers(0, 0xFF),
+    st.integers(0, 0x1F),
+    st.integers(0, 7),
+)
+
+
+@given(first=ADDRESS, second=ADDRESS)
+def test_there_and_back_is_where_it_was(first: str, second: str) -> None:
+    there, _ = with_vfs(DOMAIN, {"0000:01:10.0": first})
+    assert sources(there)[0] == first
+    if first not in ("0000:01:10.2", second):
+        back, _ = with_vfs(there, {first: "0000:01:10.0"})
+        assert sources(back) == sources(DOMAIN)

@@ -1,0 +1,142 @@
+"""From facts to a plan: which mode, which VFs, who chooses in the guest."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from fakes import facts as f
+from fakes.samples import GUEST, MAC
+from vferry.model.guest import GuestLink, Nic, VfRef
+from vferry.model.host import Network, VfSettings
+from vferry.plan.facts import Facts
+from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
+
+
+def test_the_plan_of_a_guest_with_a_vf() -> None:
+    plan = f.planned()
+    (move,) = plan.moves
+    assert (plan.operation, plan.guest, plan.uuid, plan.source, plan.destination) == (
+        "op-1",
+        GUEST,
+        "u-1",
+        "host1",
+        "host2",
+    )
+    assert plan.mode is NetworkMode.SWITCH
+    assert plan.reason == "the guest has a VF; its agent moves addresses and routes"
+    assert plan.plain_macs == ("52:54:00:00:aa:01",)
+    assert (move.mac, move.network, move.guest_side, move.mtu) == (MAC, "lan", GuestSide.ADDRESSES, 9000)
+    assert (move.source, move.source_alias) == (VfRef(pf="pf0", index=1, address=f.VF), "hostdev0")
+    assert move.destination == VfRef(pf="pf0", index=0, address="0000:01:10.0")
+    assert (move.source_bridge, move.destination_bridge) == ("br0", "br0")
+    assert (move.standby_alias, move.standby_stays) == ("ua-vferry-standby-525400123456", False)
+    assert "function='0x0'" in plan.persistent_xml.replace('"', "'")
+
+
+def test_what_is_carried_is_all_but_the_mac() -> None:
+    move = f.planned().moves[0]
+    assert move.carried == structs.replace(f.SETTINGS, mac=None)
+    assert structs.replace(move.carried, mac=move.mac) == move.source_settings
+
+
+def test_a_guest_without_vfs_migrates_as_virtio() -> None:
+    def without(facts: Facts) -> Facts:
+        return f.guest(nics=facts.guest.nics[1:])(facts)
+
+    plan = f.planned(without)
+    assert (plan.mode, plan.moves, plan.reason) == (NetworkMode.VIRTIO, (), "the guest has no VF")
+    assert plan.plain_macs == ("52:54:00:00:aa:01",)
+    assert plan.persistent_xml
+
+
+def test_a_guest_with_a_bond_is_told_through_it() -> None:
+    links = (
+        GuestLink(name="bond0", mac=MAC, kind="bond"),
+        GuestLink(name="ens1", mac=MAC, driver="virtio_net", master="bond0"),
+        GuestLink(name="enp7s0", mac=MAC, driver="igbvf", master="bond0", mtu=1400),
+    )
+    move = f.planned(f.inside(links=links)).moves[0]
+    assert (move.guest_side, move.mtu) == (GuestSide.BOND, 1400)
+
+
+def test_a_standby_nic_of_the_guests_own_stays() -> None:
+    def with_standby(facts: Facts) -> Facts:
+        own = Nic(mac=MAC, model="virtio", alias="net0", bridge="br0")
+        return f.guest(nics=(*facts.guest.nics, own))(facts)
+
+    plan = f.planned(with_standby)
+    assert (plan.moves[0].standby_alias, plan.moves[0].standby_stays) == ("net0", True)
+    assert MAC not in plan.plain_macs
+
+
+def test_wishes_are_followed() -> None:
+    transfer = TransferPlan(policy="parallel", parallel=4, deadline_s=30)
+    plan = f.planned(mode=NetworkMode.DETACH, transfer=transfer, unplug_timeout_s=5.0)
+    assert (plan.mode, plan.reason) == (NetworkMode.DETACH, "detach was asked for")
+    assert (plan.transfer, plan.unplug_timeout_s) == (transfer, 5.0)
+
+
+def test_a_guest_that_does_not_answer_is_left_to_itself_when_that_is_accepted() -> None:
+    move = f.planned(f.silent, accept_interruption=True).moves[0]
+    assert (move.guest_side, move.mtu) == (GuestSide.HOTPLUG, 1500)
+
+
+def test_the_networks_names_decide_not_those_of_their_pfs() -> None:
+    def renamed(facts: Facts) -> Facts:
+        inventory = facts.destination
+        pf = structs.replace(
+            inventory.pfs[0], name="enp9", vfs=tuple(structs.replace(vf, pf="enp9") for vf in inventory.pfs[0].vfs)
+        )
+        bridge = structs.replace(inventory.bridges[0], name="br7", ports=("enp9",))
+        networks = {"lan": Network(pf="enp9", bridge="br7")}
+        return f.host("destination", pfs=(inventory.pfs[0], pf), bridges=(bridge,), networks=networks)(facts)
+
+    move = f.planned(renamed).moves[0]
+    assert (move.destination.pf, move.destination_bridge) == ("enp9", "br7")
+
+
+def test_what_the_destinations_vf_had_is_kept_for_the_undo() -> None:
+    settings = VfSettings(mac="00:00:00:00:00:00", vlan=7, trust=False)
+    assert f.planned(f.vf("destination", 0, settings=settings)).moves[0].destination_before == settings
+
+
+@given(
+    taken=st.lists(st.sampled_from(["free", "used", "claimed"]), min_size=0, max_size=8),
+    wanted=st.integers(1, 4),
+)
+def test_a_vf_is_never_taken_twice(taken: list[str], wanted: int) -> None:
+    """Not from another guest, not from another operation, and not by two NICs of this one."""
+
+    def change(facts: Facts) -> Facts:
+        base = f.inventory("host2", vfs=8).pfs[0].vfs[: len(taken)]
+        marks = {"free": {}, "used": {"guest": "other"}, "claimed": {"claim": "op-9"}}
+        vfs = tuple(structs.replace(vf, **marks[state]) for vf, state in zip(base, taken, strict=True))
+        nics = tuple(
+            Nic(
+                mac=f"52:54:00:00:00:{at:02x}",
+                model="hostdev",
+                alias=f"hostdev{at}",
+                vf=VfRef(pf="pf0", index=at, address=f.address(at)),
+            )
+            for at in range(wanted)
+        )
+        return f.both(f.pf("destination", vfs=vfs), f.guest(nics=nics), f.silent)(facts)
+
+    assessment = f.found(change, accept_interruption=True)
+    free = {f.address(at) for at, state in enumerate(taken) if state == "free"}
+    if assessment.plan is None:
+        assert {finding.code for finding in assessment.errors} == {"no-free-vf"}
+        assert len(free) < wanted
+    else:
+        chosen = [move.destination.address for move in assessment.plan.moves]
+        assert len(chosen) == len(set(chosen)) == wanted
+        assert set(chosen) <= free
+
+
+@pytest.mark.parametrize("mode", list(NetworkMode))
+def test_planning_changes_no_facts(mode: NetworkMode) -> None:
+    facts = f.sample()
+    before = repr(facts)
+    f.found(lambda _facts: facts, mode=mode)
+    assert repr(facts) == before

@@ -1,0 +1,145 @@
+"""Preflight: each thing that it can find, found, and nothing found where nothing is."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+import vferry.plan
+from fakes import facts as f
+from fakes.samples import GUEST, MAC, definition
+from vferry.host.api import Definition, Fit
+from vferry.model.guest import Guest, GuestState, Nic
+from vferry.model.host import Bridge, Claim, VfSettings
+from vferry.plan.facts import Facts, Severity
+from vferry.plan.plan import NetworkMode
+
+ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+
+NAMESAKE = Guest(name=GUEST, uuid="u-2", host="host2", state=GuestState.OFF)
+STANDBY = Nic(mac=MAC, model="virtio", alias="net0", bridge="br0")
+TEAMED = structs.replace(STANDBY, teaming="persistent")
+CLAIM = Claim(operation="op-9", guest=GUEST)
+OTHER_CLAIMS = (Claim(operation="op-8"), Claim(operation="op-9"))
+DETACH: dict[str, object] = {"mode": NetworkMode.DETACH}
+ACCEPT: dict[str, object] = {"accept_interruption": True}
+VIRTIO: dict[str, object] = {"mode": NetworkMode.VIRTIO}
+
+
+def more_nics(nic: Nic) -> f.Change:
+    return lambda facts: f.guest(nics=(*facts.guest.nics, nic))(facts)
+
+
+def unnamed(facts: Facts) -> Facts:
+    xml = definition(None, standby=True)
+    return structs.replace(facts, definition=Definition(live=xml, persistent=xml))
+
+
+TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
+    ("guest-not-running", ERROR, f.guest(state=GuestState.OFF), {}),
+    ("guest-not-running", ERROR, f.guest(state=GuestState.PAUSED), {}),
+    ("guest-transient", ERROR, f.guest(persistent=False), {}),
+    ("guest-exists", ERROR, f.host("destination", guests=(NAMESAKE,)), {}),
+    ("guest-claimed", ERROR, f.host("source", claims=(CLAIM,)), {}),
+    ("guest-claimed", ERROR, f.host("destination", claims=(CLAIM,)), {}),
+    ("does-not-fit", ERROR, lambda facts: structs.replace(facts, fit=Fit(reasons=("no such disk",))), {}),
+    ("older-qemu", WARNING, f.version("destination", qemu=(9, 2, 4)), {}),
+    ("other-cpu", WARNING, f.version("destination", cpu_model="EPYC-Milan"), {}),
+    ("other-microcode", WARNING, f.version("destination", microcode="0xa0011d5"), {}),
+    ("no-memory", ERROR, f.host("destination", memory_free=(512 << 20) - 1), {}),
+    ("no-slot", ERROR, f.host("source", claims=OTHER_CLAIMS), {}),
+    ("no-slot", ERROR, f.host("destination", claims=OTHER_CLAIMS), {}),
+    ("has-vf", ERROR, lambda facts: facts, VIRTIO),
+    ("network-unknown", ERROR, f.host("source", networks={}), {}),
+    ("network-missing", ERROR, f.host("destination", networks={}), {}),
+    ("pf-missing", ERROR, f.host("destination", pfs=()), {}),
+    ("pf-missing", ERROR, f.pf("destination", up=False), {}),
+    ("no-free-vf", ERROR, f.pf("destination", vfs=()), {}),
+    ("teaming", ERROR, more_nics(TEAMED), {}),
+    ("vf-unknown", ERROR, f.pf("source", vfs=()), {}),
+    ("vlan-standby", ERROR, f.vf("source", 1, settings=structs.replace(f.SETTINGS, vlan=42)), {}),
+    ("guest-not-reached", ERROR, f.silent, {}),
+    ("guest-not-reached", ERROR, f.inside(links=()), {}),
+    ("no-standby-path", ERROR, f.host("source", bridges=()), {}),
+    ("no-standby-path", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("eth9",)),)), {}),
+    ("standby-path-down", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("pf0",), up=False),)), {}),
+    ("forwarding-full", ERROR, f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=1), {}),
+    ("no-vhost-net", WARNING, f.host("destination", vhost_net=False), {}),
+    ("dark", INFO, lambda facts: facts, DETACH),
+    ("hotplug-only", WARNING, f.silent, ACCEPT),
+    ("strict-rp-filter", WARNING, f.inside(strict_rp_filter=("all",)), {}),
+    ("configured-by", WARNING, f.inside(configured_by="networkd"), {}),
+    ("configured-by", WARNING, f.inside(configured_by="NetworkManager"), {}),
+    ("vf-not-defined", WARNING, unnamed, {}),
+]
+
+
+@pytest.mark.parametrize(("code", "severity", "change", "wishes"), TABLE, ids=[row[0] for row in TABLE])
+def test_each_thing_is_found_and_said_with_what_to_do(
+    code: str, severity: Severity, change: f.Change, wishes: dict[str, object]
+) -> None:
+    assessment = f.found(change, **wishes)
+    hits = [finding for finding in assessment.findings if finding.code == code]
+    assert [finding.severity for finding in hits] == [severity]
+    assert hits[0].message
+    assert not hits[0].message.endswith(".")
+    assert hits[0].remedy or severity is not ERROR
+    assert (assessment.plan is None) == bool(assessment.errors)
+    assert (severity is ERROR) == bool(assessment.errors)
+
+
+def test_every_code_is_in_the_table() -> None:
+    said = set()
+    for path in Path(vferry.plan.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                first = node.args[0]
+                if node.func.id in ("error", "warning", "info", "Refusal") and isinstance(first, ast.Constant):
+                    said.add(first.value)
+    assert said == {row[0] for row in TABLE}
+
+
+def test_nothing_is_found_where_nothing_is() -> None:
+    assessment = f.found()
+    assert assessment.findings == ()
+    assert assessment.plan is not None
+
+
+def test_all_is_said_at_once() -> None:
+    change = f.both(f.guest(state=GuestState.OFF), f.host("destination", memory_free=0), f.silent)
+    assert {finding.code for finding in f.found(change).errors} == {
+        "guest-not-running",
+        "no-memory",
+        "guest-not-reached",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "wishes"),
+    [
+        (f.version("destination", qemu=(10, 0, 1)), {}),
+        (f.host("destination", memory_free=512 << 20), {}),
+        (f.host("source", claims=(Claim(operation="op-8", guest="other"),)), {}),
+        (f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=2), {}),
+        (f.inside(configured_by="ifupdown"), {}),
+        (f.inside(strict_rp_filter=()), {}),
+    ],
+)
+def test_what_is_fine_is_not_complained_about(change: f.Change, wishes: dict[str, object]) -> None:
+    assert f.found(change, **wishes).findings == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        more_nics(TEAMED),
+        f.vf("source", 1, settings=VfSettings(mac=MAC, vlan=42)),
+        f.host("source", bridges=()),
+        f.host("destination", bridges=()),
+        f.silent,
+    ],
+)
+def test_what_only_the_standby_path_lacks_does_not_matter_without_it(change: f.Change) -> None:
+    """Preflight says "use --network detach" for these, so that has to do."""
+    assert f.found(change, **DETACH).errors == ()
