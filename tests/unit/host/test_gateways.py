@@ -1,0 +1,188 @@
+import os
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from fake_libvirt import FakeLibvirt
+
+from vferry.host import gateways_process
+from vferry.host.api import GatewayStatistics
+from vferry.host.gateways import Gateways, Places, free_port, places, qemu_user, statistics
+from vferry.host.hypervisor import Hypervisor
+from vferry.model.host import MigrationEndpoint
+from vferry.model.problem import Problem
+
+# Listens to nothing, but behaves as the process does: says that it is ready, what it has carried, and ends on SIGTERM.
+GATEWAY = """
+import json, signal, sys, time
+def end(*_):
+    print(json.dumps({"event": "end", "sent_bytes": 700, "received_bytes": 7, "cpu_s": 1.5, "cpu_peak": 0.5}))
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print(json.dumps({"event": "ready", "arguments": sys.argv[1:]}), flush=True)
+while True: time.sleep(60)
+"""
+FAILING = "import sys; sys.exit('vferry: Another process listens there.')"
+OPERATION = "op-1"
+
+
+@pytest.fixture(autouse=True)
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways_process, "COMMAND", (sys.executable, "-S", "-c", GATEWAY))
+
+
+@pytest.fixture
+def endpoint() -> MigrationEndpoint:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return MigrationEndpoint(address="127.0.0.1", ports=(port, port))
+
+
+def hypervisor() -> Hypervisor:
+    return Hypervisor(library=FakeLibvirt(uid=os.geteuid(), gid=os.getegid()))
+
+
+@pytest.fixture
+def gateways(tmp_path: Path, endpoint: MigrationEndpoint) -> Iterator[Gateways]:
+    gateways = Gateways(endpoint, hypervisor(), tmp_path / "pki", tmp_path / "run")
+    yield gateways
+    gateways.release(OPERATION)
+
+
+def here(tmp_path: Path) -> Places:
+    return places(tmp_path / "run", OPERATION)
+
+
+def arguments(tmp_path: Path) -> list[str]:
+    (ready, *_) = gateways_process.events(here(tmp_path).directory)
+    found: list[str] = ready["arguments"]
+    return found
+
+
+def test_a_receiving_gateway(gateways: Gateways, endpoint: MigrationEndpoint, tmp_path: Path) -> None:
+    receiving = gateways.receive(OPERATION, "host1")
+    assert (receiving.address, receiving.port) == ("127.0.0.1", endpoint.ports[0])
+    files = here(tmp_path)
+    assert files.token.read_text() == receiving.token
+    assert len(receiving.token) > 30
+    given = arguments(tmp_path)
+    assert given[:3] == ["receive", "--listen", f"127.0.0.1:{endpoint.ports[0]}"]
+    assert "control=unix:/run/libvirt/libvirt-sock" in given
+    assert f"memory=unix:{files.memory}" in given
+    assert given[given.index("--peer") + 1] == "host1"
+    assert given[given.index("--ca") + 1] == str(tmp_path / "pki/ca.crt")
+    assert receiving.token not in given, "everybody may read the arguments of a process"
+    assert gateways.receive(OPERATION, "host1") == receiving
+
+
+def test_a_sending_gateway(gateways: Gateways, tmp_path: Path) -> None:
+    assert gateways.send(OPERATION, "host2", "fd00::2", 49200, "secret").changed
+    files = here(tmp_path)
+    given = arguments(tmp_path)
+    assert given[:3] == ["send", "--connect", "[fd00::2]:49200"]
+    assert f"control=unix:{files.control}" in given
+    assert f"memory=unix:{files.memory}" in given
+    assert given[given.index("--memory-owner") + 1].count(":") == 1
+    assert not gateways.send(OPERATION, "host2", "fd00::2", 49200, "secret").changed
+    first = gateways_process.load(files.directory)
+    assert gateways.send(OPERATION, "host2", "fd00::2", 49201, "secret").changed, "it goes somewhere else now"
+    assert first is not None
+    assert not gateways_process.alive(first)
+
+
+def test_who_may_open_what(gateways: Gateways, tmp_path: Path) -> None:
+    gateways.receive(OPERATION, "host1")
+    files = here(tmp_path)
+
+    def mode(path: Path) -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    assert mode(files.directory) == 0o711
+    assert mode(files.control.parent) == 0o700
+    assert mode(files.memory.parent) == 0o700
+    assert mode(files.token) == 0o600
+    assert mode(files.directory / "gateway.json") == 0o600
+
+
+def test_another_agent_finds_it_again_and_stops_it(
+    gateways: Gateways, endpoint: MigrationEndpoint, tmp_path: Path
+) -> None:
+    receiving = gateways.receive(OPERATION, "host1")
+    restarted = Gateways(endpoint, hypervisor(), tmp_path / "pki", tmp_path / "run")
+    assert restarted.receive(OPERATION, "host1") == receiving
+    expected = GatewayStatistics(wire_bytes=707, cpu_s=1.5, cpu_peak=0.5)
+    assert restarted.stop(OPERATION) == expected
+    assert restarted.stop(OPERATION) == expected, "the first answer may have been lost"
+    restarted.release(OPERATION)
+    assert restarted.stop(OPERATION) == GatewayStatistics()
+    assert not here(tmp_path).directory.exists()
+
+
+def test_a_process_that_only_has_the_same_id_is_left_alone(gateways: Gateways, tmp_path: Path) -> None:
+    gateways.receive(OPERATION, "host1")
+    directory = here(tmp_path).directory
+    record = gateways_process.load(directory)
+    assert record is not None
+    other = msgspec.structs.replace(record, started=record.started + 1)
+    assert not gateways_process.alive(other)
+    gateways_process.stop(directory, other)
+    assert gateways_process.alive(record)
+
+
+def test_one_that_does_not_start_is_a_problem(
+    gateways: Gateways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways_process, "COMMAND", (sys.executable, "-S", "-c", FAILING))
+    with pytest.raises(Problem, match="Another process listens there") as caught:
+        gateways.receive(OPERATION, "host1")
+    assert caught.value.code == "gateway-failed"
+
+
+def test_a_port_that_is_taken_is_passed_over(endpoint: MigrationEndpoint) -> None:
+    port = endpoint.ports[0]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        with pytest.raises(Problem) as caught:
+            free_port(endpoint)
+        assert caught.value.code == "no-port"
+        assert free_port(MigrationEndpoint(address="127.0.0.1", ports=(port, port + 20))) > port
+    assert free_port(endpoint) == port
+
+
+@pytest.mark.parametrize("operation", ["", ".", "../x", "a/b", "A", "ä", "a" * 41])
+def test_ids_that_are_no_file_names_are_refused(operation: str, tmp_path: Path) -> None:
+    with pytest.raises(Problem) as caught:
+        places(tmp_path, operation)
+    assert caught.value.code == "operation-invalid"
+
+
+def test_paths_fit_into_a_sockets_address() -> None:
+    files = places(Path("/run/vferry"), "a" * 40)
+    assert max(len(str(path)) for path in (files.control, files.memory)) < 107
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", GatewayStatistics()),
+        ('{"event":"ready"}\n', GatewayStatistics()),
+        ('{"event":"stats","sent_bytes":5,"received_bytes":6}\n{"event":"st', GatewayStatistics(wire_bytes=11)),
+        (
+            'garbage\n[]\n{"event":"end","sent_bytes":1,"cpu_s":2,"cpu_peak":3}',
+            GatewayStatistics(wire_bytes=1, cpu_s=2, cpu_peak=3),
+        ),
+    ],
+)
+def test_figures_are_the_last_that_were_said(lines: str, expected: GatewayStatistics, tmp_path: Path) -> None:
+    (tmp_path / "gateway.out").write_text(lines)
+    assert statistics(tmp_path) == expected
+
+
+def test_qemus_user_is_the_one_that_libvirt_says() -> None:
+    assert qemu_user(Hypervisor(library=FakeLibvirt(uid=64055, gid=994))) == (64055, 994)

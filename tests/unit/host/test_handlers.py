@@ -1,0 +1,245 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
+from fake_netlink import FakeLinks, FakeNic
+from msgspec import Struct
+from test_sriov import make_host
+from xml_samples import MAC, STANDBY, VF_INTERFACE, domain
+
+from vferry.host import api
+from vferry.host.api import Operation, Session
+from vferry.host.claims import Claims
+from vferry.host.configuration import AgentConfiguration
+from vferry.host.handlers import Handlers
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.wire import operations
+from vferry.model.host import WIPED, Bridge, Inventory, MigrationEndpoint, Network
+from vferry.model.problem import Problem
+
+MINE = Session(operation="op-1")
+OTHERS = Session(operation="op-2")
+SERVED_ELSEWHERE = {api.ClaimResources, api.ReleaseClaim, api.RequestCertificate, api.InstallCertificate}
+VF = "0000:01:10.2"
+
+ACTING: list[Operation[Any]] = [
+    api.PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-x"),
+    api.PlugVf(guest="guest1", address=VF, alias="ua-y"),
+    api.Unplug(guest="guest1", alias="ua-vf"),
+    api.RunInGuest(guest="guest1", script=":"),
+    api.SetVf(pf="pf0", index=1, settings=WIPED),
+    api.SetForwarding(pf="pf0", mac=MAC, present=True),
+    api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=False),
+    api.StartReceiving(peer="host2"),
+    api.StartSending(peer="host2", address="10.8.0.2", port=1, token="t"),
+    api.StopGateway(),
+    api.StartMigration(guest="guest1", persistent_xml=""),
+    api.AbortMigration(guest="guest1"),
+    api.Define(xml=domain()),
+    api.Undefine(guest="guest1"),
+    api.Resume(guest="guest1"),
+    api.Destroy(guest="guest1"),
+]
+LOOKING: list[Operation[Any]] = [
+    api.TakeInventory(),
+    api.ShowGuest(guest="guest1"),
+    api.ReadGuestNetwork(guest="guest1"),
+    api.ReadDefinition(guest="guest1"),
+    api.CheckFit(live_xml=domain()),
+    api.ReadMigration(guest="guest1"),
+]
+
+
+class Host:
+    """A host with a NIC of two VFs, a guest on the second, and a claim on both by `MINE`."""
+
+    def __init__(self, root: Path) -> None:
+        make_host(root)
+        for path, text in {
+            "proc/meminfo": "MemTotal:       16384 kB\nMemAvailable:    8192 kB\nHugePages_Total:       0\n",
+            "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU\nmicrocode\t: 0x1\n\nprocessor\t: 1\n",
+            "sys/class/net/br0/flags": "0x1003\n",
+            "sys/class/net/br0/bridge/vlan_filtering": "1\n",
+            "sys/class/net/br0/brif/pf0": "",
+            "dev/vhost-net": "",
+            "sys/class/iommu/dmar0": "",
+        }.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+        self.nic = FakeNic()
+        self.guest = FakeDomain(live=domain(VF_INTERFACE + STANDBY), persistent=domain())
+        self.library = FakeLibvirt(self.guest)
+        self.claims = Claims(root / "claims", 2)
+        self.claims.claim(MINE, "guest1", VF)
+        self.handlers = Handlers(
+            AgentConfiguration(
+                name="host1",
+                migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210)),
+                networks={"physnet1": Network(pf="pf0", bridge="br0")},
+            ),
+            self.claims,
+            root,
+            hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
+            runtime=root / "run/vferry",
+            root=root,
+            links=lambda: cast("Any", FakeLinks(self.nic)),
+        )
+
+    async def ask(self, operation: Operation[Any], session: Session | None = MINE) -> Struct:
+        return await self.handlers.handle(operation, session)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    host.handlers.close()
+
+
+def test_every_operation_is_known() -> None:
+    tested = {type(operation) for operation in (*ACTING, *LOOKING)}
+    assert tested | SERVED_ELSEWHERE == set(operations().values())
+
+
+@pytest.mark.parametrize("operation", ACTING, ids=lambda operation: type(operation).__name__)
+@pytest.mark.parametrize("session", [None, OTHERS])
+async def test_without_the_claim_nothing_is_changed(host: Host, operation: Operation[Any], session: Session) -> None:
+    with pytest.raises(Problem) as caught:
+        await host.ask(operation, session)
+    assert caught.value.code == "not-claimed"
+    assert host.guest.calls == []
+    assert host.nic.packets == []
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        api.PlugVf(guest="guest1", address="0000:01:10.0", alias="ua-y"),
+        api.SetVf(pf="pf0", index=0, settings=WIPED),
+        api.MoveFilter(pf="pf0", index=0, mac=MAC, to_vf=True),
+        api.Unplug(guest="guest2", alias="ua-vf"),
+        api.Define(xml=domain(name="guest2")),
+    ],
+)
+async def test_the_claim_is_on_this_guest_and_this_vf(host: Host, operation: Operation[Any]) -> None:
+    with pytest.raises(Problem) as caught:
+        await host.ask(operation)
+    assert caught.value.code == "not-claimed"
+
+
+async def test_looking_needs_no_claim(host: Host) -> None:
+    for operation in LOOKING:
+        if not isinstance(operation, api.ReadGuestNetwork | api.ReadMigration):
+            await host.ask(operation, None)
+    assert await host.ask(api.ReadMigration(guest="guest1"), OTHERS) == api.Migration()
+    with pytest.raises(Problem) as caught:
+        await host.ask(api.ReadGuestNetwork(guest="guest1"), None)
+    assert caught.value.code == "guest-agent-silent"
+
+
+async def test_operations_lead_to_what_they_mean(host: Host) -> None:
+    assert await host.ask(api.SetForwarding(pf="pf0", mac=MAC, present=True)) == api.Done()
+    assert host.nic.added == [MAC]
+    assert await host.ask(api.SetVf(pf="pf0", index=1, settings=WIPED)) == api.Done(changed=False)
+    await host.ask(api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=True))
+    assert (host.nic.mac(1), host.nic.added) == (MAC, [])
+    await host.ask(api.PlugVf(guest="guest1", address=VF, alias="ua-y"))
+    await host.ask(api.Unplug(guest="guest1", alias="ua-y"))
+    assert [call[0] for call in host.guest.calls] == ["attach", "detach"]
+    assert await host.ask(api.StopGateway()) == api.GatewayStatistics()
+    assert await host.ask(api.AbortMigration(guest="guest1")) == api.Done(changed=False)
+    assert await host.ask(api.Resume(guest="guest1")) == api.Done(changed=False)
+    with pytest.raises(Problem) as caught:
+        await host.ask(api.Destroy(guest="guest1"))
+    assert caught.value.code == "guest-running"
+
+
+async def test_the_source_of_a_migration_is_never_destroyed(host: Host) -> None:
+    from vferry.host.migration_record import Record, save
+
+    save(host.claims.directory.parent / "run/vferry/op-1", Record(operation="op-1", guest="guest1", uuid="", started=0))
+    host.guest.state_ = (3, 2)
+    with pytest.raises(Problem) as caught:
+        await host.ask(api.Destroy(guest="guest1"))
+    assert caught.value.code == "guest-not-incoming"
+    assert host.guest.live_xml
+
+
+async def test_whose_vf_it_is(host: Host) -> None:
+    assert await host.handlers.vf_in_use(VF) == "guest1"
+    assert await host.handlers.vf_in_use("0000:01:10.0") is None
+
+
+async def test_what_an_operation_left_is_ended(host: Host) -> None:
+    directory = host.claims.directory.parent / "run/vferry/op-1"
+    directory.mkdir(parents=True)
+    await host.handlers.released("op-1")
+    assert not directory.exists()
+    await host.handlers.released("op-1")
+    await host.handlers.released("../claims")
+    assert host.claims.directory.exists()
+
+
+async def test_the_inventory(host: Host) -> None:
+    host.nic.vfs[1]["IFLA_VF_MAC"] = {"mac": MAC}
+    inventory = await host.ask(api.TakeInventory(), None)
+    assert isinstance(inventory, Inventory)
+    assert inventory.name == "host1"
+    assert (inventory.versions.qemu, inventory.versions.libvirt) == ((11, 1, 3), (11, 3, 0))
+    assert (inventory.versions.microcode, inventory.versions.cpu_model) == ("0x1", "Some CPU")
+    assert (inventory.memory_total, inventory.memory_free, inventory.cpus) == (16 << 20, 8 << 20, 2)
+    assert inventory.vhost_net
+    assert inventory.iommu
+    assert inventory.bridges == (Bridge(name="br0", ports=("pf0",), up=True, vlan_filtering=True),)
+    vf = inventory.vf(VF)
+    assert vf is not None
+    assert (vf.guest, vf.claim, vf.settings.mac) == ("guest1", "op-1", MAC)
+    free = inventory.vf("0000:01:10.0")
+    assert free is not None
+    assert (free.guest, free.claim) == (None, None)
+    guest = inventory.guest("guest1")
+    assert guest is not None
+    assert [nic.model for nic in guest.nics] == ["hostdev", "virtio"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, None),
+        ({"machine_error": "the machine 'pc-q35-99' is not supported."}, "machine type pc-q35-10.0 (kvm) cannot run"),
+        ({"cpu_error": "guest CPU doesn't match: missing features: avx512f"}, "missing features: avx512f"),
+    ],
+)
+async def test_what_a_destination_cannot_take(host: Host, change: dict[str, str], reason: str | None) -> None:
+    root = host.claims.directory.parent
+    for path in ("usr/bin/qemu-system-x86_64", "boot/vmlinuz", "usr/share/OVMF/OVMF_CODE.fd", "srv/guest1.qcow2"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("")
+    for name, value in change.items():
+        setattr(host.library, name, value)
+    cpu = "<cpu mode='custom' match='exact'><model>EPYC</model></cpu>"
+    fit = await host.ask(api.CheckFit(live_xml=domain(STANDBY, cpu=cpu)), None)
+    assert isinstance(fit, api.Fit)
+    assert [reason in found for found in fit.reasons] == [True] if reason else fit.reasons == ()
+
+
+async def test_files_and_bridges_must_be_there(host: Host) -> None:
+    nics = STANDBY.replace("br0", "br9") + (
+        "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='default'/></interface>"
+    )
+    fit = await host.ask(api.CheckFit(live_xml=domain(nics)), None)
+    assert isinstance(fit, api.Fit)
+    wanted = ("qemu-system-x86_64", "/srv/guest1.qcow2", "/boot/vmlinuz", "OVMF_CODE.fd", "br9", "default")
+    assert len(fit.reasons) == len(wanted)
+    assert all(any(word in reason for reason in fit.reasons) for word in wanted)
+
+
+async def test_a_cpu_passed_through_is_not_compared_here(host: Host) -> None:
+    host.library.cpu_error = "it differs"
+    (host.claims.directory.parent / "usr/bin").mkdir(parents=True)
+    (host.claims.directory.parent / "usr/bin/qemu-system-x86_64").write_text("")
+    fit = await host.ask(api.CheckFit(live_xml=domain(cpu="<cpu mode='host-passthrough'/>")), None)
+    assert isinstance(fit, api.Fit)
+    assert not any("differs" in reason for reason in fit.reasons)
