@@ -1,0 +1,172 @@
+"""`vferry guest`: lists and shows the guests of all registered hosts."""
+
+import asyncio
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+import msgspec
+from msgspec import Struct
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from vferry.controller.hosts import list_hosts, open_host
+from vferry.host.api import TakeInventory
+from vferry.model.guest import Guest, GuestState, Nic
+from vferry.model.problem import Exit, Problem
+
+as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
+TIMEOUT_S = 60.0
+# Where a guest is, if two hosts define it: where it runs, and else where it at least exists as a process.
+NEARNESS = {GuestState.RUNNING: 0, GuestState.PAUSED: 1, GuestState.OFF: 2}
+
+
+class Found(Struct, frozen=True):
+    """The guests of the hosts that answered, and why the others did not."""
+
+    guests: tuple[Guest, ...]
+    silent: dict[str, Problem]
+
+
+@click.group()
+def command() -> None:
+    """List and show guests.
+
+    \b
+    Example: vferry guest show guest1
+    """
+
+
+@command.command(name="list")
+@as_json
+def list_(json_output: bool) -> None:  # noqa: FBT001
+    """List the guests of all registered hosts.
+
+    \b
+    Example: vferry guest list --json
+    """
+    found = asyncio.run(find_guests())
+    _warn(found)
+    if json_output:
+        _print_json(found.guests)
+        return
+    table = _table("GUEST", "HOST", "STATE", "ADDRESS", "MEMORY", "NICS")
+    for guest in found.guests:
+        nics = "\n".join(f"{nic.mac} {describe(nic)}" for nic in guest.nics)
+        memory = f"{guest.memory / 2**30:.2g} GiB"
+        table.add_row(guest.name, guest.host, guest.state, guest.address or "-", memory, nics or "-")
+    _print(table)
+
+
+@command.command()
+@click.argument("name")
+@as_json
+def show(name: str, json_output: bool) -> None:  # noqa: FBT001
+    """Show a guest: where it is, and what its NICs are on.
+
+    \b
+    Example: vferry guest show guest1 --json
+    """
+    found = asyncio.run(find_guests())
+    here, *elsewhere = choose(found, name)
+    for other in elsewhere:
+        click.echo(f"Note: {other.host} defines {name}, too; there it is {other.state}.", err=True)
+    if json_output:
+        _print_json(here)
+        return
+    _print(_summary(here), _nics(here))
+
+
+async def find_guests() -> Found:
+    """Asks all registered hosts at the same time. Guests are in the order of their names, then of their hosts."""
+    names = [record.name for record in list_hosts()]
+    answers = await asyncio.gather(*(_guests_of(name) for name in names))
+    guests = [guest for answer in answers if not isinstance(answer, Problem) for guest in answer]
+    silent = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, Problem)}
+    return Found(tuple(sorted(guests, key=lambda guest: (guest.name, guest.host))), silent)
+
+
+def choose(found: Found, name: str) -> list[Guest]:
+    """A guest's definitions, the one that counts first. Problem ``guest-unknown``, with names that are near."""
+    definitions = [guest for guest in found.guests if guest.name == name]
+    if definitions:
+        return sorted(definitions, key=lambda guest: NEARNESS[guest.state])
+    near = difflib.get_close_matches(name, {guest.name for guest in found.guests}, n=3, cutoff=0.5)
+    what = f"No host that answers has a guest {name}" if found.silent else f"No host has a guest {name}"
+    silent = f" ({', '.join(sorted(found.silent))} did not answer)" if found.silent else ""
+    raise Problem(
+        "guest-unknown",
+        f"{what}; near: {', '.join(sorted(near))}{silent}" if near else what + silent,
+        "Look with: vferry guest list",
+        exit=Exit.USAGE,
+        guest=name,
+        near=sorted(near),
+    )
+
+
+def describe(nic: Nic) -> str:
+    """What a NIC is on, in a few words."""
+    if nic.vf:
+        return f"VF {nic.vf.index} of {nic.vf.pf}"
+    return f"{nic.model} on {nic.bridge}" if nic.bridge else nic.model
+
+
+async def _guests_of(host: str) -> Sequence[Guest] | Problem:
+    try:
+        async with open_host(host) as remote:
+            return (await remote.call(TakeInventory(), timeout_s=TIMEOUT_S)).guests
+    except Problem as problem:
+        return problem
+
+
+def _warn(found: Found) -> None:
+    for problem in found.silent.values():
+        click.echo(f"Note: {problem}", err=True)
+
+
+def _summary(guest: Guest) -> Table:
+    table = Table(box=None, show_header=False, title=f"Guest {guest.name}", title_justify="left", pad_edge=False)
+    reason = f" ({guest.pause_reason})" if guest.pause_reason else ""
+    rows = (
+        ("Host", guest.host),
+        ("State", f"{guest.state}{reason}"),
+        ("Defined", "persistently" if guest.persistent else "only while it runs"),
+        ("Memory", f"{guest.memory / 2**20:.0f} MiB"),
+        ("CPUs", str(guest.vcpus)),
+        ("Machine", guest.machine),
+        ("Disks", "\n".join(guest.disks) or "-"),
+        ("Address", guest.address or "-"),
+        ("Guest agent", "connected" if guest.agent_connected else "not connected"),
+    )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _nics(guest: Guest) -> Table:
+    table = _table("MAC", "MODEL", "ALIAS", "VF", "ADDRESS", "BRIDGE", "VLAN", "TEAMING", title="NICs")
+    for nic in guest.nics:
+        vf, address = (f"{nic.vf.pf}/{nic.vf.index}", nic.vf.address) if nic.vf else ("-", "-")
+        columns = (nic.mac, nic.model, nic.alias, vf, address, nic.bridge or "-", str(nic.vlan), nic.teaming or "-")
+        table.add_row(*columns)
+    return table
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(*tables: Table) -> None:
+    # Into a pipe nothing is wrapped: whoever reads it wants one line a row.
+    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
+    for table in tables:
+        console.print(table)
+
+
+def _print_json(value: Guest | Iterable[Guest]) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
