@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from msgspec import structs
 
 from fakes.clock import run_virtually
+from fakes.faults import Crash
 from fakes.fleet import Fleet
 from fakes.journal import MemoryJournal, Witness
 from fakes.world import BRIDGE, PF, STANDBY, VF, Device, Inside, Machine, make_host
@@ -164,12 +165,15 @@ class Drive:
         )
 
     def run(self) -> Ending:
-        """Carries the plan out, or goes on with it where the last controller died."""
+        """Carries the plan out, or goes on with it where the last controller died; one that cannot, dies as well."""
 
         async def work() -> Ending:
             conductor, hosts = self.conductor()
             if self.epoch > 1:
-                await self._take_over(hosts, anew=False)
+                try:
+                    await self._take_over(hosts, anew=False)
+                except Problem as problem:
+                    raise Crash from problem
             return await conductor.run()
 
         return run_virtually(work())
