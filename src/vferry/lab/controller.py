@@ -8,7 +8,6 @@ from typing import Any
 
 from vferry.lab import outer, reach
 from vferry.lab.topology import DATA, Host
-from vferry.model.problem import Problem
 
 
 def _functions() -> Any:

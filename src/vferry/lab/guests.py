@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vferry.lab import hosts, outer
-from vferry.lab.guestxml import LAB
-from vferry.lab.topology import GUESTS, HOSTS, Guest, Host, guest_named
+from vferry.lab.topology import GUESTS, Guest, Host, guest_named
 from vferry.model.problem import Exit, Problem
 
 if TYPE_CHECKING:
@@ -72,24 +71,25 @@ def rows(domains: Sequence[Domain]) -> list[dict[str, str]]:
     ]
 
 
-def where(lab: "Lab", name: str) -> Domain:
+def place(domains: Sequence[Domain], name: str) -> Domain:
     """Where a guest runs, or else is defined."""
-    found = [domain for domain in everywhere(lab) if domain.name == name]
+    found = [domain for domain in domains if domain.name == name]
     if not found:
-        raise Problem("lab-guest-undefined", f"No host defines {name}", "Define it with: vferry lab up")
+        raise Problem("lab-guest-undefined", f"No host defines {name}", "Take the lab down and up again")
     return max(found, key=lambda domain: domain.on)
 
 
+def where(lab: "Lab", name: str) -> Domain:
+    """Where a guest is now."""
+    return place(everywhere(lab), name)
+
+
 def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
-    """Defines every guest on host1 that no host knows, and starts the wanted ones; False if none had to be."""
+    """Starts the wanted guests where they are defined, and waits for them; False if all of them ran."""
     domains = everywhere(lab)
-    known = {domain.name: domain for domain in domains}
-    define = [guest for guest in GUESTS if guest.name not in known]
-    virsh(lab, HOSTS[0].name, [f"define {LAB}/{guest.name}.xml" for guest in define])
-    running = {domain.name for domain in domains if domain.on}
-    off = [guest for guest in wanted if guest.name not in running]
+    off = [guest for guest in wanted if not place(domains, guest.name).on]
     for guest in off:
-        host = known[guest.name].host if guest.name in known else HOSTS[0].name
+        host = place(domains, guest.name).host
         with outer.step(f"starting {guest.name} on {host}"):
             virsh(lab, host, [f"start {guest.name}"])
     for guest in off:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vferry.lab import net, outer, places, processes, qemu
+from vferry.lab import net, outer, places, processes, qemu, reach
 from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Host
 from vferry.model.problem import Exit, Problem
 
@@ -17,12 +17,15 @@ FAILED = b"vferry-lab: failed"
 BOOT_BOUND = 300.0  # seconds; a boot takes about 60 on 2 cores without KVM
 
 # Runs the emulator out of the built root: the distribution's own may be too old for SR-IOV.
-ENTER = """set -e; root=$1 base=$2 product=$3 lab=$4 run=$5; shift 5
+ENTER = """set -e; root=$1 base=$2 product=$3 lab=$4 run=$5 kept=$6 disks=$7; shift 7
 mount --rbind /dev "$root/dev"
 mount -t tmpfs mnt "$root/mnt"
-for name in base product lab run; do mkdir "$root/mnt/$name"; done
+for name in base product lab run kept; do mkdir "$root/mnt/$name"; done
 mount --bind "$base" "$root/mnt/base"; mount --bind "$product" "$root/mnt/product"
-mount --bind "$lab" "$root/mnt/lab"; mount --bind "$run" "$root/mnt/run"
+mount --bind "$lab" "$root/mnt/lab"; mount --bind "$run" "$root/mnt/run"; mount --bind "$kept" "$root/mnt/kept"
+for disk in $disks; do
+  [ -e "$lab/${disk%=*}" ] || chroot "$root" qemu-img create -q -f qcow2 -F raw -b "${disk#*=}" "/mnt/lab/${disk%=*}"
+done
 exec chroot "$root" "$@"
 """
 
@@ -44,16 +47,23 @@ def cpu_flags() -> set[str]:
     return set()
 
 
-def start(host: Host, base: Path, product: Path, folder: Path, key: str) -> None:
-    """Starts a host; `wait` says when it answers."""
-    for name in ("console", "qmp"):
+def written(host: Host) -> list[str]:
+    """Files that a host leaves in the lab's folder, but for its logs."""
+    return [*qemu.overlays(host), f"{host.name}.state"]
+
+
+def start(host: Host, base: Path, product: Path, lab: Path, kept: Path | None = None) -> None:
+    """Starts a host; `wait` says when it answers. With `kept`, it waits to be restored from that folder."""
+    for name in ("console", "qmp", "ssh"):
         (places.RUN / f"{host.name}.{name}").unlink(missing_ok=True)
     taps = [net.plug(network, host.name) for network in NETWORKS]
     try:
-        argv = qemu.command(host, qemu.Taps(*taps), GUESTS, key, cpu_flags())
-        binds = map(str, (base / "root", base, product, folder, places.RUN))
-        enter = ["unshare", "-m", "sh", "-c", ENTER, "enter", *binds]
-        with (folder / f"{host.name}.log").open("wb") as log:
+        key = reach.public_key(lab)
+        argv = qemu.command(host, qemu.Taps(*taps), GUESTS, key, cpu_flags(), restore=kept is not None)
+        binds = map(str, (base / "root", base, product, lab, places.RUN, kept or lab))
+        disks = " ".join(f"{name}={backing}" for name, backing in qemu.overlays(host).items())
+        enter = ["unshare", "-m", "sh", "-c", ENTER, "enter", *binds, disks]
+        with (lab / f"{host.name}.log").open("wb") as log:
             subprocess.Popen(
                 [*enter, *argv],
                 stdin=subprocess.DEVNULL,

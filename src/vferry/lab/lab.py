@@ -1,18 +1,14 @@
 """The lab as a whole: up, down, and what tests do to it while it is up."""
 
-import shutil
 import subprocess
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vferry.lab import base, guests, hosts, net, outer, owner, peer, places, processes, product, reach
+from vferry.lab import bringup, guests, hosts, net, outer, owner, peer, places, processes, reach
 from vferry.lab import controller as registry
-from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, STARTED, Host, host_named
+from vferry.lab.topology import HOSTS, NETWORKS, STARTED, Host, host_named
 from vferry.model.problem import Problem
-
-DISK_SIZE = "64M"
 
 
 class Lab:
@@ -24,8 +20,7 @@ class Lab:
 
     def build(self) -> tuple[Path, Path]:
         """Builds what is missing of the layers; returns the folders of the base and the product layer."""
-        ground = base.ensure()
-        return ground, product.ensure(ground)
+        return bringup.build()
 
     def alive(self) -> bool:
         """Whether anything of a lab is there, be it this clone's or another's."""
@@ -37,10 +32,14 @@ class Lab:
         with owner.changing():
             owner.refuse_another(places.clone(), alive=self.alive())
             missing = [host for host in HOSTS if not hosts.pids(host)]
-            if missing:
-                self._boot_or_remove(missing)
-            changed = bool(missing) | self._connect() | guests.start(self, wanted)
-            registry.add(HOSTS)
+            if len(missing) == len(HOSTS):
+                bringup.boot_all(self.folder)
+            for host in missing:
+                if not hosts.pids(host):
+                    bringup.boot_one(host, self.folder)
+            changed = bool(missing) | bringup.connect(self.folder) | guests.start(self, wanted)
+            with outer.step("registering the hosts with the controller"):
+                registry.add(HOSTS)
         return changed
 
     def down(self) -> bool:
@@ -50,7 +49,7 @@ class Lab:
             if not self.alive() and owner.current() is None:
                 return False
             registry.remove(HOSTS)
-            self._remove()
+            bringup.remove()
         return True
 
     def run(
@@ -85,9 +84,7 @@ class Lab:
     def push(self) -> None:
         """Gives the running hosts this clone's vferry, and restarts their agents: faster than down and up."""
         _, top = self.build()
-        for host in hosts.running():
-            with outer.step(f"giving vferry to {host.name} and restarting its agent"):
-                reach.push(host, self.folder, top)
+        bringup.push(self.folder, top)
 
     def peer_command(self, argv: Sequence[str]) -> list[str]:
         """Argument vector on this machine that runs `argv` as the peer."""
@@ -124,11 +121,11 @@ class Lab:
         processes.end(hosts.pids(self.host(name)), grace=0)
 
     def start_host(self, name: str) -> None:
-        """Boots a host that was killed, and connects to it; it comes up as new, without its guests' definitions."""
+        """Boots a host that was killed, with the disk it had, and connects to it."""
         host = host_named(name)
         if host is not None and not hosts.pids(host):
-            self._boot([host])
-            self._connect()
+            bringup.boot_one(host, self.folder)
+            bringup.connect(self.folder)
 
     def reboot(self, name: str) -> None:
         """Power-cycles a host; returns when it answers again."""
@@ -148,54 +145,3 @@ class Lab:
         if found is None:
             raise Problem("lab-no-such-network", f"The lab has no network {network!r}", "It has data and mgmt")
         net.carry(found, self.host(host).name, on=on)
-
-    def _boot_or_remove(self, missing: Sequence[Host]) -> None:
-        try:
-            self._boot(missing)
-        except BaseException:  # Ctrl-C too
-            outer.say("taking down what was started")
-            if len(missing) == len(HOSTS):
-                self._remove()
-            else:
-                processes.end([pid for host in missing for pid in hosts.pids(host)], grace=0)
-            raise
-
-    def _boot(self, missing: Sequence[Host]) -> None:
-        ground, top = self.build()
-        if len(missing) == len(HOSTS):
-            self._remove()  # what a crash may have left
-        self.folder.mkdir(parents=True, exist_ok=True)
-        places.RUN.mkdir(mode=0o700, exist_ok=True)
-        now = datetime.now().astimezone().isoformat(timespec="seconds")
-        owner.write(owner.Owner(str(places.clone()), now, base=ground.name, product=top.name))
-        reach.prepare(self.folder)
-        if len(missing) == len(HOSTS):
-            self._disks()
-        net.create()
-        peer.start_dhcp()
-        for host in missing:
-            hosts.start(host, ground, top, self.folder, reach.public_key(self.folder))
-        outer.say(f"booting {' and '.join(host.name for host in missing)}; about a minute without KVM")
-        hosts.wait(missing, self.folder)
-
-    def _disks(self) -> None:
-        """One raw disk per guest, given to both hosts, so that nothing needs copying in a migration."""
-        for guest in GUESTS:
-            image = self.folder / f"{guest.name}.img"
-            image.unlink(missing_ok=True)
-            outer.call(["mke2fs", "-q", "-F", "-t", "ext4", image, DISK_SIZE])
-
-    def _connect(self) -> bool:
-        absent = [host for host in HOSTS if not reach.connected(host, self.folder)]
-        for host in absent:
-            with outer.step(f"connecting to {host.name}"):
-                reach.connect(host, self.folder)
-        return bool(absent)
-
-    def _remove(self) -> None:
-        ours = [pid for host in HOSTS for pid in hosts.pids(host)]
-        inside = [pid for network in NETWORKS for pid in net.pids(network)]
-        processes.end([*processes.find(f"{places.RUN}/"), *inside, *ours], grace=2)
-        net.remove()
-        shutil.rmtree(places.RUN, ignore_errors=True)
-        places.LOCK.write_text("")

@@ -15,20 +15,18 @@ from vferry.model.problem import Exit, Problem
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The clone whose lab is up: its folder, and since when (local time, ISO 8601)."""
+    """The clone whose lab is up: its folder, since when (local time, ISO 8601), and the layers its hosts booted."""
 
     clone: str
     since: str
-    guests: tuple[str, ...] = ()
-    base: str = ""
-    product: str = ""
+    base: str
+    product: str
 
 
 def read(text: str) -> Owner | None:
     """The owner that the lock's content names; None where there is none or it was cut off in a crash."""
     try:
-        fields = json.loads(text)
-        return Owner(**{**fields, "guests": tuple(fields.get("guests", ()))})
+        return Owner(**json.loads(text))
     except (ValueError, TypeError):
         return None
 

@@ -53,6 +53,13 @@ def sources() -> list[Path]:
     return [p for p in places.PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
 
 
+def frame(base: Path) -> str:
+    """Content key of what a host boots but for vferry itself, which can be replaced while it runs."""
+    own = [file for file in sources() if file.is_relative_to(places.PACKAGE / "lab")]
+    below = (base.name, ensure_dependencies(base).name, boot.ensure(base).name)
+    return cache.digest(*below, cache.digest_files(places.PACKAGE, own))
+
+
 def key(*below: Path) -> str:
     """Content key: the layers below and every file of the package."""
     return cache.digest(*(folder.name for folder in below), cache.digest_files(places.PACKAGE, sources()))

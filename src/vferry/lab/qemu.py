@@ -12,6 +12,7 @@ BASE = Path("/mnt/base")
 PRODUCT = Path("/mnt/product")
 LAB = Path("/mnt/lab")
 RUN = Path("/mnt/run")
+KEPT = Path("/mnt/kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +48,24 @@ def kernel_words(host: Host, key: str) -> str:
     )
 
 
-def disk(name: str, file: Path, options: str) -> list[str]:
+def overlays(host: Host) -> dict[str, Path]:
+    """Files in the lab's folder that take what a host writes, and the images they lie over."""
+    return {
+        f"{host.name}.root.qcow2": BASE / "host.img",
+        f"{host.name}.product.qcow2": PRODUCT / "product.img",
+    }
+
+
+def disk(name: str, source: str, options: str = "") -> list[str]:
     """A virtio disk with `name` as its serial number."""
-    return [
-        "-drive",
-        f"file={file},if=none,id={name},format=raw,{options}",
-        "-device",
-        f"virtio-blk-pci,drive={name},serial={name},disable-legacy=on,num-queues=1"
-        + ("" if "snapshot=on" in options else ",share-rw=on"),
-    ]
+    device = f"virtio-blk-pci,drive={name},serial={name},disable-legacy=on,num-queues=1{options}"
+    return ["-drive", f"file={source},if=none,id={name}", "-device", device]
 
 
-def command(host: Host, taps: Taps, guests: tuple[Guest, ...], key: str, flags: set[str]) -> list[str]:
-    """The emulator's argument vector for `host`."""
+def command(
+    host: Host, taps: Taps, guests: tuple[Guest, ...], key: str, flags: set[str], *, restore: bool = False
+) -> list[str]:
+    """The emulator's argument vector for `host`; with `restore`, it waits for a kept state (`booted`)."""
     argv = [
         "qemu-system-x86_64",
         "-name",
@@ -76,10 +82,10 @@ def command(host: Host, taps: Taps, guests: tuple[Guest, ...], key: str, flags: 
     argv += ["-device", "intel-iommu,intremap=on,device-iotlb=on"]
     argv += ["-kernel", str(PRODUCT / "tree/lab/vmlinux"), "-initrd", str(PRODUCT / "host.cpio")]
     argv += ["-append", kernel_words(host, key)]
-    argv += disk("root", BASE / "host.img", "snapshot=on")
-    argv += disk("product", PRODUCT / "product.img", "snapshot=on")
+    for name, overlay in zip(("root", "product"), overlays(host), strict=True):
+        argv += disk(name, f"{LAB}/{overlay},format=qcow2")
     for guest in guests:
-        argv += disk(guest.name, LAB / f"{guest.name}.img", "file.locking=off")
+        argv += disk(guest.name, f"{LAB}/{guest.name}.img,format=raw,file.locking=off", ",share-rw=on")
     argv += nic(1, "data", taps.data, f"igb,mac={host.mac(1)}")
     argv += nic(2, "mgmt", taps.mgmt, f"virtio-net-pci,mac={host.mac(2)}")
     argv += ["-device", "virtio-rng-pci"]
@@ -87,7 +93,7 @@ def command(host: Host, taps: Taps, guests: tuple[Guest, ...], key: str, flags: 
     socket = f"socket,id=console,path={RUN}/{host.name}.console,server=on,wait=off,logfile={log}"
     argv += ["-chardev", socket, "-serial", "chardev:console"]
     argv += ["-qmp", f"unix:{RUN}/{host.name}.qmp,server=on,wait=off"]
-    return argv
+    return [*argv, "-incoming", "defer"] if restore else argv
 
 
 def nic(port: int, name: str, tap: int, device: str) -> list[str]:

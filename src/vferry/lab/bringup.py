@@ -1,0 +1,123 @@
+"""Bringing the hosts up and taking everything down: the effects behind `Lab`."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+from vferry.lab import base, booted, hosts, net, outer, owner, peer, places, processes, product, reach
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Host
+from vferry.model.problem import Problem
+
+DISK_SIZE = "64M"
+
+
+def build() -> tuple[Path, Path]:
+    """Builds what is missing of the layers; returns the folders of the base and the product layer."""
+    ground = base.ensure()
+    return ground, product.ensure(ground)
+
+
+def boot_all(lab: Path) -> None:
+    """Boots both hosts, or restores them as they were kept; a failure, or Ctrl-C, takes down what was started."""
+    ground, top = build()
+    remove()  # what a crash may have left
+    lab.mkdir(parents=True, exist_ok=True)
+    try:
+        kept = booted.find(ground)
+        if kept is None or not _restored(lab, ground, top, kept):
+            _booted(lab, ground, top)
+    except BaseException:
+        outer.say("taking down what was started")
+        remove()
+        raise
+
+
+def _prepare(lab: Path, ground: Path, top: Path) -> None:
+    """Networks, guests' disks and the note of whose lab it is."""
+    places.RUN.mkdir(mode=0o700, exist_ok=True)
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    owner.write(owner.Owner(str(places.clone()), now, base=str(ground), product=str(top)))
+    for host in HOSTS:
+        for name in hosts.written(host):
+            (lab / name).unlink(missing_ok=True)
+    for guest in GUESTS:  # one raw disk each, given to both hosts: a migration need not copy it
+        (lab / f"{guest.name}.img").unlink(missing_ok=True)
+        outer.call(["mke2fs", "-q", "-F", "-t", "ext4", lab / f"{guest.name}.img", DISK_SIZE])
+    net.create()
+    peer.start_dhcp()
+
+
+def _booted(lab: Path, ground: Path, top: Path) -> None:
+    _prepare(lab, ground, top)
+    reach.prepare(lab)
+    for host in HOSTS:
+        hosts.start(host, ground, top, lab)
+    outer.say("booting host1 and host2; about a minute without KVM")
+    hosts.wait(HOSTS, lab)
+    booted.keep(ground, top, lab)
+
+
+def _restored(lab: Path, ground: Path, top: Path, kept: Path) -> bool:
+    """Restores the kept hosts; False where that fails, with everything removed again."""
+    _prepare(lab, ground, kept / "product")
+    try:
+        with outer.step("restoring host1 and host2 as they were when they had booted"):
+            booted.place(kept, lab)
+            reach.prepare(lab)
+            for host in HOSTS:
+                hosts.start(host, ground, kept / "product", lab, kept)
+            for host in HOSTS:
+                booted.resume(host)
+            connect(lab)
+    except Problem as problem:
+        outer.say(f"note: the hosts are booted anew, for the kept ones are of no use ({problem})")
+        remove()
+        shutil.rmtree(kept, ignore_errors=True)
+        return False
+    if booted.product_name(kept) != top.name:
+        push(lab, top)
+    return True
+
+
+def boot_one(host: Host, lab: Path) -> None:
+    """Boots one host of a lab that is up, with the disk that it had."""
+    who = owner.current()
+    if who is None or not Path(who.base).exists():
+        raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
+    hosts.start(host, Path(who.base), Path(who.product), lab)
+    outer.say(f"booting {host.name}; about a minute without KVM")
+    hosts.wait([host], lab)
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(len(HOSTS))
+
+
+def connect(lab: Path) -> bool:
+    """Opens the ssh connections that are missing; False where none was. A restored host's clock is set, too."""
+    absent = [host for host in HOSTS if hosts.pids(host) and not reach.connected(host, lab)]
+
+    def one(host: Host) -> None:
+        reach.connect(host, lab)
+        reach.set_clock(host, lab)
+
+    with _pool() as pool:
+        list(pool.map(one, absent))
+    return bool(absent)
+
+
+def push(lab: Path, top: Path) -> None:
+    """Gives the running hosts another vferry, and restarts their agents."""
+    with outer.step("giving this vferry to the hosts and restarting their agents"), _pool() as pool:
+        list(pool.map(lambda host: reach.push(host, lab, top), hosts.running()))
+
+
+def remove() -> None:
+    """Ends every process of the lab and removes its namespaces, sockets and run files."""
+    ours = [pid for host in HOSTS for pid in hosts.pids(host)]
+    inside = [pid for network in NETWORKS for pid in net.pids(network)]
+    processes.end([*processes.find(f"{places.RUN}/"), *inside, *ours], grace=2)
+    net.remove()
+    shutil.rmtree(places.RUN, ignore_errors=True)
+    places.LOCK.write_text("")
