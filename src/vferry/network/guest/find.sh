@@ -15,7 +15,11 @@ find_nics() {
   done
   vf=${vf:-$candidate}
 }
-is_new() { [ -z "$(ip -o address show dev "$1" scope global 2>/dev/null)" ] && [ ! -e "/sys/class/net/$1/master" ]; }
+is_new() {
+  [ "$(cat "/sys/class/net/$1/ifalias" 2>/dev/null)" = "$key" ] && return 0
+  ! has_addresses "$1" && [ ! -e "/sys/class/net/$1/master" ]
+}
+has_addresses() { [ -n "$(ip -o address show dev "$1" scope global 2>/dev/null)" ]; }
 await() {
   tries=0
   until find_nics; eval "[ -n \"\$$1\" ]"; do

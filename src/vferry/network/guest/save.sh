@@ -2,7 +2,8 @@
 # Writes the addresses and routes of the VF down in /run, before the VF is taken away.
 
 find_nics
-[ -n "$vf" ] || exit 0
+# Another NIC that is new is not the VF: what was saved when it was there is still what counts.
+[ -n "$vf" ] && [ "$(cat "/sys/class/net/$vf/address")" = "$mac" ] || exit 0
 saved=/run/$key
 mkdir -p /run
 {
