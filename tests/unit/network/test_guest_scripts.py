@@ -1,0 +1,250 @@
+"""The scripts that are run in guests: their syntax, and what those for addresses do to real links.
+
+The scripts for bonds are tried in the lab alone: a kernel without the bonding driver, such as the one that these
+tests must run on, cannot make a bond, and their sysfs files do something only on a real one.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes.guest_box import MAC, STANDBY, VF, GuestBox, guest_box
+from vferry.network import guest_script
+
+SCRIPTS = [
+    guest_script.addresses_to_standby,
+    guest_script.addresses_to_vf,
+    guest_script.bond_to_standby,
+    guest_script.bond_to_vf,
+    guest_script.save_addresses,
+    guest_script.restore_addresses,
+]
+FAR, FAR6 = "198.51.100.1", "2001:db8:ffff::1"
+
+ADDRESSES = f"""set -eu
+ip link set {VF} addrgenmode none up mtu 1400
+ip address add 192.0.2.7/24 broadcast 192.0.2.255 dev {VF}
+ip address add 192.0.2.8/24 dev {VF}
+ip -6 address add 2001:db8::7/64 dev {VF} nodad
+ip route add default via 192.0.2.1 dev {VF} metric 50
+ip route add 203.0.113.0/24 via 192.0.2.9 dev {VF}
+ip -6 route add default via 2001:db8::1 dev {VF}
+"""
+
+in_a_namespace = pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare", "nsenter"))),
+    reason="making network namespaces needs root, ip, unshare and nsenter",
+)
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[GuestBox]:
+    with guest_box(tmp_path / "box") as made:
+        made.run(ADDRESSES)
+        yield made
+
+
+def plug_standby(box: GuestBox) -> None:
+    box.add(STANDBY, "virtio_net", MAC)
+
+
+def to_standby(box: GuestBox) -> None:
+    plug_standby(box)
+    box.run(guest_script.addresses_to_standby(MAC), watched=True)
+
+
+def plug_new_vf(box: GuestBox, mac: str = "02:00:00:00:00:99") -> None:
+    """The destination's VF: its PF has given it no MAC, so it has made one up."""
+    box.remove(VF)
+    box.add(VF, "igbvf", mac)
+
+
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash"])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_shells_take_them(script: guest_script.Script, shell: str) -> None:
+    if shell != "sh" and shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    done = subprocess.run([shell, "-n"], input=script(MAC), text=True, capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck here")
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_shellcheck_has_no_complaint(script: guest_script.Script) -> None:
+    # Word splitting is what the routes are for; a script uses a part of what find.sh finds; `A && B || C` is meant.
+    arguments = ["shellcheck", "-s", "sh", "-e", "SC2086,SC2034,SC2015,SC2317", "-"]
+    done = subprocess.run(arguments, input=script(MAC), text=True, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+@pytest.mark.parametrize(
+    "bad", ["", "52:54:00:12:34", "52:54:00:12:34:5G", f"{MAC}\n", f"{MAC} x", "$(id)", "AA" + MAC[2:]]
+)
+def test_what_is_no_mac_is_refused(script: guest_script.Script, bad: str) -> None:
+    with pytest.raises(ValueError, match="not a MAC"):
+        script(bad)
+
+
+@given(st.text(max_size=20))
+def test_nothing_but_a_mac_gets_into_a_script(text: str) -> None:
+    try:
+        script = guest_script.save_addresses(text)
+    except ValueError:
+        return
+    assert set(text) <= set("0123456789abcdef:")
+    assert f"mac={text} key=vferry-" in script
+
+
+@in_a_namespace
+def test_addresses_and_routes_move_to_the_standby_nic(box: GuestBox) -> None:
+    before = box.routes(VF)
+    to_standby(box)
+    assert box.addresses(STANDBY) == ["192.0.2.7/24", "192.0.2.8/24", "2001:db8::7/64"]
+    assert box.routes(STANDBY) == before
+    assert [box.leaves_by(to) for to in (FAR, FAR6, "192.0.2.1", "2001:db8::1", "203.0.113.9")] == [STANDBY] * 5
+    assert box.read(f"/sys/class/net/{STANDBY}/mtu") == "1400"
+    assert box.gaps() == []
+
+
+@in_a_namespace
+def test_the_vf_goes_on_receiving_until_it_is_unplugged(box: GuestBox) -> None:
+    before = box.addresses(VF)
+    to_standby(box)
+    assert box.addresses(VF) == before
+    box.remove(VF)
+    assert [box.leaves_by(to) for to in (FAR, FAR6)] == [STANDBY] * 2
+
+
+@in_a_namespace
+def test_there_and_back_and_at_no_moment_without_a_route(box: GuestBox) -> None:
+    addresses, routes = box.addresses(VF), box.routes(VF)
+    to_standby(box)
+    plug_new_vf(box)
+    box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    assert (box.addresses(VF), box.routes(VF)) == (addresses, routes)
+    assert box.read(f"/sys/class/net/{VF}/address") == MAC
+    assert box.read(f"/sys/class/net/{VF}/mtu") == "1400"
+    assert [box.leaves_by(to) for to in (FAR, FAR6)] == [VF] * 2
+    assert box.gaps() == []
+    box.remove(STANDBY)
+    assert [box.leaves_by(to) for to in (FAR, FAR6)] == [VF] * 2
+
+
+@in_a_namespace
+@pytest.mark.parametrize("direction", ["to-standby", "to-vf"])
+def test_a_script_that_is_repeated_changes_nothing(box: GuestBox, direction: str) -> None:
+    to_standby(box)
+    script = guest_script.addresses_to_standby(MAC)
+    if direction == "to-vf":
+        plug_new_vf(box)
+        script = guest_script.addresses_to_vf(MAC)
+        box.run(script)
+    before = [(box.addresses(name), box.routes(name)) for name in (STANDBY, VF)]
+    box.run(script, watched=True)
+    assert [(box.addresses(name), box.routes(name)) for name in (STANDBY, VF)] == before
+    assert box.gaps() == []
+
+
+@in_a_namespace
+def test_undoing_a_move_that_was_not_made_changes_nothing(box: GuestBox) -> None:
+    """The undo of `guest-to-standby`, after the standby NIC was plugged and nothing else; or after all was undone."""
+    plug_standby(box)
+    before = (box.addresses(VF), box.routes(VF))
+    box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    assert (box.addresses(VF), box.routes(VF)) == before
+    box.remove(STANDBY)
+    box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    assert (box.addresses(VF), box.routes(VF)) == before
+    assert box.gaps() == []
+
+
+@in_a_namespace
+def test_a_move_to_the_vf_that_ended_half_way_is_gone_on_with(box: GuestBox) -> None:
+    """It has the addresses, and not the MAC yet."""
+    to_standby(box)
+    plug_new_vf(box)
+    half = guest_script.addresses_to_vf(MAC).split('[ "$(cat "/sys/class/net/$vf/address")" = "$mac" ] || ip link')[0]
+    box.run(half)
+    assert box.addresses(VF)
+    assert box.read(f"/sys/class/net/{VF}/address") != MAC
+    box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    assert box.read(f"/sys/class/net/{VF}/address") == MAC
+    assert box.leaves_by(FAR) == VF
+
+
+@in_a_namespace
+def test_another_nic_of_the_guest_is_left_alone(box: GuestBox) -> None:
+    box.add("ens9", "e1000e", "52:54:00:00:00:77")
+    box.run("ip link set ens9 up; ip address add 198.18.0.5/24 dev ens9")
+    before = (box.addresses("ens9"), box.routes("ens9"))
+    to_standby(box)
+    plug_new_vf(box)
+    box.run(guest_script.addresses_to_vf(MAC))
+    assert (box.addresses("ens9"), box.routes("ens9")) == before
+    assert box.read("/sys/class/net/ens9/address") == "52:54:00:00:00:77"
+
+
+@in_a_namespace
+def test_strict_reverse_path_filtering_is_loosened(box: GuestBox) -> None:
+    plug_standby(box)
+    box.run(f"for nic in {VF} {STANDBY}; do echo 1 > /proc/sys/net/ipv4/conf/$nic/rp_filter; done")
+    box.run(guest_script.addresses_to_standby(MAC))
+    assert [box.read(f"/proc/sys/net/ipv4/conf/{nic}/rp_filter") for nic in (VF, STANDBY)] == ["2", "2"]
+
+
+@in_a_namespace
+def test_what_was_saved_is_given_back_to_a_new_vf(box: GuestBox) -> None:
+    addresses, routes = box.addresses(VF), box.routes(VF)
+    box.run(guest_script.save_addresses(MAC))
+    plug_new_vf(box)
+    done = box.run(guest_script.restore_addresses(MAC))
+    assert done.stdout == f"{VF} has its addresses back\n"
+    assert (box.addresses(VF), box.routes(VF)) == (addresses, routes)
+    assert box.read(f"/sys/class/net/{VF}/address") == MAC
+    assert box.read(f"/sys/class/net/{VF}/mtu") == "1400"
+
+
+@in_a_namespace
+def test_restoring_again_or_without_a_save_is_fine(box: GuestBox) -> None:
+    before = (box.addresses(VF), box.routes(VF))
+    box.run(guest_script.restore_addresses(MAC))
+    for _ in range(2):
+        box.run(guest_script.save_addresses(MAC))
+    for _ in range(2):
+        box.run(guest_script.restore_addresses(MAC))
+    assert (box.addresses(VF), box.routes(VF)) == before
+
+
+@in_a_namespace
+def test_saving_again_without_the_vf_keeps_what_was_saved(box: GuestBox) -> None:
+    """The step is repeated after the VF is gone, and the guest has a NIC that nobody has configured."""
+    addresses = box.addresses(VF)
+    box.add("ens9", "e1000e", "52:54:00:00:00:77")
+    box.run(guest_script.save_addresses(MAC))
+    box.remove(VF)
+    box.run(guest_script.save_addresses(MAC))
+    box.add(VF, "igbvf", "02:00:00:00:00:99")
+    box.run(guest_script.restore_addresses(MAC))
+    assert (box.addresses(VF), box.addresses("ens9")) == (addresses, [])
+
+
+@in_a_namespace
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [(guest_script.addresses_to_standby, 3), (guest_script.addresses_to_vf, 3)],
+    ids=["standby", "vf"],
+)
+def test_a_nic_that_does_not_come_is_said(box: GuestBox, script: guest_script.Script, code: int) -> None:
+    box.remove(VF)
+    if script is guest_script.addresses_to_vf:
+        plug_standby(box)
+    patient = script(MAC).replace("sleep 0.1", ":")
+    done = box.run(patient, check=False)
+    assert (done.returncode, "has appeared in the guest" in done.stderr) == (code, True)

@@ -1,0 +1,231 @@
+"""Which steps each mode has, in which order, and what takes each back."""
+
+import pytest
+from msgspec import structs
+
+from fakes.samples import CASES, DESTINATION, GUEST, MAC, SOURCE, Case, make_fleet, make_plan
+from vferry.host.api import MoveFilter, PlugVf, ReleaseClaim, RunInGuest, SetForwarding, SetVf, Unplug
+from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.report import Phase
+from vferry.network import modes
+from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
+from vferry.network.switch import wiped
+from vferry.plan.plan import GuestSide, NetworkMode, Plan
+
+SWITCH = NetworkMode.SWITCH
+ADDRESSES = Case(SWITCH, GuestSide.ADDRESSES)
+HOTPLUG = Case(SWITCH, GuestSide.HOTPLUG)
+BOND = Case(SWITCH, GuestSide.BOND, own_standby=True)
+DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
+VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
+
+CLAIMS = ["prepare: claim @host1", "prepare: claim @host2"]
+SWITCH_PREPARE = [
+    *CLAIMS,
+    "prepare: configure-vf @host2",
+    "prepare: open-standby-path @host2",
+    "prepare: open-gateways @host1",
+]
+COPY = ["copy: copy-memory @host1"]
+CLOSE = ["switchover: close-standby-path @host1"]
+HAND_OVER = [
+    "restore: close-gateways @host1",
+    "restore: define @host2",
+    "restore: undefine @host1",
+    "restore: release @host1",
+    "restore: release @host2",
+]
+WIPE = ["restore: wipe-vf @host1"]
+
+GOLDEN = {
+    ADDRESSES: [
+        *SWITCH_PREPARE,
+        "to-standby: plug-standby @host1",
+        "to-standby: guest-to-standby @host1",
+        "to-standby: filter-to-bridge @host1",
+        "to-standby: unplug-vf @host1",
+        *COPY,
+        *CLOSE,
+        "to-vf: plug-vf @host2",
+        "to-vf: guest-to-vf @host2",
+        "to-vf: filter-to-vf @host2",
+        "to-vf: unplug-standby @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    BOND: [
+        *SWITCH_PREPARE,
+        "to-standby: guest-to-standby @host1",
+        "to-standby: filter-to-bridge @host1",
+        "to-standby: unplug-vf @host1",
+        *COPY,
+        *CLOSE,
+        "to-vf: plug-vf @host2",
+        "to-vf: guest-to-vf @host2",
+        "to-vf: filter-to-vf @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    HOTPLUG: [
+        *SWITCH_PREPARE,
+        "to-standby: plug-standby @host1",
+        "to-standby: filter-to-bridge @host1",
+        "to-standby: unplug-vf @host1",
+        *COPY,
+        *CLOSE,
+        "to-vf: filter-to-vf @host2",
+        "to-vf: plug-vf @host2",
+        "to-vf: unplug-standby @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    DETACH: [
+        *CLAIMS,
+        "prepare: configure-vf @host2",
+        "prepare: open-gateways @host1",
+        "to-standby: unplug-vf @host1",
+        *COPY,
+        "to-vf: plug-vf @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    VIRTIO: [*CLAIMS, "prepare: open-gateways @host1", *COPY, *HAND_OVER],
+}
+
+
+def plan_of(case: Case) -> Plan:
+    return make_plan(make_fleet(case), case)
+
+
+def stages_of(case: Case) -> Stages:
+    return modes.stages(plan_of(case))
+
+
+def step_named(steps: tuple[Step, ...], name: str) -> Step:
+    (found,) = (step for step in steps if step.name == name)
+    return found
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=str)
+def test_the_order_of_steps(case: Case) -> None:
+    steps = stages_of(case).all
+    assert [f"{step.phase.value}: {step.name} @{step.host}" for step in steps] == GOLDEN[case]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_phases_never_go_back(case: Case) -> None:
+    order = list(Phase)
+    places = [order.index(step.phase) for step in stages_of(case).all]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_stages_end_where_the_guest_resumes(case: Case) -> None:
+    stages = stages_of(case)
+    assert isinstance(stages.before[-1], Copy)
+    assert not any(isinstance(step, Copy) for step in stages.before[:-1])
+    assert {step.phase for step in stages.before} <= {Phase.PREPARE, Phase.TO_STANDBY, Phase.COPY}
+    assert {step.phase for step in stages.landing} <= {Phase.SWITCHOVER}
+    assert {step.phase for step in stages.arrival} <= {Phase.TO_VF}
+    assert {step.phase for step in stages.after} == {Phase.RESTORE}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_all_that_changes_before_the_resume_can_be_taken_back(case: Case) -> None:
+    for step in stages_of(case).before:
+        assert step.undo or isinstance(step, OpenGateways | Copy), step.name
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.mode is SWITCH], ids=str)
+def test_the_way_back_to_the_vf_can_be_taken_back(case: Case) -> None:
+    assert all(step.undo for step in stages_of(case).arrival)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_step_says_what_it_does_and_asks_for_something(case: Case) -> None:
+    for step in stages_of(case).all:
+        assert step.summary
+        assert step.host in (SOURCE, DESTINATION)
+        assert step.apply or isinstance(step, OpenGateways | CloseGateways | Copy), step.name
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_steps_are_the_same_when_another_controller_makes_them(case: Case) -> None:
+    plan = plan_of(case)
+    assert modes.stages(plan) == modes.stages(structs.replace(plan))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_token_and_no_secret_is_in_a_plan(case: Case) -> None:
+    assert "token" not in repr(plan_of(case)).lower()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.has_vf], ids=str)
+def test_the_destinations_vf_has_not_the_mac_before_the_guest_is_there(case: Case) -> None:
+    stages = stages_of(case)
+    asked = [operation for step in stages.before if step.host == DESTINATION for operation in step.apply]
+    assert all(operation.settings.mac is None for operation in asked if isinstance(operation, SetVf))
+    assert not any(isinstance(operation, MoveFilter) for operation in asked)
+
+
+def test_claims_are_given_back_by_their_undo() -> None:
+    for step in stages_of(ADDRESSES).before[:2]:
+        assert step.undo == (ReleaseClaim(),)
+
+
+def test_the_guest_chooses_before_the_filter_moves_and_the_filter_moves_before_the_vf_goes() -> None:
+    before = stages_of(ADDRESSES).before
+    kinds = [type(operation) for step in before for operation in step.apply]
+    assert kinds.index(RunInGuest) < kinds.index(MoveFilter) < kinds.index(Unplug)
+
+
+def test_the_undo_of_the_filter_lets_the_guest_choose_first() -> None:
+    undo = step_named(stages_of(ADDRESSES).before, "filter-to-bridge").undo
+    assert [type(operation) for operation in undo] == [RunInGuest, MoveFilter]
+
+
+def test_a_guest_left_to_itself_finds_its_vf_with_the_mac_on_it() -> None:
+    """On its way there, and when that is undone."""
+    stages = stages_of(HOTPLUG)
+    undo = [type(operation) for operation in step_named(stages.before, "unplug-vf").undo]
+    assert undo == [SetVf, MoveFilter, PlugVf]
+    names = [step.name for step in stages.arrival]
+    assert names.index("filter-to-vf") < names.index("plug-vf")
+
+
+def test_the_source_stops_taking_frames_only_after_the_resume() -> None:
+    (step,) = stages_of(ADDRESSES).landing
+    assert step.apply == (SetForwarding(pf="pf0", mac=MAC, present=False),)
+    assert step.host == SOURCE
+
+
+def test_both_aliases_of_the_vf_are_taken_away() -> None:
+    """The definition's own, and vferry's, which it has after a migration that was undone."""
+    for case in (ADDRESSES, DETACH):
+        plan = plan_of(case)
+        step = step_named(stages_of(case).before, "unplug-vf")
+        aliases = [operation.alias for operation in step.apply if isinstance(operation, Unplug)]
+        assert aliases == ["ua-vf", plan.moves[0].vf_alias]
+
+
+def test_a_vf_is_wiped_in_what_its_driver_says() -> None:
+    said = VfSettings(mac=MAC, vlan=42, trust=True)
+    assert wiped(said) == VfSettings(mac=NO_MAC, vlan=0, trust=False)
+    assert wiped(VfSettings()) == VfSettings(mac=NO_MAC)
+
+
+def test_two_nics_each_have_their_steps_and_one_copy() -> None:
+    plan = plan_of(ADDRESSES)
+    second = structs.replace(plan.moves[0], mac="52:54:00:12:34:57", standby_alias="ua-vferry-standby-2")
+    steps = modes.stages(structs.replace(plan, moves=(plan.moves[0], second))).all
+    names = [step.name for step in steps]
+    assert {
+        names.count(name) for name in ("plug-standby", "unplug-vf", "plug-vf", "wipe-vf", "close-standby-path")
+    } == {2}
+    assert {names.count(name) for name in ("open-gateways", "copy-memory", "define", "undefine")} == {1}
+
+
+def test_the_definition_there_is_there_before_the_one_here_goes() -> None:
+    names = [step.name for step in stages_of(VIRTIO).after]
+    assert names.index("define") < names.index("undefine") < names.index("release")
+    assert plan_of(VIRTIO).guest == GUEST
