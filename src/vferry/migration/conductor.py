@@ -190,7 +190,8 @@ class Conductor:
         self._observer.started(step.phase, step.name, step.host)
 
         async def act() -> tuple[str, dict[str, Any]]:
-            if abortable and self._aborted():
+            # A copy may have been begun by a controller that died, and be over: it looks where the guest is first.
+            if abortable and not isinstance(step, Copy) and self._aborted():
                 raise Aborted
             match step:
                 case Copy():

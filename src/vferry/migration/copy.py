@@ -49,6 +49,8 @@ class Copying:
         if await self._where() is Verdict.DESTINATION:
             return self._figures(await self._last_word())
         try:
+            if self._aborted():
+                raise Aborted
             await self._start()
             last = await self._follow()
         except Problem as problem:
