@@ -9,7 +9,7 @@ from fakes.contract import Snapshot, healed, moved, unkept
 from fakes.fleet import Fault
 from fakes.matrix import clean_calls, plan_of, second_migration
 from fakes.samples import CASES, DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet, make_plan
-from vferry.host.api import PlugVf, StartMigration
+from vferry.host.api import PlugVf, ReadMigration, StartMigration
 from vferry.migration.conductor import Conductor, Ending
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide, NetworkMode
@@ -78,6 +78,34 @@ def test_what_has_ended_is_not_done_again() -> None:
     run_through(drive)
     assert len(drive.journal.worked) == len(set(drive.journal.worked))
     assert sum(isinstance(call.operation, StartMigration) for call in fleet.calls) == 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_abort_that_comes_while_no_controller_lives_does_not_undo_a_guest_that_has_moved(case: Case) -> None:
+    fleet = make_fleet(case)
+    drive = Drive(fleet, plan_of(case))
+    looks = faults.at_operation(ReadMigration)
+    fleet.pace.copy_s = 0.0
+    fleet.faults.append(faults.crash(looks))
+    with pytest.raises(faults.Crash):
+        drive.run()
+    drive.abort = True
+    assert drive.run().exit is Exit.DONE
+    assert moved(fleet, drive.plan) == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_abort_that_comes_while_no_controller_lives_ends_a_copy_that_goes_on(case: Case) -> None:
+    fleet = make_fleet(case)
+    drive = Drive(fleet, plan_of(case))
+    before = Snapshot.of(fleet)
+    fleet.pace.copy_s = 100_000
+    fleet.faults.append(faults.crash(faults.at_operation(ReadMigration)))
+    with pytest.raises(faults.Crash):
+        drive.run()
+    drive.abort = True
+    assert drive.run().exit is Exit.ABORTED
+    assert before.differences(fleet) == []
 
 
 def test_nothing_secret_is_in_the_journal() -> None:
