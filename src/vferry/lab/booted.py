@@ -1,7 +1,8 @@
-"""The layer of booted hosts: their memory and disks when they were ready, so that the next boot takes seconds."""
+"""The layer of booted hosts: memory and disks when the first guests answered; restoring takes seconds."""
 
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 from vferry.lab import cache, hosts, outer, places, product, qemu
@@ -28,29 +29,33 @@ def find(base: Path) -> Path | None:
 
 
 def keep(base: Path, top: Path, lab: Path) -> Path:
-    """Keeps the hosts as they are now; they pause for a second or two and go on."""
+    """Keeps hosts and guests as they are now; they pause for some seconds and go on."""
     with outer.step("keeping the booted hosts for the next time"):
         return cache.layer("booted", key(base), lambda folder: _fill(folder, top, lab))
 
 
 def _fill(folder: Path, top: Path, lab: Path) -> None:
     folder.chmod(0o700)
-    for host in HOSTS:
-        with Monitor(places.RUN / f"{host.name}.qmp") as monitor:
+    with ExitStack() as stack:
+        monitors = [stack.enter_context(Monitor(places.RUN / f"{host.name}.qmp")) for host in HOSTS]
+        for monitor in monitors:  # all stand still before any is copied
             monitor.execute("stop")
-            try:
-                monitor.migrate("migrate", f"file:{qemu.LAB}/{state(host)}")
-                for name in qemu.overlays(host):
-                    _copy(lab / name, folder / name)
-            finally:
-                monitor.execute("cont")
-        _copy(lab / state(host), folder / state(host))
+            stack.callback(monitor.execute, "cont")
+        for host, monitor in zip(HOSTS, monitors, strict=True):
+            monitor.migrate("migrate", f"file:{qemu.LAB}/{state(host)}")
+        for name in [*files(), *map(state, HOSTS)]:
+            _copy(lab / name, folder / name)
+    for host in HOSTS:
         (lab / state(host)).unlink()
-    for name in KEYS:
-        shutil.copy2(lab / name, folder / name)
     # Links: the disks' overlays lie over this very image, also when its layer is gone.
     shutil.copytree(top, folder / "product", copy_function=os.link, symlinks=True)
     (folder / "product-name").write_text(top.name)
+
+
+def files() -> list[str]:
+    """What is copied back into the lab's folder: what hosts and guests write to, and the ssh key the hosts know."""
+    overlays = [name for host in HOSTS for name in qemu.overlays(host)]
+    return [*KEYS, *overlays, *(f"{guest.name}.img" for guest in GUESTS)]
 
 
 def state(host: Host) -> str:
@@ -59,8 +64,8 @@ def state(host: Host) -> str:
 
 
 def place(kept: Path, lab: Path) -> None:
-    """Puts what the hosts write to, and the ssh key they know, into the lab's folder."""
-    for name in [*KEYS, *(name for host in HOSTS for name in qemu.overlays(host))]:
+    """Copies the kept disks and the ssh key into the lab's folder."""
+    for name in files():
         _copy(kept / name, lab / name)
 
 

@@ -18,19 +18,24 @@ def build() -> tuple[Path, Path]:
     return ground, product.ensure(ground)
 
 
-def boot_all(lab: Path) -> None:
-    """Boots both hosts, or restores them as they were kept; a failure, or Ctrl-C, takes down what was started."""
+def boot_all(lab: Path) -> tuple[Path, Path] | None:
+    """Restores both hosts as they were kept, or else boots them and returns the layers they booted.
+
+    A failure, or Ctrl-C, takes down what was started.
+    """
     ground, top = build()
     remove()  # what a crash may have left
     lab.mkdir(parents=True, exist_ok=True)
     try:
         kept = booted.find(ground)
-        if kept is None or not _restored(lab, ground, top, kept):
-            _booted(lab, ground, top)
+        if kept is not None and _restored(lab, ground, top, kept):
+            return None
+        _booted(lab, ground, top)
     except BaseException:
         outer.say("taking down what was started")
         remove()
         raise
+    return ground, top
 
 
 def _prepare(lab: Path, ground: Path, top: Path) -> None:
@@ -55,7 +60,6 @@ def _booted(lab: Path, ground: Path, top: Path) -> None:
         hosts.start(host, ground, top, lab)
     outer.say("booting host1 and host2; about a minute without KVM")
     hosts.wait(HOSTS, lab)
-    booted.keep(ground, top, lab)
 
 
 def _restored(lab: Path, ground: Path, top: Path, kept: Path) -> bool:
@@ -88,6 +92,14 @@ def boot_one(host: Host, lab: Path) -> None:
     hosts.start(host, Path(who.base), Path(who.product), lab)
     outer.say(f"booting {host.name}; about a minute without KVM")
     hosts.wait([host], lab)
+
+
+def keep(layers: tuple[Path, Path], lab: Path) -> None:
+    """Keeps the hosts for the next time, without this machine's connections to them."""
+    for host in HOSTS:
+        reach.disconnect(host, lab)
+    booted.keep(*layers, lab)
+    connect(lab)
 
 
 def _pool() -> ThreadPoolExecutor:

@@ -97,6 +97,14 @@ def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
     return bool(off)
 
 
+def stop_others(lab: "Lab", wanted: Sequence[Guest]) -> None:
+    """Ends the guests that run because kept hosts had them, but are not wanted this time."""
+    names = {guest.name for guest in wanted}
+    for domain in everywhere(lab):
+        if domain.on and domain.name not in names:
+            virsh(lab, domain.host, [f"destroy {domain.name}"])
+
+
 def virsh(lab: "Lab", host: str, commands: Sequence[str]) -> None:
     """Runs virsh commands in one process, which is much faster than one each in an emulated CPU."""
     if not commands:

@@ -33,13 +33,15 @@ class Lab:
             owner.refuse_another(places.clone(), alive=self.alive())
             missing = [host for host in HOSTS if not hosts.pids(host)]
             if len(missing) == len(HOSTS):
-                bringup.boot_all(self.folder)
+                self._boot()
+                guests.stop_others(self, wanted)
             for host in missing:
                 if not hosts.pids(host):
                     bringup.boot_one(host, self.folder)
-            changed = bool(missing) | bringup.connect(self.folder) | guests.start(self, wanted)
+            changed = bool(missing) | bringup.connect(self.folder)
             with outer.step("registering the hosts with the controller"):
                 registry.add(HOSTS)
+            changed |= guests.start(self, wanted)
         return changed
 
     def down(self) -> bool:
@@ -145,3 +147,11 @@ class Lab:
         if found is None:
             raise Problem("lab-no-such-network", f"The lab has no network {network!r}", "It has data and mgmt")
         net.carry(found, self.host(host).name, on=on)
+
+    def _boot(self) -> None:
+        """Brings both hosts up with the guests of `STARTED`; hosts that had to boot are kept for the next time."""
+        layers = bringup.boot_all(self.folder)
+        bringup.connect(self.folder)
+        if layers is not None:
+            guests.start(self, [guests.named(name) for name in STARTED])
+            bringup.keep(layers, self.folder)

@@ -73,6 +73,12 @@ def connect(host: Host, folder: Path) -> None:
         raise Problem("lab-no-ssh", f"No ssh connection to {host.name}: {log.read_text()[-400:]}", exit=Exit.UNDONE)
 
 
+def disconnect(host: Host, folder: Path) -> None:
+    """Closes the host's ssh connection."""
+    argv = ["ssh", "-F", str(folder / "ssh_config"), "-S", str(control(host)), "-O", "exit", host.name]
+    subprocess.run(argv, capture_output=True, check=False)
+
+
 def set_clock(host: Host, folder: Path) -> None:
     """Sets a host's clock: a restored one shows the time at which it was kept."""
     words = command(host, folder, ["date", "-s", f"@{time.time():.3f}"])

@@ -1,0 +1,97 @@
+"""The guests' definitions, and reading where they are."""
+
+import shlex
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from vferry.lab import guests, guestxml, peer
+from vferry.lab.topology import GUESTS, STARTED, Guest, guest_named
+from vferry.model.problem import Problem
+
+
+def xml(name: str) -> ET.Element:
+    guest = guest_named(name)
+    assert guest is not None
+    return ET.fromstring(guestxml.definition(guest))  # noqa: S314 - our own text
+
+
+@pytest.mark.parametrize("guest", GUESTS, ids=lambda guest: guest.name)
+def test_a_definition_is_well_formed_and_leaves_room_for_hotplug(guest: Guest) -> None:
+    domain = xml(guest.name)
+    ports = domain.findall("devices/controller[@model='pcie-root-port']")
+    nics = domain.findall("devices/interface")
+    assert len(ports) - len(nics) >= 6
+    assert domain.findtext("name") == guest.name
+    words = (domain.findtext("os/cmdline") or "").split()
+    assert f"vferry.kind={guest.kind}" in words
+    assert f"vferry.ip4={guest.address}/24" in words
+
+
+def test_metadata_says_the_address() -> None:
+    metadata = xml("guest1").find("metadata/{urn:vferry:1}guest")
+    assert metadata is not None
+    assert metadata.get("address") == "10.9.0.11"
+
+
+def test_a_lone_guest_has_its_vf_and_nothing_else() -> None:
+    nics = xml("guest1").findall("devices/interface")
+    assert [nic.get("type") for nic in nics] == ["hostdev"]
+    address = nics[0].find("source/address")
+    assert address is not None
+    assert (address.get("bus"), address.get("slot"), address.get("function")) == ("0x01", "0x10", "0x0")
+
+
+def test_a_bond_has_a_vf_and_a_vhost_nic_with_one_mac() -> None:
+    domain = xml("bond1")
+    macs = [mac.get("address") for mac in domain.findall("devices/interface/mac")]
+    assert len(macs) == 2
+    assert len(set(macs)) == 1
+    driver = domain.find("devices/interface[@type='bridge']/driver")
+    assert driver is not None
+    assert driver.get("name") == "vhost"
+
+
+def test_only_the_plain_guest_has_no_agent() -> None:
+    without = [g.name for g in GUESTS if xml(g.name).find("devices/channel") is None]
+    assert without == ["plain1"]
+
+
+def test_guests_share_neither_addresses_nor_vfs() -> None:
+    for values in ([g.address for g in GUESTS], [g.mac for g in GUESTS], [g.uuid for g in GUESTS]):
+        assert len(set(values)) == len(GUESTS)
+    vfs = [g.vf for g in GUESTS if g.vf is not None]
+    assert len(set(vfs)) == len(vfs)
+
+
+def test_the_guests_started_first_exist() -> None:
+    assert [guests.named(name).name for name in STARTED] == ["guest1", "guest2"]
+    with pytest.raises(Problem) as caught:
+        guests.named("guest9")
+    assert caught.value.code == "lab-no-such-guest"
+
+
+def test_virsh_list_is_read() -> None:
+    listed = " 1    guest1   running\n -    bond1    shut off\n 2    guest2   in shutdown\n"
+    found = guests.parse("host1", listed)
+    assert [(d.name, d.state, d.on) for d in found] == [
+        ("guest1", "running", True),
+        ("bond1", "shut off", False),
+        ("guest2", "in shutdown", True),
+    ]
+
+
+def test_a_running_guest_hides_its_definition_elsewhere() -> None:
+    domains = [guests.Domain("guest1", "host2", "running"), guests.Domain("guest1", "host1", "shut off")]
+    assert guests.place(domains, "guest1").host == "host2"
+    assert [row["host"] for row in guests.rows(domains)] == ["host2"]
+
+
+def test_the_dhcp_guest_has_a_reservation() -> None:
+    settings = peer.dhcp_settings(GUESTS)
+    assert "static_lease 52:54:00:aa:00:0f 10.9.0.15" in settings
+    assert settings.count("static_lease") == 1
+
+
+def test_commands_for_the_peer_are_passed_word_by_word() -> None:
+    assert shlex.join(peer.command(["echo", "a b"])).endswith("vferry-data echo 'a b'")

@@ -1,0 +1,131 @@
+"""The cache, the outer machine's mirror, archives, and whose lab it is."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from vferry.lab import archive, base, boot, cache, outer, owner, places, processes, product, reach
+from vferry.lab.topology import HOSTS
+from vferry.model.problem import Problem
+
+
+def test_keys_do_not_run_together() -> None:
+    assert cache.digest("ab", "c") != cache.digest("a", "bc")
+    assert cache.digest("ab", "c") == cache.digest("ab", b"c")
+
+
+def test_a_layer_is_built_once(tmp_path: Path) -> None:
+    built: list[Path] = []
+
+    def build(folder: Path) -> None:
+        built.append(folder)
+        (folder / "file").write_text("x")
+
+    first = cache.layer("base", cache.digest("1"), build, tmp_path)
+    assert cache.layer("base", cache.digest("1"), build, tmp_path) == first
+    assert len(built) == 1
+    assert (first / "file").read_text() == "x"
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        raise Problem("broken", "It broke")
+
+    with pytest.raises(Problem):
+        cache.layer("base", cache.digest("1"), build, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["lock"]
+
+
+def test_two_of_a_layer_stay(tmp_path: Path) -> None:
+    for number in range(4):
+        folder = cache.layer("base", cache.digest(str(number)), lambda _: None, tmp_path)
+        os.utime(folder, (number, number))
+    cache.layer("boot", cache.digest("other"), lambda _: None, tmp_path)
+    kept = sorted(file.name for file in tmp_path.glob("base-*"))
+    assert kept == sorted(f"base-{cache.digest(str(number))}" for number in (2, 3))
+
+
+def test_the_mirror_is_the_machine_s_own() -> None:
+    targets = "http://one.test/debian-security/\nhttp://two.test/debian/\nhttp://three.test/x\n"
+    assert outer.mirror(targets) == "http://two.test/debian/"
+    with pytest.raises(Problem) as caught:
+        outer.mirror("http://one.test/ubuntu\n")
+    assert caught.value.code == "lab-no-mirror"
+
+
+def test_another_mirror_is_another_base() -> None:
+    assert base.key("http://a.test/debian") != base.key("http://b.test/debian")
+
+
+def test_modules_come_once_and_in_order() -> None:
+    shown = "insmod /a/dep.ko.xz \ninsmod /a/one.ko.xz opt=1\nbuiltin two\ninsmod /a/dep.ko.xz \n"
+    assert archive.load_order(shown) == ["/a/dep.ko.xz", "/a/one.ko.xz"]
+
+
+def test_libraries_include_the_loader() -> None:
+    shown = "\tlinux-vdso.so.1 (0x7f)\n\tlibc.so.6 => /lib/libc.so.6 (0x7f)\n\t/lib64/ld.so.2 (0x7f)\n"
+    assert archive.libraries(shown) == ["/lib/libc.so.6", "/lib64/ld.so.2"]
+
+
+def test_the_kernel_inside_a_bzimage_is_found() -> None:
+    packed = boot.ZSTD + b"kernel"
+    image = bytearray(2 * 512 + 16)
+    image[0x1F1] = 1
+    struct.pack_into("<II", image, 0x248, 16, len(packed) + 4)
+    assert boot.payload(bytes(image) + packed + b"\0\0\1\0") == packed
+    with pytest.raises(Problem):
+        boot.payload(bytes(image) + b"\x1f\x8b" + packed)
+
+
+def test_masked_names_are_read_and_exist_once() -> None:
+    for listed in ("units-off", "rules-off"):
+        names = product.masked((places.FILES / listed).read_text())
+        assert names
+        assert len(set(names)) == len(names)
+        assert not any(" " in name for name in names)
+
+
+def test_net_id_stays_since_it_names_the_nics() -> None:
+    assert "75-net-description.rules" not in product.masked((places.FILES / "rules-off").read_text())
+
+
+def test_the_agent_is_told_its_host() -> None:
+    text = product.agent_settings(HOSTS[1])
+    assert 'name = "host2"' in text
+    assert 'listen = "10.8.0.2:7443"' in text
+
+
+def test_a_broken_lock_names_nobody() -> None:
+    assert owner.read("") is None
+    assert owner.read('{"clone": "/a"') is None
+    assert owner.read('{"clone": "/a", "since": "now", "base": "b", "product": "p"}') == owner.Owner(
+        "/a", "now", "b", "p"
+    )
+
+
+def test_a_second_change_is_refused_and_a_lock_of_nobody_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with owner.changing(lock), pytest.raises(Problem) as caught, owner.changing(lock):
+        pass
+    assert caught.value.code == "lab-busy"
+    assert not lock.exists()
+
+
+def test_only_the_lab_s_programs_are_ended() -> None:
+    argv = ["qemu-system-x86_64", "-name", "vferry-lab-host1"]
+    assert processes.belongs(argv, "qemu-system-x86_64", ["vferry-lab-host1"])
+    assert not processes.belongs(["less", "/run/vferry-lab/x"], "less", ["/run/vferry-lab/"])
+    assert not processes.belongs(argv, "qemu-system-x86_64", ["vferry-lab-host2"])
+
+
+def test_words_for_a_host_arrive_as_they_are(tmp_path: Path) -> None:
+    argv = reach.command(HOSTS[0], tmp_path, ["printf", "%s", "a b", "$x"])
+    assert argv[-2:] == ["host1", "printf %s 'a b' '$x'"]
+    assert reach.command(HOSTS[0], tmp_path, [])[-1] == "host1"
+
+
+def test_sockets_fit_into_their_address() -> None:
+    for host in HOSTS:
+        assert len(str(reach.control(host)) + ".0123456789abcdef") < 107  # ssh adds while it makes it

@@ -1,0 +1,49 @@
+"""How a host is emulated."""
+
+from vferry.lab import qemu
+from vferry.lab.topology import GUESTS, HOSTS
+
+
+def command(flags: set[str], *, restore: bool = False) -> list[str]:
+    return qemu.command(HOSTS[0], qemu.Taps(7, 8), GUESTS, "KEY", flags, restore=restore)
+
+
+def test_a_cpu_without_virtualization_is_emulated_with_one() -> None:
+    argv = command({"sse2"})
+    assert argv[argv.index("-accel") + 1] == "tcg,thread=multi"
+    assert "+svm,+npt" in argv[argv.index("-cpu") + 1]
+
+
+def test_kvm_is_used_where_the_cpu_says_so() -> None:
+    for flag in ("svm", "vmx"):
+        argv = command({flag})
+        assert argv[argv.index("-accel") + 1] == "kvm"
+
+
+def test_the_hosts_differ_in_what_libvirt_compares() -> None:
+    assert len({host.uuid for host in HOSTS}) == len({host.machine_id for host in HOSTS}) == len(HOSTS)
+    assert len({host.mac(network) for host in HOSTS for network in (1, 2)}) == 2 * len(HOSTS)
+
+
+def test_every_guest_has_a_disk_with_its_name_on_every_host() -> None:
+    text = " ".join(command(set()))
+    for guest in GUESTS:
+        assert f"serial={guest.name}," in text
+    assert text.count("share-rw=on") == len(GUESTS)  # root and product are the host's own
+
+
+def test_the_igb_sits_behind_a_root_port_on_an_inherited_tap() -> None:
+    argv = command(set())
+    assert "tap,id=data,fd=7,vhost=off" in argv
+    assert "tap,id=mgmt,fd=8,vhost=off" in argv
+    assert "igb,mac=52:54:00:00:01:01,netdev=data,id=nic-data,bus=port1" in argv
+
+
+def test_the_kernel_is_told_who_the_host_is() -> None:
+    argv = command(set())
+    words = argv[argv.index("-append") + 1].split()
+    assert {"vferry.host=host1", "vferry.mgmt=10.8.0.1/24", "vferry.key=KEY"} <= set(words)
+
+
+def test_a_restored_host_waits_for_its_state() -> None:
+    assert command(set(), restore=True) == [*command(set()), "-incoming", "defer"]
