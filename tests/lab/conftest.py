@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.operator import Scene
+from lab.operator import Scene
 from vferry.lab.lab import Lab
 
 

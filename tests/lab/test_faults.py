@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.operator import Migration, Scene, asked, other, vferry
+from lab.operator import Migration, Scene, asked, other, vferry
 
 BEFORE = ("prepare", "to-standby", "copy")
 AFTER = ("to-vf",)

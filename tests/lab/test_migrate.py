@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lab.operator import Scene, asked, other, vferry
+from lab.operator import Scene, asked, other, vferry
 
 pytestmark = pytest.mark.lab
 

@@ -38,7 +38,12 @@ def plug_standby(
 
 
 def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str) -> Done:
-    """Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``."""
+    """Unchanged when the guest has the VF, under whatever alias. Problems: ``guest-unknown``, ``guest-off``,
+
+    ``libvirt-failed``.
+    """
+    if any(nic.address == address for nic in _definition(hypervisor, hypervisor.running(guest)).nics):
+        return Done(changed=False)
     return _plug(hypervisor, guest, alias, lambda: vf_xml(address, alias))
 
 

@@ -157,8 +157,13 @@ class Conductor:
         return steps, None
 
     async def _all(self, steps: Iterable[Step]) -> list[StepRecord]:
-        """Carries all steps out, whatever becomes of each."""
-        return [await self._once("apply", step, partial(self._apply, step, abortable=False)) for step in steps]
+        """Carries all steps out, whatever becomes of each, but for those that require one that failed."""
+        records: list[StepRecord] = []
+        for step in steps:
+            if any(record.name == step.requires and not record.ok for record in records):
+                continue
+            records.append(await self._once("apply", step, partial(self._apply, step, abortable=False)))
+        return records
 
     async def _undo(self, steps: tuple[Step, ...]) -> list[StepRecord]:
         """Takes steps back in reverse; one that fails does not keep the rest from being taken back.
@@ -224,11 +229,11 @@ class Conductor:
         return Copying(self._plan, source, destination, self._observer, self._aborted)
 
     async def _open_gateways(self, step: OpenGateways) -> str:
-        receiving = await self._hosts[step.destination].call(StartReceiving(peer=step.host), timeout_s=60)
+        receiving = await self._hosts[step.destination].call(StartReceiving(peer=step.host), timeout_s=120)
         sending = StartSending(
             peer=step.destination, address=receiving.address, port=receiving.port, token=receiving.token
         )
-        await self._hosts[step.host].call(sending, timeout_s=60)
+        await self._hosts[step.host].call(sending, timeout_s=120)
         return f"{receiving.address}:{receiving.port}"
 
     async def _close_gateways(self, step: OpenGateways | CloseGateways) -> dict[str, Any]:
@@ -256,7 +261,7 @@ class Conductor:
         until = time.monotonic() + (self._patience_s if patient and host not in self._silent else 0)
         while True:
             try:
-                answer = await self._hosts[host].call(operation, timeout_s=60)
+                answer = await self._hosts[host].call(operation, timeout_s=120)
             except Problem as problem:
                 if problem.code != "host-unreachable":
                     raise

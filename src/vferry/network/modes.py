@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from vferry.host.api import ClaimResources, Define, ReleaseClaim, Undefine
+from vferry.host.api import ClaimResources, Define, ReleaseClaim, SetForwarding, Undefine
 from vferry.model.report import Phase
 from vferry.network import detach, switch
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
@@ -18,11 +18,12 @@ def stages(plan: Plan) -> Stages:
         before=(
             *_claims(plan),
             *_each(plan, parts["prepare"]),
+            *_forwarding(plan, plan.destination, present=True),
             _gateways(plan),
             *_each(plan, parts["leave"]),
             _copy(plan),
         ),
-        landing=tuple(_each(plan, parts["landing"])),
+        landing=(*_each(plan, parts["landing"]), *_forwarding(plan, plan.source, present=False)),
         arrival=tuple(_each(plan, parts["arrive"])),
         after=(*_each(plan, parts["restore"]), *_hand_over(plan)),
     )
@@ -69,6 +70,22 @@ def _claims(plan: Plan) -> list[Step]:
     ]
 
 
+def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
+    """The PF's filter entries of NICs that go over a bridge: made at the destination first, then removed behind."""
+    return [
+        Step(
+            phase=Phase.PREPARE if present else Phase.SWITCHOVER,
+            name="open-forwarding" if present else "close-forwarding",
+            host=host,
+            summary=f"{'let' if present else 'no longer let'} {pf} pass {each.mac} to its bridge",
+            apply=(SetForwarding(pf=pf, mac=each.mac, present=present),),
+            undo=(SetForwarding(pf=pf, mac=each.mac, present=False),) if present else (),
+        )
+        for each in plan.forwarded
+        for pf in (each.destination_pf if present else each.source_pf,)
+    ]
+
+
 def _gateways(plan: Plan) -> Step:
     return OpenGateways(
         phase=Phase.PREPARE,
@@ -110,6 +127,7 @@ def _hand_over(plan: Plan) -> list[Step]:
             host=plan.source,
             summary=f"remove the definition of {plan.guest}",
             apply=(Undefine(guest=plan.guest),),
+            requires="define",
         ),
         *(
             Step(

@@ -21,6 +21,8 @@ class Step(Struct, frozen=True, kw_only=True):
     summary: str
     apply: tuple[Operation[Any], ...] = ()
     undo: tuple[Operation[Any], ...] = ()
+    requires: str | None = None
+    """The step without which this one is left out, where failures do not end the stage."""
 
 
 class OpenGateways(Step, frozen=True, kw_only=True):

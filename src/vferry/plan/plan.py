@@ -67,6 +67,14 @@ class VfMove(Struct, frozen=True, kw_only=True):
         )
 
 
+class Forwarded(Struct, frozen=True, kw_only=True):
+    """A NIC on a bridge whose MAC the PF behind it was told to pass: the entry goes along."""
+
+    mac: str
+    source_pf: str
+    destination_pf: str
+
+
 class TransferPlan(Struct, frozen=True, kw_only=True):
     """How the memory goes: libvirt's plain stream (0 channels) or multifd, through the gateways."""
 
@@ -92,6 +100,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     moves: tuple[VfMove, ...]
     plain_macs: tuple[str, ...]
     """The MACs of NICs that migrate by themselves, over a bridge."""
+    forwarded: tuple[Forwarded, ...] = ()
     persistent_xml: str
     """The definition at the destination, naming its VFs."""
     transfer: TransferPlan

@@ -8,7 +8,7 @@ from vferry.model.guest import GuestLink, Nic, VfRef
 from vferry.model.host import Inventory, Vf
 from vferry.plan import definition, standby
 from vferry.plan.facts import Facts, Finding, Wishes, error, info, warning
-from vferry.plan.plan import GuestSide, NetworkMode, Plan, VfMove
+from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -53,6 +53,7 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
 
 def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], xml: str) -> Plan:
     moved = {move.mac for move in moves}
+    plain = tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved)
     return Plan(
         operation=wishes.operation,
         guest=facts.guest.name,
@@ -62,7 +63,8 @@ def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], 
         mode=mode,
         reason=_reason(wishes, mode, moves),
         moves=tuple(moves),
-        plain_macs=tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved),
+        plain_macs=plain,
+        forwarded=_forwarded(facts, plain),
         persistent_xml=xml,
         transfer=wishes.transfer,
         unplug_timeout_s=wishes.unplug_timeout_s,
@@ -86,22 +88,12 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode,
         )
     vf = _free_vf(destination, network, taken)
     own_standby = next((other for other in guest.nics if other.vf is None and other.mac == nic.mac), None)
-    if mode is NetworkMode.SWITCH and own_standby is not None and own_standby.teaming:
-        raise Refusal(
-            "teaming",
-            f"{nic.mac} is a teaming pair (net_failover)",
-            "This mode is not supported yet; use --network detach",
-        )
     side, mtu = _guest_side(facts, wishes, nic, mode)
     source_vf = source.vf(ref.address)
     if source_vf is None:
         raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
-    if mode is NetworkMode.SWITCH and (source_vf.settings.vlan or 0):
-        raise Refusal(
-            "vlan-standby",
-            f"VF {ref.address} is in VLAN {source_vf.settings.vlan}, the standby path is untagged",
-            "Use --network detach for this guest",
-        )
+    if mode is NetworkMode.SWITCH:
+        _refuse_switch(facts, network, source_vf, own_standby, side)
     return VfMove(
         mac=nic.mac,
         network=network,
@@ -117,6 +109,42 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode,
         standby_stays=own_standby is not None,
         mtu=mtu,
     )
+
+
+def _refuse_switch(facts: Facts, network: str, vf: Vf, own_standby: Nic | None, side: GuestSide) -> None:
+    """What mode `switch` cannot do; each can be migrated in mode `detach`."""
+    source, destination = facts.source, facts.destination
+    instead = "Use --network detach for this guest"
+    if own_standby is not None and own_standby.teaming:
+        raise Refusal("teaming", f"{own_standby.mac} is a teaming pair (net_failover), not supported yet", instead)
+    if vf.settings.vlan:
+        vlan = vf.settings.vlan
+        raise Refusal("vlan-standby", f"VF {vf.address} is in VLAN {vlan}, the standby path is untagged", instead)
+    if side is GuestSide.BOND and own_standby is None:
+        raise Refusal(
+            "bond-without-standby",
+            f"The guest has VF {vf.address} in a bond, with no virtio NIC of the same MAC beside it",
+            "Give it one in its definition, or use --network detach",
+        )
+    bridges = [inventory.networks[network].bridge for inventory in (source, destination)]
+    if bridges[0] != bridges[1]:
+        raise Refusal(
+            "bridge-differs",
+            f"The bridge on {network} is {bridges[0]} on {source.name} and {bridges[1]} on {destination.name}",
+            "Give both the same name, or use --network detach",
+        )
+
+
+def _forwarded(facts: Facts, macs: tuple[str, ...]) -> tuple[Forwarded, ...]:
+    """The entries of NICs on a bridge in the filter of the PF behind it, on a network that both hosts have."""
+    shared = facts.source.networks.keys() & facts.destination.networks.keys()
+    found = []
+    for network in sorted(shared):
+        name = facts.source.networks[network].pf
+        held = next((pf.forwarding for pf in facts.source.pfs if pf.name == name), ())
+        to = facts.destination.networks[network].pf
+        found += [Forwarded(mac=mac, source_pf=name, destination_pf=to) for mac in macs if mac in held]
+    return tuple(found)
 
 
 def _free_vf(destination: Inventory, network: str, taken: set[str]) -> Vf:

@@ -145,7 +145,8 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     assert await host.ask(api.SetVf(pf="pf0", index=1, settings=WIPED)) == api.Done(changed=False)
     await host.ask(api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=True))
     assert (host.nic.mac(1), host.nic.added) == (MAC, [])
-    await host.ask(api.PlugVf(guest="guest1", address=VF, alias="ua-y"))
+    assert await host.ask(api.PlugVf(guest="guest1", address=VF, alias="ua-z")) == api.Done(changed=False)
+    await host.ask(api.PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-y"))
     await host.ask(api.Unplug(guest="guest1", alias="ua-y"))
     assert [call[0] for call in host.guest.calls] == ["attach", "detach"]
     assert await host.ask(api.StopGateway()) == api.GatewayStatistics()

@@ -101,7 +101,14 @@ GOLDEN = {
         *WIPE,
         *HAND_OVER,
     ],
-    VIRTIO: [*CLAIMS, "prepare: open-gateways @host1", *COPY, *HAND_OVER],
+    VIRTIO: [
+        *CLAIMS,
+        "prepare: open-forwarding @host2",
+        "prepare: open-gateways @host1",
+        *COPY,
+        "switchover: close-forwarding @host1",
+        *HAND_OVER,
+    ],
 }
 
 

@@ -56,7 +56,12 @@ def test_a_guest_with_a_bond_is_told_through_it() -> None:
         GuestLink(name="ens1", mac=MAC, driver="virtio_net", master="bond0"),
         GuestLink(name="enp7s0", mac=MAC, driver="igbvf", master="bond0", mtu=1400),
     )
-    move = f.planned(f.inside(links=links)).moves[0]
+    own = Nic(mac=MAC, model="virtio", alias="net0", bridge="br0")
+
+    def bonded(facts: Facts) -> Facts:
+        return f.inside(links=links)(f.guest(nics=(*facts.guest.nics, own))(facts))
+
+    move = f.planned(bonded).moves[0]
     assert (move.guest_side, move.mtu) == (GuestSide.BOND, 1400)
 
 
@@ -68,6 +73,18 @@ def test_a_standby_nic_of_the_guests_own_stays() -> None:
     plan = f.planned(with_standby)
     assert (plan.moves[0].standby_alias, plan.moves[0].standby_stays) == ("net0", True)
     assert MAC not in plan.plain_macs
+
+
+def test_the_filter_entry_of_a_nic_on_a_bridge_goes_along() -> None:
+    mac = "52:54:00:00:00:77"
+    plain = f.guest(nics=(Nic(mac=mac, model="virtio", alias="net0", bridge="br0"),))
+    assert f.planned(plain).forwarded == ()
+
+    def held_by_pf(facts: Facts) -> Facts:
+        return f.pf("source", forwarding=(mac, "52:54:00:00:00:78"))(plain(facts))
+
+    held = f.planned(held_by_pf).forwarded
+    assert [(each.mac, each.source_pf, each.destination_pf) for each in held] == [(mac, "pf0", "pf0")]
 
 
 def test_wishes_are_followed() -> None:
@@ -88,12 +105,12 @@ def test_the_networks_names_decide_not_those_of_their_pfs() -> None:
         pf = structs.replace(
             inventory.pfs[0], name="enp9", vfs=tuple(structs.replace(vf, pf="enp9") for vf in inventory.pfs[0].vfs)
         )
-        bridge = structs.replace(inventory.bridges[0], name="br7", ports=("enp9",))
-        networks = {"lan": Network(pf="enp9", bridge="br7")}
+        bridge = structs.replace(inventory.bridges[0], ports=("enp9",))
+        networks = {"lan": Network(pf="enp9", bridge="br0")}
         return f.host("destination", pfs=(inventory.pfs[0], pf), bridges=(bridge,), networks=networks)(facts)
 
     move = f.planned(renamed).moves[0]
-    assert (move.destination.pf, move.destination_bridge) == ("enp9", "br7")
+    assert (move.destination.pf, move.destination_bridge) == ("enp9", "br0")
 
 
 def test_what_the_destinations_vf_had_is_kept_for_the_undo() -> None:

@@ -10,8 +10,8 @@ import vferry.plan
 from fakes import facts as f
 from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit
-from vferry.model.guest import Guest, GuestState, Nic
-from vferry.model.host import Bridge, Claim, VfSettings
+from vferry.model.guest import Guest, GuestLink, GuestState, Nic
+from vferry.model.host import Bridge, Claim, Network, VfSettings
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.plan import NetworkMode
 
@@ -57,6 +57,13 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("pf-missing", ERROR, f.pf("destination", up=False), {}),
     ("no-free-vf", ERROR, f.pf("destination", vfs=()), {}),
     ("teaming", ERROR, more_nics(TEAMED), {}),
+    (
+        "bond-without-standby",
+        ERROR,
+        f.inside(links=(GuestLink(name="e0", mac=MAC, driver="igbvf", master="bond0"),)),
+        {},
+    ),
+    ("bridge-differs", ERROR, f.host("destination", networks={"lan": Network(pf="pf0", bridge="br7")}), {}),
     ("vf-unknown", ERROR, f.pf("source", vfs=()), {}),
     ("vlan-standby", ERROR, f.vf("source", 1, settings=structs.replace(f.SETTINGS, vlan=42)), {}),
     ("guest-not-reached", ERROR, f.silent, {}),
