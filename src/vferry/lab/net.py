@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from vferry.lab import outer
-from vferry.lab.topology import NETWORKS, Network
+from vferry.lab.topology import DATA, GUESTS, NETWORKS, Network
 from vferry.model.problem import Exit, Problem
 
 CLONE_NEWNET = 0x40000000
@@ -38,6 +38,9 @@ def setup(network: Network) -> str:
         f"link set {network.bridge} up",
     ]
     lines += [f"address add {a} dev {network.bridge}" + " nodad" * (":" in a) for a in network.addresses]
+    if network.namespace == DATA:
+        # The emulated igb gives its PF no multicast frames, and so a guest behind the PF no neighbour solicitation.
+        lines += [f"neigh replace {g.address6} lladdr {g.mac} dev {network.bridge} nud permanent" for g in GUESTS]
     return "\n".join(lines) + "\n"
 
 

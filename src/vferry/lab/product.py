@@ -55,7 +55,9 @@ def sources() -> list[Path]:
 
 def frame(base: Path) -> str:
     """Content key of what a host boots but for vferry itself, which can be replaced while it runs."""
-    own = [file for file in sources() if file.is_relative_to(places.PACKAGE / "lab")]
+    lab = places.PACKAGE / "lab"
+    own = [file for file in sources() if file.is_relative_to(places.FILES)]
+    own += [lab / name for name in ("product.py", "guestxml.py", "topology.py")]
     below = (base.name, ensure_dependencies(base).name, boot.ensure(base).name)
     return cache.digest(*below, cache.digest_files(places.PACKAGE, own))
 

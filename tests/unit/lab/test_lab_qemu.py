@@ -1,7 +1,7 @@
 """How a host is emulated."""
 
-from vferry.lab import qemu
-from vferry.lab.topology import GUESTS, HOSTS
+from vferry.lab import net, qemu
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS
 
 
 def command(flags: set[str], *, restore: bool = False) -> list[str]:
@@ -47,3 +47,10 @@ def test_the_kernel_is_told_who_the_host_is() -> None:
 
 def test_a_restored_host_waits_for_its_state() -> None:
     assert command(set(), restore=True) == [*command(set()), "-incoming", "defer"]
+
+
+def test_only_the_data_network_knows_the_guests() -> None:
+    data, mgmt = (net.setup(network) for network in NETWORKS)
+    assert "address add fd00:9::1/64 dev data0 nodad\n" in data
+    assert data.count("nud permanent") == len(GUESTS)
+    assert "neigh" not in mgmt
