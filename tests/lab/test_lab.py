@@ -35,7 +35,8 @@ def test_libvirt_set_the_vf_s_mac_on_the_pf(lab: Lab) -> None:
 def test_a_guest_runs_unprivileged_and_confined_on_kvm(lab: Lab) -> None:
     lab.guest("guest1")
     script = (
-        'pid=$(pgrep -f "^/usr/bin/qemu-system-x86_64 -name guest=guest1,"); ps -o user= -p $pid; cat /proc/$pid/attr/current; '
+        'pid=$(pgrep -f "^/usr/bin/qemu-system-x86_64 -name guest=guest1,")\n'
+        "ps -o user= -p $pid; cat /proc/$pid/attr/current\n"
         "tr '\\0' ' ' < /proc/$pid/cmdline | grep -o -- '-accel [a-z]*'"
     )
     user, profile, accelerator = lab.run(host_of(lab, "guest1"), ["sh", "-c", script]).stdout.splitlines()
