@@ -9,7 +9,7 @@ import click
 from vferry.model.problem import Problem
 from vferry.transfer.endpoint import DEFAULT_SERVICE, ROOT_ONLY, parse_owner, parse_services, parse_tcp
 from vferry.transfer.gateway import Security
-from vferry.transfer.process import log, read_token, run
+from vferry.transfer.process import log, lost, read_token, run
 from vferry.transfer.receiving import ReceivingGateway
 from vferry.transfer.sending import SendingGateway
 from vferry.transfer.tls import Credentials, make_context
@@ -54,8 +54,22 @@ def command() -> None:
     metavar="USER[:GROUP]",
     help="Who may open the socket of the service memory; with GROUP the group too.",
 )
+@click.option(
+    "--hold",
+    multiple=True,
+    metavar="SERVICE",
+    help="Do not tell its local process when the wire breaks: leave it waiting until this gateway is ended.",
+)
 @common
-def send(listen: tuple[str, ...], connect: str, memory_owner: str | None, *, details: bool, **options: Any) -> None:
+def send(
+    listen: tuple[str, ...],
+    connect: str,
+    memory_owner: str | None,
+    hold: tuple[str, ...],
+    *,
+    details: bool,
+    **options: Any,
+) -> None:
     """Run the gateway of the source.
 
     \b
@@ -64,6 +78,7 @@ def send(listen: tuple[str, ...], connect: str, memory_owner: str | None, *, det
     """
     services = parse_services(listen)
     receiver = parse_tcp(connect)
+    _check_hold(services, hold)
     options["peer"] = options["peer"] or receiver.host
     gateway = SendingGateway(
         services,
@@ -72,6 +87,8 @@ def send(listen: tuple[str, ...], connect: str, memory_owner: str | None, *, det
         log=log,
         peer_timeout_s=options["peer_timeout"],
         memory_owner=parse_owner(memory_owner) if memory_owner else ROOT_ONLY,
+        hold=hold,
+        lost=lost,
     )
     run(gateway, details=details)
 
@@ -122,6 +139,12 @@ def _security(
             "Give them, or --insecure-plaintext between two plain QEMU processes",
         )
     return Security(make_context(Credentials(ca, cert, key), server=server), peer, token)
+
+
+def _check_hold(services: dict[str, Path], hold: tuple[str, ...]) -> None:
+    for service in hold:
+        if service not in services:
+            raise Problem("service-unknown", f"There is no service {service!r} to hold", "Name one of --listen")
 
 
 def _check_plaintext(services: dict[str, Path], *, tls_wanted: bool) -> None:

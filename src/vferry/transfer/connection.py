@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from vferry.transfer.liveness import PeerWatch
 from vferry.transfer.pump import pump_inward, pump_outward
@@ -13,10 +14,13 @@ class Connection:
     """Carries bytes both ways until both sides have ended, or until one breaks and both are torn down.
 
     `sent` and `received` are payload bytes to and from the peer gateway. `error` says why the connection broke;
-    `cut` is true if the gateway's own stop broke it.
+    `cut` is true if the gateway's own stop broke it. With `hold`, which is called when the wire breaks, the local
+    process is not told: its socket stays open, takes what is written and says nothing until the gateway's stop.
     """
 
-    def __init__(self, service: str, local: Stream, peer: Stream, peer_timeout_s: float) -> None:
+    def __init__(
+        self, service: str, local: Stream, peer: Stream, peer_timeout_s: float, hold: Callable[[], None] | None = None
+    ) -> None:
         self.service = service
         self.sent = 0
         self.received = 0
@@ -24,6 +28,7 @@ class Connection:
         self.cut = False
         self._local = local
         self._peer = peer
+        self._hold = hold
         self._watch = PeerWatch(peer.socket, peer_timeout_s)
         self._state = threading.Lock()
         self._over = False
@@ -39,6 +44,7 @@ class Connection:
         else:
             self._run(self._outward)
             inward.join()
+            self._drain()
         with self._state:
             self._over = True
 
@@ -50,12 +56,18 @@ class Connection:
     def abort(self, reason: str, *, cut: bool = False) -> None:
         """Break the connection, from any thread, unless it is over; `carry` then returns."""
         with self._state:
-            if self._over or self.error is not None:
+            if self._over:
                 return
-            self.error = reason
-            self.cut = cut
-            self._local.wake()
-            self._peer.wake()
+            broken = self.error is None
+            if broken:
+                self.error = reason
+                self.cut = cut
+                self._peer.wake()
+            if cut or self._hold is None:
+                self._local.wake()
+                return
+        if broken:
+            self._hold()
 
     def check_peer(self) -> None:
         """Break the connection if its peer is dead; call about once a second."""
@@ -63,6 +75,15 @@ class Connection:
             dead = not self._over and self._watch.dead()
         if dead:
             self.abort("the peer host does not answer")
+
+    def _drain(self) -> None:
+        """Take what a held local process still writes, until it ends or the gateway is stopped."""
+        if self._hold is None or self.error is None:
+            return
+        rest = memoryview(bytearray(4096))
+        with suppress(OSError):
+            while self._local.recv_into(rest):
+                pass
 
     def _run(self, direction: Callable[[], None]) -> None:
         try:

@@ -1,7 +1,8 @@
 """The gateway as a process: event lines on standard output, signals, the tick of every second.
 
-Events are JSON objects, one a line, the first key `event`: `ready` once it listens; with `--json` `stats` about
-every second; `end` last. Who reads them slowly or not at all loses lines but never stops the gateway.
+Events are JSON objects, one a line, the first key `event`: `ready` once it listens; `lost` when the wire of a held
+service breaks; with `--json` `stats` about every second; `end` last. Who reads them slowly or not at all loses
+lines but never stops the gateway.
 """
 
 import json
@@ -42,6 +43,11 @@ def run(gateway: Gateway, *, details: bool) -> None:
             events.write("stats", sample, patience_s=0)
     gateway.stop()
     events.write("end", {"role": gateway.role, **gateway.statistics.report(rates=details)})
+
+
+def lost(service: str) -> None:
+    """Say that the wire of a held service is lost; from any thread, as so short a line is written at once."""
+    Events().write("lost", {"service": service})
 
 
 class Events:

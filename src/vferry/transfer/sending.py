@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from vferry.transfer.connection import Connection
@@ -16,7 +16,7 @@ from vferry.transfer.endpoint import (
     connect_tcp,
 )
 from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
-from vferry.transfer.stream import PlainStream, Stream, close, read_exactly
+from vferry.transfer.stream import HeldStream, PlainStream, Stream, close, read_exactly
 from vferry.transfer.wire import REPLY, Hello, Status, WireError, pack_hello, unpack_reply
 
 
@@ -34,9 +34,14 @@ class SendingGateway(Gateway):
         log: Log,
         peer_timeout_s: int = 15,
         memory_owner: Owner = ROOT_ONLY,
+        hold: Iterable[str] = (),
+        lost: Callable[[str], None] = lambda _service: None,
     ) -> None:
+        """`hold` names services whose local process is not told when the wire breaks; `lost` is called then."""
         super().__init__(receiver, services, security, peer_timeout_s, log)
         self._memory_owner = memory_owner
+        self._hold = frozenset(hold)
+        self._lost = lost
 
     def start(self) -> None:
         """Listen; raises `Problem`."""
@@ -67,13 +72,18 @@ class SendingGateway(Gateway):
         except FAILURES as error:
             self._refuse(local, service, f"no way through {self.address}: {error}")
             return
-        connection = Connection(service, PlainStream(local), peer, self._peer_timeout_s)
+        connection = self._connection(service, local, peer)
         try:
             self._spawn(f"{service}-out", lambda: self._carry(connection, local, peer.socket))
         except RuntimeError as error:
             self._replace_opening(peer.socket, None)
             peer.close(reset=True)
             self._refuse(local, service, error)
+
+    def _connection(self, service: str, local: socket.socket, peer: Stream) -> Connection:
+        if service not in self._hold:
+            return Connection(service, PlainStream(local), peer, self._peer_timeout_s)
+        return Connection(service, HeldStream(local), peer, self._peer_timeout_s, lambda: self._lost(service))
 
     def _open(self, service: str) -> Stream:
         """Connect to the receiver and have it connect to its service; raises one of `FAILURES`."""

@@ -63,6 +63,27 @@ class PlainStream:
         close(self.socket, reset=reset)
 
 
+class HeldStream(PlainStream):
+    """A local socket whose process ends the connection itself: an end that comes from the wire first is a loss.
+
+    To the process at its other end, a libvirt that was killed looks like one that has finished.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._ended = False
+
+    def recv_into(self, buffer: memoryview) -> int:
+        size = super().recv_into(buffer)
+        self._ended = self._ended or not size
+        return size
+
+    def end(self) -> None:
+        if not self._ended:
+            raise WireError("the other side ended it first")
+        super().end()
+
+
 class TlsStream:
     """TLS after its handshake.
 

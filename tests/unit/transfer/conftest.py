@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trustme
@@ -120,7 +120,9 @@ def make_pair(tmp_path: Path) -> Iterator[MakePair]:
     gateways: list[SendingGateway | ReceivingGateway] = []
     sockets: list[socket.socket] = []
 
-    def make(client: Security, server: Security, service: str = "memory") -> Pair:
+    def make(
+        client: Security, server: Security, service: str = "memory", hold: Callable[[str], None] | None = None
+    ) -> Pair:
         log: list[str] = []
         source, target = tmp_path / "source.sock", tmp_path / "destination.sock"
         destination = socket.socket(socket.AF_UNIX)
@@ -131,7 +133,8 @@ def make_pair(tmp_path: Path) -> Iterator[MakePair]:
         receive = ReceivingGateway(TcpAddress("127.0.0.1", 0), {"memory": target}, server, log=log.append)
         receive.start()
         gateways.append(receive)
-        send = SendingGateway({service: source}, receive.address, client, log=log.append)
+        held: dict[str, Any] = {"hold": [service], "lost": hold} if hold else {}
+        send = SendingGateway({service: source}, receive.address, client, log=log.append, **held)
         send.start()
         gateways.append(send)
         return Pair(send, receive, source, destination, log)

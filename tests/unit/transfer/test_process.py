@@ -72,7 +72,7 @@ def destination(tmp_path: Path) -> Iterator[socket.socket]:
         yield sock
 
 
-def pair(tmp_path: Path, authority: Authority, *extra: str) -> tuple[Process, Process]:
+def pair(tmp_path: Path, authority: Authority, *extra: str, sending: tuple[str, ...] = ()) -> tuple[Process, Process]:
     def files(name: str) -> list[str]:
         credentials = authority.issue(name)
         return ["--ca", str(credentials.ca), "--cert", str(credentials.cert), "--key", str(credentials.key), *extra]
@@ -81,7 +81,8 @@ def pair(tmp_path: Path, authority: Authority, *extra: str) -> tuple[Process, Pr
     near = f"unix:{tmp_path}/near.sock"
     receive = Process("receive", "--listen", "127.0.0.1:0", "--connect", far, "--peer", "source", *files("destination"))
     address = receive.ready["address"]
-    send = Process("send", "--listen", near, "--connect", address, "--peer", "destination", *files("source"))
+    there = ("--connect", address, "--peer", "destination")
+    send = Process("send", "--listen", near, *there, *sending, *files("source"))
     return send, receive
 
 
