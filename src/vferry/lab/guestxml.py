@@ -22,7 +22,7 @@ def command_line(guest: Guest) -> str:
         "gw6": PEER6,
     }
     personality = " ".join(f"vferry.{name}={value}" for name, value in words.items())
-    return f"console=ttyS0 quiet mitigations=off nokaslr panic=5 {personality}"
+    return f"console=ttyS0 quiet mitigations=off panic=5 {personality}"
 
 
 def vf_slot(index: int) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from vferry.lab.topology import VFS, Guest, Host
 
 MEMORY_MIB = 3072
-CPUS = 2
+CPUS = 1
 # Where the emulator, which runs inside the built root, finds the outer machine's folders.
 BASE = Path("/mnt/base")
 PRODUCT = Path("/mnt/product")
@@ -43,7 +43,7 @@ def kernel_words(host: Host, key: str) -> str:
     words = {"vferry.host": host.name, "vferry.mgmt": f"{host.address}/24", "vferry.vfs": VFS, "vferry.key": key}
     own = " ".join(f"{name}={value}" for name, value in words.items())
     return (
-        "console=ttyS0 quiet intel_iommu=on iommu=pt mitigations=off nokaslr audit=0 cryptomgr.notests panic=1 nowatchdog "
+        "console=ttyS0 quiet intel_iommu=on iommu=pt mitigations=off audit=0 cryptomgr.notests panic=1 nowatchdog "
         f"systemd.show_status=false systemd.unit=multi-user.target systemd.machine_id={host.machine_id} {own}"
     )
 
