@@ -104,7 +104,10 @@ class ClaimResources(Operation[Claim], frozen=True, kw_only=True, tag="claim"):
 
 
 class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
-    """Ends the session's claim on this host, with the gateways that it left running."""
+    """Ends the session's claim on this host, with the gateways that it left running.
+
+    Problem ``guest-held``, as of `StopGateway`: the claim stays.
+    """
 
 
 # --- devices of a guest ----------------------------------------------------------------------------------
@@ -221,7 +224,13 @@ class GatewayStatistics(Struct, frozen=True, kw_only=True):
 
 
 class StopGateway(Operation[GatewayStatistics], frozen=True, kw_only=True, tag="stop-gateway"):
-    """Ends the session's gateway on this host and gives its figures; zeros when there is none."""
+    """Ends the session's gateway on this host and gives its figures; zeros when there is none.
+
+    Problem ``guest-held`` where the guest is paused here for its switchover: libvirt would let it go on.
+    """
+
+    resume: bool = False
+    """That is wanted: it is certain that the guest does not run at the destination, and never will."""
 
 
 class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migration"):
@@ -243,8 +252,11 @@ class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migr
 class Migration(Struct, frozen=True, kw_only=True):
     """How a guest's migration stands, as its source sees it.
 
-    `state` is ``none`` (never started here, or forgotten), ``active``, ``completed`` or ``failed``. Ages are in
-    seconds before the answer was made, so that two hosts' clocks need not agree.
+    `state` is ``none`` (never started here, or forgotten), ``active``, ``uncertain``, ``completed`` or ``failed``.
+    Uncertain: libvirt's connection to the destination is lost while the guest is paused for its switchover. The
+    gateway keeps that from libvirt, which would let the guest go on here, though it may run at the destination.
+    `Concede` or `StopGateway` ends it. Ages are in seconds before the answer was made, so that two hosts' clocks
+    need not agree.
     """
 
     state: str = "none"
@@ -266,11 +278,27 @@ class Migration(Struct, frozen=True, kw_only=True):
 
 
 class ReadMigration(Operation[Migration], frozen=True, kw_only=True, tag="migration"):
+    """How the session's migration of a guest stands.
+
+    One whose connection is lost while the guest runs here can only fail: its gateway is then ended, so that
+    libvirt learns of it.
+    """
+
     guest: str
 
 
 class AbortMigration(Operation[Done], frozen=True, kw_only=True, tag="abort-migration"):
     """Cancels the running migration of the guest; unchanged when there is none."""
+
+    guest: str
+
+
+class Concede(Operation[Done], frozen=True, kw_only=True, tag="concede"):
+    """Ends the paused guest that the session's migration has left here, and the gateway that holds it.
+
+    Only ever asked for when the guest runs at the destination. Unchanged where it is off. Problems:
+    ``guest-running``, and ``guest-not-leaving`` where this operation's migration is not why it is here.
+    """
 
     guest: str
 

@@ -105,9 +105,8 @@ class Gateways:
 
     def release(self, operation: str) -> None:
         """Ends the gateway and forgets the operation."""
-        if OPERATION_ID.fullmatch(operation):
-            self.stop(operation)
-            shutil.rmtree(places(self._runtime, operation).directory, ignore_errors=True)
+        self.stop(operation)
+        shutil.rmtree(places(self._runtime, operation).directory, ignore_errors=True)
 
     def _running(self, here: Places, role: str, peer: str) -> process.GatewayRecord | None:
         """The gateway if it runs in this role for this peer; one that does not fit is stopped."""
@@ -143,7 +142,7 @@ class Gateways:
             user, group = qemu_user(self._hypervisor)
             wire = ["--connect", where]
             local = ["--listen", f"control=unix:{here.control}", "--listen", f"memory=unix:{here.memory}"]
-            local += ["--memory-owner", f"{_user_name(user)}:{_group_name(group)}"]
+            local += ["--hold", "control", "--memory-owner", f"{_user_name(user)}:{_group_name(group)}"]
         arguments = [str(argument) for argument in (record.role, *wire, *local, *common)]
         return process.launch(here.directory, record, arguments)
 

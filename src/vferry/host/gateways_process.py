@@ -114,6 +114,12 @@ def events(directory: Path) -> list[dict[str, Any]]:
     return found
 
 
+def wire_lost(directory: Path) -> bool:
+    """Whether the gateway, which still runs, has lost the wire of a service that it holds."""
+    record = load(directory)
+    return record is not None and alive(record) and any(event.get("event") == "lost" for event in events(directory))
+
+
 def load(directory: Path) -> GatewayRecord | None:
     """The record of a directory; None when there is none, or it cannot be read."""
     try:

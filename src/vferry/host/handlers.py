@@ -19,6 +19,7 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.host.inventory import take_inventory
 from vferry.host.migration import Migrations
+from vferry.host.migration_held import Held
 from vferry.host.platform import check_fit
 from vferry.host.sriov import read_pfs, vf_address
 from vferry.host.sriov_netlink import Links
@@ -56,6 +57,7 @@ class Handlers:
         self._hypervisor = hypervisor or Hypervisor()
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime)
         self._migrations = Migrations(self._hypervisor, runtime)
+        self._held = Held(self._hypervisor, self._migrations, self._gateways, runtime)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
 
     async def handle(self, operation: api.Operation[Any], session: api.Session | None) -> Struct:
@@ -73,8 +75,8 @@ class Handlers:
         return await self._in_thread(look)
 
     async def released(self, operation_id: str) -> None:
-        """Ends the gateway that an operation has left running, and forgets its migration."""
-        await self._in_thread(lambda: self._gateways.release(operation_id))
+        """Ends the gateway that an operation has left running, and forgets its migration. Problem ``guest-held``."""
+        await self._in_thread(lambda: self._held.release(operation_id))
 
     def close(self) -> None:
         """Waits for what is under way. Migrations and gateways go on."""
@@ -153,27 +155,30 @@ class Handlers:
         return None
 
     def _on_move(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:
-        check, gateways, migrations = self._claims.check, self._gateways, self._migrations
+        check, gateways, migrations, held = self._claims.check, self._gateways, self._migrations, self._held
         match operation:
             case api.ReadMigration(guest=guest):
                 # Of whom, if not of a session? But looking needs no claim.
                 of = _named(session)
-                return lambda: migrations.read(of, guest)
+                return lambda: held.read(of, guest)
             case api.StartReceiving(peer=peer):
                 of = check(session).operation
                 return lambda: gateways.receive(of, peer)
             case api.StartSending(peer=peer, address=address, port=port, token=token):
                 of = check(session).operation
-                return lambda: gateways.send(of, peer, address, port, token)
-            case api.StopGateway():
+                return lambda: held.send(of, peer, address, port, token)
+            case api.StopGateway(resume=resume):
                 of = check(session).operation
-                return lambda: gateways.stop(of)
+                return lambda: held.stop(of, resume=resume)
             case api.StartMigration():
                 of = check(session, guest=operation.guest).operation
                 return lambda: migrations.start(of, operation)
             case api.AbortMigration(guest=guest):
                 of = check(session, guest=guest).operation
                 return lambda: migrations.abort(of, guest)
+            case api.Concede(guest=guest):
+                of = check(session, guest=guest).operation
+                return lambda: held.concede(of, guest)
             case api.Destroy(guest=guest):
                 of = check(session, guest=guest).operation
                 return lambda: self._destroy(of, guest)

@@ -59,10 +59,10 @@ def undefine(hypervisor: Hypervisor, guest: str) -> Done:
 def resume(hypervisor: Hypervisor, guest: str) -> Done:
     """Unchanged when it runs. Problems: ``guest-unknown``, ``guest-off``."""
     domain = hypervisor.domain(guest)
-    state, _reason = _state(hypervisor, domain)
-    if state not in PAUSED and domain.isActive():
+    number, _reason = state(hypervisor, domain)
+    if number not in PAUSED and domain.isActive():
         return Done(changed=False)
-    if state not in PAUSED:
+    if number not in PAUSED:
         raise Problem("guest-off", f"Guest {guest} is off, not paused", f"Start it: virsh start {guest}")
     with hypervisor.calling(f"Resuming guest {guest}"):
         domain.resume()
@@ -74,8 +74,8 @@ def destroy_incoming(hypervisor: Hypervisor, guest: str) -> Done:
     domain = hypervisor.find(guest)
     if domain is None or not domain.isActive():
         return Done(changed=False)
-    state, reason = _state(hypervisor, domain)
-    if state in RUNNING:
+    number, reason = state(hypervisor, domain)
+    if number in RUNNING:
         raise _runs(guest, "it is not ended")
     why = PAUSE_REASONS.get(reason, "unknown")
     if why not in INCOMING:
@@ -90,10 +90,46 @@ def destroy_incoming(hypervisor: Hypervisor, guest: str) -> Done:
     return Done()
 
 
-def _state(hypervisor: Hypervisor, domain: Any) -> tuple[int, int]:
+def concede(hypervisor: Hypervisor, guest: str, *, leaving: bool) -> Done:
+    """Ends a paused guest that is `leaving`. Unchanged when it is off or unknown.
+
+    Problems: ``guest-running``, ``guest-not-leaving``.
+    """
+    domain = hypervisor.find(guest)
+    if domain is None or not domain.isActive():
+        return Done(changed=False)
+    number, _reason = state(hypervisor, domain)
+    if number not in PAUSED:
+        raise _runs(guest, "it is not ended")
+    if not leaving:
+        raise Problem(
+            "guest-not-leaving",
+            f"Guest {guest} is paused here, but not since it left with this operation",
+            f"If it is really not needed: virsh destroy {guest}",
+            exit=Exit.OPERATOR,
+        )
+    with hypervisor.calling(f"Ending {guest}, which has left"):
+        domain.destroyFlags(0)
+    return Done()
+
+
+def runs(hypervisor: Hypervisor, guest: str) -> bool:
+    """Whether a guest is here, and runs."""
+    domain = hypervisor.find(guest)
+    return domain is not None and state(hypervisor, domain)[0] in RUNNING
+
+
+def is_paused(hypervisor: Hypervisor, guest: str) -> bool:
+    """Whether a guest is here, and paused."""
+    domain = hypervisor.find(guest)
+    return domain is not None and state(hypervisor, domain)[0] in PAUSED
+
+
+def state(hypervisor: Hypervisor, domain: Any) -> tuple[int, int]:
+    """libvirt's numbers for a guest's state, and for why it is in it."""
     with hypervisor.calling("Asking for a guest's state"):
-        state, reason = domain.state()
-    return state, reason
+        number, reason = domain.state()
+    return number, reason
 
 
 def _persistent(hypervisor: Hypervisor, domain: Any) -> str | None:

@@ -1,6 +1,7 @@
 """All that planning asks of a host, read fresh each time: nothing that can change is cached."""
 
 import platform
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from vferry.host.sriov_netlink import Links
 from vferry.model.host import Bridge, Claim, Inventory, Pf, Versions
 
 IFF_UP = 1
+KEEPALIVE = re.compile(r"^\s*keepalive_interval\s*=\s*(-?\d+)", re.MULTILINE)
 
 
 def take_inventory(
@@ -47,6 +49,7 @@ def take_inventory(
         cpus=_cpus(root),
         vhost_net=(root / "dev/vhost-net").exists(),
         iommu=any((root / "sys/class/iommu").glob("*")),
+        keepalive_off=_keepalive_off(root / "etc/libvirt/qemu.conf"),
     )
 
 
@@ -97,6 +100,17 @@ def _versions(root: Path, qemu: int, libvirt: int) -> Versions:
 
 def _split(number: int) -> tuple[int, int, int]:
     return number // 1_000_000, number // 1000 % 1000, number % 1000
+
+
+def _keepalive_off(path: Path) -> bool | None:
+    """libvirt's default, where nothing is said, is to end a connection that is silent for half a minute."""
+    try:
+        said = KEEPALIVE.findall(path.read_text(errors="replace"))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return bool(said) and int(said[-1]) < 0
 
 
 def _memory(root: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from vferry.host import hypervisor_domains as domains
 from vferry.host.api import Done, Migration, StartMigration
 from vferry.host.gateways import RUNTIME, Places, places
 from vferry.host.hypervisor import Hypervisor
@@ -63,6 +64,22 @@ class Migrations:
             record = self._current(operation, guest)
         return Migration() if record is None else answer(record)
 
+    def holds(self, operation: str) -> str | None:
+        """The guest that libvirt would let go on here, if the operation's gateway ended now."""
+        record = load(places(self._runtime, operation).directory)
+        if record is None or self.read(operation, record.guest).state != "active":
+            return None
+        return record.guest if domains.is_paused(self._hypervisor, record.guest) else None
+
+    def concede(self, operation: str, guest: str) -> Done:
+        """Ends the paused guest that has left. Problems: ``guest-running``, ``guest-not-leaving``."""
+        with self._lock:
+            record = self._record(operation, guest)
+            done = domains.concede(self._hypervisor, guest, leaving=record is not None)
+            if record is not None and done.changed:
+                save(places(self._runtime, operation).directory, msgspec.structs.replace(record, conceded=True))
+            return done
+
     def abort(self, operation: str, guest: str) -> Done:
         """Cancels; unchanged when nothing runs. Problem ``migration-ending`` when it is too late for that."""
         record = self._record(operation, guest)
@@ -115,6 +132,7 @@ class Migrations:
             error = str(problem.get_error_message() or problem)
         # An error may mean that only the connection to libvirt broke: its job may go on, or have succeeded.
         while True:
+            record = self._record(record.operation, record.guest) or record
             try:
                 found = self._find_out(record, self._hypervisor.find(record.guest), error)
             except Problem:
@@ -135,7 +153,7 @@ class Migrations:
             return replace(record, state="completed", statistics=self._final(record, None))
         with self._hypervisor.calling("Asking for a guest's state"):
             state, reason = domain.state()
-        if (state, reason) == (SHUTOFF, SHUTOFF_MIGRATED):
+        if state == SHUTOFF and (reason == SHUTOFF_MIGRATED or record.conceded):
             return replace(record, state="completed", statistics=self._final(record, domain))
         if error is None and time.monotonic() - record.started < GRACE_S:
             return replace(record, ended=None)

@@ -23,6 +23,8 @@ class Record(Struct, frozen=True, kw_only=True):
     started: float
     state: str = "active"
     error: str | None = None
+    conceded: bool = False
+    """The guest was ended here since it runs at the destination."""
     paused: float | None = None
     ended: float | None = None
     statistics: dict[str, float] = {}

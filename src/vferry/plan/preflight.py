@@ -12,7 +12,7 @@ _MEMORY_MARGIN = 256 * 2**20
 def assess(facts: Facts, wishes: Wishes) -> Assessment:
     """All findings, and the plan where none is an error."""
     drafted = draft(facts, wishes)
-    findings = (*_guest(facts), *_platform(facts), *_capacity(facts), *drafted.findings)
+    findings = (*_guest(facts), *_platform(facts), *_keepalive(facts), *_capacity(facts), *drafted.findings)
     refused = any(finding.severity is Severity.ERROR for finding in findings)
     return Assessment(findings=findings, plan=None if refused else drafted.plan)
 
@@ -69,6 +69,16 @@ def _platform(facts: Facts) -> Iterator[Finding]:
     if source.versions.microcode != destination.versions.microcode:
         yield warning(
             "other-microcode", f"The microcode differs: {source.versions.microcode}, {destination.versions.microcode}"
+        )
+
+
+def _keepalive(facts: Facts) -> Iterator[Finding]:
+    if facts.source.keepalive_off is False:
+        yield warning(
+            "keepalive-on",
+            f"libvirt on {facts.source.name} ends a migration's connection by its own keepalive, and then lets the "
+            f"guest go on there although it may run on {facts.destination.name}",
+            "Write keepalive_interval = -1 into /etc/libvirt/qemu.conf there and restart libvirtd",
         )
 
 

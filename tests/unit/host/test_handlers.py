@@ -41,6 +41,7 @@ ACTING: list[Operation[Any]] = [
     api.Undefine(guest="guest1"),
     api.Resume(guest="guest1"),
     api.Destroy(guest="guest1"),
+    api.Concede(guest="guest1"),
 ]
 LOOKING: list[Operation[Any]] = [
     api.TakeInventory(),
@@ -224,6 +225,25 @@ async def test_what_a_destination_cannot_take(host: Host, change: dict[str, str]
     fit = await host.ask(api.CheckFit(live_xml=domain(STANDBY, cpu=cpu)), None)
     assert isinstance(fit, api.Fit)
     assert [reason in found for found in fit.reasons] == [True] if reason else fit.reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "off"),
+    [
+        (None, False),
+        ("#keepalive_interval = -1\n", False),
+        ("keepalive_interval = 5\n", False),
+        ("user = 'root'\n  keepalive_interval=-1 # held by vferry\n", True),
+    ],
+)
+async def test_libvirts_own_keepalive(host: Host, said: str | None, *, off: bool) -> None:
+    path = host.claims.directory.parent / "etc/libvirt/qemu.conf"
+    path.parent.mkdir(parents=True)
+    if said is not None:
+        path.write_text(said)
+    inventory = await host.ask(api.TakeInventory(), None)
+    assert isinstance(inventory, Inventory)
+    assert inventory.keepalive_off is off
 
 
 async def test_files_and_bridges_must_be_there(host: Host) -> None:

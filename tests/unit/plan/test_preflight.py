@@ -73,6 +73,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("standby-path-down", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("pf0",), up=False),)), {}),
     ("forwarding-full", ERROR, f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=1), {}),
     ("no-vhost-net", WARNING, f.host("destination", vhost_net=False), {}),
+    ("keepalive-on", WARNING, f.host("source", keepalive_off=False), {}),
     ("dark", INFO, lambda facts: facts, DETACH),
     ("hotplug-only", WARNING, f.silent, ACCEPT),
     ("strict-rp-filter", WARNING, f.inside(strict_rp_filter=("all",)), {}),
