@@ -29,6 +29,7 @@ def answer(
             return _claim(host, session, guest, vf)
         case api.ReleaseClaim():
             host.claims.fence(session)
+            moving.refuse_held(host, session.operation)
             host.gateways.pop(session.operation, None)
             host.jobs.pop(session.operation, None)
             return api.Done(changed=host.claims.release(session))
@@ -78,6 +79,8 @@ def _on_guest(
             return _resume(host, guest)
         case api.Destroy(guest=guest):
             return _destroy(host, guest, session)
+        case api.Concede(guest=guest):
+            return moving.concede(host, guest, session.operation, now)
     raise AssertionError(f"no agent can do {operation}")
 
 
@@ -135,9 +138,12 @@ def _gateway(host: HostState, operation: api.Operation[Any], session: api.Sessio
                 host.gateways[session.operation] = there
             return api.Receiving(address="192.0.2.1", port=49200, token=there.token)
         case api.StartSending(peer=peer, token=token):
+            moving.refuse_held(host, session.operation)
             before = host.gateways.get(session.operation)
             host.gateways[session.operation] = Gateway("send", peer, token)
             return api.Done(changed=before is None)
+    if not operation.resume:  # type: ignore[attr-defined]
+        moving.refuse_held(host, session.operation)
     ended = host.gateways.pop(session.operation, None)
     return api.GatewayStatistics(wire_bytes=1000, cpu_s=0.5, cpu_peak=0.4) if ended else api.GatewayStatistics()
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fakes.world import HostState, Job, Machine, name_of
-from vferry.host.api import Migration
+from vferry.host.api import Done, Migration
 from vferry.model.guest import GuestState
+from vferry.model.problem import Exit, Problem
 
 
 @dataclass
@@ -13,14 +14,17 @@ class Pace:
     """How long a migration takes, and what becomes of it.
 
     `torn` names what a cut of the connection in the pause leaves behind: ``source`` (paused there, gone here),
-    ``both`` (paused on both hosts) or ``destination`` (paused there, gone at the source). `fails_with` lets it
-    fail at the end of the copy.
+    ``both`` (paused on both hosts) or ``destination`` (paused there, gone at the source). What begins with ``held``
+    is a cut that the gateway keeps from the source's libvirt, with the guest paused there, and at the destination
+    ``running``, ``paused``, ``gone``, or ``late``: it goes on `late_s` later, if the gateway there lives so long.
+    `fails_with` lets it fail at the end of the copy.
     """
 
     copy_s: float = 1.0
     pause_s: float = 0.1
     torn: str | None = None
     fails_with: str | None = None
+    late_s: float = 1.0
 
 
 def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
@@ -50,6 +54,9 @@ def _advance(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pa
     if host.dead:
         _fail(host, target, job, "the source has died", now)
         return
+    if job.held:
+        _hold(host, target, job, pace, now)
+        return
     if job.paused is None:
         if not _carried(host, target, job):
             _fail(host, target, job, "the connection was lost", now)
@@ -69,6 +76,13 @@ def _land(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pace)
     target = hosts[job.target]
     assert job.paused is not None
     ended = job.paused + pace.pause_s
+    if pace.torn and pace.torn.startswith("held"):
+        job.held = True
+        if pace.torn == "held-running":
+            _go_on(target, job)
+        if pace.torn == "held-gone":
+            target.machines.pop(job.guest, None)
+        return
     if pace.torn == "source":
         target.machines.pop(job.guest, None)
     if pace.torn == "destination":
@@ -77,9 +91,50 @@ def _land(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pace)
         job.state, job.error, job.ended = "failed", "the connection was lost in the pause", ended
         return
     host.machines.pop(job.guest)
+    _go_on(target, job)
+    job.state, job.ended = "completed", ended
+
+
+def _go_on(target: HostState, job: Job) -> None:
     target.machines[job.guest].state, target.machines[job.guest].reason = GuestState.RUNNING, None
     target.definitions[name_of(job.persistent_xml)] = job.persistent_xml
-    job.state, job.ended = "completed", ended
+
+
+def _hold(host: HostState, target: HostState, job: Job, pace: Pace, now: float) -> None:
+    """What was under way still arrives at the destination; at the source all waits for the end of the gateway."""
+    assert job.paused is not None
+    late = pace.torn == "held-late" and now >= job.paused + pace.pause_s + pace.late_s
+    if late and job.operation in target.gateways and job.guest in target.machines:
+        _go_on(target, job)
+    if job.operation in host.gateways:
+        return
+    # libvirt learns of the loss, and lets the guest go on.
+    job.state, job.error, job.ended = "failed", "the connection was lost in the pause", now
+    if job.guest in host.machines:
+        host.machines[job.guest].state, host.machines[job.guest].reason = GuestState.RUNNING, None
+
+
+def refuse_held(host: HostState, operation: str) -> None:
+    """Problem ``guest-held`` where the end of the operation's gateway would let a guest go on here."""
+    job = host.jobs.get(operation)
+    machine = host.machines.get(job.guest) if job else None
+    if job and job.state == "active" and machine and machine.state is GuestState.PAUSED:
+        raise Problem("guest-held", f"{job.guest} is paused here for its switchover", exit=Exit.OPERATOR)
+
+
+def concede(host: HostState, guest: str, operation: str, now: float) -> Done:
+    """Ends a paused guest that has left, with its gateway."""
+    job, machine = host.jobs.get(operation), host.machines.get(guest)
+    if machine is None:
+        return Done(changed=False)
+    if machine.state is GuestState.RUNNING:
+        raise Problem("guest-running", f"Guest {guest} runs here", exit=Exit.OPERATOR)
+    if job is None:
+        raise Problem("guest-not-leaving", f"Guest {guest} has not left with this operation", exit=Exit.OPERATOR)
+    del host.machines[guest]
+    host.gateways.pop(operation, None)
+    job.state, job.ended = "completed", now
+    return Done()
 
 
 def abort(hosts: Mapping[str, HostState], host: HostState, job: Job, now: float) -> bool:
@@ -93,7 +148,7 @@ def abort(hosts: Mapping[str, HostState], host: HostState, job: Job, now: float)
 def show(job: Job, now: float) -> Migration:
     """A migration as the API shows it."""
     return Migration(
-        state=job.state,
+        state="uncertain" if job.held and job.state == "active" else job.state,
         error=job.error,
         total_bytes=1 << 20,
         rounds=2,

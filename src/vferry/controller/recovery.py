@@ -9,9 +9,9 @@ from vferry.controller.drive import Act, Audience, drive
 from vferry.controller.hosts import open_host
 from vferry.controller.operations import RUNNING, OperationFolder
 from vferry.controller.state import State
-from vferry.host.api import ClaimResources, Destroy, Host, Resume, Session, TakeInventory
+from vferry.host.api import ClaimResources, Host, Session, TakeInventory
 from vferry.migration.conductor import Conductor
-from vferry.migration.copy import uncertain
+from vferry.migration.settling import Settling, uncertain
 from vferry.migration.whereabouts import Verdict, locate
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Report
@@ -36,9 +36,7 @@ async def recover(state: State, folder: OperationFolder, observer: Audience, gue
         open_host(plan.destination, session, state) as destination,
     ):
         await _take_over(plan, source, destination, anew=not interrupted)
-        if guest_is_at is not None:
-            await _settle(plan, source, destination, guest_is_at)
-        verdict = await locate(source, destination, plan.guest)
+        verdict = await _settle(plan, source, destination, guest_is_at, asking=not interrupted)
     if interrupted and guest_is_at is None:
         return await drive(state, folder, observer, Conductor.run, folder.name)
     return await drive(state, folder, observer, _act(plan, verdict), f"{folder.name}.{epoch}")
@@ -71,19 +69,19 @@ async def _take_over(plan: Plan, source: Host, destination: Host, *, anew: bool)
                 raise
 
 
-async def _settle(plan: Plan, source: Host, destination: Host, keeper: str) -> None:
-    """Makes the operator's word true: the other host's remains go first, then the guest goes on."""
-    hosts = {plan.source: source, plan.destination: destination}
-    if keeper not in hosts:
-        raise Problem(
-            "host-not-in-operation",
-            f"{keeper} is not a host of operation {plan.operation}",
-            f"Name {plan.source} or {plan.destination}",
-        )
-    other = hosts[plan.destination if keeper == plan.source else plan.source]
-    try:
-        await other.call(Destroy(guest=plan.guest))
-    except Problem as problem:
-        if problem.code not in ("guest-unknown", "host-unreachable"):
-            raise
-    await hosts[keeper].call(Resume(guest=plan.guest))
+async def _settle(plan: Plan, source: Host, destination: Host, keeper: str | None, *, asking: bool) -> Verdict:
+    """Where the guest is, once it is where it can be settled to be: by the operator's word, or by `asking`."""
+    settling = Settling(plan, source, destination)
+    if keeper is not None:
+        if keeper not in (plan.source, plan.destination):
+            raise Problem(
+                "host-not-in-operation",
+                f"{keeper} is not a host of operation {plan.operation}",
+                f"Name {plan.source} or {plan.destination}",
+            )
+        await settling.keep_at(keeper)
+    verdict = await locate(source, destination, plan.guest)
+    if keeper is None and asking and verdict is not Verdict.DESTINATION:
+        # A migration may be held, or going on still, and the guest paused.
+        return await settling.settle()
+    return verdict

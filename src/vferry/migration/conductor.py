@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from vferry.host.api import (
+    Concede,
     Done,
     GatewayStatistics,
     GuestRun,
@@ -238,6 +239,9 @@ class Conductor:
 
     async def _close_gateways(self, step: OpenGateways | CloseGateways) -> dict[str, Any]:
         """Both sides' figures together; the bytes are those that the sender put on the wire."""
+        if isinstance(step, CloseGateways):
+            # A guest that is still held at the source would go on there when its gateway ends.
+            await self._ask(step.host, Concede(guest=self._plan.guest), patient=True)
         sent = await self._ask(step.host, StopGateway(), patient=True)
         received = await self._ask(step.destination, StopGateway(), patient=True)
         return {
