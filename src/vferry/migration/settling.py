@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
 from vferry.host.api import AbortMigration, Concede, Destroy, Host, Operation, R, ReadMigration, Resume, StopGateway
@@ -42,6 +43,8 @@ class Settling:
             if verdict is Verdict.DESTINATION:
                 return verdict if completed else await self._concede()
             if verdict is Verdict.SOURCE and state in OVER:
+                with suppress(Problem):  # paused remains, if libvirt has not ended them, nor anybody since
+                    await self._destination.call(Destroy(guest=self._plan.guest))
                 return verdict
             if verdict is Verdict.DESTINATION_PAUSED or (verdict is Verdict.SOURCE_PAUSED and state != "active"):
                 await self._let_go_on(verdict, held=state == "uncertain")
