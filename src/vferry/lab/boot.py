@@ -10,10 +10,10 @@ from vferry.lab import archive, cache, outer
 from vferry.model.problem import Exit, Problem
 
 ZSTD = bytes.fromhex("28b52ffd")
-IN_GUEST = ("/usr/sbin/qemu-ga", "/usr/bin/ip", "/usr/bin/dash")
+IN_GUEST = ("/usr/sbin/qemu-ga", "/usr/bin/ip", "/usr/bin/dash", "/usr/sbin/ethtool")
 FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin", "proc", "sys", "dev", "run", "tmp", "mnt", "data", "etc")
 # `ip` is the real one (bonds, JSON), and so is `sh`: busybox's prefers its own `ip` whatever the path says.
-NOT_BUSYBOX = ("busybox", "ip", "sh")
+NOT_BUSYBOX = ("busybox", "ip", "sh", "ethtool")
 
 
 def ensure(base: Path) -> Path:

@@ -83,6 +83,7 @@ def definition(guest: Guest) -> str:
     <cmdline>{quoteattr(command_line(guest))[1:-1]}</cmdline>
   </os>
   <features><acpi/></features>
+  <clock offset='utc'><timer name='hpet' present='no'/></clock>
   <cpu mode='host-passthrough' check='none' migratable='on'/>
   <devices>
     <emulator>/usr/bin/qemu-system-x86_64</emulator>

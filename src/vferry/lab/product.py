@@ -143,7 +143,8 @@ def pack_init(folder: Path, init: Path, target: Path) -> None:
     tree = folder / "init-tree"
     (tree / "sbin").mkdir(parents=True)
     shutil.copy2(init, tree / "init")
-    shutil.copy2(places.FILES / "udhcpc-script", tree / "sbin/udhcpc-script")
+    for script in ("udhcpc-script", "on-uevent"):
+        shutil.copy2(places.FILES / script, tree / "sbin" / script)
     archive.pack(tree, target)
     shutil.rmtree(tree)
 
