@@ -9,6 +9,7 @@ from fakes import inside, moving
 from fakes.looking import look
 from fakes.world import Device, Gateway, HostState, Job, Machine, name_of
 from vferry.host import api
+from vferry.host.forwarding import parked
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.problem import Exit, Problem
@@ -33,7 +34,7 @@ def answer(
             host.gateways.pop(session.operation, None)
             host.jobs.pop(session.operation, None)
             return api.Done(changed=host.claims.release(session))
-        case api.SetVf() | api.MoveFilter() | api.SetForwarding():
+        case api.SetVf() | api.MoveFilter() | api.Unpark() | api.SetForwarding():
             return _filter(host, operation, session)
         case api.StartReceiving() | api.StartSending() | api.StopGateway():
             return _gateway(host, operation, session)
@@ -107,9 +108,16 @@ def _filter(host: HostState, operation: api.Operation[Any], session: api.Session
             function = host.function(index)
             host.claims.check(session, vf=function.address)
             before = function.settings
-            function.settings = structs.replace(before, mac=mac if to_vf else NO_MAC)
+            function.settings = structs.replace(before, mac=mac if to_vf else parked(mac))
             forwarded = _forward(host, mac, present=not to_vf)
             return api.Done(changed=forwarded.changed or before != function.settings)
+        case api.Unpark(index=index, mac=mac):
+            function = host.function(index)
+            host.claims.check(session, vf=function.address)
+            if function.settings.mac != parked(mac):
+                return api.Done(changed=False)
+            function.settings = structs.replace(function.settings, mac=NO_MAC)
+            return api.Done()
     raise AssertionError(operation)
 
 

@@ -180,13 +180,26 @@ class SetForwarding(Operation[Done], frozen=True, kw_only=True, tag="set-forward
 class MoveFilter(Operation[Done], frozen=True, kw_only=True, tag="move-filter"):
     """Moves a MAC between a VF's filter and its PF's, back to back, in the order that the driver needs.
 
-    `to_vf` False: the VF's MAC is cleared and the PF takes it; True: the PF lets go and the VF takes it.
+    `to_vf` False: the VF's filter gets a MAC that nobody uses, which its driver cannot change, and the PF takes
+    this one; True: the PF lets go and the VF takes it.
     """
 
     pf: str
     index: int
     mac: str
     to_vf: bool
+
+
+class Unpark(Operation[Done], frozen=True, kw_only=True, tag="unpark"):
+    """Clears the MAC that `MoveFilter` left a VF with, once it is unplugged: the next guest may bring its own.
+
+    Unchanged when the VF has another MAC, or none.
+    """
+
+    pf: str
+    index: int
+    mac: str
+    """The guest's MAC, which was moved away."""
 
 
 # --- the move itself -------------------------------------------------------------------------------------

@@ -51,6 +51,16 @@ def set_forwarding(links: Links, pf: str, mac: str, *, present: bool) -> Done:
     return Done()
 
 
+def parked(mac: str) -> str:
+    """A MAC that no frame is sent to, for a VF that must not take the guest's back.
+
+    With no MAC from the PF, igb lets the VF's driver set one itself, and igbvf asks for the guest's again whenever
+    it resets, as it does while it is unplugged: frames would then go to a VF that nobody reads. Seen on igb.
+    """
+    first = "02" if not mac.startswith("02") else "06"
+    return first + mac[2:]
+
+
 def move_filter(links: Links, root: Path, pf: str, index: int, mac: str, *, to_vf: bool) -> Done:
     """Moves a MAC between a VF and its PF, both changes in one packet to the kernel; `detail` says how long it took.
 
@@ -64,7 +74,7 @@ def move_filter(links: Links, root: Path, pf: str, index: int, mac: str, *, to_v
     driver = pf_driver(root, pf)
     order = ORDERS.get(driver, DEFAULT_ORDER)
     changes = []
-    if before != (mac if to_vf else NO_MAC):
+    if before != (mac if to_vf else parked(mac)):
         changes.append(_Change(mac=mac, vf=index, present=to_vf, back=before))
     if pf_has == to_vf:
         changes.append(_Change(mac=mac, vf=None, present=not to_vf))
@@ -81,6 +91,18 @@ def move_filter(links: Links, root: Path, pf: str, index: int, mac: str, *, to_v
     return Done(detail=f"{len(changes)} of 2 changes, {took_ms:.1f} ms{seen}")
 
 
+def unpark(links: Links, pf: str, index: int, mac: str) -> Done:
+    """Takes the placeholder of `mac` from a VF. Problems: ``forwarding-refused``, ``vf-unknown``."""
+    interface = links.index(pf)
+    before = read_settings(links, interface, pf, index).mac
+    if before != parked(mac.lower()):
+        return Done(changed=False)
+    error = _carry_out(links, [_Change(mac=NO_MAC, vf=index, present=True, back=before)], interface)
+    if error:
+        raise _refused(pf, mac, error)
+    return Done()
+
+
 class _Change(Struct, frozen=True, kw_only=True):
     """A MAC comes to (`present`) or leaves a filter: that of VF number `vf`, or the PF's. `back`: the VF's before."""
 
@@ -92,7 +114,7 @@ class _Change(Struct, frozen=True, kw_only=True):
     def message(self, interface: int) -> Any:
         if self.vf is None:
             return forwarding_message(interface, self.mac, present=self.present)
-        return set_vf(interface, self.vf, "IFLA_VF_MAC", {"mac": self.mac if self.present else NO_MAC})
+        return set_vf(interface, self.vf, "IFLA_VF_MAC", {"mac": self.mac if self.present else parked(self.mac)})
 
     def undoing(self, interface: int) -> Any:
         if self.vf is None:

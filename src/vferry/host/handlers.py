@@ -126,6 +126,9 @@ class Handlers:
                 return lambda: self._with_links(
                     lambda links: forwarding.move_filter(links, self._root, pf, index, mac, to_vf=to_vf)
                 )
+            case api.Unpark(pf=pf, index=index, mac=mac):
+                check(session, vf=vf_address(self._root, pf, index))
+                return lambda: self._with_links(lambda links: forwarding.unpark(links, pf, index, mac))
         return None
 
     def _on_guest(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:

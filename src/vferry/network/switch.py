@@ -5,7 +5,8 @@ filters, the bridge. The new path is complete before the old one is taken away; 
 the change; only then does the filter move; only then is a device unplugged.
 """
 
-from vferry.host.api import MoveFilter, PlugStandby, PlugVf, RunInGuest, SetForwarding, SetVf, Unplug
+from vferry.host.api import MoveFilter, PlugStandby, PlugVf, RunInGuest, SetForwarding, SetVf, Unpark, Unplug
+from vferry.model.guest import VfRef
 from vferry.model.host import NO_MAC, WIPED, VfSettings
 from vferry.model.report import Phase
 from vferry.network import guest_script
@@ -69,8 +70,9 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         name="unplug-vf",
         host=host,
         summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address})",
-        apply=(_unplug(plan, move.source_alias), _unplug(plan, move.vf_alias)),
+        apply=(_unplug(plan, move.source_alias), _unplug(plan, move.vf_alias), _unpark(vf, move)),
         undo=(
+            _unpark(vf, move),
             SetVf(pf=vf.pf, index=vf.index, settings=move.carried),
             # Without help from within, the guest must find the VF with its MAC when the driver first looks.
             *([to_vf_filter] if move.guest_side is GuestSide.HOTPLUG else []),
@@ -102,7 +104,7 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         host=host,
         summary=f"plug VF {vf.index} of {vf.pf} ({vf.address})",
         apply=(PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),),
-        undo=(_unplug(plan, move.vf_alias),),
+        undo=(_unplug(plan, move.vf_alias), _unpark(vf, move)),
     )
     choose = Step(
         phase=Phase.TO_VF,
@@ -169,6 +171,10 @@ def _standby(plan: Plan, move: VfMove, bridge: str) -> PlugStandby:
 
 def _unplug(plan: Plan, alias: str) -> Unplug:
     return Unplug(guest=plan.guest, alias=alias, timeout_s=plan.unplug_timeout_s)
+
+
+def _unpark(vf: VfRef, move: VfMove) -> Unpark:
+    return Unpark(pf=vf.pf, index=vf.index, mac=move.mac)
 
 
 def _guest_to_standby(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:

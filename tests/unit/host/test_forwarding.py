@@ -4,7 +4,8 @@ from typing import cast
 import pytest
 from fake_netlink import FakeLinks, FakeNic
 
-from vferry.host.forwarding import move_filter, set_forwarding
+from vferry.host.api import Done
+from vferry.host.forwarding import move_filter, parked, set_forwarding, unpark
 from vferry.host.sriov_netlink import Links
 from vferry.model.host import NO_MAC
 from vferry.model.problem import Problem
@@ -53,7 +54,7 @@ def test_the_filter_moves_in_one_packet_and_whoever_has_it_lets_go_first(nic: Fa
     assert done.changed
     assert "2 of 2 changes" in done.detail
     assert "not measured" not in done.detail
-    assert (nic.mac(1), nic.added) == (NO_MAC, [MAC])
+    assert (nic.mac(1), nic.added) == (parked(MAC), [MAC])
     assert nic.packets == [["IFLA_VF_MAC", "add"]]
 
     move_filter(links(nic), root, "pf0", 1, MAC, to_vf=True)
@@ -70,9 +71,18 @@ def test_moving_again_changes_nothing(nic: FakeNic, root: Path, *, to_vf: bool) 
 
 
 def test_half_a_move_is_completed(nic: FakeNic, root: Path) -> None:
-    nic.vfs[1]["IFLA_VF_MAC"] = {"mac": NO_MAC}
+    nic.vfs[1]["IFLA_VF_MAC"] = {"mac": parked(MAC)}
     assert "1 of 2" in move_filter(links(nic), root, "pf0", 1, MAC, to_vf=False).detail
     assert nic.added == [MAC]
+
+
+def test_a_vf_that_was_left_with_the_placeholder_is_cleared_and_no_other(nic: FakeNic, root: Path) -> None:
+    assert unpark(links(nic), "pf0", 1, MAC) == Done(changed=False)
+    assert nic.mac(1) == MAC
+    move_filter(links(nic), root, "pf0", 1, MAC, to_vf=False)
+    assert unpark(links(nic), "pf0", 1, MAC) == Done()
+    assert nic.mac(1) == NO_MAC
+    assert parked("02:00:00:00:00:01") == "06:00:00:00:00:01"
 
 
 def test_a_refused_half_takes_the_other_back(nic: FakeNic, root: Path) -> None:

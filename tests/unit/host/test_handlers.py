@@ -32,6 +32,7 @@ ACTING: list[Operation[Any]] = [
     api.SetVf(pf="pf0", index=1, settings=WIPED),
     api.SetForwarding(pf="pf0", mac=MAC, present=True),
     api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=False),
+    api.Unpark(pf="pf0", index=1, mac=MAC),
     api.StartReceiving(peer="host2"),
     api.StartSending(peer="host2", address="10.8.0.2", port=1, token="t"),
     api.StopGateway(),

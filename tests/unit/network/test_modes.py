@@ -14,6 +14,7 @@ from vferry.host.api import (
     Session,
     SetForwarding,
     SetVf,
+    Unpark,
     Unplug,
 )
 from vferry.model.host import NO_MAC, VfSettings
@@ -207,7 +208,7 @@ def test_a_guest_left_to_itself_finds_its_vf_with_the_mac_on_it() -> None:
     """On its way there, and when that is undone."""
     stages = stages_of(HOTPLUG)
     undo = [type(operation) for operation in step_named(stages.before, "unplug-vf").undo]
-    assert undo == [SetVf, MoveFilter, PlugVf]
+    assert undo == [Unpark, SetVf, MoveFilter, PlugVf]
     names = [step.name for step in stages.arrival]
     assert names.index("filter-to-vf") < names.index("plug-vf")
 
