@@ -64,8 +64,14 @@ def resume(hypervisor: Hypervisor, guest: str) -> Done:
         return Done(changed=False)
     if number not in PAUSED:
         raise Problem("guest-off", f"Guest {guest} is off, not paused", f"Start it: virsh start {guest}")
-    with hypervisor.calling(f"Resuming guest {guest}"):
-        domain.resume()
+    try:
+        with hypervisor.calling(f"Resuming guest {guest}"):
+            domain.resume()
+    except Problem:
+        # A cancelled migration lets it go on by itself: libvirt then says that it runs already.
+        if not runs(hypervisor, guest):
+            raise
+        return Done(changed=False)
     return Done()
 
 

@@ -15,6 +15,7 @@ from xml_samples import domain
 from vferry.host import gateways_process, migration_held
 from vferry.host.api import Migration
 from vferry.host.gateways import Gateways, places
+from vferry.host.hypervisor_domains import resume
 from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
 from vferry.model.host import MigrationEndpoint
@@ -180,3 +181,16 @@ def test_the_sending_gateway_holds_libvirts_connection(torn: Torn) -> None:
     given = ready["arguments"]
     assert given[given.index("--hold") + 1] == "control"
     assert given.count("--hold") == 1
+
+
+def test_resuming_a_guest_that_libvirt_lets_go_on_meanwhile_changes_nothing(
+    torn: Torn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn.source.switch_over()
+
+    def too_late() -> None:
+        torn.guest.state_ = (RUNNING, 6)
+        raise FakeError(55, "domain is already running")
+
+    monkeypatch.setattr(torn.guest, "resume", too_late)
+    assert not resume(torn.source.hypervisor, "guest1").changed
