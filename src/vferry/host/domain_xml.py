@@ -113,7 +113,8 @@ def standby_xml(mac: str, bridge: str, alias: str, mtu: int | None = None) -> st
     ET.SubElement(interface, "source", bridge=bridge)
     ET.SubElement(interface, "model", type="virtio")
     # On QEMU's own loop instead of vhost-net, device_add and device_del would stall it.
-    ET.SubElement(interface, "driver", name="vhost")
+    # The longest queue that QEMU has: frames wait there while the guest is busy with a device that comes or goes.
+    ET.SubElement(interface, "driver", name="vhost", rx_queue_size="1024")
     if mtu is not None:
         ET.SubElement(interface, "mtu", size=str(mtu))
     ET.SubElement(interface, "alias", name=alias)

@@ -57,7 +57,7 @@ def standby_interface(guest: Guest) -> str:
       <mac address='{guest.mac}'/>
       <source bridge='br0'/>
       <model type='virtio'/>
-      <driver name='vhost'/>
+      <driver name='vhost' rx_queue_size='1024'/>
       <alias name='ua-standby'/>
     </interface>"""
 

@@ -99,7 +99,7 @@ def test_a_vf_is_plugged_as_a_plain_host_device_under_its_alias() -> None:
 
 def test_the_standby_nic_is_virtio_on_vhost() -> None:
     xml = standby_xml(MAC, "br0", "ua-standby", 9000)
-    assert '<driver name="vhost" />' in xml
+    assert '<driver name="vhost" rx_queue_size="1024" />' in xml
     assert '<mtu size="9000" />' in xml
     assert "mtu" not in standby_xml(MAC, "br0", "ua-standby")
     assert read_domain(domain(xml)).nics == (

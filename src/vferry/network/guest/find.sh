@@ -2,11 +2,18 @@
 # Finds the two NICs of $mac: `standby` is the one on virtio, `vf` the other. A VF that has just been plugged has a
 # MAC of its own making until it is given the guest's: it is then the newest NIC with no address and no master.
 
+# line FILE: its first line, in $line; nothing where it cannot be read. No process is started for that: the guest is busy.
+line() {
+  line=''
+  { read -r line < "$1"; } 2>/dev/null || :
+}
 find_nics() {
   standby='' vf='' candidate='' newest=-1
   for dir in /sys/class/net/*; do
     [ -e "$dir/device/driver" ] || continue
-    nic=${dir##*/} address=$(cat "$dir/address") index=$(cat "$dir/ifindex")
+    nic=${dir##*/}
+    line "$dir/address"; address=$line
+    line "$dir/ifindex"; index=$line
     case $(readlink "$dir/device/driver") in
       */virtio_net) if [ "$address" = "$mac" ]; then standby=$nic; fi ;;
       *) if [ "$address" = "$mac" ]; then vf=$nic
@@ -16,7 +23,8 @@ find_nics() {
   vf=${vf:-$candidate}
 }
 is_new() {
-  [ "$(cat "/sys/class/net/$1/ifalias" 2>/dev/null)" = "$key" ] && return 0
+  line "/sys/class/net/$1/ifalias"
+  [ "$line" = "$key" ] && return 0
   ! has_addresses "$1" && [ ! -e "/sys/class/net/$1/master" ]
 }
 has_addresses() { [ -n "$(ip -o address show dev "$1" scope global 2>/dev/null)" ]; }
@@ -30,7 +38,7 @@ await() {
 }
 carrier() {
   tries=0
-  until [ "$(cat "/sys/class/net/$1/carrier" 2>/dev/null)" = 1 ]; do
+  until line "/sys/class/net/$1/carrier"; [ "$line" = 1 ]; do
     tries=$((tries + 1))
     [ $tries -gt 100 ] && { echo "$1 has no carrier" >&2; exit 4; }
     sleep 0.05

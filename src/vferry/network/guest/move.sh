@@ -12,6 +12,13 @@ copy_addresses() {
     ip address replace "$address" $broadcast dev "$2" $flags
   done
 }
+# A neighbour's answer to a question asked over one NIC may come in over the other, and be of no use there.
+copy_neighbours() {
+  ip neighbour show dev "$1" | while read -r address word lladdr _; do
+    [ "$word" = lladdr ] || continue
+    ip neighbour replace "$address" lladdr "$lladdr" dev "$2" nud reachable 2>/dev/null || :
+  done
+}
 replace_routes() {
   routes "$1" "$3" | while read -r route; do
     case $route in *" via "*) kind=via ;; *) kind=direct ;; esac
@@ -22,6 +29,7 @@ replace_routes() {
 move_to() {
   for nic in "$1" "$2"; do write "/proc/sys/net/ipv4/conf/$nic/rp_filter" 2; done
   copy_addresses "$1" "$2"
+  copy_neighbours "$1" "$2"
 }
 route_over() {
   for kind in direct via; do for family in 4 6; do replace_routes "$1" "$2" $family $kind; done; done
