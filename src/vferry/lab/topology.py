@@ -18,6 +18,8 @@ class Network:
     name: str
     namespace: str
     bridge: str
+    mac: str
+    """The bridge's own: without one, it takes that of its first port, and forgets its neighbours as it does."""
     addresses: tuple[str, ...]
 
     def tap(self, host: str) -> str:
@@ -26,8 +28,8 @@ class Network:
 
 
 NETWORKS = (
-    Network("data", DATA, "data0", (f"{PEER4}/24", f"{PEER6}/64")),
-    Network("mgmt", MGMT, "mgmt0", (f"{OBSERVER}/24",)),
+    Network("data", DATA, "data0", "52:54:00:00:09:00", (f"{PEER4}/24", f"{PEER6}/64")),
+    Network("mgmt", MGMT, "mgmt0", "52:54:00:00:08:00", (f"{OBSERVER}/24",)),
 )
 
 
