@@ -32,9 +32,10 @@ def create() -> None:
 
 def setup(network: Network) -> str:
     """Lines for `ip -batch` that set up a namespace; it answers ping at the network's addresses."""
+    quiet = "stp_state 0 forward_delay 0 mcast_snooping 0"
     lines = [
         "link set lo up",
-        f"link add name {network.bridge} address {network.mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"link add name {network.bridge} address {network.mac} type bridge {quiet}",
         f"link set {network.bridge} up",
     ]
     lines += [f"address add {a} dev {network.bridge}" + " nodad" * (":" in a) for a in network.addresses]
