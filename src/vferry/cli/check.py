@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from vferry.cli import show
+from vferry.cli import output, show
 from vferry.controller.migrate import Request, prepare
 from vferry.controller.state import find_state
 from vferry.model.problem import Exit
@@ -34,7 +34,7 @@ def command(guest: str, host: str, mode: str, accept_interruption: bool, as_json
     plan = prepared.plan
     if as_json:
         mode_chosen = plan.mode if plan else None
-        show.json({"possible": plan is not None, "network_mode": mode_chosen, "findings": prepared.findings})
+        output.json({"possible": plan is not None, "network_mode": mode_chosen, "findings": prepared.findings})
     else:
         show.findings(prepared.findings)
         if plan:

@@ -2,16 +2,13 @@
 
 import asyncio
 import difflib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import click
-import msgspec
 from msgspec import Struct
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from vferry.cli import output
 from vferry.controller.hosts import list_hosts, open_host
 from vferry.host.api import TakeInventory
 from vferry.model.guest import Guest, GuestState, Nic
@@ -50,14 +47,14 @@ def list_(json_output: bool) -> None:  # noqa: FBT001
     found = asyncio.run(find_guests())
     _warn(found)
     if json_output:
-        _print_json(found.guests)
+        output.json(found.guests)
         return
-    table = _table("GUEST", "HOST", "STATE", "ADDRESS", "MEMORY", "NICS")
+    table = output.table("GUEST", "HOST", "STATE", "ADDRESS", "MEMORY", "NICS")
     for guest in found.guests:
         nics = "\n".join(f"{nic.mac} {describe(nic)}" for nic in guest.nics)
         memory = f"{guest.memory / 2**30:.2g} GiB"
         table.add_row(guest.name, guest.host, guest.state, guest.address or "-", memory, nics or "-")
-    _print(table)
+    output.tables(table)
 
 
 @command.command()
@@ -74,9 +71,9 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
     for other in elsewhere:
         click.echo(f"Note: {other.host} defines {name}, too; there it is {other.state}.", err=True)
     if json_output:
-        _print_json(here)
+        output.json(here)
         return
-    _print(_summary(here), _nics(here))
+    output.tables(_summary(here), _nics(here))
 
 
 async def find_guests() -> Found:
@@ -146,27 +143,9 @@ def _summary(guest: Guest) -> Table:
 
 
 def _nics(guest: Guest) -> Table:
-    table = _table("MAC", "MODEL", "ALIAS", "VF", "ADDRESS", "BRIDGE", "VLAN", "TEAMING", title="NICs")
+    table = output.table("MAC", "MODEL", "ALIAS", "VF", "ADDRESS", "BRIDGE", "VLAN", "TEAMING", title="NICs")
     for nic in guest.nics:
         vf, address = (f"{nic.vf.pf}/{nic.vf.index}", nic.vf.address) if nic.vf else ("-", "-")
         columns = (nic.mac, nic.model, nic.alias, vf, address, nic.bridge or "-", str(nic.vlan), nic.teaming or "-")
         table.add_row(*columns)
     return table
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(*tables: Table) -> None:
-    # Into a pipe nothing is wrapped: whoever reads it wants one line a row.
-    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
-    for table in tables:
-        console.print(table)
-
-
-def _print_json(value: Guest | Iterable[Guest]) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

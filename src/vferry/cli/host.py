@@ -1,14 +1,11 @@
 """`vferry host`: adds, lists, shows and removes hosts."""
 
 import asyncio
-import sys
 
 import click
-import msgspec
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from vferry.cli import output
 from vferry.controller.hosts import add_host, list_hosts, open_host, remove_host
 from vferry.host.api import TakeInventory
 from vferry.model.host import Inventory, Pf, Vf, VfSettings
@@ -53,12 +50,12 @@ def list_(json_output: bool) -> None:  # noqa: FBT001
     """
     records = list_hosts()
     if json_output:
-        _print_json(records)
+        output.json(records)
         return
-    table = _table("NAME", "URI", "PROBE FROM")
+    table = output.table("NAME", "URI", "PROBE FROM")
     for record in records:
         table.add_row(record.name, record.uri, record.probe_from or "-")
-    _print(table)
+    output.tables(table)
 
 
 @command.command()
@@ -72,9 +69,9 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
     """
     inventory = asyncio.run(_inventory(name))
     if json_output:
-        _print_json(inventory)
+        output.json(inventory)
         return
-    _print(
+    output.tables(
         _summary(inventory),
         _networks(inventory),
         *(_functions(pf) for pf in inventory.pfs),
@@ -120,7 +117,7 @@ def _summary(host: Inventory) -> Table:
 
 
 def _networks(host: Inventory) -> Table:
-    table = _table("NETWORK", "PF", "BRIDGE", "BRIDGE STATE", "PORTS", title="Networks")
+    table = output.table("NETWORK", "PF", "BRIDGE", "BRIDGE STATE", "PORTS", title="Networks")
     bridges = {bridge.name: bridge for bridge in host.bridges}
     for name, network in sorted(host.networks.items()):
         bridge = bridges.get(network.bridge)
@@ -136,7 +133,7 @@ def _functions(pf: Pf) -> Table:
         f"{pf.eswitch or 'legacy'}  {len(pf.forwarding)}{limit} forwarded MACs"
     )
     columns = ("VF", "ADDRESS", "MAC", "VLAN", "QOS", "TRUST", "SPOOF CHECK", "RATE Mbit/s", "LINK", "GUEST", "CLAIM")
-    table = _table(*columns, title=title)
+    table = output.table(*columns, title=title)
     for vf in pf.vfs:
         table.add_row(*_row(vf))
     return table
@@ -160,7 +157,7 @@ def _row(vf: Vf) -> tuple[str, ...]:
 
 
 def _guests(host: Inventory) -> Table:
-    table = _table("GUEST", "STATE", "MEMORY", "CPUS", "NICS", title="Guests")
+    table = output.table("GUEST", "STATE", "MEMORY", "CPUS", "NICS", title="Guests")
     for guest in host.guests:
         nics = [f"{nic.mac} ({f'VF {nic.vf.pf}/{nic.vf.index}' if nic.vf else nic.model})" for nic in guest.nics]
         table.add_row(guest.name, guest.state, _gib(guest.memory), str(guest.vcpus), "\n".join(nics) or "-")
@@ -168,28 +165,10 @@ def _guests(host: Inventory) -> Table:
 
 
 def _claims(host: Inventory) -> Table:
-    table = _table("OPERATION", "EPOCH", "GUEST", "VF", title="Claims")
+    table = output.table("OPERATION", "EPOCH", "GUEST", "VF", title="Claims")
     for claim in host.claims:
         table.add_row(claim.operation, str(claim.epoch), claim.guest or "-", claim.vf or "-")
     return table
-
-
-def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(*tables: Table) -> None:
-    # Into a pipe nothing is wrapped: whoever reads it wants one line a row.
-    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
-    for table in tables:
-        console.print(table)
-
-
-def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def _rates(settings: VfSettings) -> str:

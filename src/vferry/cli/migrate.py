@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vferry.cli import show
+from vferry.cli import output, show
 from vferry.controller import migrate
 from vferry.controller.migrate import Prepared, Request
 from vferry.controller.operations import OperationFolder
@@ -76,7 +76,7 @@ def command(
     if prepared.plan is None:
         _refuse(prepared, as_json=as_json)
     elif dry_run:
-        show.json(prepared.plan) if as_json else show.steps(prepared.plan)
+        output.json(prepared.plan) if as_json else show.steps(prepared.plan)
     else:
         _run(state, prepared, prepared.plan, (report_file, page_file, picture_file), detach=detach, as_json=as_json)
 
@@ -86,7 +86,7 @@ def _refuse(prepared: Prepared, *, as_json: bool) -> None:
     if not as_json:
         click.echo(f"vferry: refused, nothing was changed: {problem.message}.", err=True)
     else:
-        show.json(report)
+        output.json(report)
     sys.exit(Exit.REFUSED)
 
 
@@ -94,11 +94,11 @@ def _run(state: State, prepared: Prepared, plan: Plan, files: show.Files, *, det
     folder = migrate.begin(state, prepared, plan)
     if detach:
         asyncio.run(migrate.leave_to_itself(folder))
-        show.json(folder.state()) if as_json else click.echo(folder.name)
+        output.json(folder.state()) if as_json else click.echo(folder.name)
         return
     report = asyncio.run(_watched(state, folder, plan))
     show.write(report, files)
-    show.json(report) if as_json else print_report(report)
+    output.json(report) if as_json else print_report(report)
     sys.exit(show.exit_of(report))
 
 

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from vferry.cli import show
+from vferry.cli import output, show
 from vferry.controller import operations
 from vferry.controller.operations import INTERRUPTED, RUNNING, OperationFolder
 from vferry.controller.recovery import recover
@@ -39,7 +39,7 @@ def list_(as_json: bool) -> None:  # noqa: FBT001
     rows = [folder.state() for folder in operations.every(find_state())]
     if as_json:
         names = ("operation", "guest", "source", "destination", "status", "phase", "started")
-        show.json([{name: getattr(row, name) for name in names} for row in rows])
+        output.json([{name: getattr(row, name) for name in names} for row in rows])
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in ("operation", "guest", "from", "to", "status", "phase", "started"):
@@ -69,12 +69,12 @@ def show_(
     state, report = folder.state(), folder.report()
     if report is None or state.status in (RUNNING, INTERRUPTED):
         if as_json:
-            show.json(state)
+            output.json(state)
         else:
             click.echo(f"{state.guest} {state.source} → {state.destination}: {state.status}, in phase {state.phase}")
         return
     show.write(report, (report_file, page_file, picture_file))
-    show.json(report) if as_json else print_report(report)
+    output.json(report) if as_json else print_report(report)
 
 
 @command.command("follow")
@@ -141,7 +141,7 @@ def recover_(operation: str | None, guest_is_at: str | None, as_json: bool) -> N
         if not as_json:
             print_report(report)
     if as_json:
-        show.json(reports)
+        output.json(reports)
     sys.exit(max((show.exit_of(report) for report in reports), key=_gravity, default=Exit.DONE))
 
 

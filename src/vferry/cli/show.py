@@ -1,6 +1,5 @@
 """What several commands print: findings, a plan's steps, a running migration, a report's end."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,11 +38,6 @@ def steps(plan: Plan) -> None:
             phase = step.phase
             click.echo(click.style(f"{phase.value}", bold=True))
         click.echo(f"  {number:2}. {step.host}: {step.summary}")
-
-
-def json(value: object) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
 Files = tuple[Path | None, Path | None, Path | None]

@@ -14,21 +14,6 @@ from vferry.network.step import Step
 from vferry.plan.plan import GuestSide, Plan, VfMove
 
 
-def prepare(plan: Plan, move: VfMove) -> list[Step]:
-    """The destination's VF gets all settings but the MAC, which would take traffic that is not there yet."""
-    vf = move.destination
-    return [
-        Step(
-            phase=Phase.PREPARE,
-            name="configure-vf",
-            host=plan.destination,
-            summary=f"give VF {vf.index} of {vf.pf} the settings of the source's, without the MAC",
-            apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried),),
-            undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.destination_before),),
-        )
-    ]
-
-
 def detach(plan: Plan, move: VfMove) -> list[Step]:
     """Takes the source's VF away from the guest."""
     vf = move.source

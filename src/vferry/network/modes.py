@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from vferry.host.api import ClaimResources, Define, ReleaseClaim, SetForwarding, Undefine
 from vferry.model.report import Phase
-from vferry.network import detach, switch
+from vferry.network import detach, switch, vf
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
 from vferry.plan.plan import NetworkMode, Plan, VfMove
 
@@ -31,18 +31,18 @@ def stages(plan: Plan) -> Stages:
 
 _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
     NetworkMode.SWITCH: {
-        "prepare": (switch.prepare,),
+        "prepare": (vf.configure, switch.open_path),
         "leave": (switch.to_standby,),
         "landing": (switch.leave_source,),
         "arrive": (switch.to_vf,),
-        "restore": (switch.wipe,),
+        "restore": (vf.wipe,),
     },
     NetworkMode.DETACH: {
-        "prepare": (detach.prepare,),
+        "prepare": (vf.configure,),
         "leave": (detach.detach,),
         "landing": (),
         "arrive": (detach.attach,),
-        "restore": (switch.wipe,),
+        "restore": (vf.wipe,),
     },
     NetworkMode.VIRTIO: {"prepare": (), "leave": (), "landing": (), "arrive": (), "restore": ()},
 }
@@ -61,12 +61,12 @@ def _claims(plan: Plan) -> list[Step]:
             phase=Phase.PREPARE,
             name="claim",
             host=host,
-            summary=f"claim {plan.guest}" + (f" and VF {vf}" if vf else "") + " and a migration slot",
-            apply=(ClaimResources(guest=plan.guest, vf=vf),),
+            summary=f"claim {plan.guest}" + (f" and VF {address}" if address else "") + " and a migration slot",
+            apply=(ClaimResources(guest=plan.guest, vf=address),),
             undo=(ReleaseClaim(),),
         )
         for host, vfs in ((plan.source, sources), (plan.destination, destinations))
-        for vf in vfs or [None]
+        for address in vfs or [None]
     ]
 
 

@@ -7,25 +7,16 @@ the change; only then does the filter move; only then is a device unplugged.
 
 from vferry.host.api import MoveFilter, PlugStandby, PlugVf, RunInGuest, SetForwarding, SetVf, Unpark, Unplug
 from vferry.model.guest import VfRef
-from vferry.model.host import NO_MAC, WIPED, VfSettings
 from vferry.model.report import Phase
 from vferry.network import guest_script
 from vferry.network.step import Step
 from vferry.plan.plan import GuestSide, Plan, VfMove
 
 
-def prepare(plan: Plan, move: VfMove) -> list[Step]:
-    """The destination's VF gets all settings but the MAC; its PF takes the guest's MAC for the standby path."""
+def open_path(plan: Plan, move: VfMove) -> list[Step]:
+    """The destination's PF takes the guest's MAC, for the standby path."""
     destination = move.destination
     return [
-        Step(
-            phase=Phase.PREPARE,
-            name="configure-vf",
-            host=plan.destination,
-            summary=f"give VF {destination.index} of {destination.pf} the settings of the source's, without the MAC",
-            apply=(SetVf(pf=destination.pf, index=destination.index, settings=move.carried),),
-            undo=(SetVf(pf=destination.pf, index=destination.index, settings=move.destination_before),),
-        ),
         Step(
             phase=Phase.PREPARE,
             name="open-standby-path",
@@ -33,7 +24,7 @@ def prepare(plan: Plan, move: VfMove) -> list[Step]:
             summary=f"let {destination.pf} pass {move.mac} to the bridge {move.destination_bridge}",
             apply=(SetForwarding(pf=destination.pf, mac=move.mac, present=True),),
             undo=(SetForwarding(pf=destination.pf, mac=move.mac, present=False),),
-        ),
+        )
     ]
 
 
@@ -136,26 +127,6 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
     # As above: the MAC first, where the guest is left to itself.
     arrival = [filters, plug] if move.guest_side is GuestSide.HOTPLUG else [plug, choose, filters]
     return [*arrival, *([] if move.standby_stays else [unplug])]
-
-
-def wipe(plan: Plan, move: VfMove) -> list[Step]:
-    """Gives the source's VF back as the kernel made it."""
-    vf = move.source
-    return [
-        Step(
-            phase=Phase.RESTORE,
-            name="wipe-vf",
-            host=plan.source,
-            summary=f"wipe VF {vf.index} of {vf.pf}",
-            apply=(SetVf(pf=vf.pf, index=vf.index, settings=wiped(move.source_settings)),),
-        )
-    ]
-
-
-def wiped(settings: VfSettings) -> VfSettings:
-    """As the kernel makes a VF, in those settings that its driver says at all."""
-    kept = {name: getattr(WIPED, name) for name in WIPED.__struct_fields__ if getattr(settings, name) is not None}
-    return VfSettings(**{**kept, "mac": NO_MAC})
 
 
 _CHOICE = {

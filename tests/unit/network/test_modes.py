@@ -22,7 +22,7 @@ from vferry.model.problem import Problem
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
-from vferry.network.switch import wiped
+from vferry.network.vf import wiped
 from vferry.plan.plan import GuestSide, NetworkMode, Plan
 
 SWITCH = NetworkMode.SWITCH

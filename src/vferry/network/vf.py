@@ -1,0 +1,42 @@
+"""What every mode does with the two VFs themselves: the destination's is configured, the source's given back."""
+
+from vferry.host.api import SetVf
+from vferry.model.host import NO_MAC, WIPED, VfSettings
+from vferry.model.report import Phase
+from vferry.network.step import Step
+from vferry.plan.plan import Plan, VfMove
+
+
+def configure(plan: Plan, move: VfMove) -> list[Step]:
+    """The destination's VF gets all settings but the MAC, which would take traffic that is not there yet."""
+    vf = move.destination
+    return [
+        Step(
+            phase=Phase.PREPARE,
+            name="configure-vf",
+            host=plan.destination,
+            summary=f"give VF {vf.index} of {vf.pf} the settings of the source's, without the MAC",
+            apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried),),
+            undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.destination_before),),
+        )
+    ]
+
+
+def wipe(plan: Plan, move: VfMove) -> list[Step]:
+    """Gives the source's VF back as the kernel made it."""
+    vf = move.source
+    return [
+        Step(
+            phase=Phase.RESTORE,
+            name="wipe-vf",
+            host=plan.source,
+            summary=f"wipe VF {vf.index} of {vf.pf}",
+            apply=(SetVf(pf=vf.pf, index=vf.index, settings=wiped(move.source_settings)),),
+        )
+    ]
+
+
+def wiped(settings: VfSettings) -> VfSettings:
+    """As the kernel makes a VF, in those settings that its driver says at all."""
+    kept = {name: getattr(WIPED, name) for name in WIPED.__struct_fields__ if getattr(settings, name) is not None}
+    return VfSettings(**{**kept, "mac": NO_MAC})
