@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from vferry.lab import outer
-from vferry.lab.topology import DATA, GUESTS, NETWORKS, Network
+from vferry.lab.topology import DATA, GUESTS, NETWORKS, Network, Subnet
 from vferry.model.problem import Exit, Problem
 
 CLONE_NEWNET = 0x40000000
@@ -40,9 +40,21 @@ def setup(network: Network) -> str:
     ]
     lines += [f"address add {a} dev {network.bridge}" + " nodad" * (":" in a) for a in network.addresses]
     if network.namespace == DATA:
+        lines += [line for vlan in sorted({g.vlan for g in GUESTS if g.vlan}) for line in _vlan(network.bridge, vlan)]
         # The emulated igb gives its PF no multicast frames, and so a guest behind the PF no neighbour solicitation.
-        lines += [f"neigh replace {g.address6} lladdr {g.mac} dev {network.bridge} nud permanent" for g in GUESTS]
+        lines += [
+            f"neigh replace {guest.address6} lladdr {guest.mac} dev {guest.subnet.device(network.bridge)} nud permanent"
+            for guest in GUESTS
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _vlan(bridge: str, vlan: int) -> list[str]:
+    """The peer's own device in a VLAN; the bridge itself passes tagged frames as they are."""
+    subnet = Subnet(vlan)
+    device = subnet.device(bridge)
+    lines = [f"link add link {bridge} name {device} type vlan id {vlan}", f"link set {device} up"]
+    return lines + [f"address add {a} dev {device}" + " nodad" * (":" in a) for a in subnet.addresses]
 
 
 def _quiet(network: Network) -> None:
