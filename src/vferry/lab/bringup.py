@@ -48,6 +48,7 @@ def _prepare(lab: Path, ground: Path, top: Path) -> None:
         _make_disk(guest, lab / guest.disk)
     net.create()
     peer.start_dhcp()
+    peer.start_vlans(NETWORKS[0].bridge)
 
 
 def _make_disk(guest: Guest, disk: Path) -> None:
