@@ -70,6 +70,25 @@ def test_an_address_from_dhcp_goes_along(scene: Scene) -> None:
     scene.assert_whole(host)
 
 
+@pytest.mark.matrix
+@pytest.mark.guest("cloud1")
+def test_a_cloud_s_guest_keeps_its_addresses(scene: Scene) -> None:
+    host = other(scene.host)
+    migrate(scene)
+    scene.assert_whole(host)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("vlan1")
+def test_a_vf_in_a_vlan_stays_in_it(scene: Scene) -> None:
+    host = other(scene.host)
+    refused = vferry("migrate", scene.guest, host)
+    assert refused.returncode == 3
+    assert "VLAN 7" in refused.stderr
+    migrate(scene, "--network", "detach")
+    scene.assert_whole(host)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

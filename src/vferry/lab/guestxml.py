@@ -15,9 +15,10 @@ COMMON_WORDS = "console=ttyS0 quiet mitigations=off panic=5"
 
 
 def command_line(guest: Guest) -> str:
-    """Kernel command line: what a cloud guest does without, or what another is (files/guest-init)."""
-    own = " ".join(f"systemd.mask={name}" for name in MASKED) if guest.cloud else personality(guest)
-    return f"{COMMON_WORDS} {own}"
+    """Kernel command line: what a cloud guest does without (files/disk-init), or what another is (files/guest-init)."""
+    if not guest.cloud:
+        return f"{COMMON_WORDS} {personality(guest)}"
+    return " ".join((COMMON_WORDS, f"vferry.mac={guest.mac}", *(f"systemd.mask={name}" for name in MASKED)))
 
 
 def personality(guest: Guest) -> str:

@@ -136,9 +136,9 @@ def guests(target: Path, folder: Path, booting: Path) -> None:
     """Kernel, initial RAM file systems, definitions and seeds of the guests."""
     target.mkdir()
     shutil.copy2(booting / "vmlinux", target / "vmlinux")
-    for below, init, name in (("guest", "guest-init", "guest"), ("host", "disk-init", "disk")):
-        pack_init(folder, places.FILES / init, folder / f"{init}.cpio")
-        archive.join([booting / f"{below}.cpio", folder / f"{init}.cpio"], target / f"{name}.cpio")
+    for name in ("guest", "disk"):
+        pack_init(folder, places.FILES / f"{name}-init", folder / f"{name}-init.cpio")
+        archive.join([booting / "guest.cpio", folder / f"{name}-init.cpio"], target / f"{name}.cpio")
     for guest in GUESTS:
         if guest.cloud:
             (target / f"{guest.name}.iso").write_bytes(seed.image(guest))

@@ -69,7 +69,8 @@ def test_a_cloud_guest_boots_its_disk_and_reads_its_seed() -> None:
     assert domain.findtext("os/initrd") == "/opt/vferry/lab/disk.cpio"
     seeds = [disk for disk in domain.findall("devices/disk") if disk.find("readonly") is not None]
     assert [disk.find("source").get("file") for disk in seeds] == ["/opt/vferry/lab/cloud1.iso"]  # type: ignore[union-attr]
-    assert "vferry." not in (domain.findtext("os/cmdline") or "")
+    words = (domain.findtext("os/cmdline") or "").split()
+    assert [word for word in words if word.startswith("vferry.")] == ["vferry.mac=52:54:00:aa:00:10"]
 
 
 def test_a_bond_has_a_vf_and_a_vhost_nic_with_one_mac() -> None:
