@@ -150,7 +150,7 @@ GUESTS = (
     Guest("bond1", "bond", 13, vf=1, standby=True),
     Guest("plain1", "plain", 14, vf=2),
     Guest("dhcp1", "dhcp", 15, vf=3),
-    Guest("cloud1", "cloud", 16, vf=4, memory_mib=512, disk_mib=2048, answer_bound=900.0),
+    Guest("cloud1", "cloud", 16, vf=4, memory_mib=384, disk_mib=2048, answer_bound=900.0),
     Guest("vlan1", "lone", 17, vf=5, vlan=7),
 )
 STARTED = ("guest1", "guest2")
