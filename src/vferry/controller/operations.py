@@ -34,6 +34,8 @@ class OperationState(msgspec.Struct, frozen=True, kw_only=True):
     began: float = 0.0
     """CLOCK_MONOTONIC of this machine, in seconds, for as long as it is not restarted."""
     exit: int | None = None
+    measured: bool = True
+    """Whether its interruption is to be measured."""
     probe_address: str | None = None
     probe_from: str | None = None
 
