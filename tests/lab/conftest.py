@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lab.operator import Scene
+from lab.operator import Scene, vferry
 from vferry.lab import guests
 from vferry.lab.lab import Lab
 
@@ -25,8 +25,11 @@ def scene(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Scene]:
     guests.stop_others(lab, [guest])  # an emulated CPU has none to spare
     lab.guest(guest.name)
     scene = Scene(lab, guest.name)
-    yield scene
-    scene.assert_nothing_left()
+    try:
+        yield scene
+        scene.assert_nothing_left()
+    finally:
+        vferry("operation", "recover")  # for the next test's sake, where this one has failed
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -162,7 +162,8 @@ class Scene:
             assert not shown["claims"], (host, shown["claims"])
             assert not self.run(host, "pgrep -f '[v]ferry.*gateway'"), host
             assert self.run(host, "ls /run/vferry").split() == ["agent.sock"], host
-            assert host == here or not any(mac in self.run(host, f"bridge fdb show dev {PF}") for mac in macs), host
+            entries = self.run(host, f"bridge fdb show dev {PF} | grep self")
+            assert host == here or not any(mac in entries for mac in macs), (host, entries)
             for pf in shown["pfs"]:
                 for vf in pf["vfs"]:
                     assert host == here or vf["settings"]["mac"] not in macs, (host, vf)

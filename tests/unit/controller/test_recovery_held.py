@@ -43,6 +43,7 @@ class Uncertain:
         self.ended("uncertain", int(ending.exit))
         monkeypatch.setattr(recovery, "open_host", self._open)
         monkeypatch.setattr(recovery, "drive", self._drive)
+        monkeypatch.setattr(recovery.operations, "successor", lambda _state, _folder: None)
 
     @property
     def fleet(self) -> Any:
