@@ -1,9 +1,8 @@
 """The peer: this machine inside the data network, which the guests talk to. It also serves DHCP."""
 
-import subprocess
 from collections.abc import Sequence
 
-from vferry.lab import places, processes
+from vferry.lab import outer, places, processes
 from vferry.lab.topology import DATA, GUESTS, PEER4, Guest
 
 LEASE = 60  # seconds; short, so that a guest renews during a test
@@ -37,11 +36,4 @@ def start_dhcp() -> None:
         return
     settings.write_text(dhcp_settings(GUESTS))
     (places.RUN / "udhcpd.leases").touch()
-    with (places.folder() / "dhcp.log").open("wb") as log:
-        subprocess.Popen(
-            command(["busybox", "udhcpd", "-f", str(settings)]),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    outer.launch(command(["busybox", "udhcpd", "-f", str(settings)]), places.folder() / "dhcp.log")
