@@ -32,8 +32,8 @@ def test_a_guest_on_a_lone_vf_goes_and_comes_back(scene: Scene) -> None:
 @pytest.mark.guest("guest2")
 def test_a_guest_without_a_vf_goes_as_virtio(scene: Scene) -> None:
     host = other(scene.host)
-    assert migrate(scene)["network_mode"] == "virtio"
-    scene.assert_whole(host, on_vf=False)
+    assert migrate(scene, "--no-probe")["network_mode"] == "virtio"
+    scene.assert_whole(host)
 
 
 @pytest.mark.guest("bond1")
@@ -44,7 +44,14 @@ def test_a_guest_with_its_own_bond_keeps_it(scene: Scene) -> None:
 
 
 @pytest.mark.matrix
-@pytest.mark.guest("guest1")
+def test_a_guest_that_is_started_anew_after_a_migration_comes_up_on_its_vf(scene: Scene) -> None:
+    host = other(scene.host)
+    migrate(scene, "--no-probe")
+    scene.cold_boot(host)
+    scene.assert_whole(host)
+
+
+@pytest.mark.matrix
 def test_detaching_gives_the_addresses_back(scene: Scene) -> None:
     host = other(scene.host)
     assert migrate(scene, "--network", "detach")["network_mode"] == "detach"

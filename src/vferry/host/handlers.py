@@ -145,7 +145,7 @@ class Handlers:
                 return lambda: hypervisor_devices.unplug(hypervisor, self._root, guest, alias, timeout_s)
             case api.RunInGuest(guest=guest, script=script, timeout_s=timeout_s):
                 check(session, guest=guest)
-                return lambda: run_in_guest(hypervisor, guest, script, timeout_s)
+                return lambda: run_in_guest(hypervisor, guest, script, timeout_s, silence_s=timeout_s)
             case api.Define(xml=xml):
                 check(session, guest=read_domain(xml).name)
                 return lambda: hypervisor_domains.define(hypervisor, xml)

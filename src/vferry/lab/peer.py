@@ -1,10 +1,9 @@
 """The peer: this machine inside the data network and its VLANs, which the guests talk to. It also serves DHCP."""
 
-import subprocess
 import sys
 from collections.abc import Sequence
 
-from vferry.lab import net, places, processes
+from vferry.lab import net, outer, places, processes
 from vferry.lab.topology import DATA, GUESTS, PEER4, Guest, Subnet
 
 LEASE = 60  # seconds; short, so that a guest renews during a test
@@ -38,17 +37,12 @@ def start_dhcp() -> None:
         return
     settings.write_text(dhcp_settings(GUESTS))
     (places.RUN / "udhcpd.leases").touch()
-    _start(["busybox", "udhcpd", "-f", str(settings)], "dhcp.log")
+    outer.launch(command(["busybox", "udhcpd", "-f", str(settings)]), places.folder() / "dhcp.log")
 
 
 def start_vlans(bridge: str) -> None:
-    """Starts the process of each VLAN that puts the peer into it."""
+    """Starts the process of each VLAN that puts the peer into it; it ends with the network's other processes."""
     for vlan in net.vlans():
         devices = [Subnet(vlan).device(bridge), net.vlan_port(bridge, vlan)]
-        _start([sys.executable, "-m", "vferry.lab.vlan", *devices, str(vlan)], f"vlan{vlan}.log")
-
-
-def _start(argv: Sequence[str], log: str) -> None:
-    """Starts a process of the peer, which ends when the lab does."""
-    with (places.folder() / log).open("wb") as out:
-        subprocess.Popen(command(argv), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        argv = [sys.executable, "-m", "vferry.lab.vlan", *devices, str(vlan)]
+        outer.launch(command(argv), places.folder() / f"vlan{vlan}.log")

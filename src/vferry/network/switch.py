@@ -161,4 +161,4 @@ def _in_guest(
 ) -> tuple[RunInGuest, ...]:
     scripts = {GuestSide.BOND: bond, GuestSide.ADDRESSES: addresses}
     script = scripts.get(move.guest_side)
-    return () if script is None else (RunInGuest(guest=plan.guest, script=script(move.mac), timeout_s=60.0),)
+    return () if script is None else (guest_script.run(plan.guest, script(move.mac)),)
