@@ -113,7 +113,7 @@ class LatencyWatch:
 
 
 def kept(measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
-    """What was measured as the results file keeps it, by step."""
+    """As the results file keeps it: ``{step: {host, agent_ms: {median, max, n}, disk_ms: {...}, no_answer}}``."""
     return {
         name: {
             "host": one.host,
