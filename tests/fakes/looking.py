@@ -19,6 +19,9 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
             return _guest(host, guest)
         case api.ReadGuestNetwork(guest=guest):
             return _inside(host, guest)
+        case api.MeasureGuest(guest=guest):
+            _inside(host, guest)
+            return api.Latency(agent_ms=(2.0, 4.0), disk_ms=(1.0,))
         case api.ReadDefinition(guest=guest):
             xml = host.definitions[_guest(host, guest).name]
             return api.Definition(live=xml if guest in host.machines else None, persistent=xml)

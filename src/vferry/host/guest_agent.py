@@ -34,33 +34,44 @@ def run_in_guest(
     Problems: ``guest-off``, ``guest-agent-silent``, ``guest-exec-forbidden``, ``guest-agent-nonsense``, and
     ``guest-run-timeout`` when the script has not ended within `timeout_s`: it may still be running.
     """
-    agent = _Agent(hypervisor, guest, time.monotonic() + timeout_s, silence_s)
-    start = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": True}
-    pid = agent.ask("guest-exec", start).get("pid")
-    if not isinstance(pid, int) or isinstance(pid, bool):
-        raise _nonsense(guest, "guest-exec gave no process id")
-    pause_s = FIRST_PAUSE_S
-    while True:
-        status = agent.ask("guest-exec-status", {"pid": pid})
-        if status.get("exited") is True:
-            return _ended(guest, status)
-        if time.monotonic() + pause_s > agent.deadline:
-            raise _timeout(guest, timeout_s)
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.4, LONGEST_PAUSE_S)
+    agent = GuestAgent(hypervisor, guest, timeout_s, silence_s=silence_s)
+    return agent.wait(agent.start(script))
 
 
-class _Agent:
-    """A guest's agent while one script runs."""
+class GuestAgent:
+    """A guest's agent while one script runs. Its methods' problems are those of `run_in_guest`."""
 
-    def __init__(self, hypervisor: Hypervisor, guest: str, deadline: float, silence_s: float) -> None:
+    def __init__(self, hypervisor: Hypervisor, guest: str, timeout_s: float, *, silence_s: float = 0.0) -> None:
+        """`timeout_s`, from now on, is for all that is asked. Problems: ``guest-unknown``, ``guest-off``."""
         self._hypervisor = hypervisor
         self._guest = guest
+        self._timeout_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
         self._domain = hypervisor.running(guest)
         self._silence_s = silence_s
-        self.deadline = deadline
+
+    def start(self, script: str) -> int:
+        """Starts a POSIX shell script in the guest; answers its process id there."""
+        start = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": True}
+        pid = self.ask("guest-exec", start).get("pid")
+        if not isinstance(pid, int) or isinstance(pid, bool):
+            raise _nonsense(self._guest, "guest-exec gave no process id")
+        return pid
+
+    def wait(self, pid: int) -> GuestRun:
+        """Waits for the end of a script that was started."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            status = self.ask("guest-exec-status", {"pid": pid})
+            if status.get("exited") is True:
+                return _ended(self._guest, status)
+            if time.monotonic() + pause_s > self._deadline:
+                raise _timeout(self._guest, self._timeout_s)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.4, LONGEST_PAUSE_S)
 
     def ask(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Gives the agent one command; its answer must be an object."""
         answer = self._answer(json.dumps({"execute": command, "arguments": arguments}))
         try:
             if len(answer) > ANSWER_LIMIT:
@@ -75,10 +86,10 @@ class _Agent:
     def _answer(self, request: str) -> str:
         libvirt = self._hypervisor.libvirt
         silent = {getattr(libvirt, name) for name in SILENT}
-        until = min(time.monotonic() + self._silence_s, self.deadline)
+        until = min(time.monotonic() + self._silence_s, self._deadline)
         while True:
             # A command that is given up may have been carried out all the same: it gets all the time there is.
-            timeout_s = max(LEAST_TIMEOUT_S, math.ceil(self.deadline - time.monotonic()))
+            timeout_s = max(LEAST_TIMEOUT_S, math.ceil(self._deadline - time.monotonic()))
             try:
                 return self._hypervisor.agent_command(self._domain, request, timeout_s)
             except libvirt.libvirtError as error:
