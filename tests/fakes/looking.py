@@ -100,7 +100,10 @@ def _inside(host: HostState, name: str) -> GuestNetwork:
     machine = host.machines.get(name)
     if machine is None or machine.state is not GuestState.RUNNING or machine.inside.side is GuestSide.HOTPLUG:
         raise Problem("guest-agent-silent", f"The agent of {name} does not answer", exit=Exit.REFUSED)
-    return GuestNetwork(links=tuple(_link(machine, device) for device in machine.devices.values()))
+    return GuestNetwork(
+        links=tuple(_link(machine, device) for device in machine.devices.values()),
+        configured_by=machine.inside.manager,
+    )
 
 
 def _link(machine: Machine, device: Device) -> GuestLink:

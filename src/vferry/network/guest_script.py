@@ -44,6 +44,16 @@ def bond_to_vf(mac: str) -> str:
     return _compose(mac, "bond", "bond-to-vf")
 
 
+def quiet(mac: str) -> str:
+    """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, systemd-networkd."""
+    return _compose(mac, "quiet")
+
+
+def settle(mac: str) -> str:
+    """Takes back what `quiet` did, once there is one NIC of this MAC again."""
+    return _compose(mac, "settle")
+
+
 def save_addresses(mac: str) -> str:
     """Writes the VF's addresses and routes down in the guest's /run, before the VF is taken away."""
     return _compose(mac, "save")
