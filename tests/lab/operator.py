@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ VFERRY = (sys.executable, "-m", "vferry")
 HOSTS = ("host1", "host2")
 WAIT_S = 400.0
 PF = "enp1s0"
+INTERRUPTS_ON = 0x200
 
 
 def vferry(*words: str, timeout: float = WAIT_S) -> subprocess.CompletedProcess[str]:
@@ -92,12 +94,18 @@ class Migration:
         self._process.communicate()
 
 
+class EmulatorLostGuestError(Exception):
+    """A guest hangs in its own kernel, since QEMU without KVM delivered an interrupt twice (docs/lab.md)."""
+
+
 class Scene:
     """A guest on a host of the lab, with what must be true of it before and after."""
 
     def __init__(self, lab: Lab, guest: str) -> None:
         self.lab, self.guest = lab, guest
         self.address = guests.named(guest).address
+        self.lost: str | None = None
+        """The host on which the emulator has lost the guest."""
 
     @property
     def host(self) -> str:
@@ -110,6 +118,21 @@ class Scene:
     def state(self, host: str) -> str:
         """The guest's state there, in virsh's words, or ``absent``."""
         return self.run(host, f"virsh domstate {self.guest}").strip() or "absent"
+
+    def find_lost(self) -> str | None:
+        """The host on which the guest's CPU stays at one instruction of its kernel, with interrupts off."""
+        look = f"virsh qemu-monitor-command {self.guest} --hmp 'info registers' | grep -o 'RIP=.*CPL=[0-3]'"
+        for host in HOSTS:
+            if self.state(host) == "running":
+                seen = {self.run(host, f"{look}; sleep 0.5") for _ in range(4)}
+                found = re.fullmatch(r"RIP=\w+ RFL=(\w+) .*CPL=0\n", seen.pop()) if len(seen) == 1 else None
+                if found and not int(found[1], 16) & INTERRUPTS_ON:
+                    self.lost = host
+        return self.lost
+
+    def start_anew(self) -> None:
+        """Ends a guest that the emulator has lost, and starts it again where it was."""
+        self.run(self.lost or self.host, f"virsh destroy {self.guest}; virsh start {self.guest}")
 
     def settled_at(self, migration: Migration) -> str:
         """The host that the guest runs on, or else the source, once both hosts' libvirt answer again."""
