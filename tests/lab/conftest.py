@@ -47,17 +47,24 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         raise
 
 
+PHASES = ("prepare", "to-standby", "copy", "to-vf", "restore")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How each fault ended, as a table."""
-    rows = [
-        (test.nodeid.partition("[")[2].rstrip("]") or test.nodeid.rpartition("::")[2], dict(test.user_properties), kind)
-        for kind in ("passed", "failed")
-        for test in terminalreporter.getreports(kind)
-        if dict(test.user_properties).get("ended")
-    ]
-    if not rows:
+    """How the guest came through each fault: a line a fault and guest, a column a phase."""
+    table: dict[tuple[str, str], dict[str, str]] = {}
+    for kind in ("passed", "failed"):
+        for test in terminalreporter.getreports(kind):
+            said = {name: str(value) for name, value in test.user_properties}
+            if "fault" in said:
+                ended = said.get("ended", "-")
+                cell = ended if kind == "passed" else f"FAILED ({ended})"
+                table.setdefault((said["fault"], said["guest"]), {})[said["phase"]] = cell
+    if not table:
         return
-    width = max(len(name) for name, _, _ in rows)
     terminalreporter.section("what became of the guest")
-    for name, properties, kind in sorted(rows):
-        terminalreporter.line(f"{name.replace('_', ' '):<{width}}  {properties['ended']:<10}  {kind}")
+    rows: list[tuple[str, ...]] = [("fault", "guest", *PHASES)]
+    rows += [(*names, *(cells.get(phase, "") for phase in PHASES)) for names, cells in sorted(table.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        terminalreporter.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

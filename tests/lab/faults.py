@@ -73,6 +73,7 @@ def _stop_libvirt(scene: Scene, migration: Migration) -> None:
 
     Once the guest is paused at the source, the wire breaks as well: nobody can tell what became of the order.
     """
+    migration.wait_until(lambda: scene.state(migration.destination) == "paused")
     scene.run(migration.destination, "pkill -STOP -x libvirtd")
     migration.wait_until(lambda: scene.state(migration.source) == "paused")
     scene.run(migration.destination, "pkill -9 -f '[v]ferry.*gateway'")

@@ -13,6 +13,7 @@ from lab.faults import Fault
 from lab.operator import Migration, Scene, asked, other, vferry
 
 Record = Callable[[str, object], None]
+"""Writes down a line of the table that ends `make test-lab`."""
 
 ENDS = {0: "completed", 4: "undone", 5: "operator", 6: "aborted"}
 BEFORE = ("prepare", "to-standby", "copy")
@@ -65,14 +66,22 @@ def _marked(case: Case) -> object:
     return pytest.param(case, id=case.name, marks=[mark, pytest.mark.guest(case.guest)])
 
 
+@pytest.fixture
+def record(scene: Scene, record_property: Record) -> Record:
+    record_property("guest", scene.guest)
+    return record_property
+
+
 @pytest.mark.parametrize("case", [_marked(case) for case in CASES])
-def test_the_guest_survives(scene: Scene, case: Case, record_property: Record) -> None:
+def test_the_guest_survives(scene: Scene, case: Case, record: Record) -> None:
+    record("fault", case.fault.name)
+    record("phase", case.phase)
     source = scene.host
     migration = Migration(case.guest, other(source))
     migration.wait_for(case.phase)
     case.fault.strike(scene, migration)
     code = _recovered(migration) if case.fault is faults.CONTROLLER else migration.end()[0]
-    record_property("ended", ENDS[code])
+    record("ended", ENDS[code])
     case.fault.heal(scene, migration)
     assert ENDS[code] in case.ends, migration.said
     if ENDS[code] == "operator":
@@ -86,11 +95,13 @@ def test_the_guest_survives(scene: Scene, case: Case, record_property: Record) -
 
 @pytest.mark.matrix
 @pytest.mark.guest("bond1")
-def test_a_guest_that_refuses_the_unplug_goes_on_on_its_vf(scene: Scene, record_property: Record) -> None:
+def test_a_guest_that_refuses_the_unplug_goes_on_on_its_vf(scene: Scene, record: Record) -> None:
+    record("fault", "the guest refuses the unplug")
+    record("phase", "to-standby")
     with scene.booted_with("acpiphp.disable=1"):
         source = scene.host
         code, report = Migration(scene.guest, other(source)).end()
-        record_property("ended", ENDS[code])
+        record("ended", ENDS[code])
         assert code == 4, report
         assert "has not let go" in report["reason"]
         scene.assert_whole(source)
@@ -98,13 +109,15 @@ def test_a_guest_that_refuses_the_unplug_goes_on_on_its_vf(scene: Scene, record_
 
 
 @pytest.mark.matrix
-def test_a_destination_lost_for_good_leaves_a_definition_to_start_from(scene: Scene, record_property: Record) -> None:
+def test_a_destination_lost_for_good_leaves_a_definition_to_start_from(scene: Scene, record: Record) -> None:
+    record("fault", "destination lost for good")
+    record("phase", "to-vf")
     source = scene.host
     migration = Migration(scene.guest, other(source))
     migration.wait_for("to-vf")
     scene.lab.kill_host(migration.destination)
     code, report = migration.end()
-    record_property("ended", ENDS[code])
+    record("ended", ENDS[code])
     assert code == 5, report
     scene.run(source, f"virsh start {scene.guest}")
     scene.await_answer()
@@ -116,13 +129,15 @@ def test_a_destination_lost_for_good_leaves_a_definition_to_start_from(scene: Sc
 
 
 @pytest.mark.matrix
-def test_nothing_is_resumed_on_a_guess(scene: Scene, record_property: Record) -> None:
+def test_nothing_is_resumed_on_a_guess(scene: Scene, record: Record) -> None:
+    record("fault", faults.UNKNOWN.name)
+    record("phase", "copy")
     source = scene.host
     migration = Migration(scene.guest, other(source))
     migration.wait_for("copy")
     faults.UNKNOWN.strike(scene, migration)
     code, report = migration.end()
-    record_property("ended", ENDS[code])
+    record("ended", ENDS[code])
     assert code == 5, report
     assert scene.state(source) == "paused"
     said = " ".join([report["reason"], *report["notes"]])
