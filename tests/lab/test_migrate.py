@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.operator import Scene, asked, other, vferry
+from lab.operator import PF, Scene, asked, other, vferry
 
 pytestmark = pytest.mark.lab
 
@@ -79,10 +79,12 @@ def test_an_address_from_dhcp_goes_along(scene: Scene) -> None:
 
 @pytest.mark.matrix
 @pytest.mark.guest("cloud1")
-def test_a_cloud_s_guest_keeps_its_addresses(scene: Scene) -> None:
-    host = other(scene.host)
-    migrate(scene)
-    scene.assert_whole(host)
+def test_a_cloud_s_guest_keeps_its_addresses_there_and_back(scene: Scene) -> None:
+    home = scene.host
+    for host in (other(home), home):
+        migrate(scene)
+        scene.assert_whole(host)
+        assert scene.lab.peer(["busybox", "ping", "-c", "3", "-W", "2", scene.address6]).returncode == 0
 
 
 @pytest.mark.matrix
@@ -94,6 +96,11 @@ def test_a_vf_in_a_vlan_stays_in_it(scene: Scene) -> None:
     assert "VLAN 7" in refused.stderr
     migrate(scene, "--network", "detach")
     scene.assert_whole(host)
+    scene.cold_boot(host)
+    scene.assert_whole(host)
+    nic = next(nic for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
+    shown = scene.run(host, f"ip link show {PF} | grep {nic['mac']}")
+    assert "vlan 7" in shown
 
 
 @pytest.mark.parametrize(
