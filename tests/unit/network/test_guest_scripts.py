@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vferry.network
 from fakes.guest_box import MAC, STANDBY, VF, GuestBox, guest_box
 from vferry.network import guest_script
 
@@ -282,3 +283,20 @@ def test_a_nic_that_does_not_come_is_said(box: GuestBox, script: guest_script.Sc
     patient = script(MAC).replace("sleep 0.1", ":")
     done = box.run(patient, check=False)
     assert (done.returncode, "has appeared in the guest" in done.stderr) == (code, True)
+
+
+@pytest.mark.parametrize("ready_after_s", [0.0, 0.4])
+def test_a_bond_that_has_not_seen_the_link_yet_is_told_again(tmp_path: Path, ready_after_s: float) -> None:
+    """Its driver refuses a slave whose link its monitor has not seen; here the file is not one until then."""
+    file, part = tmp_path / "active_slave", Path(vferry.network.__path__[0]) / "guest/bond.sh"
+    file.mkdir()
+    script = f"""set -eu
+sys={tmp_path} bond=bond0
+. {part}
+(sleep {ready_after_s}; rmdir {file}) &
+activate eth1
+wait
+"""
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert file.read_text() == "eth1\n"

@@ -5,5 +5,5 @@ await standby
 bond=$(bond_of "$standby"); sys=/sys/class/net/$bond/bonding
 [ -n "$bond" ] || { echo "$standby is in no bond" >&2; exit 6; }
 echo 1 > "$sys/all_slaves_active"
-[ "$(cat "$sys/active_slave")" = "$standby" ] || echo "$standby" > "$sys/active_slave"
+activate "$standby"
 echo "$bond: $standby is active"

@@ -12,5 +12,5 @@ if [ "$(bond_of "$vf")" != "$bond" ]; then
 fi
 ip link set dev "$vf" up
 carrier "$vf"
-[ "$(cat "$sys/active_slave")" = "$vf" ] || echo "$vf" > "$sys/active_slave"
+activate "$vf"
 echo "$bond: $vf is active"
