@@ -174,7 +174,7 @@ class Scene:
         assert shown["host"] == host
         wanted = guests.named(self.guest).vf is not None if on_vf is None else on_vf
         assert any(nic["vf"] for nic in shown["nics"]) is wanted, shown
-        assert self._answers(), f"{self.guest} does not answer on {host}"
+        self._assert_answers(host)
 
     def assert_nothing_left(self) -> None:
         """No claim, no gateway, no definition elsewhere, no forwarding entry of this guest, no VF with its MAC."""
@@ -192,7 +192,11 @@ class Scene:
                     assert host == here or vf["settings"]["mac"] not in macs, (host, vf)
         assert self.guest not in {guest["name"] for guest in asked("host", "show", other(here))["guests"]}
 
-    def _answers(self) -> bool:
+    def _assert_answers(self, host: str) -> None:
         done = vferry("probe", self.address, "--from", "netns:vferry-data", "--rate", "20", "--seconds", "3", "--json")
         seen = json.loads(done.stdout)
-        return bool(seen["lost"] < seen["sent"])
+        if seen["lost"] < seen["sent"]:
+            return
+        began = time.monotonic()
+        self.await_answer()
+        raise AssertionError(f"{self.guest} on {host} answered only {time.monotonic() - began:.0f} s later")

@@ -47,5 +47,5 @@ def test_a_host_is_added_over_ssh_and_then_reached_over_mutual_tls(elsewhere: di
 def test_a_controller_with_another_ca_is_refused(elsewhere: dict[str, str]) -> None:
     shutil.rmtree(Path(elsewhere["VFERRY_STATE"]) / "pki-controller")
     refused = there(elsewhere, "host", "add", HOSTS[0].name, f"https://{HOSTS[0].address}:7443")
-    assert refused.returncode == 2, refused.stdout
+    assert refused.returncode == 3, refused.stdout
     assert "Traceback" not in refused.stderr

@@ -6,6 +6,7 @@ import sys
 import click
 
 from vferry.cli import output, show
+from vferry.cli.migrate import MODES
 from vferry.controller.migrate import Request, prepare
 from vferry.controller.state import find_state
 from vferry.model.problem import Exit
@@ -15,7 +16,7 @@ from vferry.plan.plan import NetworkMode
 @click.command("check")
 @click.argument("guest")
 @click.argument("host")
-@click.option("--network", "mode", type=click.Choice(["auto", *NetworkMode]), default="auto", help="Network mode.")
+@click.option("--network", "mode", type=click.Choice(MODES), default="auto", help="Network mode.")
 @click.option("--accept-interruption", is_flag=True, help="Allow modes that leave it to the guest's own reaction.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(guest: str, host: str, mode: str, accept_interruption: bool, as_json: bool) -> None:  # noqa: FBT001

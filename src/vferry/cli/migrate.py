@@ -17,7 +17,7 @@ from vferry.model.report import Report
 from vferry.plan.plan import NetworkMode, Plan
 from vferry.report.text import print_report
 
-MODES = ["auto", *NetworkMode]
+MODES = ["auto", *(mode.value for mode in NetworkMode)]
 POLICIES = ["auto", "plain", "multifd"]
 
 

@@ -1,0 +1,53 @@
+"""What `vferry migrate` makes of its words."""
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from vferry.cli import migrate
+from vferry.controller.migrate import Request
+from vferry.plan.plan import NetworkMode
+
+
+class Asked(Exception):  # noqa: N818 - an end, not an error
+    """Carries the request that would be prepared."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__()
+        self.request = request
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Any:
+    async def prepare(_state: object, request: Request) -> None:
+        raise Asked(request)
+
+    monkeypatch.setattr("vferry.controller.migrate.prepare", prepare)
+    monkeypatch.setattr(migrate, "find_state", lambda: None)
+
+    def ask(*words: str) -> Request:
+        result = CliRunner().invoke(migrate.command, ["guest1", "host2", *words])
+        assert isinstance(result.exception, Asked), result.output
+        return result.exception.request
+
+    return ask
+
+
+@pytest.mark.parametrize("mode", ["switch", "detach", "virtio"])
+def test_a_mode_is_named_as_the_report_names_it(ask: Any, mode: str) -> None:
+    assert ask("--network", mode).mode is NetworkMode(mode)
+
+
+def test_without_a_mode_it_is_chosen(ask: Any) -> None:
+    assert ask().mode is None
+    assert ask("--network", "auto").mode is None
+
+
+def test_whether_it_is_measured(ask: Any) -> None:
+    assert ask().measured
+    assert not ask("--no-probe").measured
+    assert ask("--probe", "10.0.0.1").probe_address == "10.0.0.1"
+    refused = CliRunner().invoke(migrate.command, ["guest1", "host2", "--no-probe", "--probe", "10.0.0.1"])
+    assert refused.exit_code == 2
+    assert "contradict" in refused.output
