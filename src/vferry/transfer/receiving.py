@@ -10,7 +10,17 @@ from vferry.transfer.connection import Connection
 from vferry.transfer.endpoint import TcpAddress, TcpListener, connect_unix
 from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
 from vferry.transfer.stream import PlainStream, Stream, read_exactly
-from vferry.transfer.wire import HELLO, Hello, Status, WireError, hello_body_size, pack_reply, unpack_hello
+from vferry.transfer.wire import (
+    HELLO,
+    Hello,
+    Reply,
+    Status,
+    VersionError,
+    WireError,
+    hello_body_size,
+    pack_reply,
+    unpack_hello,
+)
 
 
 class ReceivingGateway(Gateway):
@@ -58,7 +68,11 @@ class ReceivingGateway(Gateway):
     def _read_hello(self, peer: Stream) -> Hello:
         deadline = time.monotonic() + self.handshake_s
         header = read_exactly(peer, HELLO.size, deadline)
-        return unpack_hello(header, read_exactly(peer, hello_body_size(header), deadline))
+        try:
+            size = hello_body_size(header)
+        except VersionError as error:
+            raise _refusal(peer, Status.OTHER_VERSION, f"{error}: install the same vferry on both hosts") from error
+        return unpack_hello(header, read_exactly(peer, size, deadline))
 
     def _admit(self, hello: Hello, peer: Stream) -> socket.socket:
         """Connect to the service that the hello asks for and say so, or refuse with one of `FAILURES`."""
@@ -73,7 +87,7 @@ class ReceivingGateway(Gateway):
             raise _refusal(peer, Status.UNREACHABLE, f"cannot connect to unix:{path}: {error}") from error
         peer.limit(self.handshake_s)
         try:
-            peer.send(pack_reply(Status.ACCEPTED))
+            peer.send(pack_reply(Reply(Status.ACCEPTED)))
         except OSError:
             local.close()
             raise
@@ -84,7 +98,7 @@ def _refusal(peer: Stream, status: Status, reason: str) -> WireError:
     """Tell the peer, wait up to a second for it to close, so that the reset does not overtake the reply."""
     try:
         peer.limit(1.0)
-        peer.send(pack_reply(status))
+        peer.send(pack_reply(Reply(status)))
         peer.end()
         peer.recv_into(memoryview(bytearray(1)))
     except OSError:

@@ -17,7 +17,7 @@ from vferry.transfer.endpoint import (
 )
 from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
 from vferry.transfer.stream import HeldStream, PlainStream, Stream, close, read_exactly
-from vferry.transfer.wire import REPLY, Hello, Status, WireError, pack_hello, unpack_reply
+from vferry.transfer.wire import REPLY, Hello, Reply, Status, VersionError, WireError, pack_hello, unpack_reply
 
 
 class SendingGateway(Gateway):
@@ -96,12 +96,26 @@ class SendingGateway(Gateway):
             peer = self._secure(sock)
             peer.limit(self.handshake_s)
             peer.send(pack_hello(Hello(service, self._security.token)))
-            status = unpack_reply(read_exactly(peer, REPLY.size, time.monotonic() + self.handshake_s + CONNECT_S))
-            if status is not Status.ACCEPTED:
-                raise WireError(f"the receiving gateway refuses: {status.name.lower().replace('_', ' ')}")
+            _read_reply(peer, time.monotonic() + self.handshake_s + CONNECT_S)
             peer.limit(None)
         except BaseException:
             self._replace_opening(sock, None)
             close(sock, reset=True)
             raise
         return peer
+
+
+def _read_reply(peer: Stream, deadline: float) -> Reply:
+    """Wait for the receiver's consent; raises `WireError` with what to do about it, OSError."""
+    try:
+        data = read_exactly(peer, REPLY.size, deadline)
+    except (ConnectionResetError, WireError) as error:
+        # So does a gateway of version 1 when it does not know the version.
+        raise WireError("closed without an answer: its log says why, or its vferry is older") from error
+    try:
+        reply = unpack_reply(data)
+    except VersionError as error:
+        raise WireError(f"{error}: install the same vferry on both hosts") from error
+    if reply.status is not Status.ACCEPTED:
+        raise WireError(f"the receiving gateway refuses: {reply.status.name.lower().replace('_', ' ')}")
+    return reply
