@@ -2,16 +2,21 @@
 
 import hmac
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vferry.transfer.compression import DELTA_MIB, MIB, receiver_sessions
 from vferry.transfer.connection import Connection
 from vferry.transfer.endpoint import TcpAddress, TcpListener, connect_unix
 from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
+from vferry.transfer.pump import AS_IS, Pumps
 from vferry.transfer.stream import PlainStream, Stream, read_exactly
 from vferry.transfer.wire import (
     HELLO,
+    Carriage,
     Hello,
     Reply,
     Status,
@@ -21,6 +26,9 @@ from vferry.transfer.wire import (
     pack_reply,
     unpack_hello,
 )
+
+if TYPE_CHECKING:
+    from vferry.transfer.sessions import ReceiverSessions
 
 
 class ReceivingGateway(Gateway):
@@ -36,8 +44,13 @@ class ReceivingGateway(Gateway):
         *,
         log: Log,
         peer_timeout_s: int = 15,
+        delta_bytes: int = DELTA_MIB * MIB,
     ) -> None:
+        """`delta_bytes` bounds the page copies that the sender may ask for."""
         super().__init__(address, services, security, peer_timeout_s, log)
+        self._delta_bytes = delta_bytes
+        self._sessions: ReceiverSessions | None = None
+        self._sessions_lock = threading.Lock()
 
     def start(self) -> None:
         """Listen, and set `address` to what was really taken; raises `Problem`."""
@@ -61,9 +74,17 @@ class ReceivingGateway(Gateway):
         except FAILURES as error:
             self._refuse(sock, where, error)
             return
-        peer.limit(None)
-        connection = Connection(hello.service, PlainStream(local), peer, self._peer_timeout_s)
-        self._carry(connection, sock)
+        try:
+            pumps = self._accept_hello(hello, peer)
+        except FAILURES as error:
+            local.close()
+            self._refuse(sock, where, error)
+            return
+        connection = Connection(hello.service, PlainStream(local), peer, self._peer_timeout_s, pumps=pumps)
+        try:
+            self._carry(connection, sock)
+        finally:
+            self._leave(hello)
 
     def _read_hello(self, peer: Stream) -> Hello:
         deadline = time.monotonic() + self.handshake_s
@@ -85,13 +106,35 @@ class ReceivingGateway(Gateway):
             local = connect_unix(path, self._stopping.wait)
         except OSError as error:
             raise _refusal(peer, Status.UNREACHABLE, f"cannot connect to unix:{path}: {error}") from error
-        peer.limit(self.handshake_s)
-        try:
-            peer.send(pack_reply(Reply(Status.ACCEPTED)))
-        except OSError:
-            local.close()
-            raise
         return local
+
+    def _accept_hello(self, hello: Hello, peer: Stream) -> Pumps:
+        """Say yes; raises one of `FAILURES`."""
+        reply, pumps = Reply(Status.ACCEPTED), AS_IS
+        if hello.carriage is Carriage.BLOCKS:
+            reply, pumps = self._join(hello, peer)
+        try:
+            peer.limit(self.handshake_s)
+            peer.send(pack_reply(reply))
+            peer.limit(None)
+        except BaseException:
+            self._leave(hello)
+            raise
+        return pumps
+
+    def _join(self, hello: Hello, peer: Stream) -> tuple[Reply, Pumps]:
+        with self._sessions_lock:
+            if self._sessions is None:
+                try:
+                    self._sessions = receiver_sessions(self._delta_bytes, self.statistics)
+                except ImportError as error:
+                    raise _refusal(peer, Status.NO_BLOCKS, f"{error}: install vferry[compression]") from error
+        reply, unpacker = self._sessions.join(hello)
+        return reply, Pumps(inward=unpacker.pump)
+
+    def _leave(self, hello: Hello) -> None:
+        if self._sessions and hello.carriage is Carriage.BLOCKS:
+            self._sessions.leave(hello)
 
 
 def _refusal(peer: Stream, status: Status, reason: str) -> WireError:

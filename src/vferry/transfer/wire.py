@@ -20,7 +20,7 @@ QEMU processes) the sending gateway, which connects, speaks first. Integers are 
         4  magic "VFRY"
         1  version, 2
         1  status: 0 accepted, 1 unknown service, 2 wrong token, 3 the service's socket does not answer,
-           4 another version
+           4 another version, 5 no blocks here
         2  codecs that blocks may use, a bit each: 1 << its number
         4  slots for page copies that this connection may use, at most as many as asked for
 
@@ -76,6 +76,7 @@ class Status(IntEnum):
     WRONG_TOKEN = 2
     UNREACHABLE = 3
     OTHER_VERSION = 4
+    NO_BLOCKS = 5
 
 
 class Carriage(IntEnum):
