@@ -6,19 +6,20 @@ one waits for its rest, at most `HOLD_MS`. Under load a block holds at most `BLO
 
 import select
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from vferry.transfer.block import BlockHeader, pack_block_header
+from vferry.transfer.block import BlockHeader, Need, pack_block_header
 from vferry.transfer.checksum import crc32
 from vferry.transfer.codecs import NUMBERS, Codec, make_codec
-from vferry.transfer.copies import DIFFERENCE, SenderCopies, SentPages
+from vferry.transfer.copies import DIFFERENCE, Fates, SenderCopies, SentPages
 from vferry.transfer.counters import BlockCount, Counters
 from vferry.transfer.multifd import HEADER_BYTES, PACKET_PAGES, PAGE_BYTES
 from vferry.transfer.pump import Count
 from vferry.transfer.splitting import OPAQUE_BYTES, Packet, Splitter
 from vferry.transfer.stream import Stream
 from vferry.transfer.table import PACKET_LIMIT, Table, flatten_header, pack_table, pages_at
-from vferry.transfer.tuning import Sample, Tuner
+from vferry.transfer.tuning import Choice, Sample, Tuner
 from vferry.transfer.wire import END, FRAME
 
 BLOCK_BYTES = HEADER_BYTES * 8 + PACKET_PAGES * PAGE_BYTES
@@ -34,6 +35,15 @@ class PackingChannel(NamedTuple):
     number: int
     copies: SenderCopies | None
     counters: Counters
+
+
+class Packed(NamedTuple):
+    """A block ready to be sent: the frame's and its own header, what is encoded, what to count."""
+
+    head: bytes
+    encoded: bytes | memoryview
+    counted: BlockCount
+    headers_only: bool
 
 
 class Packer:
@@ -87,55 +97,62 @@ class Packer:
         """Send the first `size` bytes of the buffer as a block, and keep the rest."""
         rest = bytes(self._buffer[size : self._filled])
         begin = time.monotonic()
-        head, encoded, counted = self._pack(size)
-        encoded_at = time.monotonic()
-        if len(encoded) <= JOINED_BYTES:
-            peer.send(head + encoded)
+        packed = self._pack(size)
+        packed_at = time.monotonic()
+        if len(packed.encoded) <= JOINED_BYTES:
+            peer.send(packed.head + packed.encoded)
         else:
-            peer.send(head)
-            peer.send(encoded)
-        sent_at = time.monotonic()
-        self._tuner.observe(
-            Sample(
-                size, len(encoded), waited_s=self._waited_s, packed_s=encoded_at - begin, sent_s=sent_at - encoded_at
-            )
-        )
-        self._channel.counters.add(counted)
-        count(counted.wire_bytes)
+            peer.send(packed.head)
+            peer.send(packed.encoded)
+        sent_s = time.monotonic() - packed_at
+        if not packed.headers_only:
+            self._tuner.observe(Sample(size, len(packed.encoded), self._waited_s, packed_at - begin, sent_s))
+        self._channel.counters.add(packed.counted)
+        count(packed.counted.wire_bytes)
         self._waited_s = 0.0
         self._buffer[: len(rest)] = rest
         self._filled = len(rest)
         self._base += size
         self._packets.clear()
 
-    def _pack(self, size: int) -> tuple[bytes, bytes | memoryview, BlockCount]:
+    def _pack(self, size: int) -> Packed:
         stream = self._buffer[:size]
         packets = [packet for packet in self._packets if packet.start >= self._base]
         checksum = crc32(stream)
+        fates, needs, table = self._transform(stream, packets)
+        self._buffer[size : size + len(table)] = table
+        normal = sum(packet.header.normal_pages for packet in packets)
+        zero = sum(packet.header.zero_pages for packet in packets)
+        headers_only = bool(packets) and not normal
+        choice = self._tuner.for_headers if headers_only else self._tuner.choice
+        codec, encoded = self._encode(choice, self._buffer[: size + len(table)])
+        head = pack_block_header(BlockHeader(NUMBERS[codec], self._sequence, size, len(table), checksum, needs))
+        self._sequence += 1
+        wire_bytes = len(head) + len(encoded)
+        counted = BlockCount(codec, size, wire_bytes, normal + zero, zero, fates.count(DIFFERENCE))
+        return Packed(FRAME.pack(wire_bytes) + head, encoded, counted, headers_only)
+
+    def _transform(self, stream: memoryview, packets: list[Packet]) -> tuple[bytes, Sequence[Need], bytes]:
+        """Make headers and pages smaller in place; returns the pages' fates, what they need, and the table."""
         starts = [packet.start - self._base for packet in packets]
         offsets = [flatten_header(stream, start) for start in starts]
-        sent = [
-            SentPages(header.ramblock, before[: header.normal_pages], pages_at(stream, start, header))
-            for (_, header), start, before in zip(packets, starts, offsets, strict=True)
-            if header.normal_pages
-        ]
         number, copies, _ = self._channel
-        fates, slots, needs = copies.exchange(sent, number, self._sequence) if copies and sent else (b"", (), ())
-        table = pack_table(Table(starts, fates, slots))
-        self._buffer[size : size + len(table)] = table
-        name, encoded = self._encode(self._buffer[: size + len(table)])
-        header = BlockHeader(NUMBERS[name], self._sequence, size, len(table), checksum, needs)
-        self._sequence += 1
-        head = pack_block_header(header)
-        wire_bytes = len(head) + len(encoded)
-        zero = sum(packet.header.zero_pages for packet in packets)
-        pages = zero + sum(packet.header.normal_pages for packet in packets)
-        counted = BlockCount(name, size, wire_bytes, pages, zero, fates.count(DIFFERENCE))
-        return FRAME.pack(wire_bytes) + head, encoded, counted
+        found = Fates(b"", (), ())
+        if copies:
+            found = copies.exchange(
+                [
+                    SentPages(header.ramblock, before[: header.normal_pages], pages_at(stream, start, header))
+                    for (_, header), start, before in zip(packets, starts, offsets, strict=True)
+                    if header.normal_pages
+                ],
+                number,
+                self._sequence,
+            )
+        return found.fates, found.needs, pack_table(Table(starts, found.fates, found.slots))
 
-    def _encode(self, content: memoryview) -> tuple[str, bytes | memoryview]:
-        """Encode with the codec of the moment, or not at all if that makes it no smaller."""
-        name, level = self._tuner.choice
+    def _encode(self, choice: Choice, content: memoryview) -> tuple[str, bytes | memoryview]:
+        """Encode as chosen, or not at all if that makes it no smaller."""
+        name, level = choice
         codec = self._codecs.get(name)
         if codec is None:
             codec = self._codecs[name] = make_codec(name)

@@ -80,6 +80,10 @@ class Tuner(Protocol):
     def choice(self) -> Choice:
         """The codec and level of the moment."""
 
+    @property
+    def for_headers(self) -> Choice:
+        """The same for a block of headers alone, which always gain by it."""
+
     def observe(self, sample: Sample) -> None:
         """Learn from a block."""
 
@@ -88,7 +92,7 @@ class FixedTuner:
     """What the operator has chosen."""
 
     def __init__(self, choice: Choice) -> None:
-        self.choice = choice
+        self.choice = self.for_headers = choice
 
     def observe(self, sample: Sample) -> None:
         """Learn nothing."""
@@ -105,6 +109,10 @@ class AdaptiveTuner:
     @property
     def choice(self) -> Choice:
         return self._belief.rungs[self._belief.current].choice
+
+    @property
+    def for_headers(self) -> Choice:
+        return self._belief.rungs[1 if len(self._belief.rungs) > 1 else 0].choice
 
     def observe(self, sample: Sample) -> None:
         """Add a block to the window; decide when it is full."""
