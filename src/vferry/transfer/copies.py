@@ -12,14 +12,17 @@ and is applied after it. What a block needs was decided before it, so nothing wa
 waiting for all channels at the end of a round (SYNC), and does not depend on how QEMU uses its channels.
 """
 
+import mmap
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from vferry.transfer.block import Need
+from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.slots import SlotTable
 from vferry.transfer.table import WORDS, Pages
 from vferry.transfer.wire import WireError
@@ -52,7 +55,7 @@ class SenderCopies:
 
     def __init__(self, slots: int) -> None:
         """Reserve `slots` × 4 KiB, which is taken from the system as slots are used for the first time."""
-        self._pages: Pages = np.zeros((slots, WORDS), np.uint64)
+        self._pages = _reserve(slots)
         self._channel = np.full(slots, NOBODY, np.int32)
         self._sequence = np.zeros(slots, np.uint32)
         self._table = SlotTable(slots)
@@ -120,7 +123,7 @@ class ReceiverCopies:
     def __init__(self, slots: int) -> None:
         """Reserve `slots` × 4 KiB, as the sender does."""
         self.slots = slots
-        self._pages: Pages = np.zeros((slots, WORDS), np.uint64)
+        self._pages = _reserve(slots)
 
     def restore(self, packets: Sequence[Pages], fates: bytes, slots: Sequence[int]) -> None:
         """Turn the differences among the pages of a block's packets into pages, in place; raises `WireError`.
@@ -143,3 +146,11 @@ class ReceiverCopies:
         different = np.flatnonzero(fate == DIFFERENCE)
         pages[different] ^= self._pages[slot[fate[fate != PLAIN] == DIFFERENCE]]
         self._pages[slot] = pages[fate != PLAIN]
+
+
+def _reserve(slots: int) -> Pages:
+    """Memory for `slots` pages, in huge pages: a fault for each small one costs more than copying to it."""
+    memory = mmap.mmap(-1, slots * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint64).reshape(slots, WORDS)

@@ -6,10 +6,9 @@ one waits for its rest, at most `HOLD_MS`. Under load a block holds at most `BLO
 
 import select
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from vferry.transfer.block import BlockHeader, Need, pack_block_header
+from vferry.transfer.block import BlockHeader, pack_block_header
 from vferry.transfer.checksum import crc32
 from vferry.transfer.codecs import NUMBERS, Codec, make_codec
 from vferry.transfer.copies import DIFFERENCE, Fates, SenderCopies, SentPages
@@ -44,6 +43,7 @@ class Packed(NamedTuple):
     encoded: bytes | memoryview
     counted: BlockCount
     headers_only: bool
+    encoded_s: float
 
 
 class Packer:
@@ -106,7 +106,9 @@ class Packer:
             peer.send(packed.encoded)
         sent_s = time.monotonic() - packed_at
         if not packed.headers_only:
-            self._tuner.observe(Sample(size, len(packed.encoded), self._waited_s, packed_at - begin, sent_s))
+            prepared_s = packed_at - begin - packed.encoded_s
+            sample = Sample(size, len(packed.encoded), self._waited_s, prepared_s, packed.encoded_s, sent_s)
+            self._tuner.observe(sample)
         self._channel.counters.add(packed.counted)
         count(packed.counted.wire_bytes)
         self._waited_s = 0.0
@@ -118,37 +120,37 @@ class Packer:
     def _pack(self, size: int) -> Packed:
         stream = self._buffer[:size]
         packets = [packet for packet in self._packets if packet.start >= self._base]
-        checksum = crc32(stream)
-        fates, needs, table = self._transform(stream, packets)
-        self._buffer[size : size + len(table)] = table
         normal = sum(packet.header.normal_pages for packet in packets)
         zero = sum(packet.header.zero_pages for packet in packets)
         headers_only = bool(packets) and not normal
         choice = self._tuner.for_headers if headers_only else self._tuner.choice
+        checksum = crc32(stream)
+        # A difference is as long as its page: without a codec it gains nothing.
+        copies = self._channel.copies if choice.codec != "none" else None
+        found, table = self._transform(stream, packets, copies)
+        self._buffer[size : size + len(table)] = table
+        begin = time.monotonic()
         codec, encoded = self._encode(choice, self._buffer[: size + len(table)])
-        head = pack_block_header(BlockHeader(NUMBERS[codec], self._sequence, size, len(table), checksum, needs))
+        encoded_s = time.monotonic() - begin
+        head = pack_block_header(BlockHeader(NUMBERS[codec], self._sequence, size, len(table), checksum, found.needs))
         self._sequence += 1
         wire_bytes = len(head) + len(encoded)
-        counted = BlockCount(codec, size, wire_bytes, normal + zero, zero, fates.count(DIFFERENCE))
-        return Packed(FRAME.pack(wire_bytes) + head, encoded, counted, headers_only)
+        counted = BlockCount(codec, size, wire_bytes, normal + zero, zero, found.fates.count(DIFFERENCE))
+        return Packed(FRAME.pack(wire_bytes) + head, encoded, counted, headers_only, encoded_s)
 
-    def _transform(self, stream: memoryview, packets: list[Packet]) -> tuple[bytes, Sequence[Need], bytes]:
-        """Make headers and pages smaller in place; returns the pages' fates, what they need, and the table."""
+    def _transform(self, stream: memoryview, packets: list[Packet], copies: SenderCopies | None) -> tuple[Fates, bytes]:
+        """Make headers and pages smaller in place; returns what became of the pages, and the table."""
         starts = [packet.start - self._base for packet in packets]
         offsets = [flatten_header(stream, start) for start in starts]
-        number, copies, _ = self._channel
         found = Fates(b"", (), ())
         if copies:
-            found = copies.exchange(
-                [
-                    SentPages(header.ramblock, before[: header.normal_pages], pages_at(stream, start, header))
-                    for (_, header), start, before in zip(packets, starts, offsets, strict=True)
-                    if header.normal_pages
-                ],
-                number,
-                self._sequence,
-            )
-        return found.fates, found.needs, pack_table(Table(starts, found.fates, found.slots))
+            sent = [
+                SentPages(header.ramblock, before[: header.normal_pages], pages_at(stream, start, header))
+                for (_, header), start, before in zip(packets, starts, offsets, strict=True)
+                if header.normal_pages
+            ]
+            found = copies.exchange(sent, self._channel.number, self._sequence)
+        return found, pack_table(Table(starts, found.fates, found.slots))
 
     def _encode(self, choice: Choice, content: memoryview) -> tuple[str, bytes | memoryview]:
         """Encode as chosen, or not at all if that makes it no smaller."""

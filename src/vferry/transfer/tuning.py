@@ -1,14 +1,15 @@
 """Which codec at which level: decisions only, made from what packing and sending took.
 
-A connection's thread packs a block and hands it to the kernel, which sends it while the next one is packed. So a
-byte of the stream costs about the longer of the two: packing it, or its share of the link after compression.
-`decide` estimates both for every rung of the ladder and takes the cheapest. What is in use is measured; what is not
-in use is remembered, and slowly forgotten for what is usual, so that it is tried again. The link is measured while
-sending has to wait for it; while it has not, it is believed to be a little faster each time.
+What counts is the cost of a rung of the ladder: seconds of the connection's thread for a byte of the stream. The cost
+of the rung in use is measured. That of the others is a guess, or remembered; what is remembered drifts to the guess,
+so that a rung is tried again after some seconds, and is void when the cost of the one in use doubles or halves at
+once. The guess: a block is encoded while the kernel sends the one before, so it takes about the longer of encoding
+and its share of the link after compression. The link is measured while sending has to wait for it; while it has not,
+it is believed to be a little faster each time.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 WINDOW_S = 0.1
@@ -16,8 +17,9 @@ WINDOW_S = 0.1
 LINK_SHARE = 0.2
 INPUT_SHARE = 0.5
 GAIN = 1.05
-FORGET = 0.02
-PROBE = 1.02
+FORGET = 0.03
+UPSET = 2.0
+PROBE = 1.05
 # How much of the shorter cost the longer one does not hide.
 OVERLAP_LOSS = 0.25
 
@@ -30,7 +32,7 @@ class Choice(NamedTuple):
 
 
 class Rung(NamedTuple):
-    """A choice with its usual speed, in bytes of the stream a second, and ratio: what is assumed, and estimated."""
+    """A choice with its usual speed, in bytes of the stream a second, and its usual ratio."""
 
     choice: Choice
     speed: float
@@ -50,27 +52,53 @@ DEFAULT_LEVELS = {"none": 0, "lz4": 1, "zstd": 1, "deflate": 1}
 
 
 class Sample(NamedTuple):
-    """Blocks of about `WINDOW_S`: bytes before and after packing, seconds of waiting for input, packing, sending."""
+    """Blocks of about `WINDOW_S`: bytes before and after packing, and seconds.
+
+    `waited_s` for input; `prepared_s` for what every block needs, checksum and page copies among it; `encoded_s` in
+    the codec; `sent_s` until the kernel had taken it all.
+    """
 
     stream_bytes: int
     encoded_bytes: int
     waited_s: float
-    packed_s: float
+    prepared_s: float
+    encoded_s: float
     sent_s: float
 
     @property
+    def busy_s(self) -> float:
+        return self.prepared_s + self.encoded_s + self.sent_s
+
+    @property
     def seconds(self) -> float:
-        return self.waited_s + self.packed_s + self.sent_s
+        return self.waited_s + self.busy_s
 
 
 class Belief(NamedTuple):
-    """What is believed of each rung and of the link, in bytes on the wire a second, and the rung in use."""
+    """What is believed of the rungs, by their order, and of the world."""
 
-    rungs: Sequence[Rung]
-    link: float = math.inf
+    rungs: tuple[Rung, ...]
+    costs: tuple[float, ...]
+    tried: frozenset[int] = frozenset()
+    """Rungs whose costs are remembered rather than guessed."""
     current: int = 0
+    stayed: bool = False
+    """Whether the rung in use was so in the window before, too."""
+    link: float = math.inf
+    """Bytes on the wire a second."""
+    machine: float = 1.0
+    """Speed of encoding against what is usual."""
     content: float = 1.0
     """How far the guest's memory compresses against what is usual: 0 for not at all."""
+
+
+def first_belief(codecs: Collection[str]) -> Belief:
+    """Start without compression, and with the usual guesses; `codecs` are those that both gateways have."""
+    rungs = tuple(rung for rung in LADDER if rung.choice.codec in codecs)
+    return Belief(rungs, tuple(guess(rung, math.inf) for rung in rungs))
+
+
+NOTHING = Sample(0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Tuner(Protocol):
@@ -99,12 +127,12 @@ class FixedTuner:
 
 
 class AdaptiveTuner:
-    """Starts without compression, and decides anew every `WINDOW_S`."""
+    """Decides anew every `WINDOW_S`."""
 
     def __init__(self, codecs: Collection[str]) -> None:
         """`codecs` are those that both gateways have; none is one of them."""
-        self._belief = Belief(tuple(rung for rung in LADDER if rung.choice.codec in codecs))
-        self._sample = Sample(0, 0, 0.0, 0.0, 0.0)
+        self._belief = first_belief(codecs)
+        self._sample = NOTHING
 
     @property
     def choice(self) -> Choice:
@@ -119,7 +147,7 @@ class AdaptiveTuner:
         self._sample = _add(self._sample, sample)
         if self._sample.seconds >= WINDOW_S:
             self._belief = decide(self._belief, self._sample)
-            self._sample = Sample(0, 0, 0.0, 0.0, 0.0)
+            self._sample = NOTHING
 
 
 def decide(belief: Belief, sample: Sample) -> Belief:
@@ -127,35 +155,42 @@ def decide(belief: Belief, sample: Sample) -> Belief:
     belief = learn(belief, sample)
     if sample.waited_s > INPUT_SHARE * sample.seconds:
         return belief  # nothing waits for the gateway
-    costs = [cost(rung, belief.link) for rung in belief.rungs]
-    best = min(range(len(costs)), key=costs.__getitem__)
-    return belief._replace(current=best) if costs[best] * GAIN < costs[belief.current] else belief
+    best = min(range(len(belief.costs)), key=belief.costs.__getitem__)
+    better = belief.costs[best] * GAIN < belief.costs[belief.current]
+    return belief._replace(current=best, stayed=False) if better else belief
 
 
-def cost(rung: Rung, link: float) -> float:
-    """Seconds a byte of the stream takes."""
-    packing, sending = 1 / rung.speed, 1 / (rung.ratio * link)
-    return max(packing, sending) + OVERLAP_LOSS * min(packing, sending)
+def guess(rung: Rung, link: float, machine: float = 1.0, content: float = 1.0, prepare: float = 0.0) -> float:
+    """What a rung should cost, in seconds a byte; `prepare` is what any of them costs."""
+    encoding = 1 / (rung.speed * machine)
+    sending = 1 / (link * (1 + (rung.ratio - 1) * content))
+    return prepare + max(encoding, sending) + OVERLAP_LOSS * min(encoding, sending)
 
 
 def learn(belief: Belief, sample: Sample) -> Belief:
     """Take a window's figures into what is believed; changes no choice."""
     used = belief.rungs[belief.current]
-    speed = (used.speed + sample.stream_bytes / max(sample.packed_s, 1e-9)) / 2
-    ratio = (used.ratio + sample.stream_bytes / sample.encoded_bytes) / 2
-    machine = speed / USUAL[used.choice].speed
-    gain = USUAL[used.choice].ratio - 1
-    content = max(0.0, ratio - 1) / gain if gain else belief.content + FORGET * (1 - belief.content)
-    rungs = [_forget(rung, machine, content) for rung in belief.rungs]
-    rungs[belief.current] = Rung(used.choice, speed, ratio)
-    return Belief(tuple(rungs), _link(belief.link, sample), belief.current, content)
+    link = _link(belief.link, sample)
+    machine, content = belief.machine, belief.content + FORGET * (1 - belief.content)
+    if used.ratio > 1:
+        speed = sample.stream_bytes / max(sample.encoded_s, 1e-9)
+        machine = (machine + speed / used.speed) / 2
+        gain = max(0.0, sample.stream_bytes / sample.encoded_bytes - 1)
+        content = (belief.content + gain / (used.ratio - 1)) / 2
+    prepare = sample.prepared_s / sample.stream_bytes
+    guesses = [guess(rung, link, machine, content, prepare) for rung in belief.rungs]
+    cost = sample.busy_s / sample.stream_bytes
+    before = belief.costs[belief.current]
+    upset = belief.stayed and not before / UPSET < cost < before * UPSET
+    tried = frozenset() if upset else belief.tried
+    costs = [_drift(belief.costs[n], usual) if n in tried else usual for n, usual in enumerate(guesses)]
+    costs[belief.current] = cost
+    tried |= {belief.current}
+    return belief._replace(costs=tuple(costs), tried=tried, stayed=True, link=link, machine=machine, content=content)
 
 
-def _forget(rung: Rung, machine: float, content: float) -> Rung:
-    """Let what was measured once drift to what is to be expected on this machine, for this memory."""
-    usual = USUAL[rung.choice]
-    speed = rung.speed + FORGET * (usual.speed * machine - rung.speed)
-    return Rung(rung.choice, speed, rung.ratio + FORGET * (1 + (usual.ratio - 1) * content - rung.ratio))
+def _drift(cost: float, usual: float) -> float:
+    return cost + FORGET * (usual - cost)
 
 
 def _link(link: float, sample: Sample) -> float:
@@ -170,6 +205,7 @@ def _add(one: Sample, other: Sample) -> Sample:
         one.stream_bytes + other.stream_bytes,
         one.encoded_bytes + other.encoded_bytes,
         one.waited_s + other.waited_s,
-        one.packed_s + other.packed_s,
+        one.prepared_s + other.prepared_s,
+        one.encoded_s + other.encoded_s,
         one.sent_s + other.sent_s,
     )

@@ -88,8 +88,8 @@ def test_multifd_channels_and_the_main_stream_come_back(make_pair: MakePair, aut
     assert found["stream_bytes"] == sum(map(len, streams))
     assert found["wire_bytes"] == sent["sent_bytes"] == received["received_bytes"]
     assert found["pages"] == 4 * 8 * PAGES
-    assert found["delta_pages"] > 2 * 8 * PAGES
     if codec != "auto":
+        assert found["delta_pages"] > 2 * 8 * PAGES
         assert found["codecs"].keys() <= {codec, "none"}
         assert found["wire_bytes"] < found["stream_bytes"] / 5
 

@@ -6,29 +6,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.transfer.tuning import LADDER, USUAL, WINDOW_S, AdaptiveTuner, Belief, Choice, Sample, decide
+from vferry.transfer.tuning import LADDER, USUAL, WINDOW_S, AdaptiveTuner, Choice, Sample, decide, first_belief
 
 ALL = ("none", "lz4", "zstd")
 
 
 class World(NamedTuple):
-    """A link in bytes a second, a machine's speed against the usual one, how far the guest's memory compresses."""
+    """A link in bytes a second, a machine's speed against the usual one, how far the guest's memory compresses.
+
+    `receiver` is how fast the other side decodes, in bytes of the stream a second.
+    """
 
     link: float
     machine: float = 1.0
     compressible: float = 1.0
-
-    def truth(self, choice: Choice) -> tuple[float, float]:
-        """Speed and ratio of a choice here."""
-        usual = USUAL[choice]
-        return usual.speed * self.machine, 1 + (usual.ratio - 1) * self.compressible
+    receiver: float = 1e12
 
     def block(self, choice: Choice) -> Sample:
         """What a block of half a megabyte takes."""
-        speed, ratio = self.truth(choice)
+        usual = USUAL[choice]
+        ratio = 1 + (usual.ratio - 1) * self.compressible
         size = 512 * 1024
-        packed = size / speed
-        return Sample(size, round(size / ratio), 0.0, packed, max(0.0, size / ratio / self.link - packed))
+        prepared, encoded = size / 2e9 / self.machine, size / usual.speed / self.machine
+        decoded = 0.0 if choice.codec == "none" else size / self.receiver
+        sent = max(size / ratio / self.link, decoded) - prepared - encoded
+        return Sample(size, round(size / ratio), 0.0, prepared, encoded, max(0.0, sent))
 
     def throughput(self, choice: Choice) -> float:
         sample = self.block(choice)
@@ -84,9 +86,16 @@ def test_it_does_not_flap() -> None:
     assert len(run(AdaptiveTuner(ALL), World(50e6), 20)[1]) <= 4
 
 
+def test_it_does_not_compress_for_a_receiver_that_decodes_slower_than_the_link() -> None:
+    world = World(300e6, receiver=100e6)
+    tuner = AdaptiveTuner(ALL)
+    run(tuner, world, 2)
+    assert run(tuner, world, 20)[0] > 0.9 * world.best()
+
+
 def test_it_leaves_things_alone_while_it_waits_for_input() -> None:
     tuner = AdaptiveTuner(ALL)
-    tuner.observe(Sample(1 << 20, 1 << 20, 0.9, 0.05, 0.05))
+    tuner.observe(Sample(1 << 20, 1 << 20, 0.9, 0.02, 0.03, 0.05))
     assert tuner.choice.codec == "none"
 
 
@@ -95,12 +104,14 @@ def test_it_uses_only_what_both_gateways_have() -> None:
 
 
 seconds = st.floats(0, 100)
-samples = st.builds(Sample, st.integers(1, 2**40), st.integers(1, 2**40), seconds, seconds, st.floats(0.001, 100))
+samples = st.builds(
+    Sample, st.integers(1, 2**40), st.integers(1, 2**40), seconds, seconds, seconds, st.floats(0.001, 100)
+)
 
 
 @given(st.lists(samples, max_size=20))
 def test_whatever_is_measured_it_chooses_something(measured: list[Sample]) -> None:
-    belief = Belief(LADDER)
+    belief = first_belief(ALL)
     for sample in measured:
         belief = decide(belief, sample)
     assert 0 <= belief.current < len(LADDER)
