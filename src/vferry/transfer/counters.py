@@ -14,6 +14,8 @@ class BlockCount(NamedTuple):
     pages: int = 0
     zero_pages: int = 0
     delta_pages: int = 0
+    in_software: bool = False
+    """Done in software by a codec that is there for its hardware."""
 
 
 class Counters:
@@ -26,18 +28,20 @@ class Counters:
 
     def add(self, block: BlockCount) -> None:
         """Count a block that was sent, or received and found right."""
-        codec, stream_bytes, wire_bytes, *pages = block
         with self._lock:
-            for sums in (self._sums, self._codecs.setdefault(codec, Counter())):
-                sums.update(blocks=1, stream_bytes=stream_bytes, wire_bytes=wire_bytes)
-            for name, count in zip(("pages", "zero_pages", "delta_pages"), pages, strict=True):
-                self._sums[name] += count
+            codec = self._codecs.setdefault(block.codec, Counter())
+            for sums in (self._sums, codec):
+                sums.update(blocks=1, stream_bytes=block.stream_bytes, wire_bytes=block.wire_bytes)
+            self._sums.update(pages=block.pages, zero_pages=block.zero_pages, delta_pages=block.delta_pages)
+            if block.in_software:
+                codec["software_blocks"] += 1
 
     def report(self) -> dict[str, Any] | None:
         """The sums; None if there was no block.
 
         `pages` are those of multifd packets with `zero_pages` and `delta_pages` among them; what comes in another
-        stream is not known to be pages. `ratio` is the stream's size to the wire's.
+        stream is not known to be pages. `ratio` is the stream's size to the wire's. A codec has `software_blocks` if it
+        is there for its hardware and did some without.
         """
         with self._lock:
             if not self._sums["blocks"]:

@@ -130,12 +130,12 @@ class Packer:
         found, table = self._transform(stream, packets, copies)
         self._buffer[size : size + len(table)] = table
         begin = time.monotonic()
-        codec, encoded = self._encode(choice, self._buffer[: size + len(table)])
+        codec, encoded, in_software = self._encode(choice, self._buffer[: size + len(table)])
         encoded_s = time.monotonic() - begin
         head = pack_block_header(BlockHeader(NUMBERS[codec], self._sequence, size, len(table), checksum, found.needs))
         self._sequence += 1
         wire_bytes = len(head) + len(encoded)
-        counted = BlockCount(codec, size, wire_bytes, normal + zero, zero, found.fates.count(DIFFERENCE))
+        counted = BlockCount(codec, size, wire_bytes, normal + zero, zero, found.fates.count(DIFFERENCE), in_software)
         return Packed(FRAME.pack(wire_bytes) + head, encoded, counted, headers_only, encoded_s)
 
     def _transform(self, stream: memoryview, packets: list[Packet], copies: SenderCopies | None) -> tuple[Fates, bytes]:
@@ -152,11 +152,13 @@ class Packer:
             found = copies.exchange(sent, self._channel.number, self._sequence)
         return found, pack_table(Table(starts, found.fates, found.slots))
 
-    def _encode(self, choice: Choice, content: memoryview) -> tuple[str, bytes | memoryview]:
+    def _encode(self, choice: Choice, content: memoryview) -> tuple[str, bytes | memoryview, bool]:
         """Encode as chosen, or not at all if that makes it no smaller."""
         name, level = choice
         codec = self._codecs.get(name)
         if codec is None:
             codec = self._codecs[name] = make_codec(name)
         encoded = codec.encode(content, level)
-        return (name, encoded) if len(encoded) < len(content) else ("none", content)
+        if len(encoded) < len(content):
+            return name, encoded, codec.in_software
+        return "none", content, False

@@ -48,7 +48,7 @@ LADDER = (
     Rung(Choice("zstd", 6), 100e6, 2.35),
 )
 USUAL = {rung.choice: rung for rung in LADDER}
-DEFAULT_LEVELS = {"none": 0, "lz4": 1, "zstd": 1, "deflate": 1}
+DEFAULT_LEVELS = {"none": 0, "lz4": 1, "zstd": 1, "deflate": 1, "qatzip": 1}
 
 
 class Sample(NamedTuple):

@@ -76,7 +76,8 @@ class Unpacker:
             raise WireError(f"block {header.sequence} damaged")
         self._channel.progress.advance(self._channel.number, header.sequence)
         self._sequence += 1
-        return stream, BlockCount(CODECS[header.codec], len(stream), len(block), *pages)
+        in_software = self._codecs[header.codec].in_software
+        return stream, BlockCount(CODECS[header.codec], len(stream), len(block), *pages, in_software)
 
     def _decode(self, header: BlockHeader, encoded: memoryview) -> memoryview:
         codec = self._codecs.get(header.codec)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.transfer.block import STREAM_LIMIT, BlockHeader, Need, pack_block_header, unpack_block
-from vferry.transfer.codecs import CODECS, CodecError, available, make_codec
+from vferry.transfer.codecs import CodecError, available, make_codec
 from vferry.transfer.wire import WireError
 
 words = st.integers(0, 2**32 - 1)
@@ -19,8 +19,10 @@ contents = st.one_of(
     st.binary(min_size=1, max_size=300),
     st.builds(lambda part, count: part * count, st.binary(min_size=1, max_size=8), st.integers(1, 20000)),
 )
-levels = {"none": [0], "lz4": [1, 3], "zstd": [-3, 1, 3], "deflate": [0, 1, 3]}
-choices = [(name, level) for name in CODECS.values() for level in levels[name]]
+levels = {"none": [0], "lz4": [1, 3], "zstd": [-3, 1, 3], "deflate": [0, 1, 3], "qatzip": [1, 4]}
+here = sorted(available())  # qatzip only where libqatzip is
+CODECS = {name: make_codec(name) for name in here}
+choices = [(name, level) for name in here for level in levels[name]]
 
 
 @given(headers, st.binary(max_size=50))
@@ -64,7 +66,7 @@ def test_all_codecs_are_installed_where_this_is_developed() -> None:
 @pytest.mark.parametrize(("name", "level"), choices)
 @given(content=contents)
 def test_what_is_encoded_comes_back(name: str, level: int, content: bytes) -> None:
-    codec = make_codec(name)
+    codec = CODECS[name]
     encoded = bytes(codec.encode(memoryview(content), level))
     assert codec.decode(memoryview(encoded), len(content)) == content
 
@@ -72,23 +74,24 @@ def test_what_is_encoded_comes_back(name: str, level: int, content: bytes) -> No
 @pytest.mark.parametrize(("name", "level"), choices)
 @given(content=contents, difference=st.sampled_from([-1, 1]))
 def test_another_size_is_an_error(name: str, level: int, content: bytes, difference: int) -> None:
-    codec = make_codec(name)
+    codec = CODECS[name]
     encoded = bytes(codec.encode(memoryview(content), level))
     with pytest.raises(CodecError):
         codec.decode(memoryview(encoded), len(content) + difference)
 
 
-@pytest.mark.parametrize("name", CODECS.values())
+@pytest.mark.parametrize("name", here)
 @given(data=st.binary(max_size=100), size=st.integers(1, 1000))
 def test_garbage_is_an_error_or_of_the_size_announced(name: str, data: bytes, size: int) -> None:
     with suppress(CodecError):
-        assert len(make_codec(name).decode(memoryview(data), size)) == size
+        assert len(CODECS[name].decode(memoryview(data), size)) == size
 
 
 @pytest.mark.parametrize(("name", "level"), choices)
 @given(content=contents, cut=st.integers(min_value=1))
-def test_what_is_cut_off_is_an_error(name: str, level: int, content: bytes, cut: int) -> None:
-    codec = make_codec(name)
+def test_what_is_cut_off_is_an_error_or_was_not_needed(name: str, level: int, content: bytes, cut: int) -> None:
+    codec = CODECS[name]
     encoded = bytes(codec.encode(memoryview(content), level))
-    with pytest.raises(CodecError):
-        codec.decode(memoryview(encoded)[: -1 - cut % len(encoded)], len(content))
+    with suppress(CodecError):
+        assert codec.decode(memoryview(encoded)[: -1 - cut % len(encoded)], len(content)) == content
+        assert name == "qatzip"  # whose software does without the trailer

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from vferry.transfer.codecs import available
+
 from .machine import Machine, differing, emulator
 from .test_process import Process, no_process_left
 
@@ -46,7 +48,7 @@ def gateways(folder: Path, *options: str) -> tuple[Process, Process]:
 
 
 @pytest.mark.parametrize("channels", [4, 0])
-@pytest.mark.parametrize("codec", ["none", "lz4", "zstd", "deflate", "auto"])
+@pytest.mark.parametrize("codec", sorted({*available(), "auto"}))
 def test_memory_arrives_unchanged(tmp_path: Path, machines: tuple[Machine, Machine], codec: str, channels: int) -> None:
     source, destination = machines
     send, receive = gateways(tmp_path, "--codec", codec)
@@ -59,7 +61,7 @@ def test_memory_arrives_unchanged(tmp_path: Path, machines: tuple[Machine, Machi
     assert destination.migrated()["status"] == "completed"
     assert not differing(source.memory(), destination.memory())
     (_, sent, _), (_, received, errors) = send.end(), receive.end()
-    assert errors.count("\n") == 1  # no TLS
+    assert "broken" not in errors
     assert sent[-1]["sent_bytes"] == received[-1]["received_bytes"]
     if codec != "none":
         found = sent[-1]["compression"]

@@ -7,7 +7,7 @@ from typing import Protocol
 from vferry.transfer.wire import WireError
 
 # By their numbers in the protocol, which never change their meaning.
-CODECS = {0: "none", 1: "lz4", 2: "zstd", 3: "deflate"}
+CODECS = {0: "none", 1: "lz4", 2: "zstd", 3: "deflate", 4: "qatzip"}
 NUMBERS = {name: number for number, name in CODECS.items()}
 
 
@@ -18,8 +18,11 @@ class CodecError(WireError):
 class Codec(Protocol):
     """Compresses blocks, each by itself. An instance belongs to one thread and keeps what is worth keeping.
 
-    Both methods let go of Python's lock while they work.
+    Both methods let go of Python's lock while they work, and what they return is valid until the next call.
     """
+
+    in_software: bool
+    """Whether the last block was done in software by a codec that is there for its hardware."""
 
     def encode(self, data: memoryview, level: int) -> bytes | memoryview:
         """Compress; `level` is the codec's own, larger being smaller and slower."""

@@ -8,6 +8,8 @@ from vferry.transfer.codecs import CodecError
 class Lz4Codec:
     """The fastest to undo."""
 
+    in_software = False
+
     def encode(self, data: memoryview, level: int) -> bytes:
         options = {"mode": "high_compression", "compression": level} if level > 1 else {}
         encoded: bytes = lz4.block.compress(data, store_size=False, **options)

@@ -6,6 +6,8 @@ from vferry.transfer.codecs import CodecError
 class NoneCodec:
     """Passes blocks on as they are."""
 
+    in_software = False
+
     def encode(self, data: memoryview, level: int) -> memoryview:
         return data
 

@@ -13,6 +13,8 @@ else:
 class ZstdCodec:
     """Keeps a compressor for each level that was asked for: its tables are worth more than a block."""
 
+    in_software = False
+
     def __init__(self) -> None:
         self._compressors: dict[int, zstd.ZstdCompressor] = {}
 
