@@ -19,6 +19,8 @@ from vferry.transfer.sending import SendingGateway
 from vferry.transfer.tls import Credentials, make_context
 
 WAIT_S = 10.0
+# As in the gateway, OpenSSL is ready before libqatzip is used: after a thousand calls of it, it can no longer start.
+ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class Authority:

@@ -3,6 +3,8 @@
 Levels 1 to 9. A block is cut into gzip members of 64 KiB, which the library spreads over all instances that this
 process was given (`qatmgr` decides how many); the block's memory is handed over as it is, and used in place where the
 instance shares the process's address space. The structures are those of `qatzip.h`, filled in by the library.
+
+Without a device the library looks for one at every block, and complains on standard error each time.
 """
 
 import ctypes
