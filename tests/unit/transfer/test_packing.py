@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
-from vferry.transfer.packing import BLOCK_BYTES, HOLD_MS, Packer, PackingChannel
+from vferry.transfer.cutting import BLOCK_BYTES, HOLD_MS
+from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
 from vferry.transfer.stream import PlainStream
