@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from vferry.model.problem import Problem
-from vferry.transfer.compression import CHOICES, DELTA_MIB, MIB, NONE, Compression
+from vferry.transfer.compression import CHOICES, DELTA_MIB, MIB, NONE, STREAMS, Compression
 from vferry.transfer.endpoint import DEFAULT_SERVICE, ROOT_ONLY, parse_owner, parse_services, parse_tcp
 from vferry.transfer.gateway import Security
 from vferry.transfer.process import log, lost, read_token, run
@@ -76,6 +76,13 @@ def command() -> None:
     show_default=True,
     help="Compress the service memory; auto follows the link's speed, none passes the bytes on as they are.",
 )
+@click.option(
+    "--streams",
+    type=click.IntRange(1, STREAMS),
+    default=1,
+    show_default=True,
+    help="With a codec, spread each connection over so many; multifd's channels are connections already.",
+)
 @common
 def send(
     listen: tuple[str, ...],
@@ -83,6 +90,7 @@ def send(
     memory_owner: str | None,
     hold: tuple[str, ...],
     codec: str,
+    streams: int,
     *,
     delta_memory: int,
     details: bool,
@@ -107,7 +115,7 @@ def send(
         memory_owner=parse_owner(memory_owner) if memory_owner else ROOT_ONLY,
         hold=hold,
         lost=lost,
-        compression=Compression(codec, delta_memory * MIB),
+        compression=Compression(codec, delta_memory * MIB, streams),
     )
     run(gateway, details=details)
 

@@ -15,15 +15,20 @@ NONE = "none"
 CHOICES = (AUTO, *NUMBERS)
 MIB = 1 << 20
 DELTA_MIB = 512
+STREAMS = 16
 # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of glibc's malloc.h, in bytes: more than the buffers of a few channels.
 MALLOPT = ((-1, 64 * MIB), (-3, 4 * MIB))
 
 
 class Compression(NamedTuple):
-    """What the sending gateway does with QEMU's stream. Page copies take at most `delta_bytes` at each gateway."""
+    """What the sending gateway does with QEMU's stream.
+
+    Page copies take at most `delta_bytes` at each gateway. Each connection is spread over `streams`.
+    """
 
     codec: str = NONE
     delta_bytes: int = DELTA_MIB * MIB
+    streams: int = 1
 
 
 UNCOMPRESSED = Compression()
@@ -31,7 +36,7 @@ UNCOMPRESSED = Compression()
 
 def sender_sessions(compression: Compression, statistics: Statistics) -> "SenderSessions | None":
     """What compresses, or nothing for bytes as they are; raises `Problem` codec-missing."""
-    codec, delta_bytes = compression
+    codec, delta_bytes, _ = compression
     if codec == NONE:
         return None
     codecs = available()

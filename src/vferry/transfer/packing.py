@@ -6,7 +6,6 @@ Each stream has a thread. They take turns at cutting, which keeps the order, and
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from vferry.transfer.block import pack_block_header
@@ -104,13 +103,6 @@ class Packer:
             if normal or not cut.packets:
                 self._tuner.observe(Sample(size, len(encoded), *times))
             count(wire_bytes)
-
-
-def close_all(streams: Sequence[Stream]) -> None:
-    """Give up streams that no packer has got."""
-    for stream in streams:
-        with suppress(OSError):
-            stream.close(reset=True)
 
 
 def _encode(cut: Cut, codecs: dict[str, Codec]) -> tuple[str, bytes | memoryview, bool]:

@@ -29,6 +29,7 @@ from vferry.transfer.wire import (
 
 if TYPE_CHECKING:
     from vferry.transfer.sessions import ReceiverSessions
+    from vferry.transfer.unpacking import Unpacker
 
 
 class ReceivingGateway(Gateway):
@@ -70,14 +71,12 @@ class ReceivingGateway(Gateway):
             sock = self._wrap(sock, server=True)
             peer = self._secure(sock)
             hello = self._read_hello(peer)
-            local = self._admit(hello, peer)
+            self._check_token(hello, peer)
+            if hello.stream:
+                self._carry_further(self._find(hello), peer)
+                return
+            local, pumps = self._admit(hello, peer)
         except FAILURES as error:
-            self._refuse(sock, where, error)
-            return
-        try:
-            pumps = self._accept_hello(hello, peer)
-        except FAILURES as error:
-            local.close()
             self._refuse(sock, where, error)
             return
         connection = Connection(hello.service, PlainStream(local), peer, self._peer_timeout_s, pumps=pumps)
@@ -85,6 +84,25 @@ class ReceivingGateway(Gateway):
             self._carry(connection, sock)
         finally:
             self._leave(hello)
+
+    def _find(self, hello: Hello) -> "Unpacker":
+        """The open connection that a further stream is for; raises `WireError`."""
+        if self._sessions is None:
+            raise WireError("a stream for a connection that is not open")
+        return self._sessions.find(hello)
+
+    def _carry_further(self, unpacker: "Unpacker", peer: Stream) -> None:
+        """Use a further stream of an open connection, to its end. When it breaks, so does the connection."""
+        failed = True
+        try:
+            peer.limit(None)
+            unpacker.use(peer, lambda: peer.send(pack_reply(Reply(Status.ACCEPTED))))
+            failed = False
+        except FAILURES as error:
+            self._log(f"a stream is broken: {error}")
+        finally:
+            self._replace_opening(peer.socket, None)
+            peer.close(reset=failed)
 
     def _read_hello(self, peer: Stream) -> Hello:
         deadline = time.monotonic() + self.handshake_s
@@ -95,18 +113,24 @@ class ReceivingGateway(Gateway):
             raise _refusal(peer, Status.OTHER_VERSION, f"{error}: install the same vferry on both hosts") from error
         return unpack_hello(header, read_exactly(peer, size, deadline))
 
-    def _admit(self, hello: Hello, peer: Stream) -> socket.socket:
-        """Connect to the service that the hello asks for and say so, or refuse with one of `FAILURES`."""
-        path = self.services.get(hello.service)
+    def _check_token(self, hello: Hello, peer: Stream) -> None:
         if not hmac.compare_digest(hello.token, self._security.token):
             raise _refusal(peer, Status.WRONG_TOKEN, "wrong token")
+
+    def _admit(self, hello: Hello, peer: Stream) -> tuple[socket.socket, Pumps]:
+        """Connect to the service that the hello asks for and say so, or refuse with one of `FAILURES`."""
+        path = self.services.get(hello.service)
         if path is None:
             raise _refusal(peer, Status.UNKNOWN_SERVICE, f"no service {hello.service!r} here")
         try:
             local = connect_unix(path, self._stopping.wait)
         except OSError as error:
             raise _refusal(peer, Status.UNREACHABLE, f"cannot connect to unix:{path}: {error}") from error
-        return local
+        try:
+            return local, self._accept_hello(hello, peer)
+        except BaseException:
+            local.close()
+            raise
 
     def _accept_hello(self, hello: Hello, peer: Stream) -> Pumps:
         """Say yes; raises one of `FAILURES`."""

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,8 @@ class Way(NamedTuple):
     peer: Stream
     hello: Hello
     pumps: Pumps
+    more: Sequence[Stream] = ()
+    """Further streams, which the outward pump uses and closes."""
 
 
 class SendingGateway(Gateway):
@@ -64,6 +66,7 @@ class SendingGateway(Gateway):
         Raises `Problem` codec-missing.
         """
         super().__init__(receiver, services, security, peer_timeout_s, log)
+        self._streams = compression.streams
         self._sessions = sender_sessions(compression, self.statistics)
         self._memory_owner = memory_owner
         self._hold = frozenset(hold)
@@ -101,16 +104,16 @@ class SendingGateway(Gateway):
             self._refuse(local, service, f"no way through {self.address}: {error}")
             return
         connection = self._connection(local, way)
+        sockets = [local, *(stream.socket for stream in (way.peer, *way.more))]
         try:
-            self._spawn(f"{service}-out", lambda: self._carry_and_leave(connection, hello, local, way.peer.socket))
+            self._spawn(f"{service}-out", lambda: self._carry_and_leave(connection, hello, *sockets))
         except RuntimeError as error:
             self._leave(hello)
-            self._replace_opening(way.peer.socket, None)
-            way.peer.close(reset=True)
+            self._give_up(way.peer, *way.more)
             self._refuse(local, service, error)
 
     def _connection(self, local: socket.socket, way: Way) -> Connection:
-        peer, (service, *_), pumps = way
+        peer, (service, *_), pumps, _ = way
         if service not in self._hold:
             return Connection(service, PlainStream(local), peer, self._peer_timeout_s, pumps=pumps)
         held = HeldStream(local)
@@ -132,6 +135,25 @@ class SendingGateway(Gateway):
             self._sessions.leave(hello)
 
     def _open(self, hello: Hello) -> Way:
+        """Open what a connection needs; raises one of `FAILURES`."""
+        peer, reply = self._connect(hello)
+        if self._sessions is None or hello.carriage is Carriage.AS_IS:
+            return Way(peer, hello, AS_IS)
+        more: list[Stream] = []
+        try:
+            self._sessions.check(reply)
+            more.extend(self._connect(hello._replace(stream=number))[0] for number in range(1, self._streams))
+        except BaseException:
+            self._give_up(peer, *more)
+            raise
+        return Way(peer, hello, Pumps(outward=self._sessions.packer(hello, reply, more).pump), more)
+
+    def _give_up(self, *streams: Stream) -> None:
+        for stream in streams:
+            self._replace_opening(stream.socket, None)
+            stream.close(reset=True)
+
+    def _connect(self, hello: Hello) -> tuple[Stream, Reply]:
         """Connect to the receiver and have it connect to its service; raises one of `FAILURES`."""
         bare = connect_tcp(self.address)
         bare.settimeout(None)
@@ -144,16 +166,11 @@ class SendingGateway(Gateway):
             peer.send(pack_hello(hello))
             reply = _read_reply(peer, time.monotonic() + self.handshake_s + CONNECT_S)
             peer.limit(None)
-            return Way(peer, hello, self._pumps(hello, reply))
         except BaseException:
             self._replace_opening(sock, None)
             close(sock, reset=True)
             raise
-
-    def _pumps(self, hello: Hello, reply: Reply) -> Pumps:
-        if self._sessions and hello.carriage is Carriage.BLOCKS:
-            return Pumps(outward=self._sessions.packer(hello, reply).pump)
-        return AS_IS
+        return peer, reply
 
 
 def _read_reply(peer: Stream, deadline: float) -> Reply:

@@ -8,7 +8,7 @@ the same copies.
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from vferry.transfer.codecs import CODECS
@@ -18,6 +18,7 @@ from vferry.transfer.counters import Counters
 from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
+from vferry.transfer.stream import Stream
 from vferry.transfer.tuning import DEFAULT_LEVELS, AdaptiveTuner, Choice, FixedTuner, Tuner
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
 from vferry.transfer.wire import Carriage, Hello, Reply, Status, WireError
@@ -39,7 +40,7 @@ class SenderSession:
 
     def hello(self, service: str, token: bytes) -> Hello:
         """Ask for one more connection of this session."""
-        hello = Hello(service, token, Carriage.BLOCKS, self.joined, self._slots, self.identity)
+        hello = Hello(service, token, Carriage.BLOCKS, 0, self.joined, self._slots, self.identity)
         self.joined += 1
         return hello
 
@@ -69,13 +70,17 @@ class SenderSessions:
                 self._current = SenderSession(self._slots)
             return self._current.hello(service, token)
 
-    def packer(self, hello: Hello, reply: Reply) -> Packer:
-        """Make what carries a connection; raises `WireError` if the receiver cannot undo the codec."""
-        there = {CODECS[number] for number in reply.codecs if number in CODECS}
+    def check(self, reply: Reply) -> None:
+        """Raise `WireError` if the receiver cannot undo the codec."""
+        if self._codec not in {AUTO, *_names(reply)}:
+            raise WireError(f"the receiving gateway has no codec {self._codec}: install vferry[compression] there")
+
+    def packer(self, hello: Hello, reply: Reply, more: Sequence[Stream]) -> Packer:
+        """Make what carries a connection, with its further streams."""
         with self._lock:
             session = self._current if self._current and self._current.identity == hello.session else None
             copies = session.copies(reply.slots) if session else None
-        return Packer(PackingChannel(hello.channel, copies, self._counters), self._tuner(there))
+        return Packer(PackingChannel(hello.channel, copies, self._counters), self._tuner(reply), more)
 
     def leave(self, hello: Hello) -> None:
         """Say that a connection has ended: later ones get a session of their own."""
@@ -83,18 +88,20 @@ class SenderSessions:
             if self._current and self._current.identity == hello.session:
                 self._current = None
 
-    def _tuner(self, there: set[str]) -> Tuner:
+    def _tuner(self, reply: Reply) -> Tuner:
         if self._codec == AUTO:
-            return AdaptiveTuner(self._codecs & there | {"none"})
-        if self._codec not in there:
-            raise WireError(f"the receiving gateway has no codec {self._codec}: install vferry[compression] there")
+            return AdaptiveTuner(self._codecs & _names(reply) | {"none"})
         return FixedTuner(Choice(self._codec, DEFAULT_LEVELS[self._codec]))
+
+
+def _names(reply: Reply) -> frozenset[str]:
+    return frozenset(CODECS[number] for number in reply.codecs if number in CODECS)
 
 
 class _Joined(NamedTuple):
     progress: Progress
     copies: ReceiverCopies | None
-    open: set[int]
+    open: dict[int, Unpacker]
 
 
 class ReceiverSessions:
@@ -113,21 +120,29 @@ class ReceiverSessions:
         with self._lock:
             session = self._sessions.get(hello.session)
             if session is None:
-                session = _Joined(Progress(), self._grant(hello), set())
+                session = _Joined(Progress(), self._grant(hello), {})
                 self._sessions[hello.session] = session
             if hello.channel in session.open:
                 raise WireError(f"channel {hello.channel} is open already")
-            session.open.add(hello.channel)
+            channel = UnpackingChannel(hello.channel, session.progress, session.copies, self._counters)
+            unpacker = session.open[hello.channel] = Unpacker(channel)
         session.progress.begin(hello.channel)
         slots = session.copies.slots if session.copies else 0
-        channel = UnpackingChannel(hello.channel, session.progress, session.copies, self._counters)
-        return Reply(Status.ACCEPTED, self._codecs, slots), Unpacker(channel)
+        return Reply(Status.ACCEPTED, self._codecs, slots), unpacker
+
+    def find(self, hello: Hello) -> Unpacker:
+        """The connection that a further stream belongs to; raises `WireError` if it is not open."""
+        with self._lock:
+            session = self._sessions.get(hello.session)
+            if session is None or hello.channel not in session.open:
+                raise WireError(f"a stream for channel {hello.channel}, which is not open")
+            return session.open[hello.channel]
 
     def leave(self, hello: Hello) -> None:
         """Forget a connection, and its session with the last one."""
         with self._lock:
             session = self._sessions[hello.session]
-            session.open.discard(hello.channel)
+            session.open.pop(hello.channel).abandon()
             if not session.open:
                 del self._sessions[hello.session]
 

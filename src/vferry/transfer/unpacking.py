@@ -1,17 +1,23 @@
-"""The receiver's half of a compressed connection: blocks in, QEMU's stream out. One thread's work."""
+"""The receiver's half of a compressed connection: blocks in, over one stream or several, QEMU's stream out.
 
+Each stream has a thread. They read and decode at the same time, and take turns at restoring and writing.
+"""
+
+import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
-from vferry.transfer.block import BlockHeader, unpack_block
 from vferry.transfer.checksum import crc32
-from vferry.transfer.codecs import CODECS, Codec, make_codec
+from vferry.transfer.codecs import CODECS
 from vferry.transfer.copies import DIFFERENCE, ReceiverCopies
 from vferry.transfer.counters import BlockCount, Counters
+from vferry.transfer.decoding import Decoded, Decoder
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Count
 from vferry.transfer.stream import Stream
 from vferry.transfer.table import pages_at, restore_headers, unpack_table
-from vferry.transfer.wire import FRAME, FRAME_LIMIT, WireError
+from vferry.transfer.turns import Turns
+from vferry.transfer.wire import WireError
 
 
 class UnpackingChannel(NamedTuple):
@@ -28,65 +34,84 @@ class Unpacker:
 
     def __init__(self, channel: UnpackingChannel) -> None:
         self._channel = channel
-        self._codecs: dict[int, Codec] = {}
-        self._buffer = memoryview(bytearray(FRAME_LIMIT))
-        self._sequence = 0
+        self._turns = Turns()
+        self._turns.join()
+        self._peers: list[Stream] = []
+        self._started = threading.Event()
+        self._local: Stream
+        self._count: Count
 
     def pump(self, peer: Stream, local: Stream, count: Count) -> None:
         """Carry what comes from the peer gateway to the local process, and its half-close.
 
         Raises OSError, and `WireError` for whatever is no block, or is not the block that is due.
         """
+        self._peers.append(peer)
+        self._local, self._count = local, count
+        self._started.set()
         try:
-            while block := self._read(peer):
-                stream, counted = self._unpack(block)
-                local.send(stream)
-                self._channel.counters.add(counted)
-                count(counted.wire_bytes)
+            self._carry(peer)
+            self._turns.finish()
+        except BaseException:
+            self._wake()
+            raise
         finally:
             self._channel.progress.end(self._channel.number)
         local.end()
 
-    def _read(self, peer: Stream) -> memoryview:
-        """The next frame's payload, empty for the end frame."""
-        self._fill(peer, self._buffer[: FRAME.size])
-        (size,) = FRAME.unpack_from(self._buffer)
-        if size > FRAME_LIMIT:
-            raise WireError(f"frame of {size} bytes, more than {FRAME_LIMIT}")
-        payload = self._buffer[:size]
-        self._fill(peer, payload)
-        return payload
+    def use(self, peer: Stream, accept: Callable[[], None]) -> None:
+        """Carry what comes over a further stream, to its end, once `accept` has told the sender that it may use it.
 
-    def _fill(self, peer: Stream, rest: memoryview) -> None:
-        while rest:
-            size = peer.recv_into(rest)
-            if not size:
-                raise WireError("the peer gateway ended the connection without an end frame")
-            rest = rest[size:]
+        Raises as `pump` does, which then fails too.
+        """
+        self._turns.join()
+        self._peers.append(peer)
+        try:
+            self._carry(peer, accept)
+        except BaseException:
+            self._wake()
+            raise
 
-    def _unpack(self, block: memoryview) -> tuple[memoryview, BlockCount]:
-        header, encoded = unpack_block(block)
-        if header.sequence != self._sequence:
-            raise WireError(f"block {header.sequence} instead of {self._sequence}")
-        content = self._decode(header, encoded)
+    def abandon(self) -> None:
+        """Say that the connection has ended, or will never be carried: its streams end, too."""
+        if not self._started.is_set():
+            self._turns.leave(failed=True)
+            self._started.set()
+        self._wake()
+
+    def _carry(self, peer: Stream, accept: Callable[[], None] = lambda: None) -> None:
+        """Carry a stream that has joined, and have it leave."""
+        failed = True
+        try:
+            accept()
+            self._started.wait()
+            decoder = Decoder(peer)
+            while block := decoder.read():
+                with self._turns.take(block.header.sequence):
+                    self._deliver(block)
+            failed = False
+        finally:
+            self._turns.leave(failed=failed)
+
+    def _wake(self) -> None:
+        for peer in self._peers:
+            peer.wake()
+
+    def _deliver(self, block: Decoded) -> None:
+        header, content, wire_bytes, in_software = block
         stream, pages = content[: header.stream_bytes], (0, 0, 0)
         if header.table_bytes:
-            stream, pages = self._restore(header, content)
+            stream, pages = self._restore(block)
         if crc32(stream) != header.checksum:
             raise WireError(f"block {header.sequence} damaged")
         self._channel.progress.advance(self._channel.number, header.sequence)
-        self._sequence += 1
-        in_software = self._codecs[header.codec].in_software
-        return stream, BlockCount(CODECS[header.codec], len(stream), len(block), *pages, in_software)
+        self._local.send(stream)
+        self._channel.counters.add(BlockCount(CODECS[header.codec], len(stream), wire_bytes, *pages, in_software))
+        self._count(wire_bytes)
 
-    def _decode(self, header: BlockHeader, encoded: memoryview) -> memoryview:
-        codec = self._codecs.get(header.codec)
-        if codec is None:
-            codec = self._codecs[header.codec] = _make_codec(header.codec)
-        return memoryview(codec.decode(encoded, header.stream_bytes + header.table_bytes))
-
-    def _restore(self, header: BlockHeader, content: memoryview) -> tuple[memoryview, tuple[int, int, int]]:
+    def _restore(self, block: Decoded) -> tuple[memoryview, tuple[int, int, int]]:
         """Undo what the sender did to headers and pages, once what the block builds on is there."""
+        header, content = block.header, block.content
         table = unpack_table(content[header.stream_bytes :])
         stream = memoryview(bytearray(content[: header.stream_bytes]))
         packets = restore_headers(stream, table.starts)
@@ -99,10 +124,3 @@ class Unpacker:
         zero = sum(packet.zero_pages for _, packet in packets)
         normal = sum(packet.normal_pages for _, packet in packets)
         return stream, (normal + zero, zero, table.fates.count(DIFFERENCE))
-
-
-def _make_codec(number: int) -> Codec:
-    try:
-        return make_codec(CODECS[number])
-    except (KeyError, ImportError, OSError) as error:
-        raise WireError(f"no codec {number} here") from error

@@ -9,8 +9,8 @@ QEMU processes) the sending gateway, which connects, speaks first. Integers are 
         1  length of the service name, 1 to 32
         2  length of the token, 0 to 256
         1  carriage of what the sender sends: 0 bytes as they are, 1 blocks (`vferry.transfer.block`)
-        1  0
-        2  channel: the number of this connection in its session
+        1  stream: 0 to open a connection, higher for one more stream of the blocks of an open one
+        2  channel: the number of the connection in its session
         4  slots of 4 KiB for page copies that the sender would like the session to have
         8  session: what connections that may refer to each other's pages have in common
         n  service name: a lower-case letter, then lower-case letters, digits and "-", ASCII
@@ -52,7 +52,7 @@ TOKEN_LIMIT = 256
 FRAME_LIMIT = 1 << 20
 
 HELLO = struct.Struct(">4sBBH")
-ASKED = struct.Struct(">BxHI8s")
+ASKED = struct.Struct(">BBHI8s")
 REPLY = struct.Struct(">4sBBHI")
 FRAME = struct.Struct(">I")
 END = FRAME.pack(0)
@@ -92,6 +92,7 @@ class Hello(NamedTuple):
     service: str
     token: bytes
     carriage: Carriage = Carriage.AS_IS
+    stream: int = 0
     channel: int = 0
     slots: int = 0
     session: bytes = bytes(8)
@@ -110,7 +111,7 @@ def pack_hello(hello: Hello) -> bytes:
     if not SERVICE_NAME.fullmatch(hello.service) or len(hello.token) > TOKEN_LIMIT:
         raise WireError("service name or token out of bounds")
     name = hello.service.encode()
-    asked = ASKED.pack(hello.carriage, hello.channel, hello.slots, hello.session)
+    asked = ASKED.pack(*hello[2:])
     return HELLO.pack(MAGIC, VERSION, len(name), len(hello.token)) + asked + name + hello.token
 
 
@@ -127,14 +128,14 @@ def unpack_hello(header: bytes, body: bytes) -> Hello:
     """Decode a hello from its first eight bytes and the `hello_body_size` ones after; raises `WireError`."""
     if len(body) != hello_body_size(header):
         raise WireError("hello truncated")
-    carriage, channel, slots, session = ASKED.unpack_from(body)
+    carriage, *asked = ASKED.unpack_from(body)
     token_at = ASKED.size + header[5]
     name = body[ASKED.size : token_at].decode("ascii", "replace")
     if not SERVICE_NAME.fullmatch(name):
         raise WireError("service name out of bounds")
-    if carriage not in set(Carriage) or body[1]:
+    if carriage not in set(Carriage):
         raise WireError("unknown carriage")
-    return Hello(name, body[token_at:], Carriage(carriage), channel, slots, session)
+    return Hello(name, body[token_at:], Carriage(carriage), *asked)
 
 
 def pack_reply(reply: Reply) -> bytes:

@@ -14,6 +14,7 @@ from vferry.transfer import codecs, compression
 from vferry.transfer.compression import MIB, Compression
 from vferry.transfer.endpoint import TcpAddress
 from vferry.transfer.sending import SendingGateway
+from vferry.transfer.wire import Carriage, Hello, pack_hello
 
 from .conftest import PLAIN, WAIT_S, Authority, MakePair, Pair, wait_for
 from .qemu import INITIAL, packet
@@ -92,6 +93,52 @@ def test_multifd_channels_and_the_main_stream_come_back(make_pair: MakePair, aut
         assert found["delta_pages"] > 2 * 8 * PAGES
         assert found["codecs"].keys() <= {codec, "none"}
         assert found["wire_bytes"] < found["stream_bytes"] / 5
+
+
+@pytest.mark.parametrize("codec", ["zstd", "auto"])
+@pytest.mark.parametrize("streams", [2, 5])
+def test_a_connection_may_be_spread_over_streams(
+    make_pair: MakePair, authority: Authority, codec: str, streams: int
+) -> None:
+    client, server = authority.client("one", "two"), authority.server("two", "one")
+    pair = make_pair(client, server, compression=Compression(codec, streams=streams))
+    plain = random.Random(3).randbytes(3 << 20) + bytes(1 << 20)  # noqa: S311
+    data = [plain, channel(0, 8), channel(1, 8)]
+    assert carry(pair, data) == data
+    sent, received = reports(pair)
+    assert sent["compression"] == received["compression"]
+    assert sent["connections"] == received["connections"] == 3
+    wait_for(lambda: not pair.send._opening and not pair.receive._opening)
+    assert not pair.log
+
+
+@pytest.mark.parametrize("victim", ["source", "destination", "gateway"])
+def test_what_breaks_takes_all_streams_along(make_pair: MakePair, victim: str) -> None:
+    pair = make_pair(PLAIN, PLAIN, compression=Compression("lz4", streams=3))
+    near, far = pair.open()
+    with near, far:
+        near.sendall(random.Random(4).randbytes(1 << 20))  # noqa: S311
+        far.recv(1)
+        {"source": near.close, "destination": far.close, "gateway": pair.send.stop}[victim]()
+        if victim == "destination":
+            with suppress(BrokenPipeError, ConnectionResetError):
+                while True:
+                    near.sendall(bytes(1 << 20))
+        elif victim == "source":
+            assert len(read_all(far)) == (1 << 20) - 1
+    wait_for(lambda: not pair.send._connections and not pair.receive._connections)
+    wait_for(lambda: not pair.receive._opening)
+    wait_for(lambda: not [thread for thread in threading.enumerate() if "_run" in thread.name])
+
+
+def test_a_stream_for_nothing_is_refused(make_pair: MakePair) -> None:
+    pair = make_pair(PLAIN, PLAIN)
+    for service in ("memory", "other"):
+        with socket.create_connection(pair.receive.address, timeout=WAIT_S) as stranger, suppress(ConnectionResetError):
+            stranger.sendall(pack_hello(Hello(service, b"", Carriage.BLOCKS, 1)))
+            assert stranger.recv(1) == b""
+    wait_for(lambda: len(pair.log) == 2)
+    assert all("not open" in line for line in pair.log)
 
 
 def test_the_return_path_is_left_alone(make_pair: MakePair) -> None:

@@ -56,6 +56,9 @@ class Wire(PlainStream):
     def end(self) -> None:
         self.ended = True
 
+    def wake(self) -> None:
+        """Nobody waits in it."""
+
     def frames(self) -> list[bytes]:
         """The blocks, without the end frame."""
         found, rest = [], bytes(self.data)

@@ -32,6 +32,7 @@ hellos = st.builds(
     services,
     st.binary(max_size=256),
     st.sampled_from(Carriage),
+    st.integers(0, 255),
     st.integers(0, 2**16 - 1),
     st.integers(0, 2**32 - 1),
     st.binary(min_size=8, max_size=8),
