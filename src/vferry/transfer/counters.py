@@ -25,6 +25,12 @@ class Counters:
         self._lock = threading.Lock()
         self._sums: Counter[str] = Counter()
         self._codecs: dict[str, Counter[str]] = {}
+        self._delta_memory = 0
+
+    def reserve(self, size: int) -> None:
+        """Take note of so many bytes for page copies of one session."""
+        with self._lock:
+            self._delta_memory = max(self._delta_memory, size)
 
     def add(self, block: BlockCount) -> None:
         """Count a block that was sent, or received and found right."""
@@ -41,13 +47,13 @@ class Counters:
 
         `pages` are those of multifd packets with `zero_pages` and `delta_pages` among them; what comes in another
         stream is not known to be pages. `ratio` is the stream's size to the wire's. A codec has `software_blocks` if it
-        is there for its hardware and did some without.
+        is there for its hardware and did some without. `delta_memory_bytes` is the most that page copies could take.
         """
         with self._lock:
             if not self._sums["blocks"]:
                 return None
             codecs = {name: _with_ratio(sums) for name, sums in sorted(self._codecs.items())}
-            return {**_with_ratio(self._sums), "codecs": codecs}
+            return {**_with_ratio(self._sums), "delta_memory_bytes": self._delta_memory, "codecs": codecs}
 
 
 def _with_ratio(sums: Counter[str]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from vferry.transfer.multifd import HEADER_BYTES, PACKET_PAGES, PAGE_BYTES
 from vferry.transfer.splitting import OPAQUE_BYTES, Packet, Splitter
 from vferry.transfer.stream import Stream
 from vferry.transfer.table import PACKET_LIMIT, Table, flatten_header, pack_table, pages_at
-from vferry.transfer.tuning import Choice, Tuner
+from vferry.transfer.tuner import Tuner
+from vferry.transfer.tuning import Choice
 
 BLOCK_BYTES = HEADER_BYTES * 8 + PACKET_PAGES * PAGE_BYTES
 BUFFER_BYTES = BLOCK_BYTES + 16 * 1024

@@ -15,7 +15,8 @@ from vferry.transfer.counters import BlockCount, Counters
 from vferry.transfer.cutting import BUFFER_BYTES, Cut, Cutter
 from vferry.transfer.pump import Count
 from vferry.transfer.stream import Stream
-from vferry.transfer.tuning import Sample, Tuner
+from vferry.transfer.tuner import Tuner
+from vferry.transfer.tuning import Sample
 from vferry.transfer.wire import END, FRAME
 
 # A header is sent together with this much, as one record of TLS and one call.

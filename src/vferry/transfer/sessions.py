@@ -19,7 +19,8 @@ from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.stream import Stream
-from vferry.transfer.tuning import DEFAULT_LEVELS, AdaptiveTuner, Choice, FixedTuner, Tuner
+from vferry.transfer.tuner import DEFAULT_LEVELS, AdaptiveTuner, FixedTuner, Tuner
+from vferry.transfer.tuning import Choice
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
 from vferry.transfer.wire import Carriage, Hello, Reply, Status, WireError
 
@@ -80,6 +81,8 @@ class SenderSessions:
         with self._lock:
             session = self._current if self._current and self._current.identity == hello.session else None
             copies = session.copies(reply.slots) if session else None
+        if copies:
+            self._counters.reserve(reply.slots * PAGE_BYTES)
         return Packer(PackingChannel(hello.channel, copies, self._counters), self._tuner(reply), more)
 
     def leave(self, hello: Hello) -> None:
@@ -151,4 +154,5 @@ class ReceiverSessions:
         busy = any(session.copies for session in self._sessions.values())
         if busy or hello.channel or slots < LEAST_SLOTS:
             return None
+        self._counters.reserve(slots * PAGE_BYTES)
         return ReceiverCopies(slots)

@@ -10,9 +10,8 @@ it is believed to be a little faster each time.
 
 import math
 from collections.abc import Collection
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-WINDOW_S = 0.1
 # Parts of the time after which sending counts as waiting for the link, and the input for the one that is slow.
 LINK_SHARE = 0.2
 INPUT_SHARE = 0.5
@@ -48,11 +47,10 @@ LADDER = (
     Rung(Choice("zstd", 6), 100e6, 2.35),
 )
 USUAL = {rung.choice: rung for rung in LADDER}
-DEFAULT_LEVELS = {"none": 0, "lz4": 1, "zstd": 1, "deflate": 1, "qatzip": 1}
 
 
 class Sample(NamedTuple):
-    """Blocks of about `WINDOW_S`: bytes before and after packing, and seconds.
+    """Some blocks: bytes before and after packing, and seconds.
 
     `waited_s` for input; `prepared_s` for what every block needs, checksum and page copies among it; `encoded_s` in
     the codec; `sent_s` until the kernel had taken it all.
@@ -96,58 +94,6 @@ def first_belief(codecs: Collection[str]) -> Belief:
     """Start without compression, and with the usual guesses; `codecs` are those that both gateways have."""
     rungs = tuple(rung for rung in LADDER if rung.choice.codec in codecs)
     return Belief(rungs, tuple(guess(rung, math.inf) for rung in rungs))
-
-
-NOTHING = Sample(0, 0, 0.0, 0.0, 0.0, 0.0)
-
-
-class Tuner(Protocol):
-    """Says what to encode the next block with. An instance belongs to one connection."""
-
-    @property
-    def choice(self) -> Choice:
-        """The codec and level of the moment."""
-
-    @property
-    def for_headers(self) -> Choice:
-        """The same for a block of headers alone, which always gain by it."""
-
-    def observe(self, sample: Sample) -> None:
-        """Learn from a block."""
-
-
-class FixedTuner:
-    """What the operator has chosen."""
-
-    def __init__(self, choice: Choice) -> None:
-        self.choice = self.for_headers = choice
-
-    def observe(self, sample: Sample) -> None:
-        """Learn nothing."""
-
-
-class AdaptiveTuner:
-    """Decides anew every `WINDOW_S`."""
-
-    def __init__(self, codecs: Collection[str]) -> None:
-        """`codecs` are those that both gateways have; none is one of them."""
-        self._belief = first_belief(codecs)
-        self._sample = NOTHING
-
-    @property
-    def choice(self) -> Choice:
-        return self._belief.rungs[self._belief.current].choice
-
-    @property
-    def for_headers(self) -> Choice:
-        return self._belief.rungs[1 if len(self._belief.rungs) > 1 else 0].choice
-
-    def observe(self, sample: Sample) -> None:
-        """Add a block to the window; decide when it is full."""
-        self._sample = _add(self._sample, sample)
-        if self._sample.seconds >= WINDOW_S:
-            self._belief = decide(self._belief, self._sample)
-            self._sample = NOTHING
 
 
 def decide(belief: Belief, sample: Sample) -> Belief:
@@ -198,14 +144,3 @@ def _link(link: float, sample: Sample) -> float:
     if sample.sent_s < LINK_SHARE * sample.seconds:
         return max(link * PROBE, rate)
     return rate if math.isinf(link) else (link + rate) / 2
-
-
-def _add(one: Sample, other: Sample) -> Sample:
-    return Sample(
-        one.stream_bytes + other.stream_bytes,
-        one.encoded_bytes + other.encoded_bytes,
-        one.waited_s + other.waited_s,
-        one.prepared_s + other.prepared_s,
-        one.encoded_s + other.encoded_s,
-        one.sent_s + other.sent_s,
-    )

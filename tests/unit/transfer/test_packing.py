@@ -20,7 +20,8 @@ from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
 from vferry.transfer.stream import PlainStream
-from vferry.transfer.tuning import Choice, FixedTuner
+from vferry.transfer.tuner import FixedTuner
+from vferry.transfer.tuning import Choice
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
 from vferry.transfer.wire import END, FRAME, WireError
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.transfer.tuning import LADDER, USUAL, WINDOW_S, AdaptiveTuner, Choice, Sample, decide, first_belief
+from vferry.transfer.tuner import WINDOW_S, AdaptiveTuner
+from vferry.transfer.tuning import LADDER, USUAL, Choice, Sample, decide, first_belief
 
 ALL = ("none", "lz4", "zstd")
 
