@@ -5,14 +5,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vferry.transfer.block import BlockHeader, pack_block_header
+from vferry.transfer.checksum import crc32
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
 from vferry.transfer.cutting import BLOCK_BYTES, HOLD_MS
@@ -20,6 +24,7 @@ from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
 from vferry.transfer.stream import PlainStream
+from vferry.transfer.table import Table, pack_table
 from vferry.transfer.tuner import FixedTuner
 from vferry.transfer.tuning import Choice
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
@@ -271,3 +276,46 @@ def test_nothing_is_held_back_while_the_input_idles(begun: bytes) -> None:
     out = Wire()
     session.unpacker(0)(wire, out, ignore)
     assert out.data == begun
+
+
+@settings(deadline=None, max_examples=150)
+@given(streams.map(b"".join), st.integers(min_value=0), st.integers(1, 255))
+def test_damage_on_the_way_is_an_error_or_none(content: bytes, place: int, change: int) -> None:
+    session, sent = Session(), Wire()
+    session.pack(0, [content], sent)
+    sent.data[place % len(sent.data)] ^= change
+    out = Wire()
+    with suppress(WireError):
+        session.unpacker(0)(sent, out, ignore)
+        assert out.data == content  # zeros copied from another place are zeros
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.binary(min_size=1, max_size=3000),
+    st.lists(st.integers(0, 2**32 - 1), max_size=3),
+    st.binary(max_size=4),
+    st.lists(st.integers(0, 2**32 - 1), max_size=4),
+)
+def test_a_peer_that_lies_in_a_table_is_an_error(
+    stream: bytes, starts: list[int], fates: bytes, slots: list[int]
+) -> None:
+    table = pack_table(Table(starts, fates, slots))
+    header = BlockHeader(0, 0, len(stream), len(table), crc32(stream))
+    block = pack_block_header(header) + stream + table
+    wire = Wire()
+    wire.data = bytearray(FRAME.pack(len(block)) + block + END)
+    out = Wire()
+    with suppress(WireError):
+        Session().unpacker(0)(wire, out, ignore)
+        assert out.data == stream
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=5), st.lists(st.integers(0, 2**32 - 1), max_size=5))
+def test_fates_and_slots_that_do_not_fit_are_errors(fates: list[int], slots: list[int]) -> None:
+    pages = np.zeros((4, 512), np.uint64)
+    with suppress(WireError):
+        ReceiverCopies(256).restore([pages[:1], pages[1:]], bytes(fates), slots)
+        assert len(fates) == 4
+        assert max(fates) <= 2
