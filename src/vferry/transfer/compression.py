@@ -1,6 +1,5 @@
 """The way into compression, without its libraries: who does not compress needs none of them and loads none."""
 
-import ctypes
 from typing import TYPE_CHECKING, NamedTuple
 
 from vferry.model.problem import Problem
@@ -66,6 +65,8 @@ def _keep_freed_memory() -> None:
     By itself it gives many back to the kernel each time, and then there is a fault for each of their pages again:
     measured, ten times as many faults in the receiver. Another C library is left as it is.
     """
+    import ctypes
+
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
