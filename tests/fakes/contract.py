@@ -47,6 +47,7 @@ def _host(host: HostState) -> dict[str, Any]:
                 machine.state,
                 {(device.mac, device.address, device.bridge) for device in machine.devices.values()},
                 dict(machine.inside.chosen),
+                set(machine.inside.quiet),
             )
             for name, machine in host.machines.items()
         },
@@ -64,6 +65,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the source has the guest still")
     if destination.definitions.get(GUEST) != plan.persistent_xml:
         wrong.append("the destination's definition is another one")
+    if machine.inside.quiet:
+        wrong.append("the guest's own network configuration is still kept quiet")
     for move in plan.moves:
         missing = invariants.path(destination, machine, MAC)
         if machine.inside.chosen[MAC] != VF or missing:

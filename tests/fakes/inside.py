@@ -32,6 +32,17 @@ def _to_vf(machine: Machine, mac: str) -> GuestRun:
     return GuestRun(code=0, stdout="on the VF\n")
 
 
+def _quiet(machine: Machine, mac: str) -> GuestRun:
+    machine.inside.quiet.add(mac)
+    return GuestRun(code=0)
+
+
+def _settle(machine: Machine, mac: str) -> GuestRun:
+    if machine.nic(mac, STANDBY) is None:
+        machine.inside.quiet.discard(mac)
+    return GuestRun(code=0)
+
+
 def _save(machine: Machine, mac: str) -> GuestRun:
     if machine.nic(mac, VF) is not None:
         machine.inside.saved.add(mac)
@@ -55,6 +66,8 @@ ACTIONS: dict[guest_script.Script, Action] = {
     guest_script.addresses_to_vf: _to_vf,
     guest_script.bond_to_standby: _to_standby,
     guest_script.bond_to_vf: _to_vf,
+    guest_script.quiet: _quiet,
+    guest_script.settle: _settle,
     guest_script.save_addresses: _save,
     guest_script.restore_addresses: _restore,
 }

@@ -19,6 +19,9 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
             return _guest(host, guest)
         case api.ReadGuestNetwork(guest=guest):
             return _inside(host, guest)
+        case api.MeasureGuest(guest=guest):
+            _inside(host, guest)
+            return api.Latency(agent_ms=(2.0, 4.0), disk_ms=(1.0,))
         case api.ReadDefinition(guest=guest):
             xml = host.definitions[_guest(host, guest).name]
             return api.Definition(live=xml if guest in host.machines else None, persistent=xml)
@@ -97,7 +100,10 @@ def _inside(host: HostState, name: str) -> GuestNetwork:
     machine = host.machines.get(name)
     if machine is None or machine.state is not GuestState.RUNNING or machine.inside.side is GuestSide.HOTPLUG:
         raise Problem("guest-agent-silent", f"The agent of {name} does not answer", exit=Exit.REFUSED)
-    return GuestNetwork(links=tuple(_link(machine, device) for device in machine.devices.values()))
+    return GuestNetwork(
+        links=tuple(_link(machine, device) for device in machine.devices.values()),
+        configured_by=machine.inside.manager,
+    )
 
 
 def _link(machine: Machine, device: Device) -> GuestLink:

@@ -33,6 +33,8 @@ class Case:
     mode: NetworkMode
     side: GuestSide
     own_standby: bool = False
+    manager: str | None = None
+    """What configures the guest's network."""
 
     @property
     def has_vf(self) -> bool:
@@ -44,12 +46,15 @@ class Case:
         return self.mode is NetworkMode.SWITCH and self.side is not GuestSide.HOTPLUG
 
     def __str__(self) -> str:
-        return f"{self.mode.value}-{self.side.value}{'-own-standby' if self.own_standby else ''}"
+        return f"{self.mode.value}-{self.side.value}{'-own-standby' if self.own_standby else ''}" + (
+            f"-{self.manager}" if self.manager else ""
+        )
 
 
 CASES = (
     Case(NetworkMode.SWITCH, GuestSide.BOND, own_standby=True),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, manager="networkd"),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, own_standby=True),
     Case(NetworkMode.SWITCH, GuestSide.HOTPLUG),
     Case(NetworkMode.SWITCH, GuestSide.HOTPLUG, own_standby=True),
@@ -90,7 +95,7 @@ def make_fleet(case: Case) -> Fleet:
         devices["ua-standby"] = Device("ua-standby", MAC, bridge=BRIDGE)
     if not case.has_vf:
         source.forwarding.add(MAC)
-    inside = Inside(case.side, {MAC: VF if case.has_vf else STANDBY})
+    inside = Inside(case.side, {MAC: VF if case.has_vf else STANDBY}, manager=case.manager)
     source.machines[GUEST] = Machine(GUEST, inside, devices)
     source.definitions[GUEST] = definition(vf, standby="ua-standby" in devices)
     # A neighbour, so that the first VF of the destination is not free.

@@ -55,6 +55,9 @@ class Inside:
     side: GuestSide
     chosen: dict[str, str | None] = field(default_factory=dict)
     saved: set[str] = field(default_factory=set)
+    manager: str | None = None
+    quiet: set[str] = field(default_factory=set)
+    """The MACs for which its manager was told to keep quiet."""
 
 
 @dataclass

@@ -1,10 +1,11 @@
 """The lab, for the tests that need it: up before them, and as they found it after each."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from lab.operator import Scene
+from lab.operator import EmulatorLostGuestError, Scene, vferry
+from vferry.lab import guests
 from vferry.lab.lab import Lab
 
 
@@ -18,10 +19,52 @@ def lab() -> Lab:
 
 @pytest.fixture
 def scene(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Scene]:
-    """The guest that a test's marker `guest` names, else guest1: running, whole, and so again at the end."""
+    """The guest that a test's marker `guest` names, else guest1: running alone, whole, and so again at the end."""
     marker = request.node.get_closest_marker("guest")
-    name = marker.args[0] if marker else "guest1"
-    lab.guest(name)
-    scene = Scene(lab, name)
-    yield scene
-    scene.assert_nothing_left()
+    guest = guests.named(marker.args[0] if marker else "guest1")
+    guests.stop_others(lab, [guest])  # an emulated CPU has none to spare
+    lab.guest(guest.name)
+    scene = Scene(lab, guest.name)
+    try:
+        yield scene
+        if not scene.lost:
+            scene.assert_nothing_left()
+    finally:
+        if scene.lost:
+            scene.start_anew()
+        vferry("operation", "recover")  # for the next test's sake, where this one has failed
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Tells a guest that the emulator has lost from one that vferry has: the test is then run again."""
+    try:
+        return (yield)
+    except Exception as error:
+        scene = pyfuncitem.funcargs.get("scene")
+        if isinstance(scene, Scene) and (where := scene.find_lost()):
+            raise EmulatorLostGuestError(f"{scene.guest} spins on {where}, with interrupts off") from error
+        raise
+
+
+PHASES = ("prepare", "to-standby", "copy", "to-vf", "restore")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How the guest came through each fault: a line a fault and guest, a column a phase."""
+    table: dict[tuple[str, str], dict[str, str]] = {}
+    for kind in ("passed", "failed"):
+        for test in terminalreporter.getreports(kind):
+            said = {name: str(value) for name, value in test.user_properties}
+            if "fault" in said:
+                ended = said.get("ended", "-")
+                cell = ended if kind == "passed" else f"FAILED ({ended})"
+                table.setdefault((said["fault"], said["guest"]), {})[said["phase"]] = cell
+    if not table:
+        return
+    terminalreporter.section("what became of the guest")
+    rows: list[tuple[str, ...]] = [("fault", "guest", *PHASES)]
+    rows += [(*names, *(cells.get(phase, "") for phase in PHASES)) for names, cells in sorted(table.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        terminalreporter.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.operator import Scene, asked, other, vferry
+from lab.operator import PF, Scene, asked, other, vferry
 
 pytestmark = pytest.mark.lab
 
@@ -32,8 +32,8 @@ def test_a_guest_on_a_lone_vf_goes_and_comes_back(scene: Scene) -> None:
 @pytest.mark.guest("guest2")
 def test_a_guest_without_a_vf_goes_as_virtio(scene: Scene) -> None:
     host = other(scene.host)
-    assert migrate(scene)["network_mode"] == "virtio"
-    scene.assert_whole(host, on_vf=False)
+    assert migrate(scene, "--no-probe")["network_mode"] == "virtio"
+    scene.assert_whole(host)
 
 
 @pytest.mark.guest("bond1")
@@ -44,7 +44,14 @@ def test_a_guest_with_its_own_bond_keeps_it(scene: Scene) -> None:
 
 
 @pytest.mark.matrix
-@pytest.mark.guest("guest1")
+def test_a_guest_that_is_started_anew_after_a_migration_comes_up_on_its_vf(scene: Scene) -> None:
+    host = other(scene.host)
+    migrate(scene, "--no-probe")
+    scene.cold_boot(host)
+    scene.assert_whole(host)
+
+
+@pytest.mark.matrix
 def test_detaching_gives_the_addresses_back(scene: Scene) -> None:
     host = other(scene.host)
     assert migrate(scene, "--network", "detach")["network_mode"] == "detach"
@@ -68,6 +75,32 @@ def test_an_address_from_dhcp_goes_along(scene: Scene) -> None:
     host = other(scene.host)
     migrate(scene)
     scene.assert_whole(host)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("cloud1")
+def test_a_cloud_s_guest_keeps_its_addresses_there_and_back(scene: Scene) -> None:
+    home = scene.host
+    for host in (other(home), home):
+        migrate(scene)
+        scene.assert_whole(host)
+        assert scene.lab.peer(["busybox", "ping", "-c", "3", "-W", "2", scene.address6]).returncode == 0
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("vlan1")
+def test_a_vf_in_a_vlan_stays_in_it(scene: Scene) -> None:
+    host = other(scene.host)
+    refused = vferry("migrate", scene.guest, host)
+    assert refused.returncode == 3
+    assert "VLAN 7" in refused.stderr
+    migrate(scene, "--network", "detach")
+    scene.assert_whole(host)
+    scene.cold_boot(host)
+    scene.assert_whole(host)
+    nic = next(nic for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
+    shown = scene.run(host, f"ip link show {PF} | grep {nic['mac']}")
+    assert "vlan 7" in shown
 
 
 @pytest.mark.parametrize(

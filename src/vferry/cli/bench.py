@@ -31,7 +31,7 @@ def command() -> None:
 @click.option("--virtio-guest", default="guest2", show_default=True, help="The guest without one.")
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False), default=Path("bench/network.json"))
 @click.option("--fresh", is_flag=True, help="Forget the runs of an earlier one that was cut short.")
-@click.option("--json", "as_json", is_flag=True, help="Print all runs and the summary as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all runs, the summary and the latency as JSON.")
 def network(
     runs: int,
     modes: str,
@@ -43,6 +43,9 @@ def network(
 ) -> None:
     """Measure the interruption of each network mode, in turn, between the two registered hosts.
 
+    Mode switch runs once more at the end, without probes, to show how fast the guest's disk and agent
+    answer while NICs are plugged and unplugged; that run does not count in the comparison.
+
     Writes --results, which a run that was cut short goes on from, and a picture beside it.
 
     \b
@@ -51,6 +54,7 @@ def network(
     # Drawing takes most of a second to import.
     from rich.console import Console
 
+    from vferry.report import bench_latency
     from vferry.report.bench import render, summary
     from vferry.report.bench_picture import write_bench
 
@@ -60,10 +64,16 @@ def network(
     kept = Results(results)
     asyncio.run(measure(find_state(), _cases(modes, guest, virtio_guest), runs, kept, show.Stage, _tell))
     write_bench(kept.runs, results.with_suffix(".png"))
+    result = summary(kept.runs)
     if as_json:
-        sys.stdout.write(json.dumps({"runs": kept.runs, "summary": summary(kept.runs)}, indent=2) + "\n")
-    else:
-        Console(highlight=False).print(render(summary(kept.runs)))
+        whole = {"runs": kept.runs, "summary": result, "latency": kept.latency}
+        sys.stdout.write(json.dumps(whole, indent=2) + "\n")
+        return
+    console = Console(highlight=False)
+    console.print(render(result))
+    if kept.latency:
+        console.print()
+        console.print(bench_latency.render(kept.latency))
 
 
 def _cases(modes: str, guest: str, virtio_guest: str) -> tuple[Case, ...]:

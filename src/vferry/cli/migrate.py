@@ -32,6 +32,7 @@ POLICIES = ["auto", "plain", "multifd"]
 @click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take.")
 @click.option("--bandwidth", type=click.IntRange(1), help="Bytes per second that the copy may use.")
 @click.option("--probe", "probe_address", metavar="ADDRESS", help="Measure the interruption of this address.")
+@click.option("--no-probe", is_flag=True, help="Do not measure the interruption.")
 @show.file_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")
 def command(
@@ -45,6 +46,7 @@ def command(
     deadline_s: float | None,
     bandwidth: int | None,
     probe_address: str | None,
+    no_probe: bool,  # noqa: FBT001
     report_file: Path | None,
     page_file: Path | None,
     picture_file: Path | None,
@@ -59,6 +61,8 @@ def command(
     Example: vferry migrate guest1 host2
              vferry migrate guest1 host2 --dry-run
     """
+    if probe_address and no_probe:
+        raise click.UsageError("--probe and --no-probe contradict each other")
     state = find_state()
     request = Request(
         guest=guest,
@@ -69,6 +73,7 @@ def command(
         deadline_s=deadline_s,
         bandwidth=bandwidth,
         probe_address=probe_address,
+        measured=not no_probe,
     )
     prepared = asyncio.run(migrate.prepare(state, request))
     if not as_json:

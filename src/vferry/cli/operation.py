@@ -131,7 +131,7 @@ def recover_(operation: str | None, guest_is_at: str | None, as_json: bool) -> N
              vferry operation recover op-1a2b3c4d --guest-is-at host2
     """
     state = find_state()
-    folders = [operations.find(state, operation)] if operation else [f for f in operations.every(state) if _open(f)]
+    folders = [operations.find(state, operation)] if operation else operations.to_recover(state)
     if not folders:
         click.echo("Nothing to recover.", err=as_json)
     reports = []
@@ -143,11 +143,6 @@ def recover_(operation: str | None, guest_is_at: str | None, as_json: bool) -> N
     if as_json:
         output.json(reports)
     sys.exit(max((show.exit_of(report) for report in reports), key=_gravity, default=Exit.DONE))
-
-
-def _open(folder: OperationFolder) -> bool:
-    state = folder.state()
-    return state.status == INTERRUPTED or state.exit == Exit.OPERATOR
 
 
 def _gravity(code: Exit) -> int:

@@ -124,6 +124,9 @@ async def _probing(
     state: State, folder: OperationFolder, operation: OperationState, audience: Audience
 ) -> AsyncIterator[Probing]:
     """Probes the guest meanwhile; yields what ends that with the record, or with why there is none."""
+    if not operation.measured:
+        yield _unmeasured("it was asked for with --no-probe")
+        return
     if operation.probe_address is None:
         yield _unmeasured("the guest's address is not known: name it with --probe ADDRESS")
         return

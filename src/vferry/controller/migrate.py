@@ -32,6 +32,7 @@ class Request(Struct, frozen=True, kw_only=True):
     accept_interruption: bool = False
     deadline_s: float | None = None
     bandwidth: int | None = None
+    measured: bool = True
     probe_address: str | None = None
 
 
@@ -94,7 +95,7 @@ def begin(state: State, prepared: Prepared, plan: Plan) -> OperationFolder:
     folder = operations.create(state, plan)
     address = prepared.request.probe_address or prepared.survey.probe_address
     first = first_state(plan, address, prepared.survey.probe_from, prepared.began)
-    folder.write_state(replace(first, started=prepared.started))
+    folder.write_state(replace(first, started=prepared.started, measured=prepared.request.measured))
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import fcntl
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import msgspec
 from vferry.controller.state import State
 from vferry.host.durable import write_durably
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Phase, Report
+from vferry.model.report import Phase, Report, Status
 from vferry.plan.plan import Plan
 
 RUNNING, INTERRUPTED = "running", "interrupted"
@@ -34,6 +34,8 @@ class OperationState(msgspec.Struct, frozen=True, kw_only=True):
     began: float = 0.0
     """CLOCK_MONOTONIC of this machine, in seconds, for as long as it is not restarted."""
     exit: int | None = None
+    measured: bool = True
+    """Whether its interruption is to be measured."""
     probe_address: str | None = None
     probe_from: str | None = None
 
@@ -143,6 +145,33 @@ def every(state: State) -> list[OperationFolder]:
     """All operations, the oldest first."""
     folders = [OperationFolder(path) for path in _root(state).iterdir() if (path / "state.json").exists()]
     return sorted(folders, key=lambda folder: folder.state().started)
+
+
+def to_recover(state: State) -> list[OperationFolder]:
+    """Those that their controller left, or that need the operator; less those whose guest has been moved since."""
+    return [folder for folder in every(state) if _is_open(folder.state()) and successor(state, folder) is None]
+
+
+def successor(state: State, folder: OperationFolder) -> OperationState | None:
+    """A later operation that has moved the same guest, or may have: what this one left is not its to repair."""
+    this = folder.stored()
+    for other in (each.stored() for each in every(state)):
+        later = other.guest == this.guest and other.started > this.started
+        if later and other.status not in (Status.UNDONE, Status.ABORTED):
+            return other
+    return None
+
+
+def close_all_on(state: State, hosts: Container[str]) -> None:
+    """Ends the operations that wait for these hosts, which are gone."""
+    for folder in every(state):
+        was = folder.state()
+        if _is_open(was) and was.source in hosts and was.destination in hosts:
+            folder.write_state(msgspec.structs.replace(was, status=Status.FAILED, exit=int(Exit.UNDONE)))
+
+
+def _is_open(state: OperationState) -> bool:
+    return state.status == INTERRUPTED or state.exit == Exit.OPERATOR
 
 
 def _root(state: State) -> Path:

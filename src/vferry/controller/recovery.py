@@ -5,6 +5,7 @@ What is done is decided by where the guest runs, as the hosts say it now.
 
 from msgspec.structs import replace
 
+from vferry.controller import operations
 from vferry.controller.drive import Act, Audience, drive
 from vferry.controller.hosts import open_host
 from vferry.controller.operations import RUNNING, OperationFolder
@@ -28,6 +29,12 @@ async def recover(state: State, folder: OperationFolder, observer: Audience, gue
     interrupted = was.status == RUNNING
     if not interrupted and was.exit != Exit.OPERATOR:
         raise Problem("nothing-to-recover", f"Operation {folder.name} has ended: {was.status}", exit=Exit.DONE)
+    if later := operations.successor(state, folder):
+        raise Problem(
+            "nothing-to-recover",
+            f"{was.guest} has been taken over by a later operation, {later.operation}: {later.status}",
+            f"Look with: vferry operation show {later.operation}",
+        )
     epoch = was.epoch + 1
     folder.write_state(replace(was, epoch=epoch))
     session = Session(operation=plan.operation, epoch=epoch)

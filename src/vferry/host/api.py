@@ -5,9 +5,9 @@ a `Problem`. An operation that changes anything runs in a `Session`, whose opera
 it touches (`ClaimResources` first).
 """
 
-from typing import Generic, Protocol, TypeVar
+from typing import Annotated, Generic, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Claim, Inventory, VfSettings
@@ -64,6 +64,27 @@ class ReadGuestNetwork(Operation[GuestNetwork], frozen=True, kw_only=True, tag="
     """
 
     guest: str
+
+
+class Latency(Struct, frozen=True, kw_only=True):
+    """How long a guest's agent and its disk took to answer, in ms, in the order in which they were asked."""
+
+    agent_ms: tuple[float, ...] = ()
+    """Each a guest-ping, as libvirt carries it out."""
+    disk_ms: tuple[float, ...] = ()
+    """Each the average of the reads that ended within some 100 ms, to 1 ms; the last may be one that waits still."""
+
+
+class MeasureGuest(Operation[Latency], frozen=True, kw_only=True, tag="guest-latency"):
+    """Measures for `seconds` how fast a guest's agent and its first disk answer, also while it has a device plugged.
+
+    Its agent reads 4 KiB of that disk ten times a second. No values of a disk where the guest has none, or no `dd`.
+    Problems: ``guest-off``, ``guest-agent-silent``, ``guest-agent-nonsense``, ``guest-exec-forbidden``,
+    ``guest-run-timeout``.
+    """
+
+    guest: str
+    seconds: Annotated[float, Meta(ge=0.1, le=5.0)] = 1.0
 
 
 class Definition(Struct, frozen=True, kw_only=True):

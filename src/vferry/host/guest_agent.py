@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import time
 from typing import Any
 
@@ -13,50 +14,88 @@ OUTPUT_LIMIT = 64 << 10
 ANSWER_LIMIT = 32 << 20
 """Bytes of an answer that are read at all; the agent itself stops collecting output at 16 MiB."""
 
-COMMAND_TIMEOUT_S = 5
+LEAST_TIMEOUT_S = 5
 FIRST_PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.15
+SILENCE_PAUSE_S = 0.5
+SILENT = ("VIR_ERR_AGENT_UNRESPONSIVE", "VIR_ERR_AGENT_UNSYNCED")
+"""libvirt's errors for an agent that did not take a command: nothing was run, so it may be asked again."""
 FORBIDDEN = ("disabled", "not allowed", "has not been found", "permission denied")
 
 
-def run_in_guest(hypervisor: Hypervisor, guest: str, script: str, timeout_s: float) -> GuestRun:
+def run_in_guest(
+    hypervisor: Hypervisor, guest: str, script: str, timeout_s: float, *, silence_s: float = 0.0
+) -> GuestRun:
     """Runs a POSIX shell script in a guest and waits for its end.
+
+    An agent that takes no command is asked again for `silence_s`: a guest that has just resumed, or has a device
+    plugged, may be too busy. libvirt waits 5 s each time.
 
     Problems: ``guest-off``, ``guest-agent-silent``, ``guest-exec-forbidden``, ``guest-agent-nonsense``, and
     ``guest-run-timeout`` when the script has not ended within `timeout_s`: it may still be running.
     """
-    domain = hypervisor.running(guest)
-    deadline = time.monotonic() + timeout_s
-    start = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": True}
-    pid = _ask(hypervisor, domain, guest, "guest-exec", start).get("pid")
-    if not isinstance(pid, int) or isinstance(pid, bool):
-        raise _nonsense(guest, "guest-exec gave no process id")
-    pause_s = FIRST_PAUSE_S
-    while True:
-        status = _ask(hypervisor, domain, guest, "guest-exec-status", {"pid": pid})
-        if status.get("exited") is True:
-            return _ended(guest, status)
-        if time.monotonic() + pause_s > deadline:
-            raise _timeout(guest, timeout_s)
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.4, LONGEST_PAUSE_S)
+    agent = GuestAgent(hypervisor, guest, timeout_s, silence_s=silence_s)
+    return agent.wait(agent.start(script))
 
 
-def _ask(hypervisor: Hypervisor, domain: Any, guest: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    request = json.dumps({"execute": command, "arguments": arguments})
-    try:
-        answer = hypervisor.agent_command(domain, request, COMMAND_TIMEOUT_S)
-    except hypervisor.libvirt.libvirtError as error:
-        raise _failed(hypervisor, guest, error) from error
-    try:
-        if len(answer) > ANSWER_LIMIT:
-            raise ValueError("the answer is too long")
-        value = json.loads(answer)["return"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _nonsense(guest, f"{command}: {error!r}") from error
-    if not isinstance(value, dict):
-        raise _nonsense(guest, f"{command} gave no object")
-    return value
+class GuestAgent:
+    """A guest's agent while one script runs. Its methods' problems are those of `run_in_guest`."""
+
+    def __init__(self, hypervisor: Hypervisor, guest: str, timeout_s: float, *, silence_s: float = 0.0) -> None:
+        """`timeout_s`, from now on, is for all that is asked. Problems: ``guest-unknown``, ``guest-off``."""
+        self._hypervisor = hypervisor
+        self._guest = guest
+        self._timeout_s = timeout_s
+        self._deadline = time.monotonic() + timeout_s
+        self._domain = hypervisor.running(guest)
+        self._silence_s = silence_s
+
+    def start(self, script: str) -> int:
+        """Starts a POSIX shell script in the guest; answers its process id there."""
+        start = {"path": "/bin/sh", "arg": ["-c", script], "capture-output": True}
+        pid = self.ask("guest-exec", start).get("pid")
+        if not isinstance(pid, int) or isinstance(pid, bool):
+            raise _nonsense(self._guest, "guest-exec gave no process id")
+        return pid
+
+    def wait(self, pid: int) -> GuestRun:
+        """Waits for the end of a script that was started."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            status = self.ask("guest-exec-status", {"pid": pid})
+            if status.get("exited") is True:
+                return _ended(self._guest, status)
+            if time.monotonic() + pause_s > self._deadline:
+                raise _timeout(self._guest, self._timeout_s)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.4, LONGEST_PAUSE_S)
+
+    def ask(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Gives the agent one command; its answer must be an object."""
+        answer = self._answer(json.dumps({"execute": command, "arguments": arguments}))
+        try:
+            if len(answer) > ANSWER_LIMIT:
+                raise ValueError("the answer is too long")
+            value = json.loads(answer)["return"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _nonsense(self._guest, f"{command}: {error!r}") from error
+        if not isinstance(value, dict):
+            raise _nonsense(self._guest, f"{command} gave no object")
+        return value
+
+    def _answer(self, request: str) -> str:
+        libvirt = self._hypervisor.libvirt
+        silent = {getattr(libvirt, name) for name in SILENT}
+        until = min(time.monotonic() + self._silence_s, self._deadline)
+        while True:
+            # A command that is given up may have been carried out all the same: it gets all the time there is.
+            timeout_s = max(LEAST_TIMEOUT_S, math.ceil(self._deadline - time.monotonic()))
+            try:
+                return self._hypervisor.agent_command(self._domain, request, timeout_s)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() not in silent or time.monotonic() + SILENCE_PAUSE_S > until:
+                    raise _failed(self._hypervisor, self._guest, error) from error
+            time.sleep(SILENCE_PAUSE_S)
 
 
 def _ended(guest: str, status: dict[str, Any]) -> GuestRun:

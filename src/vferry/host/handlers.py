@@ -14,6 +14,7 @@ from vferry.host.configuration import AgentConfiguration
 from vferry.host.domain_xml import read_domain
 from vferry.host.gateways import RUNTIME, Gateways
 from vferry.host.guest_agent import run_in_guest
+from vferry.host.guest_agent_latency import measure_guest
 from vferry.host.guest_agent_network import SCRIPT, read_network
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
@@ -96,6 +97,8 @@ class Handlers:
                 return lambda: self._show_guest(guest)
             case api.ReadGuestNetwork(guest=guest):
                 return lambda: self._read_network(guest)
+            case api.MeasureGuest(guest=guest, seconds=seconds):
+                return lambda: measure_guest(hypervisor, guest, seconds)
             case api.ReadDefinition(guest=guest):
                 return lambda: hypervisor_domains.read_definition(hypervisor, guest)
             case api.CheckFit(live_xml=xml):
@@ -145,7 +148,7 @@ class Handlers:
                 return lambda: hypervisor_devices.unplug(hypervisor, self._root, guest, alias, timeout_s)
             case api.RunInGuest(guest=guest, script=script, timeout_s=timeout_s):
                 check(session, guest=guest)
-                return lambda: run_in_guest(hypervisor, guest, script, timeout_s)
+                return lambda: run_in_guest(hypervisor, guest, script, timeout_s, silence_s=timeout_s)
             case api.Define(xml=xml):
                 check(session, guest=read_domain(xml).name)
                 return lambda: hypervisor_domains.define(hypervisor, xml)

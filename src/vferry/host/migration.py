@@ -11,7 +11,7 @@ from vferry.host import hypervisor_domains as domains
 from vferry.host.api import Done, Migration, StartMigration
 from vferry.host.gateways import RUNTIME, Places, places
 from vferry.host.hypervisor import Hypervisor
-from vferry.host.migration_record import Record, answer, figures, load, save
+from vferry.host.migration_record import Record, answer, figures, load, save, update
 from vferry.model.problem import Exit, Problem
 
 FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST")
@@ -77,7 +77,7 @@ class Migrations:
             record = self._record(operation, guest)
             done = domains.concede(self._hypervisor, guest, leaving=record is not None)
             if record is not None and done.changed:
-                save(places(self._runtime, operation).directory, msgspec.structs.replace(record, conceded=True))
+                update(places(self._runtime, operation).directory, msgspec.structs.replace(record, conceded=True))
             return done
 
     def abort(self, operation: str, guest: str) -> Done:
@@ -120,7 +120,7 @@ class Migrations:
         record = self._record(operation, guest) or record
         if record.state == "active":
             record = self._find_out(record, domain, None)
-            save(places(self._runtime, operation).directory, record)
+            update(places(self._runtime, operation).directory, record)
         return record
 
     def _run(self, domain: Any, wanted: StartMigration, here: Places, record: Record) -> None:
@@ -138,7 +138,7 @@ class Migrations:
             except Problem:
                 found = record
             if found.state != "active":
-                save(here.directory, found)
+                update(here.directory, found)
                 return
             time.sleep(0.5)
 

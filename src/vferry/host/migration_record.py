@@ -1,5 +1,6 @@
 """What an operation's migration of a guest has come to, remembered across restarts of the agent."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,13 @@ def load(directory: Path) -> Record | None:
 def save(directory: Path, record: Record) -> None:
     directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     write_durably(directory / FILE, msgspec.json.encode(record))
+
+
+def update(directory: Path, record: Record) -> None:
+    """Saves what has become of a migration, unless its operation has been forgotten meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        if (directory / FILE).exists():
+            write_durably(directory / FILE, msgspec.json.encode(record))
 
 
 def figures(job: Mapping[str, Any], *, completed: bool = False) -> dict[str, float]:

@@ -55,7 +55,7 @@ def _fill(folder: Path, top: Path, lab: Path) -> None:
 def files() -> list[str]:
     """What is copied back into the lab's folder: what hosts and guests write to, and the ssh key the hosts know."""
     overlays = [name for host in HOSTS for name in qemu.overlays(host)]
-    return [*KEYS, *overlays, *(f"{guest.name}.img" for guest in GUESTS)]
+    return [*KEYS, *overlays, *(guest.disk for guest in GUESTS)]
 
 
 def state(host: Host) -> str:

@@ -5,11 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from vferry.lab import base, booted, hosts, net, outer, owner, peer, places, processes, product, reach
-from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Host
+from vferry.lab import base, booted, cloud, hosts, net, outer, owner, peer, places, processes, product, reach
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Guest, Host
 from vferry.model.problem import Problem
-
-DISK_SIZE = "64M"
 
 
 def build() -> tuple[Path, Path]:
@@ -47,10 +45,18 @@ def _prepare(lab: Path, ground: Path, top: Path) -> None:
         for name in hosts.written(host):
             (lab / name).unlink(missing_ok=True)
     for guest in GUESTS:  # one raw disk each, given to both hosts: a migration need not copy it
-        (lab / f"{guest.name}.img").unlink(missing_ok=True)
-        outer.call(["mke2fs", "-q", "-F", "-t", "ext4", lab / f"{guest.name}.img", DISK_SIZE])
+        _make_disk(guest, lab / guest.disk)
     net.create()
     peer.start_dhcp()
+    peer.start_vlans(NETWORKS[0].bridge)
+
+
+def _make_disk(guest: Guest, disk: Path) -> None:
+    if guest.cloud:
+        cloud.blank(guest, disk)
+        return
+    disk.unlink(missing_ok=True)
+    outer.call(["mke2fs", "-q", "-F", "-t", "ext4", disk, f"{guest.disk_mib}M"])
 
 
 def _booted(lab: Path, ground: Path, top: Path) -> None:

@@ -24,7 +24,10 @@ def add(hosts: Sequence[Host]) -> None:
 def remove(hosts: Sequence[Host]) -> None:
     """Forgets hosts; a problem with it does not keep the lab up."""
     from vferry.controller.hosts import remove_host
+    from vferry.controller.operations import close_all_on
+    from vferry.controller.state import find_state
 
+    close_all_on(find_state(), [host.name for host in hosts])
     for host in hosts:
         try:
             asyncio.run(remove_host(host.name))

@@ -6,14 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vferry.lab import hosts, outer
+from vferry.lab import cloud, hosts, outer
 from vferry.lab.topology import GUESTS, Guest, Host, guest_named
 from vferry.model.problem import Exit, Problem
 
 if TYPE_CHECKING:
     from vferry.lab.lab import Lab
-
-ANSWER_BOUND = 120.0  # seconds until a started guest answers ping; about 15 without KVM
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +88,8 @@ def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
     off = [guest for guest in wanted if not place(domains, guest.name).on]
     for guest in off:
         host = place(domains, guest.name).host
+        if guest.cloud:
+            cloud.provide(guest, lab.folder)
         with outer.step(f"starting {guest.name} on {host}"):
             virsh(lab, host, [f"start {guest.name}"])
     for guest in off:
@@ -114,7 +114,7 @@ def virsh(lab: "Lab", host: str, commands: Sequence[str]) -> None:
         raise Problem("lab-virsh-failed", f"virsh on {host}: {done.stderr.strip()}", exit=Exit.UNDONE)
 
 
-def answer(lab: "Lab", guest: Guest, bound: float = ANSWER_BOUND) -> None:
+def answer(lab: "Lab", guest: Guest) -> None:
     """Waits until the peer gets an answer from a guest."""
     start_time = time.monotonic()
     told = 0.0
@@ -123,10 +123,10 @@ def answer(lab: "Lab", guest: Guest, bound: float = ANSWER_BOUND) -> None:
         if elapsed - told > 10:
             told = elapsed
             outer.say(f"waiting for {guest.name} to answer at {guest.address}: {elapsed:.0f} s")
-        if elapsed > bound:
+        if elapsed > guest.answer_bound:
             raise Problem(
                 "lab-guest-silent",
-                f"{guest.name} does not answer at {guest.address} after {bound:.0f} s",
+                f"{guest.name} does not answer at {guest.address} after {guest.answer_bound:.0f} s",
                 f"Read its console with: vferry lab guest {guest.name} --console",
                 exit=Exit.UNDONE,
             )

@@ -2,32 +2,42 @@
 
 from xml.sax.saxutils import quoteattr
 
-from vferry.lab.topology import PEER4, PEER6, Guest
+from vferry.lab.topology import Guest
 
 MACHINE = "pc-q35-10.0"  # fixed, so that a guest looks the same on every host
 NAMESPACE = "urn:vferry:1"
-MEMORY_MIB = 256
 ROOT_PORTS = 8  # one or two for NICs, the others free for hot-plug; firmware and kernel look at each of them
 LAB = "/opt/vferry/lab"
+# Units that a cloud guest starts without, by the kernel's command line: its image stays what it is. Compiling
+# AppArmor's profiles takes an emulated CPU minutes, and there is no mirror to ask for upgrades.
+MASKED = ("apparmor.service", "unattended-upgrades.service", "apt-daily.timer", "apt-daily-upgrade.timer")
+COMMON_WORDS = "console=ttyS0 quiet mitigations=off panic=5"
 
 
 def command_line(guest: Guest) -> str:
-    """Kernel command line that gives a guest its personality (files/guest-init)."""
+    """Kernel command line: what a cloud guest does without (files/disk-init), or what another is (files/guest-init)."""
+    if not guest.cloud:
+        return f"{COMMON_WORDS} {personality(guest)}"
+    return " ".join((COMMON_WORDS, f"vferry.mac={guest.mac}", *(f"systemd.mask={name}" for name in MASKED)))
+
+
+def personality(guest: Guest) -> str:
+    """Words of the kernel command line that tell a guest's init what to be (files/guest-init)."""
     words = {
         "kind": guest.kind,
         "mac": guest.mac,
         "ip4": f"{guest.address}/24",
         "ip6": f"{guest.address6}/64",
-        "gw4": PEER4,
-        "gw6": PEER6,
+        "gw4": guest.subnet.address4,
+        "gw6": guest.subnet.address6,
     }
-    personality = " ".join(f"vferry.{name}={value}" for name, value in words.items())
-    return f"console=ttyS0 quiet mitigations=off panic=5 {personality}"
+    return " ".join(f"vferry.{name}={value}" for name, value in words.items())
 
 
 def vf_slot(index: int) -> str:
     """PCI address elements of VF `index` of the hosts' PF 0000:01:00.0 (first VF at 10.0, stride 2)."""
-    return f"domain='0x0000' bus='0x01' slot='0x10' function='0x{2 * index:x}'"
+    slot, function = divmod(0x10 * 8 + 2 * index, 8)
+    return f"domain='0x0000' bus='0x01' slot='0x{slot:x}' function='0x{function:x}'"
 
 
 def integrated(slot: int) -> str:
@@ -62,9 +72,24 @@ def standby_interface(guest: Guest) -> str:
     </interface>"""
 
 
+def seed_disk(guest: Guest) -> str:
+    """The disk by which a cloud guest is told what to be; both hosts have the file."""
+    if not guest.cloud:
+        return ""
+    return f"""
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='{LAB}/{guest.name}.iso'/>
+      <target dev='vdb' bus='virtio'/>
+      <readonly/>
+      {integrated(19)}
+    </disk>"""
+
+
 def definition(guest: Guest) -> str:
     """The domain, ready for `virsh define`."""
     ports = "\n    ".join("<controller type='pci' model='pcie-root-port'/>" for _ in range(ROOT_PORTS))
+    initrd = "disk.cpio" if guest.cloud else "guest.cpio"
     channel = (
         ""
         if guest.kind == "plain"
@@ -74,12 +99,12 @@ def definition(guest: Guest) -> str:
   <name>{guest.name}</name>
   <uuid>{guest.uuid}</uuid>
   <metadata><vferry:guest xmlns:vferry='{NAMESPACE}' address='{guest.address}'/></metadata>
-  <memory unit='MiB'>{MEMORY_MIB}</memory>
+  <memory unit='MiB'>{guest.memory_mib}</memory>
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='{MACHINE}'>hvm</type>
     <kernel>{LAB}/vmlinux</kernel>
-    <initrd>{LAB}/guest.cpio</initrd>
+    <initrd>{LAB}/{initrd}</initrd>
     <cmdline>{quoteattr(command_line(guest))[1:-1]}</cmdline>
   </os>
   <features><acpi/></features>
@@ -96,7 +121,7 @@ def definition(guest: Guest) -> str:
       <source dev='/dev/disk/by-id/virtio-{guest.name}'/>
       <target dev='vda' bus='virtio'/>
       {integrated(17)}
-    </disk>{standby_interface(guest)}{vf_interface(guest)}
+    </disk>{seed_disk(guest)}{standby_interface(guest)}{vf_interface(guest)}
     <serial type='pty'><log file='/var/log/libvirt/qemu/{guest.name}.console' append='on'/></serial>
     {channel}
     <memballoon model='virtio'>{integrated(18)}</memballoon>

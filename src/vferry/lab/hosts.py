@@ -3,7 +3,6 @@
 import os
 import selectors
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,15 +62,7 @@ def start(host: Host, base: Path, product: Path, lab: Path, kept: Path | None = 
         binds = map(str, (base / "root", base, product, lab, places.RUN, kept or lab))
         disks = " ".join(f"{name}={backing}" for name, backing in qemu.overlays(host).items())
         enter = ["unshare", "-m", "sh", "-c", ENTER, "enter", *binds, disks]
-        with (lab / f"{host.name}.log").open("wb") as log:
-            subprocess.Popen(
-                [*enter, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=taps,
-                start_new_session=True,
-            )
+        outer.launch([*enter, *argv], lab / f"{host.name}.log", pass_fds=taps)
     finally:
         for tap in taps:
             os.close(tap)

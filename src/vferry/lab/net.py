@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from vferry.lab import outer
-from vferry.lab.topology import DATA, GUESTS, NETWORKS, Network
+from vferry.lab.topology import DATA, GUESTS, NETWORKS, Network, Subnet
 from vferry.model.problem import Exit, Problem
 
 CLONE_NEWNET = 0x40000000
@@ -40,9 +40,35 @@ def setup(network: Network) -> str:
     ]
     lines += [f"address add {a} dev {network.bridge}" + " nodad" * (":" in a) for a in network.addresses]
     if network.namespace == DATA:
+        lines += [line for vlan in vlans() for line in _vlan(network.bridge, vlan)]
         # The emulated igb gives its PF no multicast frames, and so a guest behind the PF no neighbour solicitation.
-        lines += [f"neigh replace {g.address6} lladdr {g.mac} dev {network.bridge} nud permanent" for g in GUESTS]
+        lines += [
+            f"neigh replace {guest.address6} lladdr {guest.mac} dev {guest.subnet.device(network.bridge)} nud permanent"
+            for guest in GUESTS
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _vlan(bridge: str, vlan: int) -> list[str]:
+    """The peer's device in a VLAN, and the bridge's port that `vlan` joins it to; the bridge passes tagged frames."""
+    subnet = Subnet(vlan)
+    device, port = subnet.device(bridge), vlan_port(bridge, vlan)
+    lines = [
+        f"tuntap add dev {port} mode tap",
+        f"link set {port} master {bridge} up",
+        f"tuntap add dev {device} mode tap",
+        f"link set {device} address 52:54:00:07:{vlan >> 8:02x}:{vlan & 255:02x} up",
+    ]
+    return lines + [f"address add {a} dev {device}" + " nodad" * (":" in a) for a in subnet.addresses]
+
+
+def vlan_port(bridge: str, vlan: int) -> str:
+    return f"{bridge}-tag{vlan}"
+
+
+def vlans() -> list[int]:
+    """The VLANs that guests are in."""
+    return sorted({guest.vlan for guest in GUESTS if guest.vlan})
 
 
 def _quiet(network: Network) -> None:
@@ -65,7 +91,7 @@ def _in_namespace(namespace: str, tap: str) -> int:
 
     def enter() -> None:
         try:
-            result.append(_open_tap(namespace, tap))
+            result.append(_enter_and_open(namespace, tap))
         except OSError as error:
             result.append(error)
 
@@ -77,14 +103,22 @@ def _in_namespace(namespace: str, tap: str) -> int:
     return result[0]
 
 
-def _open_tap(namespace: str, tap: str) -> int:
+def _enter_and_open(namespace: str, tap: str) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     with (NAMESPACES / namespace).open() as handle:
         if libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return open_tap(tap, IFF_VNET_HDR)
+
+
+def open_tap(tap: str, more: int = 0) -> int:
+    """Opens a tap device in this thread's namespace, and makes it where it is missing; raises `OSError`.
+
+    `more` are flags of the device beyond those that give each frame as it is.
+    """
     descriptor = os.open("/dev/net/tun", os.O_RDWR)
     try:
-        request = struct.pack("16sH22x", tap.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+        request = struct.pack("16sH22x", tap.encode(), IFF_TAP | IFF_NO_PI | more)
         fcntl.ioctl(descriptor, TUNSETIFF, request)
     except OSError:
         os.close(descriptor)

@@ -46,6 +46,19 @@ def require_root() -> None:
         raise Problem("lab-needs-root", "The lab needs root", "Run the command with sudo")
 
 
+def launch(argv: Sequence[str], log: Path, pass_fds: Sequence[int] = ()) -> None:
+    """Starts a process that outlives this one and is no child of it; what it prints goes to `log`."""
+    with log.open("wb") as file:
+        subprocess.run(
+            ["setsid", "--fork", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            pass_fds=pass_fds,
+            check=True,
+        )
+
+
 def call(
     argv: Sequence[str | Path],
     *,

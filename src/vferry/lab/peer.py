@@ -1,10 +1,10 @@
-"""The peer: this machine inside the data network, which the guests talk to. It also serves DHCP."""
+"""The peer: this machine inside the data network and its VLANs, which the guests talk to. It also serves DHCP."""
 
-import subprocess
+import sys
 from collections.abc import Sequence
 
-from vferry.lab import places, processes
-from vferry.lab.topology import DATA, GUESTS, PEER4, Guest
+from vferry.lab import net, outer, places, processes
+from vferry.lab.topology import DATA, GUESTS, PEER4, Guest, Subnet
 
 LEASE = 60  # seconds; short, so that a guest renews during a test
 
@@ -37,11 +37,12 @@ def start_dhcp() -> None:
         return
     settings.write_text(dhcp_settings(GUESTS))
     (places.RUN / "udhcpd.leases").touch()
-    with (places.folder() / "dhcp.log").open("wb") as log:
-        subprocess.Popen(
-            command(["busybox", "udhcpd", "-f", str(settings)]),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    outer.launch(command(["busybox", "udhcpd", "-f", str(settings)]), places.folder() / "dhcp.log")
+
+
+def start_vlans(bridge: str) -> None:
+    """Starts the process of each VLAN that puts the peer into it; it ends with the network's other processes."""
+    for vlan in net.vlans():
+        devices = [Subnet(vlan).device(bridge), net.vlan_port(bridge, vlan)]
+        argv = [sys.executable, "-m", "vferry.lab.vlan", *devices, str(vlan)]
+        outer.launch(command(argv), places.folder() / f"vlan{vlan}.log")

@@ -5,7 +5,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from vferry.lab import archive, boot, cache, outer, places
+from vferry.lab import archive, boot, cache, outer, places, seed
 from vferry.lab.guestxml import definition
 from vferry.lab.topology import GUESTS, HOSTS, Host
 
@@ -55,11 +55,15 @@ def sources() -> list[Path]:
 
 def frame(base: Path) -> str:
     """Content key of what a host boots but for vferry itself, which can be replaced while it runs."""
+    below = (base.name, ensure_dependencies(base).name, boot.ensure(base).name)
+    return cache.digest(*below, cache.digest_files(places.PACKAGE, framing()))
+
+
+def framing() -> list[Path]:
+    """Files of the package that make the frame."""
     lab = places.PACKAGE / "lab"
     own = [file for file in sources() if file.is_relative_to(places.FILES)]
-    own += [lab / name for name in ("product.py", "guestxml.py", "topology.py")]
-    below = (base.name, ensure_dependencies(base).name, boot.ensure(base).name)
-    return cache.digest(*below, cache.digest_files(places.PACKAGE, own))
+    return own + [lab / name for name in ("product.py", "guestxml.py", "topology.py", "seed.py", "iso.py")]
 
 
 def key(*below: Path) -> str:
@@ -129,12 +133,15 @@ def masked(text: str) -> list[str]:
 
 
 def guests(target: Path, folder: Path, booting: Path) -> None:
-    """Kernel, initial RAM file system and definitions of the guests."""
+    """Kernel, initial RAM file systems, definitions and seeds of the guests."""
     target.mkdir()
     shutil.copy2(booting / "vmlinux", target / "vmlinux")
-    pack_init(folder, places.FILES / "guest-init", folder / "guest-init.cpio")
-    archive.join([booting / "guest.cpio", folder / "guest-init.cpio"], target / "guest.cpio")
+    for name in ("guest", "disk"):
+        pack_init(folder, places.FILES / f"{name}-init", folder / f"{name}-init.cpio")
+        archive.join([booting / "guest.cpio", folder / f"{name}-init.cpio"], target / f"{name}.cpio")
     for guest in GUESTS:
+        if guest.cloud:
+            (target / f"{guest.name}.iso").write_bytes(seed.image(guest))
         (target / f"{guest.name}.xml").write_text(definition(guest))
 
 

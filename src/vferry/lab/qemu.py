@@ -85,7 +85,7 @@ def command(
     for name, overlay in zip(("root", "product"), overlays(host), strict=True):
         argv += disk(name, f"{LAB}/{overlay},format=qcow2")
     for guest in guests:
-        argv += disk(guest.name, f"{LAB}/{guest.name}.img,format=raw,file.locking=off", ",share-rw=on")
+        argv += disk(guest.name, f"{LAB}/{guest.disk},format=raw,file.locking=off", ",share-rw=on")
     argv += nic(1, "data", taps.data, f"igb,mac={host.mac(1)}")
     argv += nic(2, "mgmt", taps.mgmt, f"virtio-net-pci,mac={host.mac(2)}")
     argv += ["-device", "virtio-rng-pci"]

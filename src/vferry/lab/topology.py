@@ -4,11 +4,44 @@ from dataclasses import dataclass
 
 DATA = "vferry-data"
 MGMT = "vferry-mgmt"
-PEER4 = "10.9.0.1"
-PEER6 = "fd00:9::1"
 OBSERVER = "10.8.0.100"
-VFS = 4
+VFS = 6  # one for each guest that has one: all of them fit on one host; the emulated igb has 7 at most
 AGENT_SOCKET = "/run/vferry/agent.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """Where guests have their addresses: the data network itself, or a VLAN on it with addresses of its own."""
+
+    vlan: int | None = None
+
+    @property
+    def address4(self) -> str:
+        """The peer's, which is the guests' gateway."""
+        return self.host4(1)
+
+    @property
+    def address6(self) -> str:
+        return self.host6(1)
+
+    @property
+    def addresses(self) -> tuple[str, str]:
+        """The peer's, with their prefixes."""
+        return f"{self.address4}/24", f"{self.address6}/64"
+
+    def host4(self, number: int) -> str:
+        return f"10.9.{self.vlan or 0}.{number}"
+
+    def host6(self, number: int) -> str:
+        return f"fd00:9:{self.vlan}::{number}" if self.vlan else f"fd00:9::{number}"
+
+    def device(self, bridge: str) -> str:
+        """The peer's network device in this subnet."""
+        return f"{bridge}.{self.vlan}" if self.vlan else bridge
+
+
+PLAIN = Subnet()
+PEER4, PEER6 = PLAIN.address4, PLAIN.address6
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +61,7 @@ class Network:
 
 
 NETWORKS = (
-    Network("data", DATA, "data0", "52:54:00:00:09:00", (f"{PEER4}/24", f"{PEER6}/64")),
+    Network("data", DATA, "data0", "52:54:00:00:09:00", PLAIN.addresses),
     Network("mgmt", MGMT, "mgmt0", "52:54:00:00:08:00", (f"{OBSERVER}/24",)),
 )
 
@@ -65,8 +98,10 @@ HOSTS = (Host("host1", 1), Host("host2", 2))
 class Guest:
     """A guest as it is defined at first, on host1.
 
-    `kind` chooses what its init does (files/guest-init); `vf` is the index of its VF, or None for a guest
-    that has a virtio NIC only; `standby` says whether it has a virtio NIC.
+    `kind` chooses what its init does (files/guest-init), or is "cloud": its disk holds a system of its own (cloud).
+    `vf` is the index of its VF, or None for a guest that has a virtio NIC only; `standby` says whether it has a
+    virtio NIC; `vlan` is set on its VF, and the guest knows nothing of it. Memory and disk in MiB; `answer_bound`:
+    how long it may take to answer ping, in seconds; most need about 15 without KVM.
     """
 
     name: str
@@ -75,14 +110,30 @@ class Guest:
     vf: int | None = None
     standby: bool = False
     vlan: int | None = None
+    memory_mib: int = 256
+    disk_mib: int = 64
+    answer_bound: float = 120.0
+
+    @property
+    def cloud(self) -> bool:
+        return self.kind == "cloud"
+
+    @property
+    def subnet(self) -> Subnet:
+        return Subnet(self.vlan)
 
     @property
     def address(self) -> str:
-        return f"10.9.0.{self.number}"
+        return self.subnet.host4(self.number)
 
     @property
     def address6(self) -> str:
-        return f"fd00:9::{self.number}"
+        return self.subnet.host6(self.number)
+
+    @property
+    def disk(self) -> str:
+        """File name of its disk in the lab's folder."""
+        return f"{self.name}.img"
 
     @property
     def mac(self) -> str:
@@ -99,6 +150,8 @@ GUESTS = (
     Guest("bond1", "bond", 13, vf=1, standby=True),
     Guest("plain1", "plain", 14, vf=2),
     Guest("dhcp1", "dhcp", 15, vf=3),
+    Guest("cloud1", "cloud", 16, vf=4, memory_mib=384, disk_mib=2048, answer_bound=900.0),
+    Guest("vlan1", "lone", 17, vf=5, vlan=7),
 )
 STARTED = ("guest1", "guest2")
 

@@ -135,7 +135,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The whole report, as `--json` prints it. `started` is ISO 8601 in UTC.
 
     `network` is null when nothing was measured, and then `network_note` says why. `degraded` is null or says
-    what is missing though the migration completed (``standby``: the guest is on its standby NIC).
+    what is missing though the migration completed: ``standby`` (the guest is on its standby NIC), ``no-vf`` (it is
+    without its VF, mode `detach`), ``leftovers`` (it is whole; something else was not put in order).
     """
 
     operation: str

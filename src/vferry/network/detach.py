@@ -62,4 +62,4 @@ def _plug(plan: Plan, move: VfMove, pf: str, index: int, address: str) -> tuple[
 def _in_guest(plan: Plan, move: VfMove, script: guest_script.Script) -> tuple[RunInGuest, ...]:
     if move.guest_side is not GuestSide.ADDRESSES:
         return ()
-    return (RunInGuest(guest=plan.guest, script=script(move.mac), timeout_s=60.0),)
+    return (guest_script.run(plan.guest, script(move.mac)),)

@@ -8,10 +8,20 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 
+from vferry.host.api import RunInGuest
+
 Script = Callable[[str], str]
 """Makes a script for the NICs of a MAC. ValueError if it is none."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+_BUSY_GUEST_S = 60.0
+
+
+def run(guest: str, script: str) -> RunInGuest:
+    """Runs one of these scripts, with the time that a guest may need whose CPU is busy with packets."""
+    return RunInGuest(guest=guest, script=script, timeout_s=_BUSY_GUEST_S)
 
 
 def addresses_to_standby(mac: str) -> str:
@@ -32,6 +42,16 @@ def bond_to_standby(mac: str) -> str:
 def bond_to_vf(mac: str) -> str:
     """Enslaves a newly plugged VF, unless the guest has done so, and makes it the active slave."""
     return _compose(mac, "bond", "bond-to-vf")
+
+
+def quiet(mac: str) -> str:
+    """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, systemd-networkd."""
+    return _compose(mac, "quiet")
+
+
+def settle(mac: str) -> str:
+    """Takes back what `quiet` did, once there is one NIC of this MAC again."""
+    return _compose(mac, "settle")
 
 
 def save_addresses(mac: str) -> str:

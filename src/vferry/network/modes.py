@@ -35,7 +35,7 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "leave": (switch.to_standby,),
         "landing": (switch.leave_source,),
         "arrive": (switch.to_vf,),
-        "restore": (vf.wipe,),
+        "restore": (switch.settle, vf.wipe),
     },
     NetworkMode.DETACH: {
         "prepare": (vf.configure,),

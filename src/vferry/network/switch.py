@@ -31,6 +31,14 @@ def open_path(plan: Plan, move: VfMove) -> list[Step]:
 def to_standby(plan: Plan, move: VfMove) -> list[Step]:
     """Leaves the source's VF for the standby NIC."""
     host, vf = plan.source, move.source
+    quiet = Step(
+        phase=Phase.TO_STANDBY,
+        name="quiet-guest",
+        host=host,
+        summary="keep the guest's own network configuration from the standby NIC",
+        apply=(guest_script.run(plan.guest, guest_script.quiet(move.mac)),),
+        undo=(guest_script.run(plan.guest, guest_script.settle(move.mac)),),
+    )
     plug = Step(
         phase=Phase.TO_STANDBY,
         name="plug-standby",
@@ -70,7 +78,13 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
             PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),
         ),
     )
-    return [*([] if move.standby_stays else [plug]), *([choose] if choose.apply else []), filters, unplug]
+    return [
+        *([quiet] if move.contested else []),
+        *([] if move.standby_stays else [plug]),
+        *([choose] if choose.apply else []),
+        filters,
+        unplug,
+    ]
 
 
 def leave_source(plan: Plan, move: VfMove) -> list[Step]:
@@ -129,6 +143,21 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
     return [*arrival, *([] if move.standby_stays else [unplug])]
 
 
+def settle(plan: Plan, move: VfMove) -> list[Step]:
+    """Gives the guest's NICs back to its own network configuration."""
+    if not move.contested:
+        return []
+    return [
+        Step(
+            phase=Phase.RESTORE,
+            name="settle-guest",
+            host=plan.destination,
+            summary="give the guest's NICs back to its own network configuration",
+            apply=(guest_script.run(plan.guest, guest_script.settle(move.mac)),),
+        )
+    ]
+
+
 _CHOICE = {
     GuestSide.BOND: "make {nic} the active slave of the guest's bond",
     GuestSide.ADDRESSES: "move the guest's addresses and routes to {nic}",
@@ -161,4 +190,4 @@ def _in_guest(
 ) -> tuple[RunInGuest, ...]:
     scripts = {GuestSide.BOND: bond, GuestSide.ADDRESSES: addresses}
     script = scripts.get(move.guest_side)
-    return () if script is None else (RunInGuest(guest=plan.guest, script=script(move.mac), timeout_s=60.0),)
+    return () if script is None else (guest_script.run(plan.guest, script(move.mac)),)

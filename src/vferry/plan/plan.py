@@ -46,6 +46,8 @@ class VfMove(Struct, frozen=True, kw_only=True):
     standby_stays: bool
     """Whether the standby NIC is the guest's own; else vferry plugs it for the migration and takes it away."""
     mtu: int = 1500
+    contested: bool = False
+    """Whether something in the guest fights two NICs of one MAC, and is kept quiet for the migration."""
 
     @property
     def vf_alias(self) -> str:

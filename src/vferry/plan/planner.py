@@ -108,6 +108,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode,
         standby_alias=own_standby.alias if own_standby else f"ua-vferry-standby-{nic.mac.replace(':', '')}",
         standby_stays=own_standby is not None,
         mtu=mtu,
+        contested=own_standby is None and mode is NetworkMode.SWITCH and _contested(facts, side),
     )
 
 
@@ -179,6 +180,13 @@ def _guest_side(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tu
     return GuestSide.HOTPLUG, 1500
 
 
+def _contested(facts: Facts, side: GuestSide) -> bool:
+    inside = facts.guest_network
+    if inside is None or side is not GuestSide.ADDRESSES:
+        return False
+    return bool(inside.strict_rp_filter) or inside.configured_by == "networkd"
+
+
 def _link(facts: Facts, mac: str) -> GuestLink | None:
     """The VF's interface in the guest: the one on hardware that is not virtio."""
     links = facts.guest_network.links if facts.guest_network else ()
@@ -200,10 +208,19 @@ def _about(facts: Facts, mode: NetworkMode, move: VfMove) -> Iterator[Finding]:
             f"The guest filters strictly by reverse path ({', '.join(inside.strict_rp_filter)}); "
             "it is loosened on the two NICs while the traffic moves",
         )
-    if inside and inside.configured_by in ("networkd", "NetworkManager") and move.guest_side is GuestSide.ADDRESSES:
-        yield warning(
-            "configured-by", f"The guest's network is configured by {inside.configured_by}, which may interfere"
+    if inside and move.guest_side is GuestSide.ADDRESSES:
+        yield from _configured_by(inside.configured_by, mode)
+
+
+def _configured_by(manager: str | None, mode: NetworkMode) -> Iterator[Finding]:
+    if manager == "networkd" and mode is NetworkMode.SWITCH:
+        yield info(
+            "configured-by",
+            "systemd-networkd, which configures the guest, is told to leave the standby NIC alone; the new VF has the "
+            "addresses that it is given, and networkd takes it up at the next boot",
         )
+    elif manager in ("networkd", "NetworkManager"):
+        yield warning("configured-by", f"The guest's network is configured by {manager}, which may interfere")
 
 
 def _reason(wishes: Wishes, mode: NetworkMode, moves: list[VfMove]) -> str:

@@ -81,6 +81,8 @@ def _summary(report: Report) -> Table:
 def _transfer(report: Report) -> str:
     if report.transfer is None:
         return words.NOT_MEASURED
+    if report.transfer.guest_bytes is None:
+        return f"{report.transfer.policy}, not completed"
     facts = dict(words.transfer_facts(report.transfer))
     sizes = f"{facts['guest memory sent']} as {facts['on the wire']} on the wire ({facts['ratio']})"
     return f"{facts['policy']}, {sizes}, rounds: {facts['rounds']}, CPU time: {facts['CPU time']}"

@@ -14,7 +14,7 @@ from fakes.contract import Snapshot, moved
 from fakes.journal import MemoryJournal, Witness
 from fakes.matrix import plan_of
 from fakes.samples import DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet
-from vferry.controller import recovery
+from vferry.controller import operations, recovery
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.host.api import Host, ReadMigration, Session
 from vferry.migration.conductor import Conductor, Ending
@@ -43,6 +43,7 @@ class Uncertain:
         self.ended("uncertain", int(ending.exit))
         monkeypatch.setattr(recovery, "open_host", self._open)
         monkeypatch.setattr(recovery, "drive", self._drive)
+        monkeypatch.setattr(operations, "successor", lambda _state, _folder: None)
 
     @property
     def fleet(self) -> Any:

@@ -116,6 +116,44 @@ def test_refusals_get_codes(number: int, message: str, code: str) -> None:
         assert "/etc/qemu/qemu-ga.conf" in str(caught.value)
 
 
+class Busy(Agent):
+    """An agent that fails `times` times before it answers."""
+
+    def __init__(self, times: int, number: int) -> None:
+        super().__init__(exitcode=0)
+        self.times, self.number = times, number
+
+    def __call__(self, command: dict[str, Any]) -> Any:
+        self.times -= 1
+        if self.times >= 0:
+            self.asked.append(command)
+            raise FakeError(self.number, "guest agent didn't respond")
+        return super().__call__(command)
+
+
+@pytest.mark.parametrize(
+    ("number", "silence_s", "asked"),
+    [
+        (FakeLibvirt.VIR_ERR_AGENT_UNRESPONSIVE, 0.0, 1),
+        (FakeLibvirt.VIR_ERR_AGENT_UNRESPONSIVE, 9.0, None),
+        (FakeLibvirt.VIR_ERR_AGENT_UNSYNCED, 9.0, None),
+        # It may have run: it is not run a second time.
+        (FakeLibvirt.VIR_ERR_AGENT_COMMAND_TIMEOUT, 9.0, 1),
+    ],
+)
+def test_an_agent_that_takes_no_command_is_asked_again_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, number: int, silence_s: float, asked: int | None
+) -> None:
+    monkeypatch.setattr("vferry.host.guest_agent.SILENCE_PAUSE_S", 0.001)
+    agent = Busy(2, number)
+    if asked is None:
+        assert run_in_guest(host(agent), "guest1", ":", 10.0, silence_s=silence_s).code == 0
+        return
+    with pytest.raises(Problem) as caught:
+        run_in_guest(host(agent), "guest1", ":", 10.0, silence_s=silence_s)
+    assert (caught.value.code, len(agent.asked)) == ("guest-agent-silent", asked)
+
+
 def test_a_guest_that_is_off_is_not_asked() -> None:
     with pytest.raises(Problem) as caught:
         run_in_guest(host(None, live=False), "guest1", ":", 1)

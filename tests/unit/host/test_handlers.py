@@ -48,6 +48,7 @@ LOOKING: list[Operation[Any]] = [
     api.TakeInventory(),
     api.ShowGuest(guest="guest1"),
     api.ReadGuestNetwork(guest="guest1"),
+    api.MeasureGuest(guest="guest1", seconds=0.1),
     api.ReadDefinition(guest="guest1"),
     api.CheckFit(live_xml=domain()),
     api.ReadMigration(guest="guest1"),
@@ -133,12 +134,13 @@ async def test_the_claim_is_on_this_guest_and_this_vf(host: Host, operation: Ope
 
 async def test_looking_needs_no_claim(host: Host) -> None:
     for operation in LOOKING:
-        if not isinstance(operation, api.ReadGuestNetwork | api.ReadMigration):
+        if not isinstance(operation, api.ReadGuestNetwork | api.MeasureGuest | api.ReadMigration):
             await host.ask(operation, None)
     assert await host.ask(api.ReadMigration(guest="guest1"), OTHERS) == api.Migration()
-    with pytest.raises(Problem) as caught:
-        await host.ask(api.ReadGuestNetwork(guest="guest1"), None)
-    assert caught.value.code == "guest-agent-silent"
+    for operation in (api.ReadGuestNetwork(guest="guest1"), api.MeasureGuest(guest="guest1", seconds=0.1)):
+        with pytest.raises(Problem) as caught:
+            await host.ask(operation, None)
+        assert caught.value.code == "guest-agent-silent"
 
 
 async def test_operations_lead_to_what_they_mean(host: Host) -> None:

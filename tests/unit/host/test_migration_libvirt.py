@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from fake_libvirt import PAUSED, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
+from msgspec.structs import replace
 from xml_samples import domain
 
 from vferry.host.api import Migration, StartMigration
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration import Migrations
-from vferry.host.migration_record import Record, answer, figures, load, save
+from vferry.host.migration_record import Record, answer, figures, load, save, update
 from vferry.model.problem import Problem
 
 OPERATION = "op-1"
@@ -261,3 +262,15 @@ def test_a_damaged_record_is_none(tmp_path: Path) -> None:
 def test_a_failed_one_has_no_pause() -> None:
     record = Record(operation="a", guest="b", uuid="c", started=0, state="failed", statistics={"pause_ms": 5})
     assert answer(record).pause_ms is None
+
+
+def test_a_migration_that_ends_after_its_operation_was_forgotten_leaves_nothing(tmp_path: Path) -> None:
+    record = Record(operation=OPERATION, guest="guest1", uuid="u", started=0.0)
+    update(tmp_path, record)
+    update(tmp_path / "gone", record)
+    assert list(tmp_path.iterdir()) == []
+    save(tmp_path / "here", record)
+    update(tmp_path / "here", replace(record, state="completed"))
+    found = load(tmp_path / "here")
+    assert found is not None
+    assert found.state == "completed"

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from vferry.lab import guests, guestxml, peer
-from vferry.lab.topology import GUESTS, STARTED, Guest, guest_named
+from vferry.lab.topology import GUESTS, STARTED, VFS, Guest, guest_named
 from vferry.model.problem import Problem
 
 
@@ -23,7 +23,12 @@ def test_a_definition_is_well_formed_and_leaves_room_for_hotplug(guest: Guest) -
     nics = domain.findall("devices/interface")
     assert len(ports) - len(nics) >= 6
     assert domain.findtext("name") == guest.name
-    words = (domain.findtext("os/cmdline") or "").split()
+    assert domain.findtext("memory") == str(guest.memory_mib)
+
+
+@pytest.mark.parametrize("guest", [g for g in GUESTS if g.kind != "cloud"], ids=lambda guest: guest.name)
+def test_the_kernel_command_line_says_what_a_guest_is(guest: Guest) -> None:
+    words = (xml(guest.name).findtext("os/cmdline") or "").split()
     assert f"vferry.kind={guest.kind}" in words
     assert f"vferry.ip4={guest.address}/24" in words
 
@@ -40,6 +45,32 @@ def test_a_lone_guest_has_its_vf_and_nothing_else() -> None:
     address = nics[0].find("source/address")
     assert address is not None
     assert (address.get("bus"), address.get("slot"), address.get("function")) == ("0x01", "0x10", "0x0")
+
+
+def test_vfs_beyond_the_fourth_are_in_the_next_slot() -> None:
+    assert guestxml.vf_slot(3).endswith("slot='0x10' function='0x6'")
+    assert guestxml.vf_slot(4).endswith("slot='0x11' function='0x0'")
+    assert guestxml.vf_slot(5).endswith("slot='0x11' function='0x2'")
+
+
+def test_a_guest_in_a_vlan_has_a_subnet_of_its_own() -> None:
+    guest = guests.named("vlan1")
+    assert (guest.address, guest.address6) == ("10.9.7.17", "fd00:9:7::17")
+    nic = xml("vlan1").find("devices/interface")
+    assert nic is not None
+    tag = nic.find("vlan/tag")
+    assert tag is not None
+    assert tag.get("id") == "7"
+    assert "vferry.gw4=10.9.7.1 vferry.gw6=fd00:9:7::1" in (xml("vlan1").findtext("os/cmdline") or "")
+
+
+def test_a_cloud_guest_boots_its_disk_and_reads_its_seed() -> None:
+    domain = xml("cloud1")
+    assert domain.findtext("os/initrd") == "/opt/vferry/lab/disk.cpio"
+    seeds = [disk for disk in domain.findall("devices/disk") if disk.find("readonly") is not None]
+    assert [disk.find("source").get("file") for disk in seeds] == ["/opt/vferry/lab/cloud1.iso"]  # type: ignore[union-attr]
+    words = (domain.findtext("os/cmdline") or "").split()
+    assert [word for word in words if word.startswith("vferry.")] == ["vferry.mac=52:54:00:aa:00:10"]
 
 
 def test_a_bond_has_a_vf_and_a_vhost_nic_with_one_mac() -> None:
@@ -61,7 +92,7 @@ def test_guests_share_neither_addresses_nor_vfs() -> None:
     for values in ([g.address for g in GUESTS], [g.mac for g in GUESTS], [g.uuid for g in GUESTS]):
         assert len(set(values)) == len(GUESTS)
     vfs = [g.vf for g in GUESTS if g.vf is not None]
-    assert len(set(vfs)) == len(vfs)
+    assert len(set(vfs)) == len(vfs) <= VFS
 
 
 def test_the_guests_started_first_exist() -> None:

@@ -54,3 +54,13 @@ def test_only_the_data_network_knows_the_guests() -> None:
     assert "address add fd00:9::1/64 dev data0 nodad\n" in data
     assert data.count("nud permanent") == len(GUESTS)
     assert "neigh" not in mgmt
+
+
+def test_the_peer_is_in_each_guest_s_vlan() -> None:
+    data, mgmt = (net.setup(network) for network in NETWORKS)
+    assert "link set data0-tag7 master data0 up\n" in data
+    assert "tuntap add dev data0.7 mode tap\n" in data
+    assert "address add 10.9.7.1/24 dev data0.7\n" in data
+    assert "address add fd00:9:7::1/64 dev data0.7 nodad\n" in data
+    assert "neigh replace fd00:9:7::17 lladdr 52:54:00:aa:00:11 dev data0.7 nud permanent\n" in data
+    assert "tuntap" not in mgmt

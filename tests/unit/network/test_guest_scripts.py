@@ -22,6 +22,8 @@ SCRIPTS = [
     guest_script.addresses_to_vf,
     guest_script.bond_to_standby,
     guest_script.bond_to_vf,
+    guest_script.quiet,
+    guest_script.settle,
     guest_script.save_addresses,
     guest_script.restore_addresses,
 ]
@@ -191,12 +193,44 @@ def test_another_nic_of_the_guest_is_left_alone(box: GuestBox) -> None:
     assert box.read("/sys/class/net/ens9/address") == "52:54:00:00:00:77"
 
 
+def rp_filters(box: GuestBox, *nics: str) -> list[str]:
+    return [box.read(f"/proc/sys/net/ipv4/conf/{nic}/rp_filter") for nic in nics]
+
+
 @in_a_namespace
-def test_strict_reverse_path_filtering_is_loosened(box: GuestBox) -> None:
-    plug_standby(box)
-    box.run(f"for nic in {VF} {STANDBY}; do echo 1 > /proc/sys/net/ipv4/conf/$nic/rp_filter; done")
-    box.run(guest_script.addresses_to_standby(MAC))
-    assert [box.read(f"/proc/sys/net/ipv4/conf/{nic}/rp_filter") for nic in (VF, STANDBY)] == ["2", "2"]
+def test_strict_reverse_path_filtering_is_loosened_and_put_back(box: GuestBox) -> None:
+    box.run(f"for nic in {VF} default; do echo 1 > /proc/sys/net/ipv4/conf/$nic/rp_filter; done")
+    box.run(guest_script.quiet(MAC))
+    to_standby(box)
+    assert rp_filters(box, VF, STANDBY) == ["2", "2"]
+    plug_new_vf(box)
+    box.run(guest_script.addresses_to_vf(MAC))
+    box.run(guest_script.settle(MAC))
+    assert rp_filters(box, VF, STANDBY) == ["2", "2"], "both NICs are still there"
+    box.remove(STANDBY)
+    box.run(guest_script.settle(MAC))
+    assert rp_filters(box, VF) == ["1"]
+    box.run(guest_script.settle(MAC))
+
+
+@in_a_namespace
+def test_a_guest_that_need_not_be_quiet_keeps_its_reverse_path_filter(box: GuestBox) -> None:
+    before = rp_filters(box, VF)
+    to_standby(box)
+    assert rp_filters(box, VF) == before
+
+
+@in_a_namespace
+def test_networkd_is_kept_from_the_standby_and_told_when_it_is_over(box: GuestBox) -> None:
+    box.run("mkdir -p /run/systemd/netif")
+    box.run(f"printf '#!/bin/sh\\necho $* >> {box.place}/told\\n' > {box.place}/bin/networkctl")
+    box.run(f"chmod +x {box.place}/bin/networkctl")
+    box.run(guest_script.quiet(MAC), watched=True)
+    (name,) = box.run("ls /run/systemd/network").stdout.split()
+    assert f"PermanentMACAddress={MAC}" in box.read(f"/run/systemd/network/{name}")
+    box.run(guest_script.settle(MAC), watched=True)
+    assert box.run("ls /run/systemd/network").stdout == ""
+    assert box.read(f"{box.place}/told").splitlines() == ["reload", "reload"]
 
 
 @in_a_namespace

@@ -77,7 +77,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("dark", INFO, lambda facts: facts, DETACH),
     ("hotplug-only", WARNING, f.silent, ACCEPT),
     ("strict-rp-filter", WARNING, f.inside(strict_rp_filter=("all",)), {}),
-    ("configured-by", WARNING, f.inside(configured_by="networkd"), {}),
+    ("configured-by", INFO, f.inside(configured_by="networkd"), {}),
+    ("configured-by", WARNING, f.inside(configured_by="networkd"), DETACH),
     ("configured-by", WARNING, f.inside(configured_by="NetworkManager"), {}),
     ("vf-not-defined", WARNING, unnamed, {}),
 ]

@@ -35,6 +35,8 @@ await() {
     [ $tries -gt 100 ] && { echo "no $1 NIC for $mac has appeared in the guest" >&2; exit 3; }
     sleep 0.1
   done
+  # It may be about to get another name.
+  if command -v udevadm > /dev/null; then udevadm settle --timeout=10 || :; find_nics; fi
 }
 carrier() {
   tries=0

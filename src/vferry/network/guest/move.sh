@@ -2,7 +2,6 @@
 # Addresses are added without their connected route, then every route is replaced by the same one over the other NIC:
 # at no instant has the guest no route. `nodad`: the address is ours already, on the other NIC of the same MAC.
 
-write() { [ ! -w "$1" ] || echo "$2" > "$1"; }
 copy_addresses() {
   ip -o address show dev "$1" scope global | while read -r _ _ family address rest; do
     case " $rest " in *" temporary "*) continue ;; esac
@@ -27,7 +26,9 @@ replace_routes() {
   done
 }
 move_to() {
-  for nic in "$1" "$2"; do write "/proc/sys/net/ipv4/conf/$nic/rp_filter" 2; done
+  if [ -e "/run/$key.rp_filter" ]; then
+    for nic in "$1" "$2"; do echo 2 > "/proc/sys/net/ipv4/conf/$nic/rp_filter"; done
+  fi
   copy_addresses "$1" "$2"
   copy_neighbours "$1" "$2"
 }

@@ -1,0 +1,169 @@
+"""The results of a benchmark, and what it measures after the compared runs."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fakes import samples
+from fakes.clock import run_virtually
+from fakes.journal import MemoryJournal, Witness
+from fakes.matrix import plan_of
+from vferry.cli import bench as command
+from vferry.controller import bench
+from vferry.controller.bench import Case, Results, measure
+from vferry.controller.latency import BASELINE, STEPS
+from vferry.controller.migrate import Request
+from vferry.host.api import Host
+from vferry.migration.conductor import Conductor, Ending
+from vferry.model.problem import Exit, Problem
+from vferry.plan.plan import GuestSide, NetworkMode, Plan
+
+VIRTIO = Case(name="virtio", guest="guest2", mode=NetworkMode.VIRTIO)
+SWITCH = Case(name="switch", guest="guest1", mode=NetworkMode.SWITCH)
+FIGURES = {"median": 1.0, "max": 2.0, "n": 3}
+LATENCY = {"baseline": {"host": "host1", "agent_ms": FIGURES, "disk_ms": FIGURES, "no_answer": 0}}
+
+
+class Migrations:
+    """In the place of what migrates: notes what was done, in order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, latency: dict[str, Any] | None = LATENCY) -> None:
+        self.done: list[str] = []
+        self.latency = latency
+        monkeypatch.setattr(bench, "_once", self._once)
+        monkeypatch.setattr(bench, "_latency", self._latency)
+
+    async def _once(self, _state: Any, case: Case, _audience: Any) -> dict[str, Any]:
+        self.done.append(case.name)
+        return {"case": case.name, "status": "completed"}
+
+    async def _latency(self, _state: Any, case: Case, _audience: Any) -> dict[str, Any] | None:
+        self.done.append(f"latency of {case.name}")
+        return self.latency
+
+
+def run(cases: tuple[Case, ...], runs: int, results: Results) -> list[str]:
+    told: list[str] = []
+    state: Any = SimpleNamespace()
+    audience: Any = None
+    asyncio.run(measure(state, cases, runs, results, audience, told.append))
+    return told
+
+
+def test_latency_is_measured_once_after_the_compared_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, path = Migrations(monkeypatch), tmp_path / "network.json"
+    run((VIRTIO, SWITCH), 2, Results(path))
+    assert made.done == ["virtio", "switch", "virtio", "switch", "latency of switch"]
+    kept = json.loads(path.read_text())
+    assert [one["case"] for one in kept["runs"]] == ["virtio", "switch", "virtio", "switch"]
+    assert kept["latency"] == LATENCY
+    # One that was not cut short has nothing to do; one more run each does not measure latency again.
+    run((VIRTIO, SWITCH), 3, Results(path))
+    assert made.done[5:] == ["virtio", "switch"]
+    assert json.loads(path.read_text())["latency"] == LATENCY
+
+
+def test_without_mode_switch_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, results = Migrations(monkeypatch), Results(tmp_path / "network.json")
+    run((VIRTIO,), 1, results)
+    assert (made.done, results.latency) == (["virtio"], None)
+
+
+def test_without_an_agent_there_is_none_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Migrations(monkeypatch, None)
+    results = Results(tmp_path / "network.json")
+    assert "guest1 has no agent" in run((SWITCH,), 1, results)[-1]
+    assert results.latency is None
+
+
+def test_results_of_before_latency_was_measured_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, path = Migrations(monkeypatch), tmp_path / "network.json"
+    path.write_text(json.dumps({"runs": [{"case": "switch", "status": "completed"}]}))
+    results = Results(path)
+    assert (len(results.runs), results.latency) == (1, None)
+    run((SWITCH,), 1, results)
+    assert made.done == ["latency of switch"]
+    assert json.loads(path.read_text())["runs"] == [{"case": "switch", "status": "completed"}]
+
+
+def test_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Migrations(monkeypatch)
+    monkeypatch.setenv("VFERRY_STATE", str(tmp_path / "state"))
+    path = tmp_path / "network.json"
+    arguments = ["network", "--runs", "1", "--modes", "switch", "--results", str(path)]
+    table = CliRunner().invoke(command.command, arguments, catch_exceptions=False).stdout
+    assert table.index("(b) switch") < table.index("latency of the guest") < table.index("baseline on host1")
+    printed = json.loads(CliRunner().invoke(command.command, [*arguments, "--json"], catch_exceptions=False).stdout)
+    assert set(printed) == {"runs", "summary", "latency"}
+    assert printed["latency"] == LATENCY
+    assert printed["summary"]["runs"] == {"switch": {"all": 1, "completed": 1}}
+
+
+# --- the run that measures latency -----------------------------------------------------------------------
+
+
+class Lab:
+    """Two hosts in memory in the place of registered ones."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, agent: bool = True) -> None:
+        self.case = samples.Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
+        self.fleet, self.plan = samples.make_fleet(self.case), plan_of(self.case)
+        self.agent = agent
+        self.requests: list[Request] = []
+        self.ending: Ending | None = None
+        hosts = [SimpleNamespace(name=name) for name in (samples.SOURCE, samples.DESTINATION)]
+        monkeypatch.setattr(bench, "list_hosts", lambda _state: hosts)
+        monkeypatch.setattr(bench, "open_host", self._open)
+        monkeypatch.setattr(bench, "prepare", self._prepare)
+        monkeypatch.setattr(bench, "begin", lambda _state, _prepared, plan: plan)
+        monkeypatch.setattr(bench, "carry_out", self._carry_out)
+
+    @asynccontextmanager
+    async def _open(self, name: str, state: Any) -> AsyncIterator[Host]:
+        assert state is not None
+        yield self.fleet.host(name, samples.OPERATION)
+
+    async def _prepare(self, _state: Any, request: Request) -> Any:
+        self.requests.append(request)
+        if request.destination == samples.SOURCE:
+            raise Problem("same-host", "it is there")
+        facts = SimpleNamespace(guest_network=object() if self.agent else None)
+        return SimpleNamespace(plan=self.plan, survey=SimpleNamespace(facts=facts))
+
+    async def _carry_out(self, _state: Any, plan: Plan, audience: Any) -> Any:
+        hosts = {name: self.fleet.host(name, samples.OPERATION) for name in self.fleet.hosts}
+        self.ending = await Conductor(plan, hosts, MemoryJournal(), audience).run()
+        return SimpleNamespace(status="completed", degraded=None)
+
+
+def measure_latency() -> dict[str, Any] | None:
+    state: Any = SimpleNamespace()
+    audience: Any = lambda _plan: Witness()  # noqa: E731
+    return run_virtually(bench._latency(state, SWITCH, audience))
+
+
+def test_the_run_for_latency_is_a_migration_without_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(monkeypatch)
+    found = measure_latency()
+    assert found is not None
+    assert list(found) == [BASELINE, *STEPS]
+    assert all(one["agent_ms"]["n"] and one["disk_ms"]["n"] for one in found.values())
+    assert [(one.destination, one.measured) for one in lab.requests] == [
+        (samples.SOURCE, False),
+        (samples.DESTINATION, False),
+    ]
+    assert lab.ending is not None
+    assert lab.ending.exit is Exit.DONE
+
+
+def test_a_guest_without_an_agent_is_not_migrated_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(monkeypatch, agent=False)
+    assert measure_latency() is None
+    assert lab.ending is None
