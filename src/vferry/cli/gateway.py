@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vferry.model.problem import Problem
+from vferry.transfer.compression import CHOICES, DELTA_MIB, MIB, NONE, STREAMS, Compression
 from vferry.transfer.endpoint import DEFAULT_SERVICE, ROOT_ONLY, parse_owner, parse_services, parse_tcp
 from vferry.transfer.gateway import Security
 from vferry.transfer.process import log, lost, read_token, run
@@ -29,6 +30,14 @@ COMMON = (
         show_default=True,
         metavar="SECONDS",
         help="Break connections when the other host has not answered for so long.",
+    ),
+    click.option(
+        "--delta-memory",
+        type=click.IntRange(0, 1 << 20),
+        default=DELTA_MIB,
+        show_default=True,
+        metavar="MIB",
+        help="Memory for copies of pages, so that a page sent again goes as its difference; the lesser of both sides'.",
     ),
     click.option("--json", "details", is_flag=True, help="Print statistics every second, and the rates at the end."),
 )
@@ -60,13 +69,30 @@ def command() -> None:
     metavar="SERVICE",
     help="Do not tell its local process when the wire breaks: leave it waiting until this gateway is ended.",
 )
+@click.option(
+    "--codec",
+    type=click.Choice(CHOICES),
+    default=NONE,
+    show_default=True,
+    help="Compress the service memory; auto follows the link's speed, none passes the bytes on as they are.",
+)
+@click.option(
+    "--streams",
+    type=click.IntRange(1, STREAMS),
+    default=1,
+    show_default=True,
+    help="With a codec, spread each connection over so many; multifd's channels are connections already.",
+)
 @common
 def send(
     listen: tuple[str, ...],
     connect: str,
     memory_owner: str | None,
     hold: tuple[str, ...],
+    codec: str,
+    streams: int,
     *,
+    delta_memory: int,
     details: bool,
     **options: Any,
 ) -> None:
@@ -89,6 +115,7 @@ def send(
         memory_owner=parse_owner(memory_owner) if memory_owner else ROOT_ONLY,
         hold=hold,
         lost=lost,
+        compression=Compression(codec, delta_memory * MIB, streams),
     )
     run(gateway, details=details)
 
@@ -97,7 +124,7 @@ def send(
 @click.option("--listen", required=True, metavar="HOST:PORT", help="Where the sending gateway connects to.")
 @click.option("--connect", required=True, multiple=True, metavar="[SERVICE=]unix:PATH", help="Where it leads to.")
 @common
-def receive(listen: str, connect: tuple[str, ...], *, details: bool, **options: Any) -> None:
+def receive(listen: str, connect: tuple[str, ...], *, delta_memory: int, details: bool, **options: Any) -> None:
     """Run the gateway of the destination.
 
     \b
@@ -111,6 +138,7 @@ def receive(listen: str, connect: tuple[str, ...], *, details: bool, **options: 
         _security(services, server=True, **options),
         log=log,
         peer_timeout_s=options["peer_timeout"],
+        delta_bytes=delta_memory * MIB,
     )
     run(gateway, details=details)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from vferry.transfer.liveness import PeerWatch
-from vferry.transfer.pump import pump_inward, pump_outward
+from vferry.transfer.pump import AS_IS, Pumps
 from vferry.transfer.stream import Stream
 from vferry.transfer.wire import WireError
 
@@ -19,7 +19,13 @@ class Connection:
     """
 
     def __init__(
-        self, service: str, local: Stream, peer: Stream, peer_timeout_s: float, hold: Callable[[], None] | None = None
+        self,
+        service: str,
+        local: Stream,
+        peer: Stream,
+        peer_timeout_s: float,
+        hold: Callable[[], None] | None = None,
+        pumps: Pumps = AS_IS,
     ) -> None:
         self.service = service
         self.sent = 0
@@ -29,6 +35,7 @@ class Connection:
         self._local = local
         self._peer = peer
         self._hold = hold
+        self._pumps = pumps
         self._watch = PeerWatch(peer.socket, peer_timeout_s)
         self._state = threading.Lock()
         self._over = False
@@ -97,10 +104,10 @@ class Connection:
             self._end()
 
     def _outward(self) -> None:
-        pump_outward(self._local, self._peer, self._count_sent)
+        self._pumps.outward(self._local, self._peer, self._count_sent)
 
     def _inward(self) -> None:
-        pump_inward(self._peer, self._local, self._count_received)
+        self._pumps.inward(self._peer, self._local, self._count_received)
 
     def _count_sent(self, size: int) -> None:
         self.sent += size

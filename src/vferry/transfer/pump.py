@@ -4,6 +4,7 @@ A pump holds at most one buffer, and nothing while its input idles: what was rea
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from vferry.transfer.stream import Stream
 from vferry.transfer.wire import END, FRAME, FrameDecoder, WireError
@@ -12,6 +13,8 @@ from vferry.transfer.wire import END, FRAME, FrameDecoder, WireError
 BUFFER_BYTES = 256 * 1024
 
 Count = Callable[[int], None]
+# From, to, and what is told how much was carried.
+Pump = Callable[[Stream, Stream, Count], None]
 
 
 def pump_outward(local: Stream, peer: Stream, count: Count) -> None:
@@ -43,3 +46,13 @@ def pump_inward(peer: Stream, local: Stream, count: Count) -> None:
             local.send(payload)
             count(len(payload))
     local.end()
+
+
+class Pumps(NamedTuple):
+    """How a connection is carried: outward from the local process to the peer gateway, and inward."""
+
+    outward: Pump = pump_outward
+    inward: Pump = pump_inward
+
+
+AS_IS = Pumps()

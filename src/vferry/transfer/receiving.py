@@ -2,15 +2,34 @@
 
 import hmac
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vferry.transfer.compression import DELTA_MIB, MIB, receiver_sessions
 from vferry.transfer.connection import Connection
 from vferry.transfer.endpoint import TcpAddress, TcpListener, connect_unix
 from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
+from vferry.transfer.pump import AS_IS, Pumps
 from vferry.transfer.stream import PlainStream, Stream, read_exactly
-from vferry.transfer.wire import HELLO, Hello, Status, WireError, hello_body_size, pack_reply, unpack_hello
+from vferry.transfer.wire import (
+    HELLO,
+    Carriage,
+    Hello,
+    Reply,
+    Status,
+    VersionError,
+    WireError,
+    hello_body_size,
+    pack_reply,
+    unpack_hello,
+)
+
+if TYPE_CHECKING:
+    from vferry.transfer.sessions import ReceiverSessions
+    from vferry.transfer.unpacking import Unpacker
 
 
 class ReceivingGateway(Gateway):
@@ -26,8 +45,13 @@ class ReceivingGateway(Gateway):
         *,
         log: Log,
         peer_timeout_s: int = 15,
+        delta_bytes: int = DELTA_MIB * MIB,
     ) -> None:
+        """`delta_bytes` bounds the page copies that the sender may ask for."""
         super().__init__(address, services, security, peer_timeout_s, log)
+        self._delta_bytes = delta_bytes
+        self._sessions: ReceiverSessions | None = None
+        self._sessions_lock = threading.Lock()
 
     def start(self) -> None:
         """Listen, and set `address` to what was really taken; raises `Problem`."""
@@ -47,44 +71,101 @@ class ReceivingGateway(Gateway):
             sock = self._wrap(sock, server=True)
             peer = self._secure(sock)
             hello = self._read_hello(peer)
-            local = self._admit(hello, peer)
+            self._check_token(hello, peer)
+            if hello.stream:
+                self._carry_further(self._find(hello), peer)
+                return
+            local, pumps = self._admit(hello, peer)
         except FAILURES as error:
             self._refuse(sock, where, error)
             return
-        peer.limit(None)
-        connection = Connection(hello.service, PlainStream(local), peer, self._peer_timeout_s)
-        self._carry(connection, sock)
+        connection = Connection(hello.service, PlainStream(local), peer, self._peer_timeout_s, pumps=pumps)
+        try:
+            self._carry(connection, sock)
+        finally:
+            self._leave(hello)
+
+    def _find(self, hello: Hello) -> "Unpacker":
+        """The open connection that a further stream is for; raises `WireError`."""
+        if self._sessions is None:
+            raise WireError("a stream for a connection that is not open")
+        return self._sessions.find(hello)
+
+    def _carry_further(self, unpacker: "Unpacker", peer: Stream) -> None:
+        """Use a further stream of an open connection, to its end. When it breaks, so does the connection."""
+        failed = True
+        try:
+            peer.limit(None)
+            unpacker.use(peer, lambda: peer.send(pack_reply(Reply(Status.ACCEPTED))))
+            failed = False
+        except FAILURES as error:
+            self._log(f"a stream is broken: {error}")
+        finally:
+            self._replace_opening(peer.socket, None)
+            peer.close(reset=failed)
 
     def _read_hello(self, peer: Stream) -> Hello:
         deadline = time.monotonic() + self.handshake_s
         header = read_exactly(peer, HELLO.size, deadline)
-        return unpack_hello(header, read_exactly(peer, hello_body_size(header), deadline))
+        try:
+            size = hello_body_size(header)
+        except VersionError as error:
+            raise _refusal(peer, Status.OTHER_VERSION, f"{error}: install the same vferry on both hosts") from error
+        return unpack_hello(header, read_exactly(peer, size, deadline))
 
-    def _admit(self, hello: Hello, peer: Stream) -> socket.socket:
-        """Connect to the service that the hello asks for and say so, or refuse with one of `FAILURES`."""
-        path = self.services.get(hello.service)
+    def _check_token(self, hello: Hello, peer: Stream) -> None:
         if not hmac.compare_digest(hello.token, self._security.token):
             raise _refusal(peer, Status.WRONG_TOKEN, "wrong token")
+
+    def _admit(self, hello: Hello, peer: Stream) -> tuple[socket.socket, Pumps]:
+        """Connect to the service that the hello asks for and say so, or refuse with one of `FAILURES`."""
+        path = self.services.get(hello.service)
         if path is None:
             raise _refusal(peer, Status.UNKNOWN_SERVICE, f"no service {hello.service!r} here")
         try:
             local = connect_unix(path, self._stopping.wait)
         except OSError as error:
             raise _refusal(peer, Status.UNREACHABLE, f"cannot connect to unix:{path}: {error}") from error
-        peer.limit(self.handshake_s)
         try:
-            peer.send(pack_reply(Status.ACCEPTED))
-        except OSError:
+            return local, self._accept_hello(hello, peer)
+        except BaseException:
             local.close()
             raise
-        return local
+
+    def _accept_hello(self, hello: Hello, peer: Stream) -> Pumps:
+        """Say yes; raises one of `FAILURES`."""
+        reply, pumps = Reply(Status.ACCEPTED), AS_IS
+        if hello.carriage is Carriage.BLOCKS:
+            reply, pumps = self._join(hello, peer)
+        try:
+            peer.limit(self.handshake_s)
+            peer.send(pack_reply(reply))
+            peer.limit(None)
+        except BaseException:
+            self._leave(hello)
+            raise
+        return pumps
+
+    def _join(self, hello: Hello, peer: Stream) -> tuple[Reply, Pumps]:
+        with self._sessions_lock:
+            if self._sessions is None:
+                try:
+                    self._sessions = receiver_sessions(self._delta_bytes, self.statistics)
+                except ImportError as error:
+                    raise _refusal(peer, Status.NO_BLOCKS, f"{error}: install vferry[compression]") from error
+        reply, unpacker = self._sessions.join(hello)
+        return reply, Pumps(inward=unpacker.pump)
+
+    def _leave(self, hello: Hello) -> None:
+        if self._sessions and hello.carriage is Carriage.BLOCKS:
+            self._sessions.leave(hello)
 
 
 def _refusal(peer: Stream, status: Status, reason: str) -> WireError:
     """Tell the peer, wait up to a second for it to close, so that the reset does not overtake the reply."""
     try:
         peer.limit(1.0)
-        peer.send(pack_reply(status))
+        peer.send(pack_reply(Reply(status)))
         peer.end()
         peer.recv_into(memoryview(bytearray(1)))
     except OSError:

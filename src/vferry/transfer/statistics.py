@@ -1,4 +1,4 @@
-"""What a gateway has carried and what it cost. Bytes are payload: what the local process wrote and got."""
+"""What a gateway has carried and what it cost. Bytes are payload of the wire: as they are, or blocks."""
 
 import threading
 import time
@@ -6,14 +6,19 @@ from collections import deque
 from typing import Any
 
 from vferry.transfer.connection import Connection
+from vferry.transfer.counters import Counters
 
 RATE_SAMPLES = 3600
 
 
 class Statistics:
-    """Counts of one gateway process. `sample` and `report` belong to one thread, the rest to any."""
+    """Counts of one gateway process. `sample` and `report` belong to one thread, the rest to any.
+
+    `blocks` is for whoever packs or unpacks them.
+    """
 
     def __init__(self) -> None:
+        self.blocks = Counters()
         self._lock = threading.Lock()
         self._open: set[Connection] = set()
         self._services: dict[str, dict[str, int]] = {}
@@ -80,6 +85,9 @@ class Statistics:
             "refused": self._refused,
             "services": self._by_service(),
         }
+        blocks = self.blocks.report()
+        if blocks:
+            result["compression"] = blocks
         if rates:
             result["rates"] = list(self._rates)
         return result

@@ -1,24 +1,35 @@
-"""The gateway protocol, version 1: pure functions on bytes, no I/O.
+"""The gateway protocol, version 2: pure functions on bytes, no I/O.
 
 One TCP connection carries one connection of one service. Inside mutual TLS 1.3 (or bare, between two plain
 QEMU processes) the sending gateway, which connects, speaks first. Integers are big-endian::
 
     hello    sender → receiver, once
         4  magic "VFRY"
-        1  version, 1
+        1  version, 2
         1  length of the service name, 1 to 32
         2  length of the token, 0 to 256
+        1  carriage of what the sender sends: 0 bytes as they are, 1 blocks (`vferry.transfer.block`)
+        1  stream: 0 to open a connection, higher for one more stream of the blocks of an open one
+        2  channel: the number of the connection in its session
+        4  slots of 4 KiB for page copies that the sender would like the session to have
+        8  session: what connections that may refer to each other's pages have in common
         n  service name: a lower-case letter, then lower-case letters, digits and "-", ASCII
         m  token, any bytes
 
     reply    receiver → sender, once
         4  magic "VFRY"
-        1  version, 1
-        1  status: 0 accepted, 1 unknown service, 2 wrong token, 3 the service's socket does not answer
+        1  version, 2
+        1  status: 0 accepted, 1 unknown service, 2 wrong token, 3 the service's socket does not answer,
+           4 another version, 5 no blocks here
+        2  codecs that blocks may use, a bit each: 1 << its number
+        4  slots for page copies that this connection may use, at most as many as asked for
 
     frames   both ways, independently of each other
         4  length of the payload, 0 to 1,048,576; 0 is the END frame: nothing follows in this direction
-        n  payload
+        n  payload: bytes as they are, or one block
+
+Every version begins hello and reply with the magic and its number, so that an old gateway and a new one can say what
+is wrong; version 1 had neither of the other fields, and closed the connection without a reply to another version.
 
 Frames follow the reply "accepted"; after any other the connection ends. The receiver replies when it is connected
 to the service's own socket, and the sender opens a service's next connection only after the reply to the one
@@ -35,13 +46,14 @@ from enum import IntEnum
 from typing import NamedTuple
 
 MAGIC = b"VFRY"
-VERSION = 1
+VERSION = 2
 SERVICE_LIMIT = 32
 TOKEN_LIMIT = 256
 FRAME_LIMIT = 1 << 20
 
 HELLO = struct.Struct(">4sBBH")
-REPLY = struct.Struct(">4sBB")
+ASKED = struct.Struct(">BBHI8s")
+REPLY = struct.Struct(">4sBBHI")
 FRAME = struct.Struct(">I")
 END = FRAME.pack(0)
 
@@ -52,6 +64,10 @@ class WireError(Exception):
     """The other side does not keep to the protocol, or a stream was cut. Give the connection up."""
 
 
+class VersionError(WireError):
+    """The other side speaks another version of the protocol: both hosts need the same vferry."""
+
+
 class Status(IntEnum):
     """The receiving gateway's answer to a hello."""
 
@@ -59,6 +75,15 @@ class Status(IntEnum):
     UNKNOWN_SERVICE = 1
     WRONG_TOKEN = 2
     UNREACHABLE = 3
+    OTHER_VERSION = 4
+    NO_BLOCKS = 5
+
+
+class Carriage(IntEnum):
+    """How the bytes from the source travel; those from the destination travel as they are."""
+
+    AS_IS = 0
+    BLOCKS = 1
 
 
 class Hello(NamedTuple):
@@ -66,6 +91,19 @@ class Hello(NamedTuple):
 
     service: str
     token: bytes
+    carriage: Carriage = Carriage.AS_IS
+    stream: int = 0
+    channel: int = 0
+    slots: int = 0
+    session: bytes = bytes(8)
+
+
+class Reply(NamedTuple):
+    """What the receiving gateway answers. `codecs` are the numbers of those that it can undo."""
+
+    status: Status
+    codecs: frozenset[int] = frozenset()
+    slots: int = 0
 
 
 def pack_hello(hello: Hello) -> bytes:
@@ -73,49 +111,55 @@ def pack_hello(hello: Hello) -> bytes:
     if not SERVICE_NAME.fullmatch(hello.service) or len(hello.token) > TOKEN_LIMIT:
         raise WireError("service name or token out of bounds")
     name = hello.service.encode()
-    return HELLO.pack(MAGIC, VERSION, len(name), len(hello.token)) + name + hello.token
+    asked = ASKED.pack(*hello[2:])
+    return HELLO.pack(MAGIC, VERSION, len(name), len(hello.token)) + asked + name + hello.token
 
 
 def hello_body_size(header: bytes) -> int:
-    """Tell how many bytes follow a hello's first eight, at most 288; raises `WireError`."""
+    """Tell how many bytes follow a hello's first eight, at most 304; raises `WireError`, `VersionError`."""
     magic, version, name_size, token_size = HELLO.unpack(header)
     _check_preamble(magic, version)
     if not 1 <= name_size <= SERVICE_LIMIT or token_size > TOKEN_LIMIT:
         raise WireError("hello out of bounds")
-    return int(name_size + token_size)
+    return ASKED.size + int(name_size + token_size)
 
 
 def unpack_hello(header: bytes, body: bytes) -> Hello:
     """Decode a hello from its first eight bytes and the `hello_body_size` ones after; raises `WireError`."""
     if len(body) != hello_body_size(header):
         raise WireError("hello truncated")
-    name_size = header[5]
-    name = body[:name_size].decode("ascii", "replace")
+    carriage, *asked = ASKED.unpack_from(body)
+    token_at = ASKED.size + header[5]
+    name = body[ASKED.size : token_at].decode("ascii", "replace")
     if not SERVICE_NAME.fullmatch(name):
         raise WireError("service name out of bounds")
-    return Hello(name, body[name_size:])
+    if carriage not in set(Carriage):
+        raise WireError("unknown carriage")
+    return Hello(name, body[token_at:], Carriage(carriage), *asked)
 
 
-def pack_reply(status: Status) -> bytes:
+def pack_reply(reply: Reply) -> bytes:
     """Encode a reply."""
-    return REPLY.pack(MAGIC, VERSION, status)
+    codecs = sum(1 << number for number in reply.codecs)
+    return REPLY.pack(MAGIC, VERSION, reply.status, codecs, reply.slots)
 
 
-def unpack_reply(data: bytes) -> Status:
-    """Decode the six bytes of a reply; raises `WireError`."""
-    magic, version, status = REPLY.unpack(data)
+def unpack_reply(data: bytes) -> Reply:
+    """Decode the twelve bytes of a reply; raises `WireError`, `VersionError`."""
+    magic, version, status, codecs, slots = REPLY.unpack(data)
     _check_preamble(magic, version)
     try:
-        return Status(status)
+        found = Status(status)
     except ValueError:
         raise WireError(f"unknown status {status}") from None
+    return Reply(found, frozenset(number for number in range(16) if codecs >> number & 1), slots)
 
 
 def _check_preamble(magic: bytes, version: int) -> None:
     if magic != MAGIC:
         raise WireError("not a vferry gateway")
     if version != VERSION:
-        raise WireError(f"gateway protocol version {version}, not {VERSION}")
+        raise VersionError(f"the other gateway speaks version {version} of the protocol, not {VERSION}")
 
 
 class FrameDecoder:

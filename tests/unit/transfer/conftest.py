@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 
+from vferry.transfer.compression import UNCOMPRESSED, Compression
 from vferry.transfer.endpoint import TcpAddress
 from vferry.transfer.gateway import Security
 from vferry.transfer.receiving import ReceivingGateway
@@ -18,6 +19,8 @@ from vferry.transfer.sending import SendingGateway
 from vferry.transfer.tls import Credentials, make_context
 
 WAIT_S = 10.0
+# As in the gateway, OpenSSL is ready before libqatzip is used: after a thousand calls of it, it can no longer start.
+ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class Authority:
@@ -121,7 +124,11 @@ def make_pair(tmp_path: Path) -> Iterator[MakePair]:
     sockets: list[socket.socket] = []
 
     def make(
-        client: Security, server: Security, service: str = "memory", hold: Callable[[str], None] | None = None
+        client: Security,
+        server: Security,
+        service: str = "memory",
+        hold: Callable[[str], None] | None = None,
+        compression: Compression = UNCOMPRESSED,
     ) -> Pair:
         log: list[str] = []
         source, target = tmp_path / "source.sock", tmp_path / "destination.sock"
@@ -134,7 +141,8 @@ def make_pair(tmp_path: Path) -> Iterator[MakePair]:
         receive.start()
         gateways.append(receive)
         held: dict[str, Any] = {"hold": [service], "lost": hold} if hold else {}
-        send = SendingGateway({service: source}, receive.address, client, log=log.append, **held)
+        services = {service: source}
+        send = SendingGateway(services, receive.address, client, log=log.append, compression=compression, **held)
         send.start()
         gateways.append(send)
         return Pair(send, receive, source, destination, log)

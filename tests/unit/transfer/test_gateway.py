@@ -7,13 +7,25 @@ import ssl
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from vferry.transfer.endpoint import TcpAddress
 from vferry.transfer.gateway import Security
 from vferry.transfer.sending import SendingGateway
-from vferry.transfer.wire import END, FRAME, HELLO, Hello, Status, hello_body_size, pack_hello, pack_reply, unpack_hello
+from vferry.transfer.wire import (
+    END,
+    FRAME,
+    HELLO,
+    Hello,
+    Reply,
+    Status,
+    hello_body_size,
+    pack_hello,
+    pack_reply,
+    unpack_hello,
+)
 
 from .conftest import PLAIN, WAIT_S, Authority, MakePair, Pair, client_context, wait_for
 
@@ -263,9 +275,9 @@ def test_tls_1_2_is_refused(make_pair: MakePair, authority: Authority) -> None:
     [
         b"GET / HTTP/1.1\r\n\r\n",
         bytes(8),
-        b"VFRY\x02\x06\x00\x00memory",
-        b"VFRY\x01\xff\xff\xff",
-        b"VFRY\x01\x06\x00\x00",
+        b"VFRY\x03\x06\x00\x00memory",
+        b"VFRY\x02\xff\xff\xff",
+        b"VFRY\x02\x06\x00\x00",
     ],
 )
 def test_garbage_is_dropped_and_others_are_served(pair: Pair, garbage: bytes) -> None:
@@ -279,6 +291,38 @@ def test_garbage_is_dropped_and_others_are_served(pair: Pair, garbage: bytes) ->
     near, far = pair.open()
     near.close()
     far.close()
+
+
+def test_an_older_sender_is_told_the_version(make_pair: MakePair) -> None:
+    pair = make_pair(PLAIN, PLAIN)
+    with socket.create_connection(pair.receive.address, timeout=WAIT_S) as old:
+        old.sendall(b"VFRY\x01\x06\x00\x00memory")
+        assert old.recv(6, socket.MSG_WAITALL) == b"VFRY\x02\x04"
+    wait_for(lambda: any("speaks version 1 of the protocol, not 2" in line for line in pair.log))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "its vferry is older"),
+        (b"VFRY\x03\x04" + bytes(20), "speaks version 3 of the protocol, not 2: install the same vferry"),
+    ],
+)
+def test_a_receiver_of_another_version_is_a_refusal(tmp_path: Path, answer: bytes, reason: str) -> None:
+    server, address = receiver_of_ours()
+    log: list[str] = []
+    sender = SendingGateway({"memory": tmp_path / "near.sock"}, address, PLAIN, log=log.append)
+    sender.start()
+    with server, socket.socket(socket.AF_UNIX) as near:
+        near.connect(str(tmp_path / "near.sock"))
+        peer, _ = server.accept()
+        with peer:
+            peer.recv(HELLO.size)
+            peer.sendall(answer)
+            peer.shutdown(socket.SHUT_WR)
+            wait_for(lambda: log)
+    sender.stop()
+    assert reason in log[0]
 
 
 def test_one_who_says_nothing_is_dropped_in_time(pair: Pair) -> None:
@@ -338,7 +382,7 @@ def test_a_stream_without_its_end_is_broken_though_tcp_ends_cleanly(pair: Pair, 
         with peer:
             header = peer.recv(HELLO.size, socket.MSG_WAITALL)
             assert unpack_hello(header, peer.recv(hello_body_size(header))) == Hello("memory", b"")
-            peer.sendall(pack_reply(Status.ACCEPTED) + ending)
+            peer.sendall(pack_reply(Reply(Status.ACCEPTED)) + ending)
             peer.shutdown(socket.SHUT_WR)
             near.settimeout(WAIT_S)
             read_all(near)

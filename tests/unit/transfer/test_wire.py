@@ -12,9 +12,12 @@ from vferry.transfer.wire import (
     FRAME_LIMIT,
     HELLO,
     REPLY,
+    Carriage,
     FrameDecoder,
     Hello,
+    Reply,
     Status,
+    VersionError,
     WireError,
     hello_body_size,
     pack_hello,
@@ -24,7 +27,17 @@ from vferry.transfer.wire import (
 )
 
 services = st.from_regex(r"[a-z][a-z0-9-]{0,31}", fullmatch=True)
-hellos = st.builds(Hello, services, st.binary(max_size=256))
+hellos = st.builds(
+    Hello,
+    services,
+    st.binary(max_size=256),
+    st.sampled_from(Carriage),
+    st.integers(0, 255),
+    st.integers(0, 2**16 - 1),
+    st.integers(0, 2**32 - 1),
+    st.binary(min_size=8, max_size=8),
+)
+replies = st.builds(Reply, st.sampled_from(Status), st.frozensets(st.integers(0, 15)), st.integers(0, 2**32 - 1))
 
 
 @given(hellos)
@@ -46,7 +59,7 @@ def test_a_truncated_hello_is_an_error(hello: Hello, cut: int) -> None:
 @given(st.binary(min_size=HELLO.size, max_size=HELLO.size))
 def test_garbage_is_no_hello_or_a_bounded_one(header: bytes) -> None:
     with suppress(WireError):
-        assert 1 <= hello_body_size(header) <= 288
+        assert 1 <= hello_body_size(header) <= 304
 
 
 @given(hellos, st.data())
@@ -72,23 +85,23 @@ def test_a_token_out_of_bounds_is_not_sent() -> None:
         pack_hello(Hello("memory", bytes(257)))
 
 
-@pytest.mark.parametrize("status", list(Status))
-def test_a_reply_comes_back(status: Status) -> None:
-    assert unpack_reply(pack_reply(status)) is status
+@given(replies)
+def test_a_reply_comes_back(reply: Reply) -> None:
+    assert unpack_reply(pack_reply(reply)) == reply
 
 
 @given(st.binary(min_size=REPLY.size, max_size=REPLY.size))
 def test_garbage_is_no_reply(data: bytes) -> None:
-    if not data.startswith(b"VFRY\x01"):
+    if not data.startswith(b"VFRY\x02"):
         with pytest.raises(WireError):
             unpack_reply(data)
 
 
 def test_another_version_and_another_status_are_errors() -> None:
-    with pytest.raises(WireError, match="version 2"):
-        unpack_reply(b"VFRY\x02\x00")
+    with pytest.raises(VersionError, match="version 1"):
+        unpack_reply(b"VFRY\x01\x00" + bytes(6))
     with pytest.raises(WireError, match="status 9"):
-        unpack_reply(b"VFRY\x01\x09")
+        unpack_reply(b"VFRY\x02\x09" + bytes(6))
 
 
 def frames(payloads: list[bytes]) -> bytes:

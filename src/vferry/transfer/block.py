@@ -1,0 +1,74 @@
+"""Blocks: how compressed bytes travel between gateways. Pure functions on bytes; the payload of a frame is one block.
+
+Integers are big-endian::
+
+    1  codec, by its number (`vferry.transfer.codecs`)
+    1  0
+    2  number of needs
+    4  sequence: 0 for the first block of a channel, one more for each
+    4  bytes of the stream in it, 1 to 786,432
+    4  bytes of the table behind them, 0 to 16,384 (`vferry.transfer.table`)
+    4  CRC-32 of what the destination's process gets
+    n  needs: 2 channel, 4 sequence each: blocks that must be applied before this one
+    4  CRC-32 of all the above
+    m  what is left of stream and table, encoded
+
+A block that is damaged, repeated, left out or out of order ends its connection. Within TLS nothing is damaged on the
+way: the checksum is there for what two gateways, their codecs and their page copies might do to it.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vferry.transfer.checksum import crc32
+from vferry.transfer.wire import WireError
+
+STREAM_LIMIT = 768 * 1024
+TABLE_LIMIT = 16 * 1024
+
+_FIXED = struct.Struct(">BxHIIII")
+_NEED = struct.Struct(">HI")
+_CHECK = struct.Struct(">I")
+
+
+class Need(NamedTuple):
+    """A block, of another channel of the session, whose page copies this one builds on."""
+
+    channel: int
+    sequence: int
+
+
+class BlockHeader(NamedTuple):
+    """What a block says about itself. Sizes are those before encoding."""
+
+    codec: int
+    sequence: int
+    stream_bytes: int
+    table_bytes: int
+    checksum: int
+    needs: Sequence[Need] = ()
+
+
+def pack_block_header(header: BlockHeader) -> bytes:
+    """Encode a header with its own checksum."""
+    codec, sequence, stream_bytes, table_bytes, checksum, needs = header
+    fixed = _FIXED.pack(codec, len(needs), sequence, stream_bytes, table_bytes, checksum)
+    packed = b"".join((fixed, *(_NEED.pack(*need) for need in needs)))
+    return packed + _CHECK.pack(crc32(packed))
+
+
+def unpack_block(data: memoryview) -> tuple[BlockHeader, memoryview]:
+    """Take a block apart into its header and what is encoded; raises `WireError`."""
+    if len(data) < _FIXED.size + _CHECK.size:
+        raise WireError("block truncated")
+    codec, count, sequence, stream_bytes, table_bytes, checksum = _FIXED.unpack_from(data)
+    end = _FIXED.size + count * _NEED.size
+    if len(data) < end + _CHECK.size:
+        raise WireError("block truncated")
+    if _CHECK.unpack_from(data, end)[0] != crc32(data[:end]):
+        raise WireError("block header damaged")
+    if not 1 <= stream_bytes <= STREAM_LIMIT or table_bytes > TABLE_LIMIT:
+        raise WireError("block out of bounds")
+    needs = tuple(Need(*need) for need in _NEED.iter_unpack(data[_FIXED.size : end]))
+    return BlockHeader(codec, sequence, stream_bytes, table_bytes, checksum, needs), data[end + _CHECK.size :]

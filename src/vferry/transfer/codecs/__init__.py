@@ -1,0 +1,50 @@
+"""Codecs of blocks: a file each, and a line in `CODECS`. What a codec needs is imported when it is first used."""
+
+import importlib
+from collections.abc import Iterable
+from typing import Protocol
+
+from vferry.transfer.wire import WireError
+
+# By their numbers in the protocol, which never change their meaning.
+CODECS = {0: "none", 1: "lz4", 2: "zstd", 3: "deflate", 4: "qatzip"}
+NUMBERS = {name: number for number, name in CODECS.items()}
+
+
+class CodecError(WireError):
+    """Encoded bytes are damaged, or do not decode to the size that was announced. Give the connection up."""
+
+
+class Codec(Protocol):
+    """Compresses blocks, each by itself. An instance belongs to one thread and keeps what is worth keeping.
+
+    Both methods let go of Python's lock while they work, and what they return is valid until the next call.
+    """
+
+    in_software: bool
+    """Whether the last block was done in software by a codec that is there for its hardware."""
+
+    def encode(self, data: memoryview, level: int) -> bytes | memoryview:
+        """Compress; `level` is the codec's own, larger being smaller and slower."""
+
+    def decode(self, data: memoryview, size: int) -> bytes | memoryview:
+        """Undo `encode` into exactly `size` bytes, never more memory than that; raises `CodecError`."""
+
+
+def make_codec(name: str) -> Codec:
+    """Make a codec for one thread; raises ImportError if what it needs is not installed."""
+    codec: Codec = importlib.import_module(f"{__name__}.{name}").make()
+    return codec
+
+
+def available(names: Iterable[str] = NUMBERS) -> frozenset[str]:
+    """Tell which codecs work here."""
+    return frozenset(name for name in names if _works(name))
+
+
+def _works(name: str) -> bool:
+    try:
+        make_codec(name)
+    except (ImportError, OSError):
+        return False
+    return True

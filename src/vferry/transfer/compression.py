@@ -1,0 +1,79 @@
+"""The way into compression, without its libraries: who does not compress needs none of them and loads none."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from vferry.model.problem import Problem
+from vferry.transfer.codecs import CODECS, NUMBERS, available
+from vferry.transfer.statistics import Statistics
+
+if TYPE_CHECKING:
+    from vferry.transfer.sessions import ReceiverSessions, SenderSessions
+
+AUTO = "auto"
+NONE = "none"
+CHOICES = (AUTO, *NUMBERS)
+MIB = 1 << 20
+DELTA_MIB = 512
+STREAMS = 16
+# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of glibc's malloc.h, in bytes: more than the buffers of a few channels.
+MALLOPT = ((-1, 64 * MIB), (-3, 4 * MIB))
+
+
+class Compression(NamedTuple):
+    """What the sending gateway does with QEMU's stream.
+
+    Page copies take at most `delta_bytes` at each gateway. Each connection is spread over `streams`.
+    """
+
+    codec: str = NONE
+    delta_bytes: int = DELTA_MIB * MIB
+    streams: int = 1
+
+
+UNCOMPRESSED = Compression()
+
+
+def sender_sessions(compression: Compression, statistics: Statistics) -> "SenderSessions | None":
+    """What compresses, or nothing for bytes as they are; raises `Problem` codec-missing."""
+    codec, delta_bytes, _ = compression
+    if codec == NONE:
+        return None
+    codecs = available()
+    try:
+        from vferry.transfer.sessions import SenderSessions
+    except ImportError as error:
+        raise _missing(error.name or codec) from error
+    if codec not in {AUTO, *codecs}:
+        raise _missing(codec)
+    _keep_freed_memory()
+    return SenderSessions(codec, delta_bytes, statistics.blocks, codecs)
+
+
+def receiver_sessions(delta_bytes: int, statistics: Statistics) -> "ReceiverSessions":
+    """What undoes it; raises ImportError where the libraries are missing."""
+    from vferry.transfer.sessions import ReceiverSessions
+
+    _keep_freed_memory()
+    there = available()
+    numbers = (number for number, name in CODECS.items() if name in there)
+    return ReceiverSessions(delta_bytes, statistics.blocks, numbers)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the buffers of a block for the next one.
+
+    By itself it gives many back to the kernel each time, and then there is a fault for each of their pages again:
+    measured, ten times as many faults in the receiver. Another C library is left as it is.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:
+        return
+    for parameter, value in MALLOPT:
+        mallopt(parameter, value)
+
+
+def _missing(what: str) -> Problem:
+    return Problem("codec-missing", f"{what} is not installed here", "Install vferry[compression], or use --codec none")

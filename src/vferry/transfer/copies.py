@@ -1,0 +1,156 @@
+"""Copies of the pages sent last, the same at both gateways, so that a page sent again travels as a difference.
+
+The sender alone decides which pages are kept and where; each page that is sent has a fate, and most have a slot:
+
+- PLAIN: as it is, and not kept.
+- KEPT: as it is, and a copy goes into the slot.
+- DIFFERENCE: as the XOR with what is in the slot; the page itself goes there after.
+
+Both sides must change a slot in the same order, though the pages of one RAM block come on any channel. So every slot
+remembers the block that changed it last; a block that touches the slot next *needs* that one, says so in its header,
+and is applied after it. What a block needs was decided before it, so nothing waits in a circle. This is finer than
+waiting for all channels at the end of a round (SYNC), and does not depend on how QEMU uses its channels.
+"""
+
+import mmap
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from vferry.transfer.block import Need
+from vferry.transfer.multifd import PAGE_BYTES
+from vferry.transfer.slots import SlotTable
+from vferry.transfer.table import WORDS, Pages
+from vferry.transfer.wire import WireError
+
+PLAIN, KEPT, DIFFERENCE = range(3)
+# A page of which more than this share of 8-byte words has changed compresses better as it is.
+DENSE = WORDS * 3 // 4
+RAMBLOCKS = 256
+NOBODY = -1
+
+
+class SentPages(NamedTuple):
+    """The pages of one packet and where they belong: the sender's view."""
+
+    ramblock: bytes
+    offsets: Sequence[int]
+    pages: Pages
+
+
+class Fates(NamedTuple):
+    """What became of the pages of a block, in order."""
+
+    fates: bytes
+    slots: Sequence[int]
+    needs: Sequence[Need]
+
+
+class SenderCopies:
+    """The sender's copies. `exchange` may be called from the threads of all channels."""
+
+    def __init__(self, slots: int) -> None:
+        """Reserve `slots` × 4 KiB, which is taken from the system as slots are used for the first time."""
+        self._pages = _reserve(slots)
+        self._channel = np.full(slots, NOBODY, np.int32)
+        self._sequence = np.zeros(slots, np.uint32)
+        self._table = SlotTable(slots)
+        self._ramblocks: dict[bytes, int] = {}
+        self._lock = threading.Lock()
+
+    def exchange(self, packets: Sequence[SentPages], channel: int, sequence: int) -> Fates:
+        """Decide the fates of a block's pages, turning those with a difference into it in place.
+
+        The whole block is decided at once: two blocks may not build on each other.
+        """
+        fates: list[bytes] = []
+        slots: list[int] = []
+        needs: dict[int, int] = {}
+        with self._lock:
+            for packet in packets:
+                packet_fates, packet_slots = self._exchange(packet, needs, channel, sequence)
+                fates.append(packet_fates)
+                slots += packet_slots
+        needs.pop(channel, None)  # a channel's own blocks are applied in order anyway
+        return Fates(b"".join(fates), slots, [Need(*need) for need in needs.items()])
+
+    def _exchange(
+        self, packet: SentPages, needs: dict[int, int], channel: int, sequence: int
+    ) -> tuple[bytes, Sequence[int]]:
+        pages = packet.pages
+        keys = self._keys(packet)
+        placed = self._table.place(keys) if keys else None
+        if placed is None:
+            return bytes([PLAIN]) * len(pages), ()
+        slots = np.array(placed.slots)
+        self._add_needs(needs, slots)
+        self._channel[slots], self._sequence[slots] = channel, sequence
+        fates = np.full(len(pages), KEPT, np.uint8)
+        if any(placed.known):
+            known = np.flatnonzero(placed.known)
+            differences = pages[known] ^ self._pages[slots[known]]
+            sparse = np.count_nonzero(differences, axis=1) <= DENSE
+            fates[known[sparse]] = DIFFERENCE
+        self._pages[slots] = pages
+        if any(placed.known):
+            pages[known[sparse]] = differences[sparse]
+        return fates.tobytes(), placed.slots
+
+    def _keys(self, packet: SentPages) -> list[int]:
+        """A number for each page; none for a RAM block too many, or a packet with a page twice."""
+        number = self._ramblocks.setdefault(packet.ramblock, len(self._ramblocks))
+        if number >= RAMBLOCKS:
+            del self._ramblocks[packet.ramblock]
+            return []
+        keys = [number << 64 | offset for offset in packet.offsets]
+        return keys if len(set(keys)) == len(keys) else []
+
+    def _add_needs(self, needs: dict[int, int], slots: npt.NDArray[np.int64]) -> None:
+        channels, sequences = self._channel[slots], self._sequence[slots]
+        for channel in np.unique(channels).tolist():
+            if channel != NOBODY:
+                latest = int(sequences[channels == channel].max())
+                needs[channel] = max(latest, needs.get(channel, 0))
+
+
+class ReceiverCopies:
+    """The receiver's copies, which do what the sender has decided."""
+
+    def __init__(self, slots: int) -> None:
+        """Reserve `slots` × 4 KiB, as the sender does."""
+        self.slots = slots
+        self._pages = _reserve(slots)
+
+    def restore(self, packets: Sequence[Pages], fates: bytes, slots: Sequence[int]) -> None:
+        """Turn the differences among the pages of a block's packets into pages, in place; raises `WireError`.
+
+        Threads of several channels may be in here at once: what a block needs keeps them from the same slots.
+        """
+        fate = np.frombuffer(fates, np.uint8)
+        slot = np.array(slots, np.int64)
+        if len(fate) != sum(map(len, packets)) or len(slot) != np.count_nonzero(fate) or (fate > DIFFERENCE).any():
+            raise WireError("fates of pages out of bounds")
+        if (slot >= self.slots).any():
+            raise WireError("slots out of bounds")
+        for pages in packets:
+            mine, fate = fate[: len(pages)], fate[len(pages) :]
+            placed = np.count_nonzero(mine)
+            self._restore(pages, mine, slot[:placed])
+            slot = slot[placed:]
+
+    def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: npt.NDArray[np.int64]) -> None:
+        different = np.flatnonzero(fate == DIFFERENCE)
+        pages[different] ^= self._pages[slot[fate[fate != PLAIN] == DIFFERENCE]]
+        self._pages[slot] = pages[fate != PLAIN]
+
+
+def _reserve(slots: int) -> Pages:
+    """Memory for `slots` pages, in huge pages: a fault for each small one costs more than copying to it."""
+    memory = mmap.mmap(-1, slots * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint64).reshape(slots, WORDS)

@@ -1,0 +1,132 @@
+"""Cutting a local process's stream into blocks and making them smaller as far as no codec is needed.
+
+Nothing is held back while the input idles, but for a packet that QEMU has begun to write and writes in one piece: that
+one waits for its rest, at most `HOLD_MS`. Under load a block holds at most `BLOCK_BYTES`.
+"""
+
+import select
+import time
+from typing import NamedTuple
+
+from vferry.transfer.block import BlockHeader
+from vferry.transfer.checksum import crc32
+from vferry.transfer.copies import DIFFERENCE, Fates, SenderCopies, SentPages
+from vferry.transfer.multifd import HEADER_BYTES, PACKET_PAGES, PAGE_BYTES
+from vferry.transfer.splitting import OPAQUE_BYTES, Packet, Splitter
+from vferry.transfer.stream import Stream
+from vferry.transfer.table import PACKET_LIMIT, Table, flatten_header, pack_table, pages_at
+from vferry.transfer.tuner import Tuner
+from vferry.transfer.tuning import Choice
+
+BLOCK_BYTES = HEADER_BYTES * 8 + PACKET_PAGES * PAGE_BYTES
+BUFFER_BYTES = BLOCK_BYTES + 16 * 1024
+HOLD_MS = 100
+
+
+class Cut(NamedTuple):
+    """A block before it is encoded.
+
+    `content` is the stream's bytes and the table, in the buffer that was given; `header` lacks the codec.
+    """
+
+    content: memoryview
+    header: BlockHeader
+    choice: Choice
+    packets: list[Packet]
+    delta_pages: int
+    waited_s: float
+    prepared_s: float
+
+    @property
+    def normal_pages(self) -> int:
+        return sum(packet.header.normal_pages for packet in self.packets)
+
+    @property
+    def zero_pages(self) -> int:
+        return sum(packet.header.zero_pages for packet in self.packets)
+
+
+class Cutter:
+    """Cuts one connection's stream; for one thread at a time."""
+
+    def __init__(self, local: Stream, number: int, copies: SenderCopies | None, tuner: Tuner) -> None:
+        """`number` is the channel's in its session; `copies` the session's, if it may use them."""
+        self._local = local
+        self._number = number
+        self._copies = copies
+        self._tuner = tuner
+        self._arrivals = select.poll()
+        self._arrivals.register(local.socket, select.POLLIN)
+        self._splitter = Splitter()
+        self._packets: list[Packet] = []
+        self._rest = b""
+        self._base = 0
+        self._sequence = 0
+        self._ended = False
+
+    def cut(self, buffer: memoryview) -> Cut | None:
+        """Read the next block into a buffer of `BUFFER_BYTES`; None once there is no more. Raises OSError."""
+        begin = time.monotonic()
+        filled = self._fill(buffer)
+        size = filled if self._ended or self._wanted(filled) > 0 else self._complete(filled)
+        if not size:
+            return None
+        self._rest = bytes(buffer[size:filled])
+        read_at = time.monotonic()
+        cut = self._prepare(buffer, size)
+        self._base += size
+        self._sequence += 1
+        self._packets = []
+        return cut._replace(waited_s=read_at - begin, prepared_s=time.monotonic() - read_at)
+
+    def _fill(self, buffer: memoryview) -> int:
+        """Read until the block is full, the input idles or ends; returns how much there is."""
+        filled = len(self._rest)
+        buffer[:filled] = self._rest
+        while not self._ended and (wanted := self._wanted(filled)) > 0:
+            if filled and not self._arrivals.poll(HOLD_MS if self._splitter.inside else 0):
+                break
+            size = self._local.recv_into(buffer[filled:][:wanted])
+            self._ended = not size
+            self._packets += self._splitter.feed(buffer[filled:][:size])
+            filled += size
+        return filled
+
+    def _wanted(self, filled: int) -> int:
+        """How many bytes to read next; none if the block is full."""
+        if self._splitter.opaque:
+            return OPAQUE_BYTES - filled
+        wanted = self._splitter.wanted
+        return wanted if wanted <= BLOCK_BYTES - filled and len(self._packets) < PACKET_LIMIT else 0
+
+    def _complete(self, filled: int) -> int:
+        """The end of what is complete in the buffer; all of it if nothing is."""
+        return max(0, self._splitter.begun - self._base) or filled
+
+    def _prepare(self, buffer: memoryview, size: int) -> Cut:
+        """Take the checksum, then make headers and pages smaller in place, and put the table behind them."""
+        stream = buffer[:size]
+        checksum = crc32(stream)
+        packets = [
+            packet._replace(start=packet.start - self._base) for packet in self._packets if packet.start >= self._base
+        ]
+        with_pages = any(packet.header.normal_pages for packet in packets)
+        choice = self._tuner.choice if with_pages or not packets else self._tuner.for_headers
+        # A difference is as long as its page: without a codec it gains nothing.
+        copies = self._copies if choice.codec != "none" else None
+        found = self._transform(stream, packets, copies)
+        table = pack_table(Table([packet.start for packet in packets], found.fates, found.slots))
+        buffer[size : size + len(table)] = table
+        header = BlockHeader(0, self._sequence, size, len(table), checksum, found.needs)
+        return Cut(buffer[: size + len(table)], header, choice, packets, found.fates.count(DIFFERENCE), 0.0, 0.0)
+
+    def _transform(self, stream: memoryview, packets: list[Packet], copies: SenderCopies | None) -> Fates:
+        offsets = [flatten_header(stream, packet.start) for packet in packets]
+        if copies is None:
+            return Fates(b"", (), ())
+        sent = [
+            SentPages(header.ramblock, before[: header.normal_pages], pages_at(stream, start, header))
+            for (start, header), before in zip(packets, offsets, strict=True)
+            if header.normal_pages
+        ]
+        return copies.exchange(sent, self._number, self._sequence)

@@ -1,0 +1,56 @@
+"""Reading blocks from one stream of the peer gateway and decoding them. One thread's work."""
+
+from typing import NamedTuple
+
+from vferry.transfer.block import BlockHeader, unpack_block
+from vferry.transfer.codecs import CODECS, Codec, make_codec
+from vferry.transfer.stream import Stream
+from vferry.transfer.wire import FRAME, FRAME_LIMIT, WireError
+
+
+class Decoded(NamedTuple):
+    """A block's header, and its stream and table as they were before encoding: valid until the next block."""
+
+    header: BlockHeader
+    content: memoryview
+    wire_bytes: int
+    in_software: bool
+
+
+class Decoder:
+    """The blocks of one stream."""
+
+    def __init__(self, peer: Stream) -> None:
+        self._peer = peer
+        self._codecs: dict[int, Codec] = {}
+        self._buffer = memoryview(bytearray(FRAME_LIMIT))
+
+    def read(self) -> Decoded | None:
+        """The next block; None after the end frame. Raises OSError, and `WireError` for whatever is no block."""
+        self._fill(self._buffer[: FRAME.size])
+        (size,) = FRAME.unpack_from(self._buffer)
+        if size > FRAME_LIMIT:
+            raise WireError(f"frame of {size} bytes, more than {FRAME_LIMIT}")
+        if not size:
+            return None
+        self._fill(self._buffer[:size])
+        header, encoded = unpack_block(self._buffer[:size])
+        codec = self._codecs.get(header.codec)
+        if codec is None:
+            codec = self._codecs[header.codec] = _make_codec(header.codec)
+        content = memoryview(codec.decode(encoded, header.stream_bytes + header.table_bytes))
+        return Decoded(header, content, size, codec.in_software)
+
+    def _fill(self, rest: memoryview) -> None:
+        while rest:
+            size = self._peer.recv_into(rest)
+            if not size:
+                raise WireError("the peer gateway ended the connection without an end frame")
+            rest = rest[size:]
+
+
+def _make_codec(number: int) -> Codec:
+    try:
+        return make_codec(CODECS[number])
+    except (KeyError, ImportError, OSError) as error:
+        raise WireError(f"no codec {number} here") from error

@@ -1,0 +1,146 @@
+"""Which codec at which level: decisions only, made from what packing and sending took.
+
+What counts is the cost of a rung of the ladder: seconds of the connection's thread for a byte of the stream. The cost
+of the rung in use is measured. That of the others is a guess, or remembered; what is remembered drifts to the guess,
+so that a rung is tried again after some seconds, and is void when the cost of the one in use doubles or halves at
+once. The guess: a block is encoded while the kernel sends the one before, so it takes about the longer of encoding
+and its share of the link after compression. The link is measured while sending has to wait for it; while it has not,
+it is believed to be a little faster each time.
+"""
+
+import math
+from collections.abc import Collection
+from typing import NamedTuple
+
+# Parts of the time after which sending counts as waiting for the link, and the input for the one that is slow.
+LINK_SHARE = 0.2
+INPUT_SHARE = 0.5
+GAIN = 1.05
+FORGET = 0.03
+UPSET = 2.0
+PROBE = 1.05
+# How much of the shorter cost the longer one does not hide.
+OVERLAP_LOSS = 0.25
+
+
+class Choice(NamedTuple):
+    """A codec and its own level."""
+
+    codec: str
+    level: int
+
+
+class Rung(NamedTuple):
+    """A choice with its usual speed, in bytes of the stream a second, and its usual ratio."""
+
+    choice: Choice
+    speed: float
+    ratio: float
+
+
+# Programs in memory, on one core of a server of 2020; what matters are the proportions.
+LADDER = (
+    Rung(Choice("none", 0), 4e9, 1.0),
+    Rung(Choice("lz4", 1), 600e6, 1.7),
+    Rung(Choice("zstd", 1), 400e6, 2.1),
+    Rung(Choice("zstd", 3), 250e6, 2.2),
+    Rung(Choice("zstd", 6), 100e6, 2.35),
+)
+USUAL = {rung.choice: rung for rung in LADDER}
+
+
+class Sample(NamedTuple):
+    """Some blocks: bytes before and after packing, and seconds.
+
+    `waited_s` for input; `prepared_s` for what every block needs, checksum and page copies among it; `encoded_s` in
+    the codec; `sent_s` until the kernel had taken it all.
+    """
+
+    stream_bytes: int
+    encoded_bytes: int
+    waited_s: float
+    prepared_s: float
+    encoded_s: float
+    sent_s: float
+
+    @property
+    def busy_s(self) -> float:
+        return self.prepared_s + self.encoded_s + self.sent_s
+
+    @property
+    def seconds(self) -> float:
+        return self.waited_s + self.busy_s
+
+
+class Belief(NamedTuple):
+    """What is believed of the rungs, by their order, and of the world."""
+
+    rungs: tuple[Rung, ...]
+    costs: tuple[float, ...]
+    tried: frozenset[int] = frozenset()
+    """Rungs whose costs are remembered rather than guessed."""
+    current: int = 0
+    stayed: bool = False
+    """Whether the rung in use was so in the window before, too."""
+    link: float = math.inf
+    """Bytes on the wire a second."""
+    machine: float = 1.0
+    """Speed of encoding against what is usual."""
+    content: float = 1.0
+    """How far the guest's memory compresses against what is usual: 0 for not at all."""
+
+
+def first_belief(codecs: Collection[str]) -> Belief:
+    """Start without compression, and with the usual guesses; `codecs` are those that both gateways have."""
+    rungs = tuple(rung for rung in LADDER if rung.choice.codec in codecs)
+    return Belief(rungs, tuple(guess(rung, math.inf) for rung in rungs))
+
+
+def decide(belief: Belief, sample: Sample) -> Belief:
+    """Learn from a window and choose the rung for the next one."""
+    belief = learn(belief, sample)
+    if sample.waited_s > INPUT_SHARE * sample.seconds:
+        return belief  # nothing waits for the gateway
+    best = min(range(len(belief.costs)), key=belief.costs.__getitem__)
+    better = belief.costs[best] * GAIN < belief.costs[belief.current]
+    return belief._replace(current=best, stayed=False) if better else belief
+
+
+def guess(rung: Rung, link: float, machine: float = 1.0, content: float = 1.0, prepare: float = 0.0) -> float:
+    """What a rung should cost, in seconds a byte; `prepare` is what any of them costs."""
+    encoding = 1 / (rung.speed * machine)
+    sending = 1 / (link * (1 + (rung.ratio - 1) * content))
+    return prepare + max(encoding, sending) + OVERLAP_LOSS * min(encoding, sending)
+
+
+def learn(belief: Belief, sample: Sample) -> Belief:
+    """Take a window's figures into what is believed; changes no choice."""
+    used = belief.rungs[belief.current]
+    link = _link(belief.link, sample)
+    machine, content = belief.machine, belief.content + FORGET * (1 - belief.content)
+    if used.ratio > 1:
+        speed = sample.stream_bytes / max(sample.encoded_s, 1e-9)
+        machine = (machine + speed / used.speed) / 2
+        gain = max(0.0, sample.stream_bytes / sample.encoded_bytes - 1)
+        content = (belief.content + gain / (used.ratio - 1)) / 2
+    prepare = sample.prepared_s / sample.stream_bytes
+    guesses = [guess(rung, link, machine, content, prepare) for rung in belief.rungs]
+    cost = sample.busy_s / sample.stream_bytes
+    before = belief.costs[belief.current]
+    upset = belief.stayed and not before / UPSET < cost < before * UPSET
+    tried = frozenset() if upset else belief.tried
+    costs = [_drift(belief.costs[n], usual) if n in tried else usual for n, usual in enumerate(guesses)]
+    costs[belief.current] = cost
+    tried |= {belief.current}
+    return belief._replace(costs=tuple(costs), tried=tried, stayed=True, link=link, machine=machine, content=content)
+
+
+def _drift(cost: float, usual: float) -> float:
+    return cost + FORGET * (usual - cost)
+
+
+def _link(link: float, sample: Sample) -> float:
+    rate = sample.encoded_bytes / sample.seconds
+    if sample.sent_s < LINK_SHARE * sample.seconds:
+        return max(link * PROBE, rate)
+    return rate if math.isinf(link) else (link + rate) / 2
