@@ -57,6 +57,7 @@ def network(
     from vferry.report import bench_latency
     from vferry.report.bench import render, summary
     from vferry.report.bench_picture import write_bench
+    from vferry.report.text import terminal
 
     if fresh:
         results.unlink(missing_ok=True)
@@ -69,7 +70,7 @@ def network(
         whole = {"runs": kept.runs, "summary": result, "latency": kept.latency}
         sys.stdout.write(json.dumps(whole, indent=2) + "\n")
         return
-    console = Console(highlight=False)
+    console = terminal()
     console.print(render(result))
     if kept.latency:
         console.print()
