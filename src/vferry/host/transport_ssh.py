@@ -42,7 +42,7 @@ class SshTransport:
     async def ready(self) -> None:
         """Starts ssh unless it runs. Problem ``host-unreachable``."""
         async with self._starting:
-            if self._process is not None and self._process.returncode is None:
+            if self._process is not None and not _has_ended(self._process):
                 return
             await self._end()
             await self._start()
@@ -157,6 +157,16 @@ class SshTransport:
     def _unreachable(self, cause: str, remedy: str) -> Problem:
         message = f"Host {self.name} cannot be reached: {cause}"
         return Problem("host-unreachable", message, remedy, exit=Exit.REFUSED, host=self.name)
+
+
+def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    """Whether it has, as the kernel knows it: asyncio may not have been told yet."""
+    if process.returncode is not None:
+        return True
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _bound_to_us() -> list[str]:
