@@ -73,7 +73,8 @@ def _stop_libvirt(scene: Scene, migration: Migration) -> None:
 
     Once the guest is paused at the source, the wire breaks as well: nobody can tell what became of the order.
     """
-    migration.wait_until(lambda: scene.state(migration.destination) == "paused")
+    copied = f"virsh domjobinfo {scene.guest} | grep 'Memory processed'"
+    migration.wait_until(lambda: " 0.000 B" not in (scene.run(migration.source, copied) or " 0.000 B"))
     scene.run(migration.destination, "pkill -STOP -x libvirtd")
     migration.wait_until(lambda: scene.state(migration.source) == "paused")
     scene.run(migration.destination, "pkill -9 -f '[v]ferry.*gateway'")

@@ -291,7 +291,7 @@ def test_a_bond_that_has_not_seen_the_link_yet_is_told_again(tmp_path: Path, rea
     file, part = tmp_path / "active_slave", Path(vferry.network.__path__[0]) / "guest/bond.sh"
     file.mkdir()
     script = f"""set -eu
-sys={tmp_path} bond=bond0
+sys={tmp_path} bond=bond0 vf=eth1
 . {part}
 (sleep {ready_after_s}; rmdir {file}) &
 activate eth1

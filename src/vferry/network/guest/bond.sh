@@ -1,12 +1,19 @@
 # shellcheck shell=sh disable=SC2154,SC2086
 # What the scripts for a guest with its own bond share.
 
-# The bond takes a slave only once its own monitor (miimon) has seen the link.
+# The bond takes a slave only once its own monitor (miimon) has seen the link. A VF that its PF answered too late has
+# none until it is opened anew; nothing goes over it yet.
 activate() {
   tries=0
   until [ "$(cat "$sys/active_slave")" = "$1" ] || { echo "$1" > "$sys/active_slave"; } 2>/dev/null; do
     tries=$((tries + 1))
-    [ $tries -gt 100 ] && { echo "$bond does not take $1 as its active slave" >&2; exit 7; }
+    if [ $tries = 40 ] && [ "$1" = "$vf" ]; then ip link set dev "$1" down; ip link set dev "$1" up; fi
+    if [ $tries -gt 120 ]; then
+      line "/sys/class/net/$1/bonding_slave/mii_status"; seen=$line
+      line "/sys/class/net/$1/carrier"
+      echo "$bond does not take $1 as its active slave (seen ${seen:-nowhere}, carrier ${line:-unknown})" >&2
+      exit 7
+    fi
     sleep 0.1
   done
 }
