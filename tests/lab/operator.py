@@ -163,6 +163,17 @@ class Scene:
         self.run(host, f"virsh destroy {self.guest}; virsh start {self.guest}")
         self.await_answer()
 
+    def await_agent(self) -> None:
+        """The guest's agent starts later than its network."""
+        until = time.monotonic() + WAIT_S
+        while not self._agent_answers():
+            assert time.monotonic() < until, f"the agent of {self.guest} does not answer"
+            time.sleep(1)
+
+    def _agent_answers(self) -> bool:
+        ask = ["virsh", "qemu-agent-command", self.guest, '{"execute": "guest-ping"}']
+        return self.lab.run(self.host, ask).returncode == 0
+
     def await_answer(self) -> None:
         guests.answer(self.lab, guests.named(self.guest))
 

@@ -80,6 +80,7 @@ def test_an_address_from_dhcp_goes_along(scene: Scene) -> None:
 @pytest.mark.matrix
 @pytest.mark.guest("cloud1")
 def test_a_cloud_s_guest_keeps_its_addresses_there_and_back(scene: Scene) -> None:
+    scene.await_agent()
     home = scene.host
     for host in (other(home), home):
         migrate(scene)
