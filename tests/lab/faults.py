@@ -1,5 +1,6 @@
 """What can fail while a guest migrates: how it is made to, and how it is put right again."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from lab.operator import PF, Migration, Scene, vferry
 from vferry.lab.topology import VFS
 
 LINK_CUT_S = 10
+ORDER_IS_OUT_S = 5
 
 Act = Callable[[Scene, Migration], None]
 
@@ -71,13 +73,22 @@ def _give_vfs_back(scene: Scene, migration: Migration) -> None:
 def _stop_libvirt(scene: Scene, migration: Migration) -> None:
     """The destination's libvirt takes the order to let the guest go on, and neither obeys nor answers.
 
-    Once the guest is paused at the source, the wire breaks as well: nobody can tell what became of the order.
+    Once the guest has been paused at the source for longer than its last memory takes, the order is out, and the wire
+    breaks as well: nobody can tell what became of it.
     """
     copied = f"virsh domjobinfo {scene.guest} | grep 'Memory processed'"
     migration.wait_until(lambda: " 0.000 B" not in (scene.run(migration.source, copied) or " 0.000 B"))
     scene.run(migration.destination, "pkill -STOP -x libvirtd")
-    migration.wait_until(lambda: scene.state(migration.source) == "paused")
+    migration.wait_until(lambda: _paused_for(scene, migration.source, ORDER_IS_OUT_S))
     scene.run(migration.destination, "pkill -9 -f '[v]ferry.*gateway'")
+
+
+def _paused_for(scene: Scene, host: str, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while scene.state(host) == "paused":
+        if time.monotonic() > until:
+            return True
+    return False
 
 
 def _let_libvirt_go_on(scene: Scene, migration: Migration) -> None:
