@@ -150,11 +150,11 @@ def _timeout(guest: str, timeout_s: float) -> Problem:
     )
 
 
+def nonsense(guest: str, message: str, remedy: str) -> Problem:
+    """What a guest's agent brought is not what was asked for: Problem ``guest-agent-nonsense``."""
+    return Problem("guest-agent-nonsense", message, remedy, exit=Exit.REFUSED, guest=guest)
+
+
 def _nonsense(guest: str, what: str) -> Problem:
-    return Problem(
-        "guest-agent-nonsense",
-        f"The agent of guest {guest} gave an answer that makes no sense: {what}",
-        "Look at qemu-guest-agent in the guest",
-        exit=Exit.REFUSED,
-        guest=guest,
-    )
+    message = f"The agent of guest {guest} gave an answer that makes no sense: {what}"
+    return nonsense(guest, message, "Look at qemu-guest-agent in the guest")

@@ -11,9 +11,9 @@ from itertools import pairwise
 from msgspec import Struct
 
 from vferry.host.api import GuestRun, Latency
-from vferry.host.guest_agent import GuestAgent
+from vferry.host.guest_agent import GuestAgent, nonsense
 from vferry.host.hypervisor import Hypervisor
-from vferry.model.problem import Exit, Problem
+from vferry.model.problem import Problem
 
 PING_S = 0.2
 PATIENCE_S = 10.0
@@ -120,10 +120,5 @@ def _look(match: re.Match[str]) -> Look:
 
 
 def _nonsense(guest: str, what: str) -> Problem:
-    return Problem(
-        "guest-agent-nonsense",
-        f"What guest {guest} says of its disk makes no sense: {what}",
-        "Read /sys/block/DISK/stat in the guest and look at qemu-guest-agent there",
-        exit=Exit.REFUSED,
-        guest=guest,
-    )
+    message = f"What guest {guest} says of its disk makes no sense: {what}"
+    return nonsense(guest, message, "Read /sys/block/DISK/stat in the guest and look at qemu-guest-agent there")

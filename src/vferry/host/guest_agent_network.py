@@ -8,8 +8,9 @@ from typing import Any
 from msgspec import Struct
 
 from vferry.host.api import GuestRun
+from vferry.host.guest_agent import nonsense
 from vferry.model.guest import GuestAddress, GuestLink, GuestNetwork
-from vferry.model.problem import Exit, Problem
+from vferry.model.problem import Problem
 
 # sysfs tells of the links whatever `ip` is installed; of `ip` only the addresses and the links' kinds are taken.
 SCRIPT = r"""
@@ -169,10 +170,5 @@ def _configured_by(sections: dict[str, list[str]]) -> str | None:
 
 
 def _nonsense(guest: str, what: str) -> Problem:
-    return Problem(
-        "guest-agent-nonsense",
-        f"What guest {guest} says of its network makes no sense: {what}",
-        "Run `ip addr` in the guest and look at qemu-guest-agent there",
-        exit=Exit.REFUSED,
-        guest=guest,
-    )
+    message = f"What guest {guest} says of its network makes no sense: {what}"
+    return nonsense(guest, message, "Run `ip addr` in the guest and look at qemu-guest-agent there")
