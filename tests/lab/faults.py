@@ -80,7 +80,7 @@ def _stop_libvirt(scene: Scene, migration: Migration) -> None:
     migration.wait_until(lambda: " 0.000 B" not in (scene.run(migration.source, copied) or " 0.000 B"))
     scene.run(migration.destination, "pkill -STOP -x libvirtd")
     migration.wait_until(lambda: _paused_for(scene, migration.source, ORDER_IS_OUT_S))
-    scene.run(migration.destination, "pkill -9 -f '[v]ferry.*gateway'")
+    RECEIVING.strike(scene, migration)
 
 
 def _paused_for(scene: Scene, host: str, seconds: float) -> bool:

@@ -133,7 +133,7 @@ class Scene:
 
     def start_anew(self) -> None:
         """Ends a guest that the emulator has lost, and starts it again where it was."""
-        self.run(self.lost or self.host, f"virsh destroy {self.guest}; virsh start {self.guest}")
+        self._power_cycle(self.lost or self.host)
 
     def settled_at(self, migration: Migration) -> str:
         """The host that the guest runs on, or else the source, once both hosts' libvirt answer again."""
@@ -160,8 +160,11 @@ class Scene:
 
     def cold_boot(self, host: str) -> None:
         """Ends the guest on this host and starts it from its definition there."""
-        self.run(host, f"virsh destroy {self.guest}; virsh start {self.guest}")
+        self._power_cycle(host)
         self.await_answer()
+
+    def _power_cycle(self, host: str) -> None:
+        self.run(host, f"virsh destroy {self.guest}; virsh start {self.guest}")
 
     def await_agent(self) -> None:
         """The guest's agent starts later than its network."""

@@ -52,7 +52,6 @@ def network(
     Example: vferry bench network --runs 5
     """
     # Drawing takes most of a second to import.
-
     from vferry.report import bench_latency
     from vferry.report.bench import render, summary
     from vferry.report.bench_picture import write_bench
