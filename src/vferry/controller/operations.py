@@ -2,7 +2,7 @@
 
 import fcntl
 import secrets
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -149,17 +149,14 @@ def every(state: State) -> list[OperationFolder]:
 
 def to_recover(state: State) -> list[OperationFolder]:
     """Those that their controller left, or that need the operator; less those whose guest has been moved since."""
-    return [folder for folder in every(state) if _is_open(folder.state()) and successor(state, folder) is None]
+    found = [(folder, folder.state()) for folder in every(state)]
+    states = [each for _, each in found]
+    return [folder for folder, each in found if _is_open(each) and _successor(each, states) is None]
 
 
 def successor(state: State, folder: OperationFolder) -> OperationState | None:
     """A later operation that has moved the same guest, or may have: what this one left is not its to repair."""
-    this = folder.stored()
-    for other in (each.stored() for each in every(state)):
-        later = other.guest == this.guest and other.started > this.started
-        if later and other.status not in (Status.UNDONE, Status.ABORTED):
-            return other
-    return None
+    return _successor(folder.stored(), [each.stored() for each in every(state)])
 
 
 def close_all_on(state: State, hosts: Container[str]) -> None:
@@ -168,6 +165,14 @@ def close_all_on(state: State, hosts: Container[str]) -> None:
         was = folder.state()
         if _is_open(was) and was.source in hosts and was.destination in hosts:
             folder.write_state(msgspec.structs.replace(was, status=Status.FAILED, exit=int(Exit.UNDONE)))
+
+
+def _successor(this: OperationState, states: Iterable[OperationState]) -> OperationState | None:
+    for other in states:
+        later = other.guest == this.guest and other.started > this.started
+        if later and other.status not in (Status.UNDONE, Status.ABORTED):
+            return other
+    return None
 
 
 def _is_open(state: OperationState) -> bool:

@@ -27,7 +27,10 @@ def remove(hosts: Sequence[Host]) -> None:
     from vferry.controller.operations import close_all_on
     from vferry.controller.state import find_state
 
-    close_all_on(find_state(), [host.name for host in hosts])
+    try:
+        close_all_on(find_state(), [host.name for host in hosts])
+    except Exception as error:
+        outer.say(f"note: the controller still has open operations on these hosts ({error})")
     for host in hosts:
         try:
             asyncio.run(remove_host(host.name))

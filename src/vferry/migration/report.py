@@ -67,7 +67,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         vf=_vfs(plan, ending),
         steps=[_row(record) for record in ending.records],
         degraded=ending.degraded,
-        notes=[*plan.notes, *ending.notes],
+        notes=[*plan.notes, *ending.notes, *_gaps(measured)],
         timeline=_timeline(spans, measured),
     )
 
@@ -100,6 +100,12 @@ def _figures(records: Sequence[StepRecord]) -> dict[str, Any]:
     for record in records:
         found |= record.data
     return found
+
+
+def _gaps(measured: Measured) -> list[str]:
+    if measured.probes and measured.probes.wrapped:
+        return ["The measurement outlasted its record: the oldest probes are not in it"]
+    return []
 
 
 def _timeline(spans: list[Span], measured: Measured) -> Timeline:

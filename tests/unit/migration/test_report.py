@@ -1,0 +1,80 @@
+"""The report of a migration: what its steps, its ending and the probes make of it."""
+
+import pytest
+
+from fakes.samples import Case, Drive, make_fleet, make_plan
+from vferry.migration.conductor import Ending
+from vferry.migration.record import Outcome, StepRecord
+from vferry.migration.report import Measured, make_report, phase_spans, status
+from vferry.model.problem import Exit
+from vferry.model.report import Phase, Status
+from vferry.plan.plan import GuestSide, NetworkMode
+from vferry.probe.record import ProbeRecord
+
+SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
+MEASURED = Measured(began=0.0, started="2026-01-01T00:00:00.000Z", ended=1000.0)
+
+
+def record(phase: Phase, start: float, end: float, **data: float) -> StepRecord:
+    done = Outcome.DONE
+    return StepRecord(phase=phase, name="step", host="", outcome=done, start=start, end=end, started="", data=data)
+
+
+def driven() -> tuple[Drive, Ending]:
+    fleet = make_fleet(SWITCH)
+    drive = Drive(fleet, make_plan(fleet, SWITCH))
+    return drive, drive.run()
+
+
+def test_a_migration_that_went_well() -> None:
+    drive, ending = driven()
+    report = make_report(drive.plan, ending, MEASURED)
+    assert (report.status, report.degraded, report.network, report.notes) == (Status.COMPLETED, None, None, [])
+    assert [step.name for step in report.steps] == [each.name for each in ending.records]
+    assert [vf and (vf.host, vf.mac) for vf in (report.vf.before, report.vf.after)] == [
+        (drive.plan.source, drive.plan.moves[0].mac),
+        (drive.plan.destination, drive.plan.moves[0].mac),
+    ]
+
+
+@pytest.mark.parametrize(("wrapped", "notes"), [(False, 0), (True, 1)])
+def test_a_record_that_started_over_is_said_to_lack_its_oldest_probes(*, wrapped: bool, notes: int) -> None:
+    drive, ending = driven()
+    probes = ProbeRecord(rate=1000, wrapped=wrapped)
+    probes.sent.append(1)
+    probes.rtt.append(1000)
+    report = make_report(drive.plan, ending, Measured(began=0.0, started="", ended=1.0, probes=probes))
+    assert len(report.notes) == notes
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        ({"exit": Exit.DONE, "at_destination": True}, Status.COMPLETED),
+        ({"exit": Exit.OPERATOR, "at_destination": True}, Status.COMPLETED),
+        ({"exit": Exit.UNDONE, "at_destination": False}, Status.UNDONE),
+        ({"exit": Exit.ABORTED, "at_destination": False}, Status.ABORTED),
+        ({"exit": Exit.OPERATOR, "at_destination": False}, Status.FAILED),
+    ],
+)
+def test_where_the_guest_is_decides_the_status(ending: dict[str, object], expected: Status) -> None:
+    assert status(Ending(reason="", records=(), **ending)) is expected  # type: ignore[arg-type]
+
+
+def test_the_copy_ends_when_the_guest_is_paused() -> None:
+    records = [record(Phase.PREPARE, 1, 2), record(Phase.COPY, 2, 10, paused_at=9.5), record(Phase.RESTORE, 10, 11)]
+    assert phase_spans(records, 0, 12) == [
+        (Phase.CHECK, 0, 1),
+        (Phase.PREPARE, 1, 2),
+        (Phase.COPY, 2, 9.5),
+        (Phase.SWITCHOVER, 9.5, 10),
+        (Phase.RESTORE, 10, 12),
+    ]
+
+
+@pytest.mark.parametrize(("paused_at", "expected"), [(1.0, 2.0), (11.0, 10.0)])
+def test_a_pause_that_another_clock_puts_outside_the_copy_is_taken_to_its_edge(
+    paused_at: float, expected: float
+) -> None:
+    spans = phase_spans([record(Phase.COPY, 2, 10, paused_at=paused_at)], 0, 12)
+    assert spans[-1] == (Phase.SWITCHOVER, expected, 12)
