@@ -96,12 +96,12 @@ def _refuse(prepared: Prepared, *, as_json: bool) -> None:
 
 
 def _run(state: State, prepared: Prepared, plan: Plan, files: show.Files, *, detach: bool, as_json: bool) -> None:
-    folder = migrate.begin(state, prepared, plan)
-    if detach:
+    with migrate.begun(state, prepared, plan) as folder:
+        report = None if detach else asyncio.run(_watched(state, folder, plan))
+    if report is None:
         asyncio.run(migrate.leave_to_itself(folder))
         output.json(folder.state()) if as_json else click.echo(folder.name)
         return
-    report = asyncio.run(_watched(state, folder, plan))
     show.write(report, files)
     output.json(report) if as_json else print_report(report)
     sys.exit(show.exit_of(report))

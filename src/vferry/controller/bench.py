@@ -11,7 +11,7 @@ from msgspec import Struct
 from vferry.controller.drive import Audience
 from vferry.controller.hosts import list_hosts, open_host
 from vferry.controller.latency import LatencyWatch, kept
-from vferry.controller.migrate import Prepared, Request, begin, carry_out, prepare
+from vferry.controller.migrate import Prepared, Request, begun, carry_out, prepare
 from vferry.controller.state import State
 from vferry.host.durable import write_durably
 from vferry.model.problem import Exit, Problem
@@ -109,7 +109,8 @@ async def _planned(state: State, case: Case, *, measured: bool = True) -> tuple[
 
 
 async def _carried_out(state: State, prepared: Prepared, plan: Plan, audience: Audience) -> Report:
-    report = await carry_out(state, begin(state, prepared, plan), audience)
+    with begun(state, prepared, plan) as folder:
+        report = await carry_out(state, folder, audience)
     if report.status != "completed" or report.degraded:
         raise Problem(
             "bench-failed",

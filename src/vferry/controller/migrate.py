@@ -1,9 +1,10 @@
 """A migration as the operator asks for it: looked at, refused or begun, carried out, reported."""
 
 import asyncio
-import contextlib
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -90,25 +91,26 @@ def refuse(prepared: Prepared) -> tuple[Report, Problem]:
     return report, Problem("refused", reason, remedy, exit=Exit.REFUSED)
 
 
-def begin(state: State, prepared: Prepared, plan: Plan) -> OperationFolder:
-    """Writes the operation down; nothing is changed on a host yet."""
+@contextmanager
+def begun(state: State, prepared: Prepared, plan: Plan) -> Iterator[OperationFolder]:
+    """Writes the operation down and holds its lock, so that nobody sees it undriven; no host is changed yet."""
     folder = operations.create(state, plan)
     address = prepared.request.probe_address or prepared.survey.probe_address
     first = first_state(plan, address, prepared.survey.probe_from, prepared.began)
-    folder.write_state(replace(first, started=prepared.started, measured=prepared.request.measured))
-    return folder
+    with folder.driven():
+        folder.write_state(replace(first, started=prepared.started, measured=prepared.request.measured))
+        yield folder
 
 
 async def carry_out(state: State, folder: OperationFolder, audience: Audience) -> Report:
-    """Drives a begun operation to its end."""
-    with folder.driven():
-        return await drive(state, folder, audience, Conductor.run, folder.name)
+    """Drives a begun operation to its end. The caller holds its lock."""
+    return await drive(state, folder, audience, Conductor.run, folder.name)
 
 
 async def leave_to_itself(folder: OperationFolder) -> None:
     """Starts a process of its own that drives the operation, whatever becomes of this one."""
     log = (folder.root / "log").open("ab")
-    with contextlib.closing(log):
+    with closing(log):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "vferry", "operation", "recover", folder.name),
             stdin=asyncio.subprocess.DEVNULL,

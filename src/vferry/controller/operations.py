@@ -2,9 +2,11 @@
 
 import fcntl
 import secrets
+import time
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -15,6 +17,8 @@ from vferry.model.report import Phase, Report, Status
 from vferry.plan.plan import Plan
 
 RUNNING, INTERRUPTED = "running", "interrupted"
+_GLANCE_S = 0.5
+"""Whoever looks whether an operation is driven holds its lock for an instant."""
 
 
 class OperationState(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +70,10 @@ class OperationFolder:
     def state(self) -> OperationState:
         """As others see it: ``interrupted`` where it should run and no process holds its lock."""
         state = self.stored()
-        if state.status == RUNNING and not self._is_driven():
-            return msgspec.structs.replace(state, status=INTERRUPTED)
-        return state
+        if state.status != RUNNING or self._is_driven():
+            return state
+        state = self.stored()  # it may just have ended
+        return msgspec.structs.replace(state, status=INTERRUPTED) if state.status == RUNNING else state
 
     def stored(self) -> OperationState:
         """As last written: what the holder of the lock goes by."""
@@ -94,24 +99,21 @@ class OperationFolder:
     def driven(self) -> Iterator[None]:
         """Holds the operation's lock; Problem ``operation-running`` if another process does."""
         with (self.root / "lock").open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise Problem(
-                    "operation-running",
-                    f"Operation {self.name} is being driven by another process",
-                    f"Follow it: vferry operation follow {self.name}",
-                    exit=Exit.REFUSED,
-                ) from error
+            until = time.monotonic() + _GLANCE_S
+            while not _locked(file, fcntl.LOCK_EX):
+                if time.monotonic() > until:
+                    raise Problem(
+                        "operation-running",
+                        f"Operation {self.name} is being driven by another process",
+                        f"Follow it: vferry operation follow {self.name}",
+                        exit=Exit.REFUSED,
+                    )
+                time.sleep(0.01)
             yield
 
     def _is_driven(self) -> bool:
         with (self.root / "lock").open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            return False
+            return not _locked(file, fcntl.LOCK_SH)
 
     def _write(self, name: str, value: msgspec.Struct) -> None:
         write_durably(self.root / name, msgspec.json.format(msgspec.json.encode(value), indent=2))
@@ -177,6 +179,14 @@ def _successor(this: OperationState, states: Iterable[OperationState]) -> Operat
 
 def _is_open(state: OperationState) -> bool:
     return state.status == INTERRUPTED or state.exit == Exit.OPERATOR
+
+
+def _locked(file: IO[bytes], how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _root(state: State) -> Path:

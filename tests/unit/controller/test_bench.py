@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,7 +122,7 @@ class Lab:
         monkeypatch.setattr(bench, "list_hosts", lambda _state: hosts)
         monkeypatch.setattr(bench, "open_host", self._open)
         monkeypatch.setattr(bench, "prepare", self._prepare)
-        monkeypatch.setattr(bench, "begin", lambda _state, _prepared, plan: plan)
+        monkeypatch.setattr(bench, "begun", lambda _state, _prepared, plan: nullcontext(plan))
         monkeypatch.setattr(bench, "carry_out", self._carry_out)
 
     @asynccontextmanager

@@ -1,14 +1,22 @@
 """Which operations are there to be taken over."""
 
+import fcntl
 from pathlib import Path
+from threading import Timer
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 
+from fakes.samples import Case, make_fleet, make_plan
 from vferry.controller import operations
+from vferry.controller.migrate import Request, begun
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.controller.state import State
-from vferry.model.problem import Exit
+from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase, Status
+from vferry.plan.plan import GuestSide, NetworkMode
 
 
 @pytest.fixture
@@ -82,3 +90,44 @@ def test_what_waits_for_hosts_that_are_gone_is_closed(state: State) -> None:
     assert waiting(state) == ["op-1", "op-2"]
     operations.close_all_on(state, ["host1", "host2"])
     assert waiting(state) == []
+
+
+def test_an_operation_that_is_looked_at_can_be_driven(state: State) -> None:
+    folder = add(state, 1, RUNNING)
+    with (folder.root / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        Timer(0.1, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+        with folder.driven():
+            assert folder.state().status == RUNNING
+
+
+def test_an_operation_is_driven_by_one_process(state: State) -> None:
+    folder = add(state, 1, RUNNING)
+    with folder.driven(), pytest.raises(Problem, match="another process"), folder.driven():
+        pass
+
+
+def test_one_that_ends_while_it_is_looked_at_is_not_taken_for_interrupted(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = add(state, 1, RUNNING)
+
+    def ends(_self: OperationFolder) -> bool:
+        folder.write_state(msgspec.structs.replace(folder.stored(), status=Status.COMPLETED))
+        return False
+
+    monkeypatch.setattr(OperationFolder, "_is_driven", ends)
+    assert folder.state().status == Status.COMPLETED
+
+
+def test_a_new_operation_is_never_seen_undriven(state: State) -> None:
+    case = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
+    prepared: Any = SimpleNamespace(
+        request=Request(guest="guest1", destination="host2"),
+        survey=SimpleNamespace(probe_address=None, probe_from=None),
+        began=0.0,
+        started="2026-01-01T00:00:00.000Z",
+    )
+    with begun(state, prepared, make_plan(make_fleet(case), case)) as folder:
+        assert [each.state().status for each in operations.every(state)] == [RUNNING]
+    assert folder.state().status == operations.INTERRUPTED
