@@ -27,6 +27,7 @@ def scene(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Scene]:
     scene = Scene(lab, guest.name)
     try:
         yield scene
+        scene.end_migrations()
         if not scene.lost:
             scene.assert_nothing_left()
     finally:

@@ -94,6 +94,10 @@ class Migration:
         self._process.kill()
         self._process.communicate()
 
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
 
 class EmulatorLostGuestError(Exception):
     """A guest hangs in its own kernel, since QEMU without KVM delivered an interrupt twice (docs/lab.md)."""
@@ -107,6 +111,20 @@ class Scene:
         self.address, self.address6 = guests.named(guest).address, guests.named(guest).address6
         self.lost: str | None = None
         """The host on which the emulator has lost the guest."""
+        self._begun: list[Migration] = []
+
+    def migrate(self) -> Migration:
+        """Begins to migrate the guest to the host that it is not on."""
+        self._begun.append(Migration(self.guest, other(self.host)))
+        return self._begun[-1]
+
+    def end_migrations(self) -> None:
+        """Ends what a test that has failed leaves running."""
+        left = [migration for migration in self._begun if migration.runs]
+        for migration in left:
+            migration.kill()
+        if left:
+            vferry("operation", "recover")
 
     @property
     def host(self) -> str:

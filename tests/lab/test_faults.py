@@ -76,8 +76,8 @@ def record(scene: Scene, record_property: Record) -> Record:
 def test_the_guest_survives(scene: Scene, case: Case, record: Record) -> None:
     record("fault", case.fault.name)
     record("phase", case.phase)
-    source = scene.host
-    migration = Migration(case.guest, other(source))
+    migration = scene.migrate()
+    source = migration.source
     migration.wait_for(case.phase)
     case.fault.strike(scene, migration)
     code = _recovered(migration) if case.fault is faults.CONTROLLER else migration.end()[0]
@@ -99,12 +99,12 @@ def test_a_guest_that_refuses_the_unplug_goes_on_on_its_vf(scene: Scene, record:
     record("fault", "the guest refuses the unplug")
     record("phase", "to-standby")
     with scene.booted_with("acpiphp.disable=1"):
-        source = scene.host
-        code, report = Migration(scene.guest, other(source)).end()
+        migration = scene.migrate()
+        code, report = migration.end()
         record("ended", ENDS[code])
         assert code == 4, report
         assert "has not let go" in report["reason"]
-        scene.assert_whole(source)
+        scene.assert_whole(migration.source)
         scene.assert_nothing_left()
 
 
@@ -112,8 +112,8 @@ def test_a_guest_that_refuses_the_unplug_goes_on_on_its_vf(scene: Scene, record:
 def test_a_destination_lost_for_good_leaves_a_definition_to_start_from(scene: Scene, record: Record) -> None:
     record("fault", "destination lost for good")
     record("phase", "to-vf")
-    source = scene.host
-    migration = Migration(scene.guest, other(source))
+    migration = scene.migrate()
+    source = migration.source
     migration.wait_for("to-vf")
     scene.lab.kill_host(migration.destination)
     code, report = migration.end()
@@ -132,8 +132,8 @@ def test_a_destination_lost_for_good_leaves_a_definition_to_start_from(scene: Sc
 def test_nothing_is_resumed_on_a_guess(scene: Scene, record: Record) -> None:
     record("fault", faults.UNKNOWN.name)
     record("phase", "copy")
-    source = scene.host
-    migration = Migration(scene.guest, other(source))
+    migration = scene.migrate()
+    source = migration.source
     migration.wait_for("copy")
     faults.UNKNOWN.strike(scene, migration)
     code, report = migration.end()
