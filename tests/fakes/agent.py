@@ -72,6 +72,10 @@ def _on_guest(
             if job and job.state == "active" and job.paused is not None:
                 raise Problem("migration-ending", f"{job.guest} cannot be kept any more", exit=Exit.OPERATOR)
             return api.Done(changed=bool(job and moving.abort(hosts, host, job, now)))
+        case api.LimitMigration(bandwidth=bandwidth):
+            if job := host.jobs.get(session.operation):
+                job.bandwidth = bandwidth
+            return api.Done(changed=job is not None)
         case api.Undefine(guest=guest):
             if guest in host.machines:
                 raise Problem("guest-running", f"Guest {guest} runs here", exit=Exit.OPERATOR)

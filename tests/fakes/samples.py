@@ -154,7 +154,14 @@ class Drive:
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     witness: Witness = field(default_factory=Witness)
     abort: bool = False
+    bandwidth: int | None = None
     epoch: int = 0
+
+    def abort_asked(self) -> bool:
+        return self.abort
+
+    def bandwidth_asked(self) -> int | None:
+        return self.bandwidth
 
     def conductor(self, *, fresh: bool = False) -> tuple[Conductor, dict[str, Host]]:
         """The next controller's; with `fresh` its journal is a new one, as for a repair."""
@@ -165,7 +172,7 @@ class Drive:
         names = (self.plan.source, self.plan.destination)
         hosts = {name: self.fleet.host(name, self.plan.operation, self.epoch) for name in names}
         return (
-            Conductor(self.plan, hosts, self.journal, self.witness, lambda: self.abort, self.patience_s),
+            Conductor(self.plan, hosts, self.journal, self.witness, self, self.patience_s),
             hosts,
         )
 

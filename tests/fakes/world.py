@@ -96,6 +96,7 @@ class Job:
     paused: float | None = None
     ended: float | None = None
     error: str | None = None
+    bandwidth: int | None = None
     held: bool = False
     """Its wire is lost in the pause, and the sending gateway keeps that from libvirt."""
 

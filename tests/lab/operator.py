@@ -113,9 +113,9 @@ class Scene:
         """The host on which the emulator has lost the guest."""
         self._begun: list[Migration] = []
 
-    def migrate(self) -> Migration:
+    def migrate(self, *options: str) -> Migration:
         """Begins to migrate the guest to the host that it is not on."""
-        self._begun.append(Migration(self.guest, other(self.host)))
+        self._begun.append(Migration(self.guest, other(self.host), *options))
         return self._begun[-1]
 
     def end_migrations(self) -> None:

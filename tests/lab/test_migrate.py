@@ -59,6 +59,20 @@ def test_detaching_gives_the_addresses_back(scene: Scene) -> None:
 
 
 @pytest.mark.matrix
+@pytest.mark.guest("guest2")
+def test_the_bandwidth_of_a_copy_is_changed_while_it_runs(scene: Scene) -> None:
+    migration = scene.migrate("--bandwidth", "1M")
+    migration.wait_for("copy")
+    speed = f"virsh migrate-getspeed {scene.guest}"
+    done = vferry("operation", "set", migration.operation, "--bandwidth", "none")
+    assert done.returncode == 0, done.stderr
+    migration.wait_until(lambda: int(scene.run(migration.source, speed) or 1) > 1)
+    code, report = migration.end()
+    assert code == 0, report
+    scene.assert_whole(migration.destination)
+
+
+@pytest.mark.matrix
 @pytest.mark.guest("plain1")
 def test_without_an_agent_the_operator_must_accept_an_interruption(scene: Scene) -> None:
     host = other(scene.host)

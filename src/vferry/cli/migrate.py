@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from vferry.cli import output, show
+from vferry.cli.rate import rate
 from vferry.controller import migrate
 from vferry.controller.migrate import Prepared, Request
 from vferry.controller.operations import OperationFolder
@@ -30,7 +31,7 @@ POLICIES = ["auto", "plain", "multifd"]
 @click.option("--detach", is_flag=True, help="Return at once with the operation's id; it goes on by itself.")
 @click.option("--accept-interruption", is_flag=True, help="Allow what leaves it to the guest's own reaction.")
 @click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take.")
-@click.option("--bandwidth", type=click.IntRange(1), help="Bytes per second that the copy may use.")
+@click.option("--bandwidth", type=rate, metavar="RATE", help="Bytes per second that the copy may use, such as 50M.")
 @click.option("--probe", "probe_address", metavar="ADDRESS", help="Measure the interruption of this address.")
 @click.option("--no-probe", is_flag=True, help="Do not measure the interruption.")
 @show.file_options

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vferry.cli import output, show
+from vferry.cli.rate import rate_or_none
 from vferry.controller import operations
-from vferry.controller.operations import INTERRUPTED, RUNNING, OperationFolder
+from vferry.controller.operations import INTERRUPTED, RUNNING, OperationFolder, OperationState
 from vferry.controller.recovery import recover
 from vferry.controller.state import State, find_state
 from vferry.model.problem import Exit, Problem
@@ -107,14 +108,27 @@ def abort(operation: str) -> None:
     \b
     Example: vferry operation abort op-1a2b3c4d
     """
-    folder = operations.find(find_state(), operation)
-    state = folder.state()
-    if state.status == INTERRUPTED:
-        raise _interrupted(folder)
-    if state.status != RUNNING:
-        raise Problem("operation-ended", f"Operation {operation} has ended already: {state.status}")
+    folder, state = _running(operation)
     folder.ask_abort()
     click.echo(f"Abort asked for, in phase {state.phase}. Follow it: vferry operation follow {operation}")
+
+
+@command.command("set")
+@click.argument("operation")
+@click.option(
+    "--bandwidth", type=rate_or_none, metavar="RATE|none", required=True, help="Bytes per second that the copy may use."
+)
+def set_(operation: str, bandwidth: int) -> None:
+    """Change what OPERATION may use while it runs.
+
+    \b
+    Example: vferry operation set op-1a2b3c4d --bandwidth 50M
+             vferry operation set op-1a2b3c4d --bandwidth none
+    """
+    folder, state = _running(operation)
+    folder.ask_bandwidth(bandwidth)
+    limit = f"{bandwidth:,} bytes per second" if bandwidth else "no limit"
+    click.echo(f"Asked for, in phase {state.phase}: {limit} for the copy.")
 
 
 @command.command("recover")
@@ -155,6 +169,16 @@ async def _recover(state: State, folder: OperationFolder, guest_is_at: str | Non
         report = await recover(state, folder, stage, guest_is_at)
         stage.finish(report)
     return report
+
+
+def _running(operation: str) -> tuple[OperationFolder, OperationState]:
+    folder = operations.find(find_state(), operation)
+    state = folder.state()
+    if state.status == INTERRUPTED:
+        raise _interrupted(folder)
+    if state.status != RUNNING:
+        raise Problem("operation-ended", f"Operation {operation} has ended already: {state.status}")
+    return folder, state
 
 
 def _interrupted(folder: OperationFolder) -> Problem:

@@ -101,7 +101,7 @@ async def _journaled(
     from vferry.controller.journal import run_journaled
 
     async def body(journal: Journal) -> Ending:
-        return await act(Conductor(plan, hosts, journal, watcher, folder.abort_asked))
+        return await act(Conductor(plan, hosts, journal, watcher, folder))
 
     return await run_journaled(state.journal, run, body)
 

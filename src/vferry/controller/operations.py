@@ -95,6 +95,16 @@ class OperationFolder:
     def abort_asked(self) -> bool:
         return (self.root / "abort").exists()
 
+    def ask_bandwidth(self, bandwidth: int) -> None:
+        """Limits the copy to so many bytes per second, durably; 0 lifts the limit."""
+        write_durably(self.root / "bandwidth", str(bandwidth).encode())
+
+    def bandwidth_asked(self) -> int | None:
+        try:
+            return int((self.root / "bandwidth").read_text())
+        except FileNotFoundError:
+            return None
+
     @contextmanager
     def driven(self) -> Iterator[None]:
         """Holds the operation's lock; Problem ``operation-running`` if another process does."""

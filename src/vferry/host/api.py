@@ -327,6 +327,14 @@ class AbortMigration(Operation[Done], frozen=True, kw_only=True, tag="abort-migr
     guest: str
 
 
+class LimitMigration(Operation[Done], frozen=True, kw_only=True, tag="limit-migration"):
+    """Limits the running migration of the guest to `bandwidth` bytes per second; unchanged when there is none."""
+
+    guest: str
+    bandwidth: Annotated[int, Meta(ge=0)]
+    """0 is no limit. libvirt counts in MiB/s: less than one is one."""
+
+
 class Concede(Operation[Done], frozen=True, kw_only=True, tag="concede"):
     """Ends the paused guest that the session's migration has left here, and the gateway that holds it.
 

@@ -182,6 +182,9 @@ class Handlers:
             case api.AbortMigration(guest=guest):
                 of = check(session, guest=guest).operation
                 return lambda: migrations.abort(of, guest)
+            case api.LimitMigration(guest=guest, bandwidth=bandwidth):
+                of = check(session, guest=guest).operation
+                return lambda: migrations.limit(of, guest, bandwidth)
             case api.Concede(guest=guest):
                 of = check(session, guest=guest).operation
                 return lambda: held.concede(of, guest)

@@ -18,6 +18,8 @@ FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST"
 """Never UNDEFINE_SOURCE: vferry removes the definition itself, after it has looked at the destination."""
 
 MIB = 1 << 20
+UNLIMITED = (2**63 - 1) // MIB
+"""The greatest bandwidth that libvirt takes, in MiB/s (QEMU_DOMAIN_MIG_BANDWIDTH_MAX)."""
 GRACE_S = 5.0
 """How long after its start a migration whose agent has died may be without a job in libvirt."""
 
@@ -97,6 +99,16 @@ class Migrations:
                 "Ask again how it stands",
                 exit=Exit.OPERATOR,
             ) from error
+        return Done()
+
+    def limit(self, operation: str, guest: str, bandwidth: int) -> Done:
+        """Changes the bandwidth of a migration that runs, in bytes per second; 0 lifts the limit."""
+        record = self._record(operation, guest)
+        domain = self._hypervisor.find(guest)
+        if record is None or domain is None or not self._job_runs(domain):
+            return Done(changed=False)
+        with self._hypervisor.calling("Limiting the bandwidth of a migration"):
+            domain.migrateSetMaxSpeed(_mib_per_second(bandwidth), 0)
         return Done()
 
     def leaves_here(self, operation: str, guest: str) -> bool:
@@ -221,10 +233,13 @@ class Migrations:
         parameters: dict[str, str | int] = {
             libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{here.memory}",
             libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: wanted.persistent_xml,
+            # Always: libvirt would take the limit of the guest's last migration.
+            libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: _mib_per_second(wanted.bandwidth or 0),
         }
-        if wanted.bandwidth is not None:
-            # libvirt counts in MiB/s, and takes 0 for its default.
-            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = max(1, wanted.bandwidth // MIB)
         if wanted.parallel > 0:
             parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = wanted.parallel
         return parameters
+
+
+def _mib_per_second(bandwidth: int) -> int:
+    return max(1, min(bandwidth // MIB, UNLIMITED)) if bandwidth else UNLIMITED

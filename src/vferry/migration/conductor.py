@@ -20,7 +20,7 @@ from vferry.host.api import (
     StopGateway,
 )
 from vferry.migration.copy import Copying
-from vferry.migration.record import Aborted, Observer, Outcome, StepRecord, now_text
+from vferry.migration.record import Aborted, NoRequests, Observer, Outcome, Requests, StepRecord, now_text
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.network import modes
@@ -67,14 +67,14 @@ class Conductor:
         hosts: Mapping[str, Host],
         journal: Journal,
         observer: Observer,
-        aborted: Callable[[], bool] = lambda: False,
+        requests: Requests | None = None,
         patience_s: float = _PATIENCE_S,
     ) -> None:
         self._plan = plan
         self._hosts = hosts
         self._journal = journal
         self._observer = observer
-        self._aborted = aborted
+        self._requests = requests or NoRequests()
         self._patience_s = patience_s
         self._records: list[StepRecord] = []
         self._phase: Phase | None = None
@@ -197,7 +197,7 @@ class Conductor:
 
         async def act() -> tuple[str, dict[str, Any]]:
             # A copy may have been begun by a controller that died, and be over: it looks where the guest is first.
-            if abortable and not isinstance(step, Copy) and self._aborted():
+            if abortable and not isinstance(step, Copy) and self._requests.abort_asked():
                 raise Aborted
             match step:
                 case Copy():
@@ -227,7 +227,7 @@ class Conductor:
 
     def _copying(self) -> Copying:
         source, destination = self._hosts[self._plan.source], self._hosts[self._plan.destination]
-        return Copying(self._plan, source, destination, self._observer, self._aborted)
+        return Copying(self._plan, source, destination, self._observer, self._requests)
 
     async def _open_gateways(self, step: OpenGateways) -> str:
         receiving = await self._hosts[step.destination].call(StartReceiving(peer=step.host), timeout_s=120)

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
-from vferry.host.api import AbortMigration, Host, Migration, ReadMigration, StartMigration
-from vferry.migration.record import Aborted, Observer
+from vferry.host.api import AbortMigration, Host, LimitMigration, Migration, ReadMigration, StartMigration
+from vferry.migration.record import Aborted, Observer, Requests
 from vferry.migration.settling import Settling, patiently
 from vferry.migration.whereabouts import Verdict
 from vferry.model.problem import Exit, Problem
@@ -18,14 +17,12 @@ _POLL_S = 0.2
 class Copying:
     """One copy, from its start to the verdict on where the guest runs."""
 
-    def __init__(
-        self, plan: Plan, source: Host, destination: Host, observer: Observer, aborted: Callable[[], bool]
-    ) -> None:
+    def __init__(self, plan: Plan, source: Host, destination: Host, observer: Observer, requests: Requests) -> None:
         self._plan = plan
         self._source = source
         self._destination = destination
         self._observer = observer
-        self._aborted = aborted
+        self._requests = requests
         self._settling = Settling(plan, source, destination)
 
     async def run(self) -> dict[str, Any]:
@@ -37,7 +34,7 @@ class Copying:
         if await self._settling.where() is Verdict.DESTINATION:
             return self._figures(await self._last_word())
         try:
-            if self._aborted():
+            if self._requests.abort_asked():
                 raise Aborted
             await self._start()
             last = await self._follow()
@@ -63,6 +60,7 @@ class Copying:
         """The last state of the migration. An abort and the deadline end it first, and then it is followed on."""
         deadline = time.monotonic() + self._plan.transfer.deadline_s
         cause: Problem | None = None
+        limit: int | None = None
         while True:
             now = await patiently(self._source, ReadMigration(guest=self._plan.guest))
             self._observer.progress(now)
@@ -74,10 +72,22 @@ class Copying:
                 cause = self._cause(deadline)
                 if cause:
                     await patiently(self._source, AbortMigration(guest=self._plan.guest))
+            limit = await self._limit(limit)
             await asyncio.sleep(_POLL_S)
 
+    async def _limit(self, was: int | None) -> int | None:
+        """The bandwidth that is asked for, once it holds; one that could not be set is tried again."""
+        asked = self._requests.bandwidth_asked()
+        if asked is None or asked == was:
+            return was
+        try:
+            await self._source.call(LimitMigration(guest=self._plan.guest, bandwidth=asked))
+        except Problem:
+            return was
+        return asked
+
     def _cause(self, deadline: float) -> Problem | None:
-        if self._aborted():
+        if self._requests.abort_asked():
             return Aborted()
         if time.monotonic() > deadline:
             limit = self._plan.transfer.deadline_s

@@ -57,6 +57,26 @@ class Observer(Protocol):
     def progress(self, migration: Migration) -> None: ...
 
 
+class Requests(Protocol):
+    """What the operator asks of a migration that runs, from whichever process; looked at again and again."""
+
+    def abort_asked(self) -> bool: ...
+
+    def bandwidth_asked(self) -> int | None:
+        """Bytes per second that the copy may use from now on; 0 lifts the limit, None asks for nothing."""
+        ...
+
+
+class NoRequests:
+    """Nobody asks."""
+
+    def abort_asked(self) -> bool:
+        return False
+
+    def bandwidth_asked(self) -> int | None:
+        return None
+
+
 class Aborted(Problem):
     """The operator has asked for an end; raised by the running step when it sees the flag."""
 

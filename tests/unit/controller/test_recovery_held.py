@@ -80,7 +80,7 @@ class Uncertain:
         epoch = folder.stored().epoch
         hosts = {name: self.fleet.host(name, self.drive.plan.operation, epoch) for name in (SOURCE, DESTINATION)}
         journal = self.drive.journal if run == folder.name else MemoryJournal()
-        ending: Ending = await act(Conductor(self.drive.plan, hosts, journal, Witness(), lambda: False, 60.0))
+        ending: Ending = await act(Conductor(self.drive.plan, hosts, journal, Witness(), patience_s=60.0))
         return ending
 
 

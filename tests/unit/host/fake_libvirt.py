@@ -218,6 +218,9 @@ class FakeDomain:
     def migrateSetMaxDowntime(self, downtime_ms: int, _flags: int) -> None:  # noqa: N802
         self.calls.append(("max-downtime", downtime_ms))
 
+    def migrateSetMaxSpeed(self, bandwidth_mib: int, _flags: int) -> None:  # noqa: N802
+        self.calls.append(("max-speed", bandwidth_mib))
+
     def migrateToURI3(self, uri: str, parameters: dict[str, Any], flags: int) -> None:  # noqa: N802
         assert self.migrate is not None
         self.migrate(uri, parameters, flags)

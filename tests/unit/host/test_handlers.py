@@ -38,6 +38,7 @@ ACTING: list[Operation[Any]] = [
     api.StopGateway(),
     api.StartMigration(guest="guest1", persistent_xml=""),
     api.AbortMigration(guest="guest1"),
+    api.LimitMigration(guest="guest1", bandwidth=1),
     api.Define(xml=domain()),
     api.Undefine(guest="guest1"),
     api.Resume(guest="guest1"),

@@ -9,7 +9,7 @@ from fake_libvirt import PAUSED, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
 from msgspec.structs import replace
 from xml_samples import domain
 
-from vferry.host.api import Migration, StartMigration
+from vferry.host.api import Done, Migration, StartMigration
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration import Migrations
 from vferry.host.migration_record import Record, answer, figures, load, save, update
@@ -93,6 +93,7 @@ def test_what_is_asked_of_libvirt(source: Source, tmp_path: Path) -> None:
     assert parameters == {
         "migrate_uri": f"unix://{tmp_path}/op-1/memory/qemu.sock",
         "persistent_xml": WANTED.persistent_xml,
+        "bandwidth": 2**43 - 1,
     }
     assert flags == 1 | 2 | 8, "live, peer to peer, persistent at the destination, and the source stays defined"
     assert ("max-downtime", 250) in source.guest.calls
@@ -104,6 +105,14 @@ def test_channels_and_bandwidth(source: Source) -> None:
     assert parameters["parallel.connections"] == 4
     assert parameters["bandwidth"] == 119, "in MiB/s"
     assert flags & FakeLibvirt.VIR_MIGRATE_PARALLEL
+
+
+@pytest.mark.parametrize(("bandwidth", "mib"), [(0, 2**43 - 1), (1, 1), (125_000_000, 119), (2**63, 2**43 - 1)])
+def test_the_bandwidth_is_changed_while_it_runs(source: Source, bandwidth: int, mib: int) -> None:
+    assert source.migrations.limit(OPERATION, "guest1", bandwidth) == Done(changed=False), "nothing runs"
+    source.start()
+    assert source.migrations.limit(OPERATION, "guest1", bandwidth) == Done()
+    assert ("max-speed", mib) in source.guest.calls
 
 
 def test_it_is_followed_to_its_end(source: Source) -> None:
