@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+from vferry.plan import devices
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
+from vferry.plan.plan import NetworkMode, Plan
 from vferry.plan.planner import draft
 
 _MEMORY_MARGIN = 256 * 2**20
@@ -12,7 +14,14 @@ _MEMORY_MARGIN = 256 * 2**20
 def assess(facts: Facts, wishes: Wishes) -> Assessment:
     """All findings, and the plan where none is an error."""
     drafted = draft(facts, wishes)
-    findings = (*_guest(facts), *_platform(facts), *_keepalive(facts), *_capacity(facts), *drafted.findings)
+    findings = (
+        *_guest(facts),
+        *_platform(facts),
+        *_keepalive(facts),
+        *_capacity(facts),
+        *_devices(facts, drafted.plan),
+        *drafted.findings,
+    )
     refused = any(finding.severity is Severity.ERROR for finding in findings)
     return Assessment(findings=findings, plan=None if refused else drafted.plan)
 
@@ -80,6 +89,14 @@ def _keepalive(facts: Facts) -> Iterator[Finding]:
             f"guest go on there although it may run on {facts.destination.name}",
             "Write keepalive_interval = -1 into /etc/libvirt/qemu.conf there and restart libvirtd",
         )
+
+
+def _devices(facts: Facts, plan: Plan | None) -> Iterator[Finding]:
+    if facts.definition.live is None or plan is None:
+        return
+    vfs = {move.source.address for move in plan.moves}
+    plugs = plan.mode is NetworkMode.SWITCH and any(not move.standby_stays for move in plan.moves)
+    yield from devices.about(facts.definition.live, vfs, plugs=plugs)
 
 
 def _capacity(facts: Facts) -> Iterator[Finding]:

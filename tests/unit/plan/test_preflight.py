@@ -36,6 +36,34 @@ def unnamed(facts: Facts) -> Facts:
     return structs.replace(facts, definition=Definition(live=xml, persistent=xml))
 
 
+def live(devices: str, machine: str = "pc-q35-10.0") -> f.Change:
+    """The running guest's definition, with these devices beside its VF on a root port."""
+
+    def change(facts: Facts) -> Facts:
+        vf = definition(facts.guest.nics[0].vf.address if facts.guest.nics[0].vf else None, standby=False)
+        on_port = vf.replace("</interface>", "<address type='pci' bus='0x01'/></interface>")
+        xml = on_port.replace("<devices>", f"<os><type machine='{machine}'/></os><devices>{PORT % 1}{devices}")
+        return structs.replace(facts, definition=Definition(live=xml, persistent=facts.definition.persistent))
+
+    return change
+
+
+def vf_on_root_bus(facts: Facts) -> Facts:
+    moved = live(FREE)(facts)
+    xml = (moved.definition.live or "").replace("bus='0x01'/></interface>", "bus='0x00'/></interface>")
+    return structs.replace(moved, definition=Definition(live=xml, persistent=facts.definition.persistent))
+
+
+PORT = "<controller type='pci' index='%d' model='pcie-root-port'/>"
+FREE = PORT % 2
+DISK = "<disk type='file'><address type='pci' bus='0x02'/></disk>"
+USB = "<hostdev type='usb'><source><address bus='1' device='2'/></source></hostdev>"
+GPU = "<hostdev type='pci'><source><address domain='0x0' bus='0x5' slot='0x0' function='0x0'/></source></hostdev>"
+MDEV = "<hostdev type='mdev'><source><address uuid='5d3b6a51-7d1c-4e6c-8a47-3f2a0b1c2d3e'/></source></hostdev>"
+NINE_P = "<filesystem type='mount'><source dir='/srv'/></filesystem>"
+VIRTIOFS = "<filesystem type='mount'><driver type='virtiofs'/></filesystem>"
+
+
 TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-not-running", ERROR, f.guest(state=GuestState.OFF), {}),
     ("guest-not-running", ERROR, f.guest(state=GuestState.PAUSED), {}),
@@ -81,6 +109,20 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("configured-by", WARNING, f.inside(configured_by="networkd"), DETACH),
     ("configured-by", WARNING, f.inside(configured_by="NetworkManager"), {}),
     ("vf-not-defined", WARNING, unnamed, {}),
+    *(
+        ("does-not-migrate", ERROR, live(FREE + device), {})
+        for device in (
+            *(USB, GPU, MDEV, NINE_P),
+            "<shmem name='x'/>",
+            "<tpm><backend type='passthrough'/></tpm>",
+            "<disk type='nvme'/>",
+        )
+    ),
+    ("does-not-migrate", ERROR, live(f"{FREE}</devices><launchSecurity type='sev'/><devices>"), {}),
+    ("virtiofs", WARNING, live(FREE + VIRTIOFS), {}),
+    ("no-free-port", ERROR, live(""), {}),
+    ("no-free-port", ERROR, live(FREE + DISK), {}),
+    ("vf-not-unpluggable", ERROR, vf_on_root_bus, {}),
 ]
 
 
@@ -133,6 +175,9 @@ def test_all_is_said_at_once() -> None:
         (f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=2), {}),
         (f.inside(configured_by="ifupdown"), {}),
         (f.inside(strict_rp_filter=()), {}),
+        (live(FREE), {}),
+        (live(FREE + "<shmem name='x' role='master'/><tpm><backend type='emulator'/></tpm>"), {}),
+        (live("", "pc-i440fx-10.0"), {}),
     ],
 )
 def test_what_is_fine_is_not_complained_about(change: f.Change, wishes: dict[str, object]) -> None:
