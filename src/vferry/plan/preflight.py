@@ -14,14 +14,8 @@ _MEMORY_MARGIN = 256 * 2**20
 def assess(facts: Facts, wishes: Wishes) -> Assessment:
     """All findings, and the plan where none is an error."""
     drafted = draft(facts, wishes)
-    findings = (
-        *_guest(facts),
-        *_platform(facts),
-        *_keepalive(facts),
-        *_capacity(facts),
-        *_devices(facts, drafted.plan),
-        *drafted.findings,
-    )
+    hosts = (*_platform(facts), *_keepalive(facts), *_capacity(facts))
+    findings = (*_guest(facts), *hosts, *_devices(facts, drafted.plan), *drafted.findings)
     refused = any(finding.severity is Severity.ERROR for finding in findings)
     return Assessment(findings=findings, plan=None if refused else drafted.plan)
 
