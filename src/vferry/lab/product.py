@@ -34,7 +34,7 @@ def ensure_dependencies(base: Path) -> Path:
 
 def install(folder: Path, wanted: list[str], base: Path) -> None:
     """Downloads wheels for the hosts' Python (not this one) and unpacks them."""
-    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     argv += ["--target", str(folder / "site"), "--python-version", PYTHON, "--implementation", "cp"]
     argv += ["--only-binary=:all:", *(f"--platform={name}" for name in PLATFORMS), *wanted]
     with outer.step(f"getting vferry's dependencies for Python {PYTHON}"):
