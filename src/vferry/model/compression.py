@@ -28,6 +28,7 @@ MOST_DELTA_MIB = 1 << 20
 
 Streams = Annotated[int, Meta(ge=1, le=MOST_STREAMS)]
 DeltaMib = Annotated[int, Meta(ge=0, le=MOST_DELTA_MIB)]
+Name = Annotated[str, Meta(max_length=32)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -52,7 +53,7 @@ class Compressed(Struct, frozen=True, kw_only=True):
     pages: Count = 0
     zero_pages: Count = 0
     delta_pages: Count = 0
-    codecs: Annotated[dict[str, CodecShare], Meta(max_length=len(Codec))] = field(default_factory=dict)
+    codecs: Annotated[dict[Name, CodecShare], Meta(max_length=16)] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:

@@ -98,6 +98,7 @@ def test_the_gateways_are_told_how_to_compress_and_say_what_that_brought() -> No
     fleet = make_fleet(SWITCH)
     transfer = choose("auto", Codec.ZSTD, 4, 64)
     drive = Drive(fleet, make_plan(fleet, SWITCH, transfer=transfer))
+    assert any("compressing with zstd" in step.summary for step in modes.stages(drive.plan).all)
     ending = drive.run()
     asked = [call.operation for call in fleet.calls]
     (receive,) = [each for each in asked if isinstance(each, StartReceiving)]

@@ -105,6 +105,7 @@ def test_the_page_says_what_happened() -> None:
         "0000:01:10.2",
         "switchover",
         "unplug the VF",
+        "2.01 : 1, 58.6 MiB of QEMU's stream, by zstd in 131 blocks",
         "vhost-net",
     ):
         assert part in text
