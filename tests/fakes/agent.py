@@ -10,6 +10,7 @@ from fakes.looking import look
 from fakes.world import Device, Gateway, HostState, Job, Machine, name_of
 from vferry.host import api
 from vferry.host.forwarding import parked
+from vferry.model.compression import Codec, CodecShare, Compressed
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.problem import Exit, Problem
@@ -149,15 +150,26 @@ def _gateway(host: HostState, operation: api.Operation[Any], session: api.Sessio
                 there = Gateway("receive", peer, f"token-{session.operation}-{host.name}")
                 host.gateways[session.operation] = there
             return api.Receiving(address="192.0.2.1", port=49200, token=there.token)
-        case api.StartSending(peer=peer, token=token):
+        case api.StartSending(peer=peer, token=token, codec=codec):
             moving.refuse_held(host, session.operation)
             before = host.gateways.get(session.operation)
-            host.gateways[session.operation] = Gateway("send", peer, token)
+            host.gateways[session.operation] = Gateway("send", peer, token, codec)
             return api.Done(changed=before is None)
     if not operation.resume:  # type: ignore[attr-defined]
         moving.refuse_held(host, session.operation)
     ended = host.gateways.pop(session.operation, None)
-    return api.GatewayStatistics(wire_bytes=1000, cpu_s=0.5, cpu_peak=0.4) if ended else api.GatewayStatistics()
+    if ended is None:
+        return api.GatewayStatistics()
+    return api.GatewayStatistics(wire_bytes=1000, cpu_s=0.5, cpu_peak=0.4, compressed=_compressed(ended.codec))
+
+
+def _compressed(codec: Codec) -> Compressed | None:
+    if codec is Codec.NONE:
+        return None
+    share = CodecShare(blocks=4, stream_bytes=2500, wire_bytes=1000)
+    return Compressed(
+        stream_bytes=2500, wire_bytes=1000, pages=80, zero_pages=20, delta_pages=30, codecs={codec.value: share}
+    )
 
 
 def _active(host: HostState, guest: str) -> Machine:

@@ -36,6 +36,7 @@ def inventory(name: str, *, guests: tuple[Guest, ...] = (), vfs: int = 4) -> Inv
         guests=guests,
         memory_free=4 << 30,
         vhost_net=True,
+        codecs=("lz4", "zstd", "deflate"),
     )
 
 

@@ -9,6 +9,8 @@ from vferry.model.host import Bridge, Inventory, MigrationEndpoint, Network, Pf,
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide
 
+CODECS = ("lz4", "zstd", "deflate")
+
 
 def look(host: HostState, operation: api.Operation[Any]) -> Any:
     """The answer to an operation that only looks; None for any other."""
@@ -64,6 +66,7 @@ def inventory(host: HostState) -> Inventory:
         memory_free=4 << 30,
         vhost_net=True,
         iommu=True,
+        codecs=CODECS,
     )
 
 

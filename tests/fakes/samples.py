@@ -15,13 +15,14 @@ from vferry.migration.conductor import Conductor, Ending
 from vferry.model.host import VfSettings
 from vferry.model.problem import Problem
 from vferry.plan.facts import Assessment, Facts, Wishes
-from vferry.plan.plan import GuestSide, NetworkMode, Plan
+from vferry.plan.plan import GuestSide, NetworkMode, Plan, TransferPlan
 from vferry.plan.preflight import assess
 
 GUEST = "web"
 MAC = "52:54:00:12:34:56"
 SOURCE, DESTINATION = "host1", "host2"
 OPERATION = "op-1"
+UNCOMPRESSED = TransferPlan()
 
 CARRIED = VfSettings(mac=MAC, vlan=0, qos=0, trust=True, spoof_check=False, max_tx_rate=500)
 
@@ -108,7 +109,9 @@ def make_fleet(case: Case) -> Fleet:
     return fleet
 
 
-async def survey(fleet: Fleet, source: str, destination: str, case: Case, operation: str = OPERATION) -> Assessment:
+async def survey(
+    fleet: Fleet, source: str, destination: str, case: Case, operation: str, transfer: TransferPlan
+) -> Assessment:
     """Asks both hosts what planning needs to know, and plans."""
     here, there = fleet.host(source, operation), fleet.host(destination, operation)
     inventory = await here.call(TakeInventory())
@@ -129,15 +132,20 @@ async def survey(fleet: Fleet, source: str, destination: str, case: Case, operat
         guest_network=network,
         guest_silence=silence,
     )
-    return assess(facts, Wishes(operation=operation, mode=case.mode, accept_interruption=True))
+    return assess(facts, Wishes(operation=operation, mode=case.mode, accept_interruption=True, transfer=transfer))
 
 
 def make_plan(
-    fleet: Fleet, case: Case, source: str = SOURCE, destination: str = DESTINATION, operation: str = OPERATION
+    fleet: Fleet,
+    case: Case,
+    source: str = SOURCE,
+    destination: str = DESTINATION,
+    operation: str = OPERATION,
+    transfer: TransferPlan = UNCOMPRESSED,
 ) -> Plan:
     """The plan for moving the guest between two hosts of the fleet; faults are kept out of the survey."""
     faults, fleet.faults = fleet.faults, []
-    assessment = run_virtually(survey(fleet, source, destination, case, operation))
+    assessment = run_virtually(survey(fleet, source, destination, case, operation, transfer))
     fleet.faults = faults
     fleet.calls.clear()
     assert assessment.plan is not None, assessment.errors

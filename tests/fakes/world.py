@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from vferry.host.claims import Claims
+from vferry.model.compression import Codec
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.plan.definition import address_of
@@ -106,6 +107,7 @@ class Gateway:
     role: str
     peer: str
     token: str
+    codec: Codec = Codec.NONE
 
 
 @dataclass

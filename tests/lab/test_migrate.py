@@ -1,5 +1,7 @@
 """Migrations as an operator asks for them, in the lab."""
 
+from typing import Any
+
 import pytest
 
 from lab.operator import PF, Scene, asked, other, vferry
@@ -41,6 +43,42 @@ def test_a_guest_with_its_own_bond_keeps_it(scene: Scene) -> None:
     host = other(scene.host)
     migrate(scene)
     scene.assert_whole(host)
+
+
+@pytest.mark.parametrize(
+    ("codec", "policy", "options"),
+    [
+        ("zstd", "multifd", ()),
+        pytest.param("auto", "multifd", ("--streams", "1"), marks=pytest.mark.matrix),
+        pytest.param("lz4", "plain", ("--transfer", "plain", "--streams", "2"), marks=pytest.mark.matrix),
+    ],
+)
+def test_a_guest_goes_compressed(scene: Scene, codec: str, policy: str, options: tuple[str, ...]) -> None:
+    host = other(scene.host)
+    report = migrate(scene, "--no-probe", "--codec", codec, *options)
+    scene.assert_whole(host)
+    transfer: Any = report["transfer"]
+    assert (transfer["codec"], transfer["policy"]) == (codec, policy)
+    assert transfer["ratio"] > 1, transfer
+    used = transfer["codecs"].values()
+    for name in ("stream_bytes", "wire_bytes"):
+        assert 0 < sum(share[name] for share in used) <= transfer[name], transfer
+    if policy == "multifd":
+        assert transfer["pages"] >= transfer["zero_pages"] + transfer["delta_pages"], transfer
+    else:
+        assert transfer["pages"] is None, transfer
+    if codec != "auto":  # what does not get smaller goes as it is
+        assert {codec} <= set(transfer["codecs"]) <= {codec, "none"}, transfer
+    timeline: Any = report["timeline"]
+    assert any(rate > 0 for _, rate in timeline["rate"]), timeline
+
+
+def test_a_codec_that_the_hosts_lack_is_refused(scene: Scene) -> None:
+    here = scene.host
+    refused = vferry("migrate", scene.guest, other(here), "--codec", "qatzip")
+    assert refused.returncode == 3
+    assert "cannot compress with qatzip" in refused.stderr
+    scene.assert_whole(here)
 
 
 @pytest.mark.matrix

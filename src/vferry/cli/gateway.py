@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from vferry.model.compression import CODECS, DELTA_MIB, MOST_DELTA_MIB, MOST_STREAMS, Codec
 from vferry.model.problem import Problem
-from vferry.transfer.compression import CHOICES, DELTA_MIB, MIB, NONE, STREAMS, Compression
+from vferry.transfer.compression import MIB, Compression
 from vferry.transfer.endpoint import DEFAULT_SERVICE, ROOT_ONLY, parse_owner, parse_services, parse_tcp
 from vferry.transfer.gateway import Security
 from vferry.transfer.process import log, lost, read_token, run
@@ -33,7 +34,7 @@ COMMON = (
     ),
     click.option(
         "--delta-memory",
-        type=click.IntRange(0, 1 << 20),
+        type=click.IntRange(0, MOST_DELTA_MIB),
         default=DELTA_MIB,
         show_default=True,
         metavar="MIB",
@@ -71,14 +72,14 @@ def command() -> None:
 )
 @click.option(
     "--codec",
-    type=click.Choice(CHOICES),
-    default=NONE,
+    type=click.Choice(CODECS),
+    default=Codec.NONE.value,
     show_default=True,
     help="Compress the service memory; auto follows the link's speed, none passes the bytes on as they are.",
 )
 @click.option(
     "--streams",
-    type=click.IntRange(1, STREAMS),
+    type=click.IntRange(1, MOST_STREAMS),
     default=1,
     show_default=True,
     help="With a codec, spread each connection over so many; multifd's channels are connections already.",

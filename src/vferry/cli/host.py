@@ -110,6 +110,7 @@ def _summary(host: Inventory) -> Table:
         ("IOMMU", _yes(value=host.iommu)),
         ("vhost-net", _yes(value=host.vhost_net)),
         ("Migration", f"{migration.address}, ports {migration.ports[0]}-{migration.ports[1]}"),
+        ("Compression", ", ".join(host.codecs) or "none"),
         ("Slots", f"{migration.slots - len(host.claims)} free of {migration.slots}"),
     ):
         table.add_row(key, value)

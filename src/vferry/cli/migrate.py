@@ -3,7 +3,9 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -13,6 +15,7 @@ from vferry.controller import migrate
 from vferry.controller.migrate import Prepared, Request
 from vferry.controller.operations import OperationFolder
 from vferry.controller.state import State, find_state
+from vferry.model.compression import CODECS, DELTA_MIB, MOST_DELTA_MIB, MOST_STREAMS, Codec
 from vferry.model.problem import Exit
 from vferry.model.report import Report
 from vferry.plan.plan import NetworkMode, Plan
@@ -20,18 +23,54 @@ from vferry.report.text import print_report
 
 MODES = ["auto", *(mode.value for mode in NetworkMode)]
 POLICIES = ["auto", "plain", "multifd"]
+TRANSFER = (
+    click.option(
+        "--transfer",
+        "policy",
+        type=click.Choice(POLICIES),
+        default="auto",
+        show_default=True,
+        help="How QEMU sends the memory: as one stream, or over multifd's channels, as is best for compressing.",
+    ),
+    click.option(
+        "--codec",
+        type=click.Choice(CODECS),
+        help="Compress the memory on its way; auto follows the link's speed.  [default: none, or the configuration's]",
+    ),
+    click.option(
+        "--streams",
+        type=click.IntRange(1, MOST_STREAMS),
+        help="Send it over so many.  [default: 2 with multifd, or the configuration's]",
+    ),
+    click.option(
+        "--delta-memory",
+        type=click.IntRange(0, MOST_DELTA_MIB),
+        metavar="MIB",
+        help="Memory on each host for copies of pages, so that one sent again goes as its difference.  "
+        f"[default: {DELTA_MIB}, or the configuration's; never more than the guest has]",
+    ),
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def transfer_options(function: F) -> F:
+    """Add the options that say how the memory goes."""
+    for option in reversed(TRANSFER):
+        function = option(function)
+    return function
 
 
 @click.command("migrate")
 @click.argument("guest")
 @click.argument("host")
 @click.option("--network", "mode", type=click.Choice(MODES), default="auto", show_default=True, help="Network mode.")
-@click.option("--transfer", "policy", type=click.Choice(POLICIES), default="auto", show_default=True, help="Memory.")
+@transfer_options
 @click.option("--dry-run", is_flag=True, help="Print the steps and change nothing.")
 @click.option("--detach", is_flag=True, help="Return at once with the operation's id; it goes on by itself.")
 @click.option("--accept-interruption", is_flag=True, help="Allow what leaves it to the guest's own reaction.")
 @click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take.")
-@click.option("--bandwidth", type=rate, metavar="RATE", help="Bytes per second that the copy may use, such as 50M.")
+@click.option("--bandwidth", type=rate, metavar="RATE", help="Bytes per second before compression, such as 50M.")
 @click.option("--probe", "probe_address", metavar="ADDRESS", help="Measure the interruption of this address.")
 @click.option("--no-probe", is_flag=True, help="Do not measure the interruption.")
 @show.file_options
@@ -41,6 +80,9 @@ def command(
     host: str,
     mode: str,
     policy: str,
+    codec: str | None,
+    streams: int | None,
+    delta_memory: int | None,
     dry_run: bool,  # noqa: FBT001
     detach: bool,  # noqa: FBT001
     accept_interruption: bool,  # noqa: FBT001
@@ -61,6 +103,7 @@ def command(
     \b
     Example: vferry migrate guest1 host2
              vferry migrate guest1 host2 --dry-run
+             vferry migrate guest1 host2 --codec zstd --streams 4
     """
     if probe_address and no_probe:
         raise click.UsageError("--probe and --no-probe contradict each other")
@@ -69,7 +112,10 @@ def command(
         guest=guest,
         destination=host,
         mode=None if mode == "auto" else NetworkMode(mode),
-        policy="plain" if policy == "auto" else policy,
+        policy=policy,
+        codec=Codec(codec) if codec else None,
+        streams=streams,
+        delta_memory=delta_memory,
         accept_interruption=accept_interruption,
         deadline_s=deadline_s,
         bandwidth=bandwidth,

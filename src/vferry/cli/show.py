@@ -112,7 +112,7 @@ class Stage:
             return
         done = 100 * (1 - migration.remaining_bytes / migration.total_bytes)
         to_go = migration.remaining_bytes / migration.rate if migration.rate else None
-        self._progress.copy(done, migration.rate, to_go, migration.expected_pause_ms)
+        self._progress.copy(done, migration.wire_rate, to_go, migration.expected_pause_ms)
 
     def probed(self, lost: int, gap_ms: float) -> None:
         self._progress.probe(lost, gap_ms)

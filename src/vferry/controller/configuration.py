@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from vferry.controller.state import State
+from vferry.model.compression import DELTA_MIB, Codec, DeltaMib, Streams
 from vferry.model.settings import read_layers
 
 SYSTEM_FILE = Path("/etc/vferry/controller.toml")
@@ -17,7 +18,9 @@ method = "auto"
 
 [migration]
 deadline_s = 1800
-parallel = 4
+codec = "zstd"
+streams = 4
+delta_memory = 1024
 bandwidth = 1_250_000_000
 unplug_timeout_s = 15
 """
@@ -35,10 +38,13 @@ class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     deadline_s: Annotated[float, Meta(gt=0)] = 1800.0
     """How long the copy may take before the migration is aborted."""
-    parallel: Annotated[int, Meta(ge=0, le=64)] = 0
-    """multifd channels; 0 is a plain stream."""
+    codec: Codec = Codec.NONE
+    streams: Streams | None = None
+    """Over how many the memory goes; None leaves it to vferry. More than one are multifd's channels."""
+    delta_memory: DeltaMib = DELTA_MIB
+    """MiB for copies of pages on each host, where they are compressed."""
     bandwidth: Annotated[int, Meta(gt=0)] | None = None
-    """Bytes per second; None is unlimited."""
+    """Bytes per second of QEMU's stream, before it is compressed; None is unlimited."""
     unplug_timeout_s: Annotated[float, Meta(gt=0)] = 15.0
     """How long a guest may take to give a device back."""
 

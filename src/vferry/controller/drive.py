@@ -58,7 +58,8 @@ class Watcher:
         self._observer.ended(record)
 
     def progress(self, migration: Migration) -> None:
-        self.rates.append((time.monotonic(), migration.rate))
+        if migration.wire_rate is not None:
+            self.rates.append((time.monotonic(), migration.wire_rate))
         self._observer.progress(migration)
 
 

@@ -10,15 +10,17 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from vferry.controller import operations
-from vferry.controller.configuration import read_controller_configuration
+from vferry.controller.configuration import MigrationSettings, read_controller_configuration
 from vferry.controller.drive import Audience, drive, first_state
 from vferry.controller.operations import OperationFolder
 from vferry.controller.state import State
 from vferry.controller.survey import Survey, survey
 from vferry.migration.conductor import Conductor
 from vferry.migration.record import now_text
+from vferry.model.compression import Codec
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Report, Status
+from vferry.plan import transfer
 from vferry.plan.facts import Finding, Wishes
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 
@@ -29,7 +31,11 @@ class Request(Struct, frozen=True, kw_only=True):
     guest: str
     destination: str
     mode: NetworkMode | None = None
-    policy: str = "plain"
+    policy: str = "auto"
+    codec: Codec | None = None
+    streams: int | None = None
+    delta_memory: int | None = None
+    """In MiB."""
     accept_interruption: bool = False
     deadline_s: float | None = None
     bandwidth: int | None = None
@@ -55,21 +61,36 @@ async def prepare(state: State, request: Request) -> Prepared:
     """Looks at both hosts and the guest, plans, and changes nothing. Raises `Problem` where it cannot even look."""
     began, started = time.monotonic(), now_text()
     settings = read_controller_configuration(state).migration
-    parallel = settings.parallel or 2
     wishes = Wishes(
         operation=operations.new_operation(state),
         mode=request.mode,
         accept_interruption=request.accept_interruption,
-        transfer=TransferPlan(
-            policy=request.policy,
-            parallel=parallel if request.policy == "multifd" else 0,
-            bandwidth=request.bandwidth or settings.bandwidth,
-            deadline_s=request.deadline_s or settings.deadline_s,
-        ),
+        transfer=asked_transfer(request, settings),
         unplug_timeout_s=settings.unplug_timeout_s,
     )
     seen = await survey(state, request.guest, request.destination, wishes)
     return Prepared(request=request, survey=seen, plan=seen.assessment.plan, began=began, started=started)
+
+
+def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPlan:
+    """The transfer that was asked for. Problem ``option-unused``, rather than to pass over what was said."""
+    wanted = transfer.choose(
+        request.policy,
+        request.codec or settings.codec,
+        request.streams or settings.streams,
+        settings.delta_memory if request.delta_memory is None else request.delta_memory,
+        bandwidth=request.bandwidth or settings.bandwidth,
+        deadline_s=request.deadline_s or settings.deadline_s,
+    )
+    if (request.streams or 1) > max(wanted.parallel, wanted.streams):
+        raise Problem("option-unused", "A plain stream that is not compressed stays one", "Leave --streams out")
+    if request.delta_memory and not wanted.delta_memory:
+        raise Problem(
+            "option-unused",
+            "Copies of pages are kept only where multifd's channels are compressed",
+            "Give a --codec and not --transfer plain, or leave --delta-memory out",
+        )
+    return wanted
 
 
 def refuse(prepared: Prepared) -> tuple[Report, Problem]:

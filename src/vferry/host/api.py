@@ -9,6 +9,7 @@ from typing import Annotated, Generic, Protocol, TypeVar
 
 from msgspec import Meta, Struct
 
+from vferry.model.compression import Codec, Compressed, Count, DeltaMib, Streams
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Claim, Inventory, VfSettings
 
@@ -238,6 +239,8 @@ class StartReceiving(Operation[Receiving], frozen=True, kw_only=True, tag="start
     """Starts this host's receiving gateway for the session's operation; `peer` is the source's certified name."""
 
     peer: str
+    delta_memory: DeltaMib = 0
+    """MiB for copies of pages, at most."""
 
 
 class StartSending(Operation[Done], frozen=True, kw_only=True, tag="start-sending"):
@@ -247,14 +250,21 @@ class StartSending(Operation[Done], frozen=True, kw_only=True, tag="start-sendin
     address: str
     port: int
     token: str
+    codec: Codec = Codec.NONE
+    streams: Streams = 1
+    """Over how many each connection is spread that is compressed."""
+    delta_memory: DeltaMib = 0
+    """MiB for copies of pages, at most."""
 
 
 class GatewayStatistics(Struct, frozen=True, kw_only=True):
     """What a gateway has carried: bytes from and to the wire, CPU seconds, cores in its busiest second."""
 
-    wire_bytes: int = 0
+    wire_bytes: Count = 0
     cpu_s: float = 0.0
     cpu_peak: float = 0.0
+    compressed: Compressed | None = None
+    """None where nothing was, or where the gateway ended without a word of it."""
 
 
 class StopGateway(Operation[GatewayStatistics], frozen=True, kw_only=True, tag="stop-gateway"):
@@ -279,7 +289,7 @@ class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migr
     parallel: int = 0
     """How many multifd channels; 0 is a plain stream."""
     bandwidth: int | None = None
-    """Bytes per second."""
+    """Bytes per second, of QEMU's stream."""
     downtime_ms: int = 300
 
 
@@ -299,7 +309,9 @@ class Migration(Struct, frozen=True, kw_only=True):
     remaining_bytes: int = 0
     sent_bytes: int = 0
     rate: float = 0.0
-    """Bytes per second."""
+    """Bytes per second that QEMU sends, before they are compressed."""
+    wire_rate: float | None = None
+    """Bytes per second that the gateway put on the wire in the last second that it has told of."""
     dirty_rate: float = 0.0
     """Pages per second."""
     rounds: int = 0

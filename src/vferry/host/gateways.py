@@ -8,15 +8,19 @@ import secrets
 import shutil
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, structs
 
 from vferry.host import gateways_process as process
-from vferry.host.api import Done, GatewayStatistics, Receiving
+from vferry.host.api import Done, GatewayStatistics, Receiving, StartReceiving, StartSending
 from vferry.host.durable import write_durably
 from vferry.host.hypervisor import Hypervisor
+from vferry.model.compression import Compressed
 from vferry.model.host import MigrationEndpoint
 from vferry.model.problem import Exit, Problem
 
@@ -63,30 +67,31 @@ class Gateways:
         self._runtime = runtime
         self._lock = threading.Lock()
 
-    def receive(self, operation: str, peer: str) -> Receiving:
+    def receive(self, operation: str, wanted: StartReceiving) -> Receiving:
         """Starts the receiving gateway; one that runs for this peer already gives the same answer."""
         with self._lock:
             here = places(self._runtime, operation)
-            running = self._running(here, "receive", peer)
+            running = self._running(here, "receive", wanted.peer)
             if running is None:
                 self._prepare(here)
                 record = process.GatewayRecord(
                     role="receive",
-                    peer=peer,
+                    peer=wanted.peer,
                     address=self._endpoint.address,
                     port=free_port(self._endpoint),
                     token=secrets.token_urlsafe(32),
+                    delta_memory=wanted.delta_memory,
                 )
                 running = self._launch(here, record)
             return Receiving(address=running.address, port=running.port, token=running.token)
 
-    def send(self, operation: str, peer: str, address: str, port: int, token: str) -> Done:
+    def send(self, operation: str, wanted: StartSending) -> Done:
         """Starts the sending gateway; unchanged when it runs already towards the same place."""
         with self._lock:
             here = places(self._runtime, operation)
-            record = process.GatewayRecord(role="send", peer=peer, address=address, port=port, token=token)
-            running = self._running(here, "send", peer)
-            if running and (running.address, running.port, running.token) == (address, port, token):
+            record = process.GatewayRecord(role="send", **structs.asdict(wanted))
+            running = self._running(here, "send", wanted.peer)
+            if running and structs.replace(running, pid=0, started=0) == record:
                 return Done(changed=False)
             if running:
                 process.stop(here.directory, running)
@@ -136,11 +141,12 @@ class Gateways:
         common = [*pki, "--peer", record.peer, "--token-file", here.token, "--json"]
         where = f"[{record.address}]:{record.port}" if ":" in record.address else f"{record.address}:{record.port}"
         if record.role == "receive":
-            wire = ["--listen", where]
+            wire = ["--listen", where, "--delta-memory", record.delta_memory]
             local = ["--connect", f"control=unix:{LIBVIRT_SOCKET}", "--connect", f"memory=unix:{here.memory}"]
         else:
             user, group = qemu_user(self._hypervisor)
-            wire = ["--connect", where]
+            wire = ["--connect", where, "--delta-memory", record.delta_memory]
+            wire += ["--codec", record.codec.value, "--streams", record.streams]
             local = ["--listen", f"control=unix:{here.control}", "--listen", f"memory=unix:{here.memory}"]
             local += ["--hold", "control", "--memory-owner", f"{_user_name(user)}:{_group_name(group)}"]
         arguments = [str(argument) for argument in (record.role, *wire, *local, *common)]
@@ -155,8 +161,15 @@ def statistics(directory: Path) -> GatewayStatistics:
                 wire_bytes=int(event.get("sent_bytes", 0)) + int(event.get("received_bytes", 0)),
                 cpu_s=float(event.get("cpu_s", 0.0)),
                 cpu_peak=float(event.get("cpu_peak", 0.0)),
+                compressed=_compressed(event),
             )
     return GatewayStatistics()
+
+
+def _compressed(event: dict[str, Any]) -> Compressed | None:
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(event.get("compression"), Compressed | None)
+    return None
 
 
 def free_port(endpoint: MigrationEndpoint) -> int:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from vferry.host.durable import write_durably
+from vferry.model.compression import Codec
 from vferry.model.problem import Exit, Problem
 
 READY_TIMEOUT_S = 30.0
@@ -31,6 +32,10 @@ class GatewayRecord(Struct, frozen=True, kw_only=True):
     address: str
     port: int
     token: str
+    codec: Codec = Codec.NONE
+    streams: int = 1
+    delta_memory: int = 0
+    """In MiB."""
     pid: int = 0
     started: int = 0
     """Clock ticks from boot to the process's start: with the id it names one process of this boot."""
@@ -118,6 +123,15 @@ def wire_lost(directory: Path) -> bool:
     """Whether the gateway, which still runs, has lost the wire of a service that it holds."""
     record = load(directory)
     return record is not None and alive(record) and any(event.get("event") == "lost" for event in events(directory))
+
+
+def wire_rate(directory: Path) -> float | None:
+    """Bytes per second that the gateway sent in the last second that it has told of; None before that."""
+    told = [event for event in events(directory) if event.get("event") == "stats"][-2:]
+    if not told:
+        return None
+    seconds, sent = (told[-1][key] - (told[0][key] if told[1:] else 0) for key in ("seconds", "sent_bytes"))
+    return sent / seconds if seconds > 0 else None
 
 
 def load(directory: Path) -> GatewayRecord | None:

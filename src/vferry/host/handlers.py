@@ -167,12 +167,12 @@ class Handlers:
                 # Of whom, if not of a session? But looking needs no claim.
                 of = _named(session)
                 return lambda: held.read(of, guest)
-            case api.StartReceiving(peer=peer):
+            case api.StartReceiving():
                 of = check(session).operation
-                return lambda: gateways.receive(of, peer)
-            case api.StartSending(peer=peer, address=address, port=port, token=token):
+                return lambda: gateways.receive(of, operation)
+            case api.StartSending():
                 of = check(session).operation
-                return lambda: held.send(of, peer, address, port, token)
+                return lambda: held.send(of, operation)
             case api.StopGateway(resume=resume):
                 of = check(session).operation
                 return lambda: held.stop(of, resume=resume)

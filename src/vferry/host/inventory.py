@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from vferry.host.codecs import installed_codecs
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import Described, describe_all, guest_of
@@ -49,6 +50,7 @@ def take_inventory(
         cpus=_cpus(root),
         vhost_net=(root / "dev/vhost-net").exists(),
         iommu=any((root / "sys/class/iommu").glob("*")),
+        codecs=installed_codecs(root),
         keepalive_off=_keepalive_off(root / "etc/libvirt/qemu.conf"),
     )
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from vferry.host import gateways_process as process
 from vferry.host import hypervisor_domains as domains
-from vferry.host.api import Done, GatewayStatistics, Migration
+from vferry.host.api import Done, GatewayStatistics, Migration, StartSending
 from vferry.host.gateways import OPERATION_ID, RUNTIME, Gateways, places
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration import Migrations
@@ -41,18 +41,20 @@ class Held:
             # First the wire, then the guest: one that runs after the loss cannot be told to go on elsewhere.
             lost = process.wire_lost(directory)
             found = self._migrations.read(operation, guest)
-            if not lost or found.state != "active":
+            if found.state != "active":
                 return found
+            if not lost:
+                return replace(found, wire_rate=process.wire_rate(directory))
             if domains.runs(self._hypervisor, guest):
                 self._gateways.stop(operation)
             elif domains.is_paused(self._hypervisor, guest) and time.monotonic() > until:
                 return replace(found, state="uncertain", error=LOST)
             time.sleep(POLL_S)
 
-    def send(self, operation: str, peer: str, address: str, port: int, token: str) -> Done:
+    def send(self, operation: str, wanted: StartSending) -> Done:
         """Starts the sending gateway, which ends one that leads elsewhere. Problem ``guest-held``."""
         self.refuse(operation)
-        return self._gateways.send(operation, peer, address, port, token)
+        return self._gateways.send(operation, wanted)
 
     def stop(self, operation: str, *, resume: bool) -> GatewayStatistics:
         """Ends the gateway; Problem ``guest-held`` unless `resume` says that libvirt may let the guest go on."""

@@ -1,5 +1,6 @@
 """The fast layers: vferry's dependencies, and vferry itself with everything the lab lays over a host's root."""
 
+import re
 import shutil
 import sys
 from importlib import metadata
@@ -15,12 +16,14 @@ SHIPPED = {  # file of the package, which its author may not have written yet â†
     "host/vferry-agent.service": "etc/systemd/system/vferry-agent.service",
     "host/apparmor-libvirt-qemu": "etc/apparmor.d/local/abstractions/libvirt-qemu",
 }
+COMPRESSION = re.compile(r"""( and)? extra == ['"]compression['"]""")
 ENABLED = ("vferry-lab-host.service", "vferry-lab-ready.service", "vferry-agent.service")
 
 
 def dependencies() -> list[str]:
-    """Requirements of the installed vferry without its extras."""
-    return sorted(line for line in metadata.requires("vferry") or [] if "extra ==" not in line)
+    """Requirements of the installed vferry with its extra `compression`, since hosts have gateways, and no other."""
+    lines = (COMPRESSION.sub("", line).rstrip("; ") for line in metadata.requires("vferry") or [])
+    return sorted(line for line in lines if "extra ==" not in line)
 
 
 def ensure_dependencies(base: Path) -> Path:
@@ -31,7 +34,7 @@ def ensure_dependencies(base: Path) -> Path:
 
 def install(folder: Path, wanted: list[str], base: Path) -> None:
     """Downloads wheels for the hosts' Python (not this one) and unpacks them."""
-    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     argv += ["--target", str(folder / "site"), "--python-version", PYTHON, "--implementation", "cp"]
     argv += ["--only-binary=:all:", *(f"--platform={name}" for name in PLATFORMS), *wanted]
     with outer.step(f"getting vferry's dependencies for Python {PYTHON}"):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from vferry.host.api import (
     Concede,
@@ -230,9 +230,17 @@ class Conductor:
         return Copying(self._plan, source, destination, self._observer, self._requests)
 
     async def _open_gateways(self, step: OpenGateways) -> str:
-        receiving = await self._hosts[step.destination].call(StartReceiving(peer=step.host), timeout_s=120)
+        transfer = self._plan.transfer
+        receive = StartReceiving(peer=step.host, delta_memory=transfer.delta_memory)
+        receiving = await self._hosts[step.destination].call(receive, timeout_s=120)
         sending = StartSending(
-            peer=step.destination, address=receiving.address, port=receiving.port, token=receiving.token
+            peer=step.destination,
+            address=receiving.address,
+            port=receiving.port,
+            token=receiving.token,
+            codec=transfer.codec,
+            streams=transfer.streams,
+            delta_memory=transfer.delta_memory,
         )
         await self._hosts[step.host].call(sending, timeout_s=120)
         return f"{receiving.address}:{receiving.port}"
@@ -246,6 +254,7 @@ class Conductor:
         received = await self._ask(step.destination, StopGateway(), patient=True)
         return {
             "wire_bytes": sent.wire_bytes or None,
+            "compressed": to_builtins(sent.compressed or received.compressed),
             "cpu_s": _sum(sent, received, "cpu_s"),
             "cpu_peak": _sum(sent, received, "cpu_peak"),
         }

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, convert
 
 from vferry.migration.conductor import Ending
 from vferry.migration.record import Outcome, StepRecord
+from vferry.model.compression import Compressed
 from vferry.model.problem import Exit
 from vferry.model.report import (
     Phase,
@@ -55,15 +56,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         pause_ms=figures.get("pause_ms"),
         network=attribute(measured.probes, spans) if measured.probes else None,
         network_note=measured.note,
-        transfer=Transfer(
-            policy=plan.transfer.policy,
-            codec="none",
-            guest_bytes=figures.get("guest_bytes"),
-            wire_bytes=figures.get("wire_bytes"),
-            rounds=figures.get("rounds"),
-            cpu_s=figures.get("cpu_s"),
-            cpu_peak=figures.get("cpu_peak"),
-        ),
+        transfer=_transfer(plan, figures),
         vf=_vfs(plan, ending),
         steps=[_row(record) for record in ending.records],
         degraded=ending.degraded,
@@ -93,6 +86,27 @@ def phase_spans(records: Sequence[StepRecord], began: float, ended: float) -> li
             starts.append((Phase.SWITCHOVER, max(record.start, min(paused, record.end))))
     ends = [start for _, start in starts[1:]] + [ended]
     return [(phase, start, end) for (phase, start), end in zip(starts, ends, strict=True)]
+
+
+def _transfer(plan: Plan, figures: dict[str, Any]) -> Transfer:
+    return Transfer(
+        policy=plan.transfer.policy,
+        codec=plan.transfer.codec.value,
+        guest_bytes=figures.get("guest_bytes"),
+        wire_bytes=figures.get("wire_bytes"),
+        rounds=figures.get("rounds"),
+        cpu_s=figures.get("cpu_s"),
+        cpu_peak=figures.get("cpu_peak"),
+        **_compression(convert(figures.get("compressed"), Compressed | None)),
+    )
+
+
+def _compression(compressed: Compressed | None) -> dict[str, Any]:
+    """What is to say of it; of pages only where they were seen."""
+    if compressed is None:
+        return {}
+    names = ("stream_bytes", "ratio", "codecs", *(("pages", "zero_pages", "delta_pages") if compressed.pages else ()))
+    return {name: getattr(compressed, name) for name in names}
 
 
 def _figures(records: Sequence[StepRecord]) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from vferry.model.compression import CodecShare
+
 
 class Phase(StrEnum):
     """The phases of a migration as the operator sees them, in their order."""
@@ -56,7 +58,13 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
-    """The memory path. Bytes; `cpu_s` in seconds of one core, `cpu_peak` in cores."""
+    """The memory path. Bytes; `cpu_s` in seconds of one core, `cpu_peak` in cores.
+
+    `codec` is the one that was asked for, `codecs` has what was used, by name. `stream_bytes` is what QEMU wrote and
+    the gateway compressed, `ratio` how many bytes of it went over the wire as one; null where nothing was compressed.
+    Of the `pages` in multifd's packets, `zero_pages` were empty and `delta_pages` went as differences; null where there
+    were no such packets.
+    """
 
     policy: str
     codec: str | None = None
@@ -65,6 +73,12 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int | None = None
     cpu_s: float | None = None
     cpu_peak: float | None = None
+    stream_bytes: int | None = None
+    ratio: float | None = None
+    pages: int | None = None
+    zero_pages: int | None = None
+    delta_pages: int | None = None
+    codecs: dict[str, CodecShare] = {}
 
 
 class VfState(msgspec.Struct, frozen=True, kw_only=True):

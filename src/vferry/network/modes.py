@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from vferry.host.api import ClaimResources, Define, ReleaseClaim, SetForwarding, Undefine
+from vferry.model.compression import Codec
 from vferry.model.report import Phase
 from vferry.network import detach, switch, vf
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
@@ -87,12 +88,14 @@ def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
 
 
 def _gateways(plan: Plan) -> Step:
+    codec = plan.transfer.codec
+    how = "" if codec is Codec.NONE else f", compressing with {codec.value}"
     return OpenGateways(
         phase=Phase.PREPARE,
         name="open-gateways",
         host=plan.source,
         destination=plan.destination,
-        summary=f"open a mutual-TLS gateway from {plan.source} to {plan.destination}",
+        summary=f"open a mutual-TLS gateway from {plan.source} to {plan.destination}{how}",
     )
 
 

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from vferry.model.compression import Codec
 from vferry.model.guest import VfRef
 from vferry.model.host import VfSettings
 
@@ -82,8 +83,13 @@ class TransferPlan(Struct, frozen=True, kw_only=True):
 
     policy: str = "plain"
     parallel: int = 0
+    codec: Codec = Codec.NONE
+    streams: int = 1
+    """Over how many streams the gateways spread each connection that they compress."""
+    delta_memory: int = 0
+    """MiB for copies of pages at each gateway, so that a page sent again goes as its difference."""
     bandwidth: int | None = None
-    """Bytes per second; None is unlimited."""
+    """Bytes per second of QEMU's stream, before it is compressed; None is unlimited."""
     downtime_ms: int = 300
     deadline_s: float = 600.0
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from vferry.model.guest import GuestLink, Nic, VfRef
 from vferry.model.host import Inventory, Vf
-from vferry.plan import definition, standby
+from vferry.plan import definition, standby, transfer
 from vferry.plan.facts import Facts, Finding, Wishes, error, info, warning
 from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
 
@@ -66,7 +66,7 @@ def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], 
         plain_macs=plain,
         forwarded=_forwarded(facts, plain),
         persistent_xml=xml,
-        transfer=wishes.transfer,
+        transfer=transfer.fitted(wishes.transfer, facts.guest.memory),
         unplug_timeout_s=wishes.unplug_timeout_s,
     )
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from vferry.plan import devices
+from vferry.plan import devices, transfer
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
-from vferry.plan.plan import NetworkMode, Plan
+from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 from vferry.plan.planner import draft
 
 _MEMORY_MARGIN = 256 * 2**20
@@ -14,8 +14,16 @@ _MEMORY_MARGIN = 256 * 2**20
 def assess(facts: Facts, wishes: Wishes) -> Assessment:
     """All findings, and the plan where none is an error."""
     drafted = draft(facts, wishes)
-    hosts = (*_platform(facts), *_keepalive(facts), *_capacity(facts))
-    findings = (*_guest(facts), *hosts, *_devices(facts, drafted.plan), *drafted.findings)
+    findings = (
+        *_guest(facts),
+        *_platform(facts),
+        *_keepalive(facts),
+        *_memory(facts, transfer.fitted(wishes.transfer, facts.guest.memory)),
+        *_slots(facts),
+        *transfer.missing_codecs(facts, wishes.transfer.codec),
+        *_devices(facts, drafted.plan),
+        *drafted.findings,
+    )
     refused = any(finding.severity is Severity.ERROR for finding in findings)
     return Assessment(findings=findings, plan=None if refused else drafted.plan)
 
@@ -93,7 +101,7 @@ def _devices(facts: Facts, plan: Plan | None) -> Iterator[Finding]:
     yield from devices.about(facts.definition.live, vfs, plugs=plugs)
 
 
-def _capacity(facts: Facts) -> Iterator[Finding]:
+def _memory(facts: Facts, wanted: TransferPlan) -> Iterator[Finding]:
     destination = facts.destination
     needed = facts.guest.memory + _MEMORY_MARGIN
     if destination.memory_free < needed:
@@ -102,7 +110,13 @@ def _capacity(facts: Facts) -> Iterator[Finding]:
             f"{destination.name} has {destination.memory_free >> 20} MiB free, {facts.guest.name} needs {needed >> 20}",
             "Free memory there or choose another host",
         )
-    for inventory in (facts.source, destination):
+    else:
+        yield from transfer.missing_room(destination, destination.memory_free - needed, wanted)
+    yield from transfer.missing_room(facts.source, facts.source.memory_free, wanted)
+
+
+def _slots(facts: Facts) -> Iterator[Finding]:
+    for inventory in (facts.source, facts.destination):
         busy = {claim.operation for claim in inventory.claims}
         if len(busy) >= inventory.migration.slots:
             yield error(

@@ -58,6 +58,7 @@ def _title(report: Report) -> Text:
 
 def _summary(report: Report) -> Table:
     network = report.network
+    compressed = words.compression(report.transfer) if report.transfer else None
     lines = [("reason", report.reason)] if report.reason else []
     lines += [
         ("network mode", report.network_mode or "not chosen"),
@@ -67,6 +68,7 @@ def _summary(report: Report) -> Table:
         ("late", words.count(network.late if network else None)),
         ("longest gap", words.milliseconds(network.longest_gap_ms if network else None)),
         ("transfer", _transfer(report)),
+        *([("compression", compressed)] if compressed else []),
         ("VF before", _vf(words.vf_facts(report.vf.before))),
         ("VF after", _vf(words.vf_facts(report.vf.after))),
     ]

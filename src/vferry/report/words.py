@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from vferry.model.compression import CodecShare
 from vferry.model.report import Network, Phase, Report, Status, Transfer, VfState
 
 NOT_MEASURED = "not measured"
@@ -73,6 +74,23 @@ def ratio(transfer: Transfer) -> str:
     return f"{transfer.guest_bytes / transfer.wire_bytes:.2f} : 1"
 
 
+def compression(transfer: Transfer) -> str | None:
+    """What compressing has brought, in one line; None where there was none."""
+    if transfer.ratio is None:
+        return None
+    used = ", ".join(_share(name, share) for name, share in transfer.codecs.items())
+    said = f"{transfer.ratio:.2f} : 1, {size(transfer.stream_bytes)} of QEMU's stream, by {used}"
+    if not transfer.pages:
+        return said
+    zero, delta = count(transfer.zero_pages), count(transfer.delta_pages)
+    return f"{said}; of {count(transfer.pages)} pages {zero} empty, {delta} sent as differences"
+
+
+def _share(name: str, share: CodecShare) -> str:
+    blocks = f"{name} in {count(share.blocks)} blocks"
+    return f"{blocks}, {count(share.software_blocks)} of them in software" if share.software_blocks else blocks
+
+
 def status(report: Report) -> str:
     """How it ended, with what is missing."""
     text = STATUS[report.status]
@@ -100,6 +118,7 @@ def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
     if transfer is None:
         return [("transfer", NOT_MEASURED)]
     peak = NOT_MEASURED if transfer.cpu_peak is None else f"{transfer.cpu_peak:.2f} cores"
+    compressed = compression(transfer)
     return [
         ("policy", transfer.policy),
         ("codec", transfer.codec or NOT_MEASURED),
@@ -109,6 +128,7 @@ def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
         ("rounds", count(transfer.rounds)),
         ("CPU time", seconds(transfer.cpu_s)),
         ("CPU at most", peak),
+        *([("compression", compressed)] if compressed else []),
     ]
 
 

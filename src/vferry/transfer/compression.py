@@ -2,19 +2,15 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vferry.model.compression import DELTA_MIB, Codec
 from vferry.model.problem import Problem
-from vferry.transfer.codecs import CODECS, NUMBERS, available
+from vferry.transfer.codecs import CODECS, available
 from vferry.transfer.statistics import Statistics
 
 if TYPE_CHECKING:
     from vferry.transfer.sessions import ReceiverSessions, SenderSessions
 
-AUTO = "auto"
-NONE = "none"
-CHOICES = (AUTO, *NUMBERS)
 MIB = 1 << 20
-DELTA_MIB = 512
-STREAMS = 16
 # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of glibc's malloc.h, in bytes: more than the buffers of a few channels.
 MALLOPT = ((-1, 64 * MIB), (-3, 4 * MIB))
 
@@ -25,7 +21,7 @@ class Compression(NamedTuple):
     Page copies take at most `delta_bytes` at each gateway. Each connection is spread over `streams`.
     """
 
-    codec: str = NONE
+    codec: str = Codec.NONE
     delta_bytes: int = DELTA_MIB * MIB
     streams: int = 1
 
@@ -36,14 +32,14 @@ UNCOMPRESSED = Compression()
 def sender_sessions(compression: Compression, statistics: Statistics) -> "SenderSessions | None":
     """What compresses, or nothing for bytes as they are; raises `Problem` codec-missing."""
     codec, delta_bytes, _ = compression
-    if codec == NONE:
+    if codec == Codec.NONE:
         return None
     codecs = available()
     try:
         from vferry.transfer.sessions import SenderSessions
     except ImportError as error:
         raise _missing(error.name or codec) from error
-    if codec not in {AUTO, *codecs}:
+    if codec not in {Codec.AUTO, *codecs}:
         raise _missing(codec)
     _keep_freed_memory()
     return SenderSessions(codec, delta_bytes, statistics.blocks, codecs)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vferry.transfer.compression import DELTA_MIB, MIB, receiver_sessions
+from vferry.model.compression import DELTA_MIB
+from vferry.transfer.compression import MIB, receiver_sessions
 from vferry.transfer.connection import Connection
 from vferry.transfer.endpoint import TcpAddress, TcpListener, connect_unix
 from vferry.transfer.gateway import FAILURES, Gateway, Log, Security

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from vferry.model.compression import Codec
 from vferry.transfer.codecs import CODECS
-from vferry.transfer.compression import AUTO
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
 from vferry.transfer.multifd import PAGE_BYTES
@@ -73,7 +73,7 @@ class SenderSessions:
 
     def check(self, reply: Reply) -> None:
         """Raise `WireError` if the receiver cannot undo the codec."""
-        if self._codec not in {AUTO, *_names(reply)}:
+        if self._codec not in {Codec.AUTO, *_names(reply)}:
             raise WireError(f"the receiving gateway has no codec {self._codec}: install vferry[compression] there")
 
     def packer(self, hello: Hello, reply: Reply, more: Sequence[Stream]) -> Packer:
@@ -92,7 +92,7 @@ class SenderSessions:
                 self._current = None
 
     def _tuner(self, reply: Reply) -> Tuner:
-        if self._codec == AUTO:
+        if self._codec == Codec.AUTO:
             return AdaptiveTuner(self._codecs & _names(reply) | {"none"})
         return FixedTuner(Choice(self._codec, DEFAULT_LEVELS[self._codec]))
 

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from vferry.cli import migrate
+from vferry.cli import check, migrate
 from vferry.controller.migrate import Request
+from vferry.model.compression import Codec
 from vferry.plan.plan import NetworkMode
 
 
@@ -42,6 +44,21 @@ def test_a_mode_is_named_as_the_report_names_it(ask: Any, mode: str) -> None:
 def test_without_a_mode_it_is_chosen(ask: Any) -> None:
     assert ask().mode is None
     assert ask("--network", "auto").mode is None
+
+
+def test_how_the_memory_goes(ask: Any) -> None:
+    request = ask("--codec", "zstd", "--streams", "3", "--delta-memory", "64", "--transfer", "plain")
+    assert (request.codec, request.streams, request.delta_memory, request.policy) == (Codec.ZSTD, 3, 64, "plain")
+    request = ask()
+    assert (request.codec, request.streams, request.delta_memory, request.policy) == (None, None, None, "auto")
+
+
+@pytest.mark.parametrize(
+    "words", [("--codec", "gzip"), ("--streams", "0"), ("--streams", "17"), ("--delta-memory", "-1")]
+)
+@pytest.mark.parametrize("command", [migrate.command, check.command])
+def test_what_no_gateway_can_do_is_refused(command: click.Command, words: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(command, ["guest1", "host2", *words]).exit_code == 2
 
 
 def test_whether_it_is_measured(ask: Any) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from vferry.controller.configuration import EXAMPLE, ControllerConfiguration, read_controller_configuration
 from vferry.controller.state import State, find_state
+from vferry.model.compression import Codec
 from vferry.model.problem import Problem
 
 
@@ -23,19 +24,21 @@ def test_all_is_optional(tmp_path: Path) -> None:
     assert configuration == ControllerConfiguration()
     assert configuration.probe.rate_hz == 1000
     assert configuration.migration.bandwidth is None
+    assert configuration.migration.codec is Codec.NONE
 
 
 def test_the_example_is_read(tmp_path: Path) -> None:
-    assert read(tmp_path, own=EXAMPLE).migration.parallel == 4
+    migration = read(tmp_path, own=EXAMPLE).migration
+    assert (migration.codec, migration.streams, migration.delta_memory) == (Codec.ZSTD, 4, 1024)
 
 
 def test_the_state_folders_file_goes_over_the_systems_key_by_key(tmp_path: Path) -> None:
     configuration = read(
         tmp_path,
-        own="[migration]\nparallel = 2\n",
-        system="[migration]\nparallel = 8\ndeadline_s = 60\n[probe]\nrate_hz = 100\n",
+        own="[migration]\nstreams = 2\n",
+        system="[migration]\nstreams = 8\ndeadline_s = 60\n[probe]\nrate_hz = 100\n",
     )
-    assert configuration.migration.parallel == 2
+    assert configuration.migration.streams == 2
     assert configuration.migration.deadline_s == 60
     assert configuration.probe.rate_hz == 100
 

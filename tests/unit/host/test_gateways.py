@@ -9,10 +9,12 @@ import msgspec
 import pytest
 from fake_libvirt import FakeLibvirt
 
+from vferry.cli.gateway import command
 from vferry.host import gateways_process
-from vferry.host.api import GatewayStatistics
+from vferry.host.api import GatewayStatistics, StartReceiving, StartSending
 from vferry.host.gateways import Gateways, Places, free_port, places, qemu_user, statistics
 from vferry.host.hypervisor import Hypervisor
+from vferry.model.compression import Codec, CodecShare, Compressed
 from vferry.model.host import MigrationEndpoint
 from vferry.model.problem import Problem
 
@@ -27,7 +29,10 @@ print(json.dumps({"event": "ready", "arguments": sys.argv[1:]}), flush=True)
 while True: time.sleep(60)
 """
 FAILING = "import sys; sys.exit('vferry: Another process listens there.')"
+COMPRESSION = ("--codec", "--streams", "--delta-memory")
 OPERATION = "op-1"
+RECEIVE = StartReceiving(peer="host1")
+SEND = StartSending(peer="host2", address="fd00::2", port=49200, token="secret")
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +70,7 @@ def arguments(tmp_path: Path) -> list[str]:
 
 
 def test_a_receiving_gateway(gateways: Gateways, endpoint: MigrationEndpoint, tmp_path: Path) -> None:
-    receiving = gateways.receive(OPERATION, "host1")
+    receiving = gateways.receive(OPERATION, RECEIVE)
     assert (receiving.address, receiving.port) == ("127.0.0.1", endpoint.ports[0])
     files = here(tmp_path)
     assert files.token.read_text() == receiving.token
@@ -76,27 +81,48 @@ def test_a_receiving_gateway(gateways: Gateways, endpoint: MigrationEndpoint, tm
     assert f"memory=unix:{files.memory}" in given
     assert given[given.index("--peer") + 1] == "host1"
     assert given[given.index("--ca") + 1] == str(tmp_path / "pki/ca.crt")
+    assert given[given.index("--delta-memory") + 1] == "0"
     assert receiving.token not in given, "everybody may read the arguments of a process"
-    assert gateways.receive(OPERATION, "host1") == receiving
+    assert gateways.receive(OPERATION, RECEIVE) == receiving
 
 
 def test_a_sending_gateway(gateways: Gateways, tmp_path: Path) -> None:
-    assert gateways.send(OPERATION, "host2", "fd00::2", 49200, "secret").changed
+    assert gateways.send(OPERATION, SEND).changed
     files = here(tmp_path)
     given = arguments(tmp_path)
     assert given[:3] == ["send", "--connect", "[fd00::2]:49200"]
     assert f"control=unix:{files.control}" in given
     assert f"memory=unix:{files.memory}" in given
     assert given[given.index("--memory-owner") + 1].count(":") == 1
-    assert not gateways.send(OPERATION, "host2", "fd00::2", 49200, "secret").changed
+    assert [given[given.index(name) + 1] for name in COMPRESSION] == ["none", "1", "0"]
+    assert not gateways.send(OPERATION, SEND).changed
     first = gateways_process.load(files.directory)
-    assert gateways.send(OPERATION, "host2", "fd00::2", 49201, "secret").changed, "it goes somewhere else now"
+    assert gateways.send(OPERATION, msgspec.structs.replace(SEND, port=49201)).changed, "it goes somewhere else now"
     assert first is not None
     assert not gateways_process.alive(first)
 
 
+def test_gateways_that_compress(gateways: Gateways, tmp_path: Path) -> None:
+    compressing = msgspec.structs.replace(SEND, codec=Codec.ZSTD, streams=3, delta_memory=64)
+    gateways.send(OPERATION, compressing)
+    given = arguments(tmp_path)
+    assert [given[given.index(name) + 1] for name in COMPRESSION] == ["zstd", "3", "64"]
+    assert not gateways.send(OPERATION, compressing).changed
+    assert gateways.send(OPERATION, SEND).changed, "it passes bytes on as they are now"
+    gateways.receive(OPERATION, msgspec.structs.replace(RECEIVE, delta_memory=64))
+    given = arguments(tmp_path)
+    assert given[given.index("--delta-memory") + 1] == "64"
+
+
+def test_the_words_for_a_gateway_are_those_that_it_takes(gateways: Gateways, tmp_path: Path) -> None:
+    gateways.send(OPERATION, msgspec.structs.replace(SEND, codec=Codec.AUTO))
+    for role, given in (("send", arguments(tmp_path)[1:]), ("receive", ["--delta-memory", "64"])):
+        known = {name for option in command.commands[role].params for name in option.opts}
+        assert {word for word in given if word.startswith("--")} <= known
+
+
 def test_who_may_open_what(gateways: Gateways, tmp_path: Path) -> None:
-    gateways.receive(OPERATION, "host1")
+    gateways.receive(OPERATION, RECEIVE)
     files = here(tmp_path)
 
     def mode(path: Path) -> int:
@@ -112,9 +138,9 @@ def test_who_may_open_what(gateways: Gateways, tmp_path: Path) -> None:
 def test_another_agent_finds_it_again_and_stops_it(
     gateways: Gateways, endpoint: MigrationEndpoint, tmp_path: Path
 ) -> None:
-    receiving = gateways.receive(OPERATION, "host1")
+    receiving = gateways.receive(OPERATION, RECEIVE)
     restarted = Gateways(endpoint, hypervisor(), tmp_path / "pki", tmp_path / "run")
-    assert restarted.receive(OPERATION, "host1") == receiving
+    assert restarted.receive(OPERATION, RECEIVE) == receiving
     expected = GatewayStatistics(wire_bytes=707, cpu_s=1.5, cpu_peak=0.5)
     assert restarted.stop(OPERATION) == expected
     assert restarted.stop(OPERATION) == expected, "the first answer may have been lost"
@@ -124,7 +150,7 @@ def test_another_agent_finds_it_again_and_stops_it(
 
 
 def test_a_process_that_only_has_the_same_id_is_left_alone(gateways: Gateways, tmp_path: Path) -> None:
-    gateways.receive(OPERATION, "host1")
+    gateways.receive(OPERATION, RECEIVE)
     directory = here(tmp_path).directory
     record = gateways_process.load(directory)
     assert record is not None
@@ -139,7 +165,7 @@ def test_one_that_does_not_start_is_a_problem(
 ) -> None:
     monkeypatch.setattr(gateways_process, "COMMAND", (sys.executable, "-S", "-c", FAILING))
     with pytest.raises(Problem, match="Another process listens there") as caught:
-        gateways.receive(OPERATION, "host1")
+        gateways.receive(OPERATION, RECEIVE)
     assert caught.value.code == "gateway-failed"
 
 
@@ -177,6 +203,23 @@ def test_paths_fit_into_a_sockets_address() -> None:
             'garbage\n[]\n{"event":"end","sent_bytes":1,"cpu_s":2,"cpu_peak":3}',
             GatewayStatistics(wire_bytes=1, cpu_s=2, cpu_peak=3),
         ),
+        (
+            """{"event":"end","sent_bytes":9,"compression":{"stream_bytes":20,"wire_bytes":8,"ratio":2.5,"pages":5,
+            "zero_pages":1,"delta_pages":2,"codecs":{"qatzip":{"blocks":3,"stream_bytes":20,"wire_bytes":8,"ratio":2.5,
+            "software_blocks":1}}}}""".replace("\n", ""),
+            GatewayStatistics(
+                wire_bytes=9,
+                compressed=Compressed(
+                    stream_bytes=20,
+                    wire_bytes=8,
+                    pages=5,
+                    zero_pages=1,
+                    delta_pages=2,
+                    codecs={"qatzip": CodecShare(blocks=3, stream_bytes=20, wire_bytes=8, software_blocks=1)},
+                ),
+            ),
+        ),
+        ('{"event":"end","sent_bytes":9,"compression":{"stream_bytes":-1}}', GatewayStatistics(wire_bytes=9)),
     ],
 )
 def test_figures_are_the_last_that_were_said(lines: str, expected: GatewayStatistics, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from xml_samples import MAC, STANDBY, VF_INTERFACE, domain
 from vferry.host import api
 from vferry.host.api import Operation, Session
 from vferry.host.claims import Claims
+from vferry.host.codecs import installed_codecs
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
@@ -198,6 +199,7 @@ async def test_the_inventory(host: Host) -> None:
     assert (inventory.memory_total, inventory.memory_free, inventory.cpus) == (16 << 20, 8 << 20, 2)
     assert inventory.vhost_net
     assert inventory.iommu
+    assert inventory.codecs == installed_codecs(host.claims.directory.parent)
     assert inventory.bridges == (Bridge(name="br0", ports=("pf0",), up=True, vlan_filtering=True),)
     vf = inventory.vf(VF)
     assert vf is not None

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError
+from msgspec import structs
 from test_gateways import GATEWAY
 from test_migration_libvirt import OPERATION, Source
 from xml_samples import domain
 
 from vferry.host import gateways_process, migration_held
-from vferry.host.api import Migration
+from vferry.host.api import Migration, StartSending
 from vferry.host.gateways import Gateways, places
 from vferry.host.hypervisor_domains import resume
 from vferry.host.migration import Migrations
@@ -21,6 +22,7 @@ from vferry.host.migration_held import Held
 from vferry.model.host import MigrationEndpoint
 from vferry.model.problem import Problem
 
+SEND = StartSending(peer="host2", address="127.0.0.1", port=1, token="secret")
 ENDPOINT = MigrationEndpoint(address="127.0.0.1", ports=(49200, 49200))
 
 
@@ -31,7 +33,7 @@ class Torn:
         self.runtime = runtime
         self.source = Source(runtime)
         self.restart_agent()
-        self.gateways.send(OPERATION, "host2", "127.0.0.1", 1, "secret")
+        self.gateways.send(OPERATION, SEND)
         self.source.start()
         threading.Thread(target=self._libvirt, daemon=True, name="migration-libvirt").start()
 
@@ -53,6 +55,10 @@ class Torn:
     def lose_wire(self) -> None:
         with (places(self.runtime, OPERATION).directory / "gateway.out").open("a") as out:
             out.write('{"event": "lost", "service": "control"}\n')
+
+    def tell(self, seconds: float, sent_bytes: int) -> None:
+        with (places(self.runtime, OPERATION).directory / "gateway.out").open("a") as out:
+            out.write(f'{{"event": "stats", "seconds": {seconds}, "sent_bytes": {sent_bytes}}}\n')
 
     def read(self) -> Migration:
         return self.held.read(OPERATION, "guest1")
@@ -119,6 +125,14 @@ def test_qemu_has_a_moment_to_fail_by_itself(torn: Torn, monkeypatch: pytest.Mon
     assert torn.ended().state == "failed"
 
 
+def test_what_is_on_the_wire_is_what_the_gateway_tells(torn: Torn) -> None:
+    assert torn.read().wire_rate is None
+    torn.tell(1.0, 300)
+    assert torn.read().wire_rate == 300
+    torn.tell(3.0, 500)
+    assert torn.read().wire_rate == 100
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_nobody_ends_the_gateway_under_a_guest_in_its_pause(torn: Torn, *, lost: bool) -> None:
     torn.source.switch_over()
@@ -127,7 +141,7 @@ def test_nobody_ends_the_gateway_under_a_guest_in_its_pause(torn: Torn, *, lost:
     for ask in (
         lambda: torn.held.stop(OPERATION, resume=False),
         lambda: torn.held.refuse(OPERATION),
-        lambda: torn.held.send(OPERATION, "host2", "127.0.0.1", 2, "other"),
+        lambda: torn.held.send(OPERATION, structs.replace(SEND, port=2)),
     ):
         with pytest.raises(Problem) as caught:
             ask()

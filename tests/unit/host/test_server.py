@@ -100,6 +100,23 @@ async def test_a_bad_body_is_told_what_and_where(agent: FakeAgent, body: bytes, 
     assert says in answer["message"]
 
 
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ('"codec": "gzip"', "Invalid enum value 'gzip' - at `$.codec`"),
+        ('"streams": 0', ">= 1 - at `$.streams`"),
+        ('"streams": 17', "<= 16 - at `$.streams`"),
+        ('"delta_memory": -1', ">= 0 - at `$.delta_memory`"),
+        ('"delta_memory": 1048577', "<= 1048576 - at `$.delta_memory`"),
+    ],
+)
+async def test_what_no_gateway_could_do_is_refused(agent: FakeAgent, field: str, says: str) -> None:
+    body = f'{{"peer": "host2", "address": "10.8.0.2", "port": 1, "token": "t", {field}}}'
+    status, answer = await post(agent, "/v1/start-sending", body.encode())
+    assert (status, answer["code"]) == (400, "request-invalid")
+    assert says in answer["message"]
+
+
 async def test_a_nested_error_has_its_path(agent: FakeAgent) -> None:
     _, answer = await post(agent, "/v1/set-vf", b'{"pf": "p", "index": 0, "settings": {"vlan": "x"}}')
     assert "at `$.settings.vlan`" in answer["message"]
@@ -264,7 +281,9 @@ async def test_what_changes_something_is_logged_without_secrets(
     assert "BEGIN" not in caplog.text
     lines = [record.getMessage() for record in caplog.records if record.name == "vferry.agent"]
     sending = next(line for line in lines if line.startswith("start-sending"))
-    assert "peer=host2 address=10.8.0.2 port=49200: done, operation op7/2, " in sending
+    assert (
+        "peer=host2 address=10.8.0.2 port=49200 codec=none streams=1 delta_memory=0: done, operation op7/2, " in sending
+    )
     assert sending.endswith(" ms, by root")
     assert any("persistent_xml=(23 characters)" in line for line in lines)
     assert all("\n" not in line for line in lines)

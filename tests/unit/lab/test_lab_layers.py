@@ -1,6 +1,7 @@
 """The cache, the outer machine's mirror, archives, and whose lab it is."""
 
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -89,6 +90,12 @@ def test_masked_names_are_read_and_exist_once() -> None:
 
 def test_net_id_stays_since_it_names_the_nics() -> None:
     assert "75-net-description.rules" not in product.masked((places.FILES / "rules-off").read_text())
+
+
+def test_hosts_get_what_their_gateways_compress_with() -> None:
+    names = {re.split(r"[<>=;]", line)[0].replace(".", "-") for line in product.dependencies()}
+    assert {"msgspec", "numpy", "lz4", "isal", "backports-zstd"} <= names
+    assert not {"dbos", "pytest"} & names
 
 
 def test_the_agent_is_told_its_host() -> None:

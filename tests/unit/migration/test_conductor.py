@@ -18,16 +18,20 @@ from vferry.host.api import (
     ShowGuest,
     StartMigration,
     StartReceiving,
+    StartSending,
     Undefine,
     Unplug,
 )
 from vferry.migration.conductor import Conductor
 from vferry.migration.record import Outcome
+from vferry.migration.report import Measured, make_report
+from vferry.model.compression import Codec, CodecShare
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.plan.plan import GuestSide, NetworkMode
+from vferry.plan.transfer import choose
 
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
 OWN_STANDBY = Case(NetworkMode.SWITCH, GuestSide.BOND, own_standby=True)
@@ -83,7 +87,39 @@ def test_the_copy_keeps_what_the_report_needs() -> None:
     records = {record.name: record for record in drive.run().records}
     assert records["copy-memory"].data["pause_ms"] == 98.7
     assert records["copy-memory"].start < records["copy-memory"].data["paused_at"] < records["copy-memory"].end
-    assert records["close-gateways"].data == {"wire_bytes": 1000, "cpu_s": 1.0, "cpu_peak": 0.8}
+    assert records["close-gateways"].data == {
+        "wire_bytes": 1000,
+        "compressed": None,
+        "cpu_s": 1.0,
+        "cpu_peak": 0.8,
+    }
+
+
+def test_the_gateways_are_told_how_to_compress_and_say_what_that_brought() -> None:
+    fleet = make_fleet(SWITCH)
+    transfer = choose("auto", Codec.ZSTD, 4, 64)
+    drive = Drive(fleet, make_plan(fleet, SWITCH, transfer=transfer))
+    assert any("compressing with zstd" in step.summary for step in modes.stages(drive.plan).all)
+    ending = drive.run()
+    asked = [call.operation for call in fleet.calls]
+    (receive,) = [each for each in asked if isinstance(each, StartReceiving)]
+    (send,) = [each for each in asked if isinstance(each, StartSending)]
+    (start,) = [each for each in asked if isinstance(each, StartMigration)]
+    assert (receive.delta_memory, send.delta_memory) == (64, 64)
+    assert (send.codec, send.streams, start.parallel) == (Codec.ZSTD, 1, 4)
+    found = make_report(drive.plan, ending, Measured(began=0.0, started="", ended=1.0)).transfer
+    assert found is not None
+    assert (found.policy, found.codec, found.stream_bytes, found.ratio) == ("multifd", "zstd", 2500, 2.5)
+    assert (found.pages, found.zero_pages, found.delta_pages) == (80, 20, 30)
+    assert found.codecs == {"zstd": CodecShare(blocks=4, stream_bytes=2500, wire_bytes=1000)}
+
+
+def test_what_was_not_compressed_has_no_ratio() -> None:
+    drive = drive_of(SWITCH)
+    found = make_report(drive.plan, drive.run(), Measured(began=0.0, started="", ended=1.0)).transfer
+    assert found is not None
+    assert (found.codec, found.wire_bytes, found.ratio, found.pages) == ("none", 1000, None, None)
+    assert found.codecs == {}
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.has_vf], ids=str)

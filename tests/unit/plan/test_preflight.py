@@ -10,10 +10,11 @@ import vferry.plan
 from fakes import facts as f
 from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit
+from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestLink, GuestState, Nic
 from vferry.model.host import Bridge, Claim, Network, VfSettings
 from vferry.plan.facts import Facts, Severity
-from vferry.plan.plan import NetworkMode
+from vferry.plan.plan import NetworkMode, TransferPlan
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
@@ -25,6 +26,7 @@ OTHER_CLAIMS = (Claim(operation="op-8"), Claim(operation="op-9"))
 DETACH: dict[str, object] = {"mode": NetworkMode.DETACH}
 ACCEPT: dict[str, object] = {"accept_interruption": True}
 VIRTIO: dict[str, object] = {"mode": NetworkMode.VIRTIO}
+ZSTD: dict[str, object] = {"transfer": TransferPlan(codec=Codec.ZSTD, delta_memory=128)}
 
 
 def more_nics(nic: Nic) -> f.Change:
@@ -76,6 +78,9 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("other-cpu", WARNING, f.version("destination", cpu_model="EPYC-Milan"), {}),
     ("other-microcode", WARNING, f.version("destination", microcode="0xa0011d5"), {}),
     ("no-memory", ERROR, f.host("destination", memory_free=(512 << 20) - 1), {}),
+    ("no-delta-memory", ERROR, f.host("source", memory_free=64 << 20), ZSTD),
+    ("no-delta-memory", ERROR, f.host("destination", memory_free=512 << 20), ZSTD),
+    ("codec-missing", ERROR, f.host("destination", codecs=("lz4",)), ZSTD),
     ("no-slot", ERROR, f.host("source", claims=OTHER_CLAIMS), {}),
     ("no-slot", ERROR, f.host("destination", claims=OTHER_CLAIMS), {}),
     ("has-vf", ERROR, lambda facts: facts, VIRTIO),
@@ -174,6 +179,8 @@ def test_all_is_said_at_once() -> None:
         (f.host("source", claims=(Claim(operation="op-8", guest="other"),)), {}),
         (f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=2), {}),
         (f.inside(configured_by="ifupdown"), {}),
+        (f.host("destination", codecs=()), {}),
+        (f.host("source", codecs=("zstd",)), ZSTD),
         (f.inside(strict_rp_filter=()), {}),
         (live(FREE), {}),
         (live(FREE + "<shmem name='x' role='master'/><tpm><backend type='emulator'/></tpm>"), {}),

@@ -2,6 +2,7 @@
 
 import math
 
+from vferry.model.compression import CodecShare
 from vferry.model.report import (
     Network,
     Phase,
@@ -73,13 +74,19 @@ def sample(**changes: object) -> Report:
         "pause_ms": 98.7,
         "network": network(),
         "transfer": Transfer(
-            policy="adaptive",
-            codec="zstd-1+delta",
+            policy="multifd",
+            codec="zstd",
             guest_bytes=93_400_000,
             wire_bytes=31_200_000,
             rounds=4,
             cpu_s=3.12,
             cpu_peak=0.84,
+            stream_bytes=61_400_000,
+            ratio=2.013,
+            pages=22_800,
+            zero_pages=7_900,
+            delta_pages=1_420,
+            codecs={"zstd": CodecShare(blocks=131, stream_bytes=61_400_000, wire_bytes=30_500_000)},
         ),
         "vf": Vf(
             before=VfState(

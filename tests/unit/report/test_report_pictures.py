@@ -105,6 +105,7 @@ def test_the_page_says_what_happened() -> None:
         "0000:01:10.2",
         "switchover",
         "unplug the VF",
+        "2.01 : 1, 58.6 MiB of QEMU's stream, by zstd in 131 blocks",
         "vhost-net",
     ):
         assert part in text
@@ -163,7 +164,7 @@ def test_the_report_keeps_the_contracts_names() -> None:
     assert set(contract.split()) <= set(built)
     assert {"probe_hz", "sent", "lost", "late", "longest_gap_ms", "phases"} <= set(built["network"])
     assert set(built["network"]["phases"]["to-standby"]) == {"lost", "late", "longest_gap_ms"}
-    transfer = {"policy", "codec", "guest_bytes", "wire_bytes", "rounds", "cpu_s", "cpu_peak"}
+    transfer = {"policy", "codec", "guest_bytes", "wire_bytes", "rounds", "cpu_s", "cpu_peak", "ratio", "stream_bytes"}
     assert transfer <= set(built["transfer"])
     assert {"phase", "name", "host", "started", "duration_ms", "outcome", "detail"} == set(built["steps"][0])
     assert {"host", "address", "mac", "vlan"} <= set(built["vf"]["before"])

@@ -5,10 +5,12 @@ import io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from report_sample import bare, sample
 from rich.console import Console
 
-from vferry.model.report import Phase, Report, Status, Vf
+from vferry.model.compression import CodecShare
+from vferry.model.report import Phase, Report, Status, Transfer, Vf
 from vferry.report import words
 from vferry.report.progress import Progress
 from vferry.report.text import print_report
@@ -33,6 +35,8 @@ def test_the_report_says_what_happened() -> None:
         "0000:01:10.2 on host2",
         "2.99 : 1",
         "unplug the VF",
+        "2.01 : 1, 58.6 MiB of QEMU's stream, by zstd in 131 blocks",
+        "of 22,800 pages 7,900 empty, 1,420 sent as differences",
     ):
         assert part in text
     assert words.NOT_MEASURED not in text
@@ -46,6 +50,26 @@ def test_what_is_null_reads_not_measured() -> None:
         line = next(line for line in text.splitlines() if line.strip().startswith(label))
         assert line.split(label)[1].strip() == "not measured"
     assert "refused before measuring began" in text
+
+
+def transfer(**changes: object) -> Transfer:
+    found = sample().transfer
+    assert found is not None
+    return structs.replace(found, **changes)
+
+
+def test_what_was_not_compressed_has_no_line_of_it() -> None:
+    plain = transfer(codec="none", ratio=None, stream_bytes=None, pages=None, codecs={})
+    assert words.compression(plain) is None
+    assert "compression" not in printed(sample(transfer=plain))
+
+
+def test_quickassist_that_was_not_there_is_told() -> None:
+    share = CodecShare(blocks=131, stream_bytes=4096, wire_bytes=2048, software_blocks=131)
+    found = transfer(codec="qatzip", ratio=2.0, stream_bytes=4096, pages=None, codecs={"qatzip": share})
+    assert words.compression(found) == (
+        "2.00 : 1, 4.0 KiB of QEMU's stream, by qatzip in 131 blocks, 131 of them in software"
+    )
 
 
 def test_a_degraded_guest_has_no_vf_after() -> None:

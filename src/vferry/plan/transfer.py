@@ -1,0 +1,80 @@
+"""How the memory goes: over how many streams, compressed by what, with how much memory for copies of pages."""
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from vferry.model.compression import AUTOMATIC, Codec
+from vferry.model.host import Inventory
+from vferry.plan.facts import Facts, Finding, error
+from vferry.plan.plan import TransferPlan
+
+CHANNELS = 2
+"""multifd's, where nobody says how many: at each host a thread or two for each."""
+MIB = 1 << 20
+INDEX = 32
+"""A gateway needs one byte to find the copies for so many bytes of them."""
+
+
+def choose(
+    policy: str,
+    codec: Codec,
+    streams: int | None,
+    delta_memory: int,
+    *,
+    bandwidth: int | None = None,
+    deadline_s: float = 600.0,
+) -> TransferPlan:
+    """The transfer that was asked for; `policy` ``auto`` takes multifd for whatever is compressed or spread.
+
+    For multifd's packets say where pages are: only there does the gateway find those that are zero, or sent again.
+    It has a thread for each of multifd's channels, so that each is one stream; a plain stream it spreads itself.
+    """
+    compressed = codec is not Codec.NONE
+    if policy == "auto":
+        policy = "multifd" if compressed or (streams or 1) > 1 else "plain"
+    multifd = policy == "multifd"
+    return TransferPlan(
+        policy=policy,
+        parallel=streams or CHANNELS if multifd else 0,
+        codec=codec,
+        streams=1 if multifd or not compressed else streams or 1,
+        delta_memory=delta_memory if multifd and compressed else 0,
+        bandwidth=bandwidth,
+        deadline_s=deadline_s,
+    )
+
+
+def fitted(transfer: TransferPlan, memory: int) -> TransferPlan:
+    """The same with no more room for copies than a guest with so many bytes of memory has pages."""
+    return replace(transfer, delta_memory=min(transfer.delta_memory, -(-memory // MIB)))
+
+
+def missing_codecs(facts: Facts, codec: Codec) -> Iterator[Finding]:
+    """What keeps these hosts from compressing so."""
+    if codec is Codec.NONE:
+        return
+    wanted = AUTOMATIC if codec is Codec.AUTO else frozenset({codec})
+    hosts = (facts.source, facts.destination)
+    if wanted.intersection(*(host.codecs for host in hosts)):
+        return
+    package = "libqatzip 1.3 (Debian 13: libqatzip3) and " if codec is Codec.QATZIP else ""
+    for host in hosts:
+        lacking = wanted.difference(host.codecs)
+        if lacking:
+            yield error(
+                "codec-missing",
+                f"{host.name} cannot compress with {' or '.join(sorted(lacking))}",
+                f"Install {package}vferry[compression] there, or use --codec none",
+            )
+
+
+def missing_room(host: Inventory, free: int, transfer: TransferPlan) -> Iterator[Finding]:
+    """What keeps a host, with so many bytes free beside a guest that comes, from keeping copies of pages."""
+    fits = free * INDEX // (INDEX + 1) // MIB
+    if fits < transfer.delta_memory:
+        yield error(
+            "no-delta-memory",
+            f"{host.name} has {free // MIB} MiB free, too little for {transfer.delta_memory} MiB of copies of pages",
+            f"Use --delta-memory {fits}" if fits > 0 else "Use --delta-memory 0, which keeps none",
+        )

@@ -1,0 +1,38 @@
+"""What the operator and the configuration say together of the copy."""
+
+import pytest
+from msgspec import structs
+
+from vferry.controller.configuration import MigrationSettings
+from vferry.controller.migrate import Request, asked_transfer
+from vferry.model.compression import Codec
+from vferry.model.problem import Problem
+
+REQUEST = Request(guest="guest1", destination="host2")
+COMPRESSING = MigrationSettings(codec=Codec.ZSTD, streams=4, delta_memory=256)
+
+
+def test_the_configurations_defaults_are_taken() -> None:
+    found = asked_transfer(REQUEST, COMPRESSING)
+    assert (found.policy, found.codec, found.parallel, found.delta_memory) == ("multifd", Codec.ZSTD, 4, 256)
+    assert asked_transfer(REQUEST, MigrationSettings()).codec is Codec.NONE
+
+
+def test_what_the_command_says_goes_over_them() -> None:
+    found = asked_transfer(structs.replace(REQUEST, codec=Codec.LZ4, streams=1, delta_memory=0), COMPRESSING)
+    assert (found.codec, found.parallel, found.delta_memory) == (Codec.LZ4, 1, 0)
+    assert asked_transfer(structs.replace(REQUEST, codec=Codec.NONE, streams=1), COMPRESSING).policy == "plain"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"policy": "plain", "streams": 2},
+        {"delta_memory": 64},
+        {"policy": "plain", "codec": Codec.ZSTD, "delta_memory": 64},
+    ],
+)
+def test_what_would_be_passed_over_is_refused(said: dict[str, object]) -> None:
+    with pytest.raises(Problem) as caught:
+        asked_transfer(structs.replace(REQUEST, **said), MigrationSettings())
+    assert caught.value.code == "option-unused"

@@ -1,0 +1,101 @@
+"""How the memory goes: what is chosen, what fits, and what the hosts lack for it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from fakes import facts as f
+from vferry.model.compression import MOST_DELTA_MIB, MOST_STREAMS, Codec
+from vferry.plan.plan import TransferPlan
+from vferry.plan.transfer import CHANNELS, INDEX, MIB, choose, fitted, missing_room
+
+ZSTD = TransferPlan(policy="multifd", parallel=2, codec=Codec.ZSTD, delta_memory=128)
+
+
+@pytest.mark.parametrize(
+    ("policy", "codec", "streams", "expected"),
+    [
+        ("auto", Codec.NONE, None, ("plain", 0, 1, 0)),
+        ("auto", Codec.NONE, 1, ("plain", 0, 1, 0)),
+        ("auto", Codec.NONE, 3, ("multifd", 3, 1, 0)),
+        ("auto", Codec.ZSTD, None, ("multifd", CHANNELS, 1, 64)),
+        ("auto", Codec.AUTO, 4, ("multifd", 4, 1, 64)),
+        ("auto", Codec.LZ4, 1, ("multifd", 1, 1, 64)),
+        ("plain", Codec.NONE, 4, ("plain", 0, 1, 0)),
+        ("plain", Codec.ZSTD, None, ("plain", 0, 1, 0)),
+        ("plain", Codec.ZSTD, 4, ("plain", 0, 4, 0)),
+        ("multifd", Codec.NONE, None, ("multifd", CHANNELS, 1, 0)),
+        ("multifd", Codec.DEFLATE, 5, ("multifd", 5, 1, 64)),
+    ],
+)
+def test_what_is_chosen(policy: str, codec: Codec, streams: int | None, expected: tuple[object, ...]) -> None:
+    plan = choose(policy, codec, streams, 64)
+    assert (plan.policy, plan.parallel, plan.streams, plan.delta_memory) == expected
+    assert plan.codec is codec
+
+
+@given(
+    policy=st.sampled_from(["auto", "plain", "multifd"]),
+    codec=st.sampled_from(Codec),
+    streams=st.none() | st.integers(1, MOST_STREAMS),
+    delta=st.integers(0, MOST_DELTA_MIB),
+)
+def test_no_stream_is_spread_twice_and_copies_are_kept_where_pages_are_seen(
+    policy: str, codec: Codec, streams: int | None, delta: int
+) -> None:
+    plan = choose(policy, codec, streams, delta)
+    assert plan.policy in ("plain", "multifd")
+    assert (plan.parallel > 0) == (plan.policy == "multifd")
+    assert plan.streams == 1 or plan.parallel == 0
+    assert plan.delta_memory == (delta if plan.parallel and codec is not Codec.NONE else 0)
+
+
+@given(memory=st.integers(0, 1 << 44), delta=st.integers(0, MOST_DELTA_MIB), free=st.integers(0, 1 << 44))
+def test_copies_are_bounded_by_the_guest_and_by_what_is_free(memory: int, delta: int, free: int) -> None:
+    plan = fitted(structs.replace(ZSTD, delta_memory=delta), memory)
+    assert plan.delta_memory <= delta
+    assert (plan.delta_memory - 1) * MIB < memory
+    refused = list(missing_room(f.inventory("host1"), free, plan))
+    assert refused or plan.delta_memory * MIB * (INDEX + 1) <= free * INDEX
+    if refused:
+        less = int(refused[0].remedy.split("--delta-memory ")[1].split(",")[0])
+        assert not list(missing_room(f.inventory("host1"), free, structs.replace(plan, delta_memory=less)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "source", "destination", "lacking"),
+    [
+        (Codec.NONE, (), (), []),
+        (Codec.ZSTD, ("zstd",), ("lz4", "zstd"), []),
+        (Codec.ZSTD, ("lz4",), ("zstd",), ["host1 cannot compress with zstd"]),
+        (Codec.ZSTD, (), (), ["host1 cannot compress with zstd", "host2 cannot compress with zstd"]),
+        (Codec.QATZIP, ("qatzip",), ("zstd",), ["host2 cannot compress with qatzip"]),
+        (Codec.AUTO, ("lz4", "zstd"), ("lz4",), []),
+        (Codec.AUTO, ("lz4", "zstd"), ("deflate",), ["host2 cannot compress with lz4 or zstd"]),
+        (Codec.AUTO, ("lz4",), ("zstd",), ["host1 cannot compress with zstd", "host2 cannot compress with lz4"]),
+    ],
+)
+def test_both_hosts_need_the_codec(
+    codec: Codec, source: tuple[str, ...], destination: tuple[str, ...], lacking: list[str]
+) -> None:
+    change = f.both(f.host("source", codecs=source), f.host("destination", codecs=destination))
+    assessment = f.found(change, transfer=structs.replace(ZSTD, codec=codec, delta_memory=0))
+    assert [finding.message for finding in assessment.findings if finding.code == "codec-missing"] == lacking
+    assert all("--codec none" in finding.remedy for finding in assessment.errors)
+    assert (assessment.plan is None) == bool(lacking)
+
+
+def test_a_plan_keeps_no_more_copies_than_the_guest_has_pages() -> None:
+    memory = f.sample().guest.memory
+    plan = f.planned(transfer=structs.replace(ZSTD, delta_memory=4096))
+    assert plan.transfer == structs.replace(ZSTD, delta_memory=memory // MIB)
+
+
+def test_the_destination_needs_room_for_the_guest_and_for_copies() -> None:
+    guest = (256 + 256) * MIB
+    for free, refused in ((guest + 131 * MIB, True), (guest + 132 * MIB, False)):
+        found = f.found(f.host("destination", memory_free=free), transfer=ZSTD)
+        assert ({error.code for error in found.errors} == {"no-delta-memory"}) == refused
+    found = f.found(f.host("destination", memory_free=0), transfer=ZSTD)
+    assert {error.code for error in found.errors} == {"no-memory"}
