@@ -136,13 +136,17 @@ class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
 
 
 class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"):
-    """Hot-plugs a virtio NIC on vhost-net with `mac` into a bridge, into the running guest only, under `alias`."""
+    """Hot-plugs a virtio NIC on vhost-net with `mac` into a bridge, into the running guest only, under `alias`.
+
+    `vlan` is that of its port, untagged towards the guest, and 0 for none: it needs libvirt 11.0 or later.
+    """
 
     guest: str
     mac: str
     bridge: str
     alias: str
     mtu: int | None = None
+    vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
 
 
 class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):

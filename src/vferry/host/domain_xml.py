@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 
 from msgspec import Struct
 
+from vferry.host.api import PlugStandby
 from vferry.model.problem import Problem
 
 NAMESPACE = "urn:vferry:1"
@@ -106,18 +107,20 @@ def parse(xml: str) -> ET.Element:
     return root
 
 
-def standby_xml(mac: str, bridge: str, alias: str, mtu: int | None = None) -> str:
+def standby_xml(wanted: PlugStandby) -> str:
     """A virtio NIC on vhost-net in a bridge."""
     interface = ET.Element("interface", type="bridge")
-    ET.SubElement(interface, "mac", address=mac)
-    ET.SubElement(interface, "source", bridge=bridge)
+    ET.SubElement(interface, "mac", address=wanted.mac)
+    ET.SubElement(interface, "source", bridge=wanted.bridge)
+    if wanted.vlan:
+        ET.SubElement(ET.SubElement(interface, "vlan"), "tag", id=str(wanted.vlan))
     ET.SubElement(interface, "model", type="virtio")
     # On QEMU's own loop instead of vhost-net, device_add and device_del would stall it.
     # The longest queue that QEMU has: frames wait there while the guest is busy with a device that comes or goes.
     ET.SubElement(interface, "driver", name="vhost", rx_queue_size="1024")
-    if mtu is not None:
-        ET.SubElement(interface, "mtu", size=str(mtu))
-    ET.SubElement(interface, "alias", name=alias)
+    if wanted.mtu is not None:
+        ET.SubElement(interface, "mtu", size=str(wanted.mtu))
+    ET.SubElement(interface, "alias", name=wanted.alias)
     return ET.tostring(interface, encoding="unicode")
 
 

@@ -137,9 +137,9 @@ class Handlers:
     def _on_guest(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:
         hypervisor, check = self._hypervisor, self._claims.check
         match operation:
-            case api.PlugStandby(guest=guest, mac=mac, bridge=bridge, alias=alias, mtu=mtu):
+            case api.PlugStandby(guest=guest):
                 check(session, guest=guest)
-                return lambda: hypervisor_devices.plug_standby(hypervisor, self._root, guest, mac, bridge, alias, mtu)
+                return lambda: hypervisor_devices.plug_standby(hypervisor, self._root, operation)
             case api.PlugVf(guest=guest, address=address, alias=alias):
                 check(session, guest=guest, vf=address)
                 return lambda: hypervisor_devices.plug_vf(hypervisor, guest, address, alias)

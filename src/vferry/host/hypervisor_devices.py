@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from vferry.host.api import Done
+from vferry.host.api import Done, PlugStandby
 from vferry.host.domain_xml import DomainXml, has_alias, read_domain, standby_xml, vf_xml
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.sriov import free_vf
@@ -19,20 +19,18 @@ LOOK_AGAIN_S = 0.5
 """How often the definition is looked at while an event is waited for that may have been lost."""
 
 
-def plug_standby(
-    hypervisor: Hypervisor, root: Path, guest: str, mac: str, bridge: str, alias: str, mtu: int | None
-) -> Done:
+def plug_standby(hypervisor: Hypervisor, root: Path, wanted: PlugStandby) -> Done:
     """Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``."""
 
     def plug() -> Done:
-        return _plug(hypervisor, guest, alias, lambda: standby_xml(mac, bridge, alias, mtu))
+        return _plug(hypervisor, wanted.guest, wanted.alias, lambda: standby_xml(wanted))
 
     try:
         return plug()
     except Problem as problem:
         # AppArmor took /dev/vhost-net away on its way to QEMU: libvirt lets only those guests have it that started
         # with a virtio NIC. vferry's rule lets all, but a guest from before it was installed runs without it.
-        if FD_LOST not in problem.message or not _reload_profile(root, hypervisor.running(guest).UUIDString()):
+        if FD_LOST not in problem.message or not _reload_profile(root, hypervisor.running(wanted.guest).UUIDString()):
             raise
     return msgspec.structs.replace(plug(), detail="after its AppArmor profile was loaded again")
 

@@ -33,7 +33,7 @@ def take_inventory(
         asked = pool.submit(lambda: (describe_all(hypervisor), _hypervisor_versions(hypervisor)))
         with links() as netlink:
             pfs = read_pfs(root, netlink)
-        bridges = _bridges(root)
+            bridges = _bridges(root, netlink)
         described, (qemu, libvirt) = asked.result()
     memory = _memory(root)
     return Inventory(
@@ -68,17 +68,22 @@ def _with_owners(pfs: Iterable[Pf], described: list[Described], claims: tuple[Cl
     )
 
 
-def _bridges(root: Path) -> tuple[Bridge, ...]:
-    net = root / "sys/class/net"
-    return tuple(
-        Bridge(
-            name=path.name,
-            ports=tuple(sorted(port.name for port in (path / "brif").glob("*"))),
-            up=bool(int(_read(path / "flags") or "0", 16) & IFF_UP),
-            vlan_filtering=_read(path / "bridge/vlan_filtering") == "1",
-        )
-        for path in sorted(net.iterdir())
-        if (path / "bridge").is_dir()
+def _bridges(root: Path, links: Links) -> tuple[Bridge, ...]:
+    paths = [path for path in sorted((root / "sys/class/net").iterdir()) if (path / "bridge").is_dir()]
+    filtering = {path.name for path in paths if _read(path / "bridge/vlan_filtering") == "1"}
+    vlans = links.vlans() if filtering else {}
+    return tuple(_bridge(path, vlans if path.name in filtering else None) for path in paths)
+
+
+def _bridge(path: Path, vlans: dict[int, tuple[int, ...]] | None) -> Bridge:
+    ports = sorted((path / "brif").glob("*"))
+    passed = {port.name: (vlans or {}).get(int(_read(path.parent / port.name / "ifindex") or 0)) for port in ports}
+    return Bridge(
+        name=path.name,
+        ports=tuple(port.name for port in ports),
+        up=bool(int(_read(path / "flags") or "0", 16) & IFF_UP),
+        vlan_filtering=vlans is not None,
+        vlans={port: numbers for port, numbers in passed.items() if numbers},
     )
 
 

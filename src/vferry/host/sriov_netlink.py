@@ -14,7 +14,7 @@ from vferry.model.problem import Problem
 RTM_NEWLINK, RTM_GETLINK, RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 16, 18, 28, 29, 30
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x001, 0x004, 0x200, 0x300, 0x400
-RTEXT_FILTER_VF = 1
+RTEXT_FILTER_VF, RTEXT_FILTER_BRVLAN = 1, 2
 AF_BRIDGE = 7
 NTF_SELF = 0x02
 NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
@@ -62,6 +62,11 @@ class Links:
         answers, _errors = self._ask(list_forwarding())
         return read_forwarding(decode(ndmsg, answer) for answer in answers)
 
+    def vlans(self) -> dict[int, tuple[int, ...]]:
+        """The VLANs that each port of a bridge passes, by the port's index."""
+        answers, _errors = self._ask(list_vlans())
+        return read_vlans(decode(ifinfmsg, answer) for answer in answers)
+
     def change(self, message: Any) -> None:
         """Makes one change."""
         for error in self.change_together(message):
@@ -102,6 +107,15 @@ def list_forwarding() -> Any:
     message = ndmsg()
     message["family"] = AF_BRIDGE
     message["header"].update(type=RTM_GETNEIGH, flags=NLM_F_REQUEST | NLM_F_DUMP)
+    return message
+
+
+def list_vlans() -> Any:
+    """The message of ``bridge vlan show``, without ranges."""
+    message = ifinfmsg()
+    message["family"] = AF_BRIDGE
+    message["attrs"] = [("IFLA_EXT_MASK", RTEXT_FILTER_BRVLAN)]
+    message["header"].update(type=RTM_GETLINK, flags=NLM_F_REQUEST | NLM_F_DUMP)
     return message
 
 
@@ -159,6 +173,15 @@ def read_error(message: bytes) -> int:
     """The errno of an answer that ends a request, 0 for done."""
     body = message[HEADER.size :]
     return -int(struct.unpack_from("=i", body)[0]) if len(body) >= 4 else 0
+
+
+def read_vlans(messages: Iterable[Any]) -> dict[int, tuple[int, ...]]:
+    """Of a dump of a bridge's links the VLANs of each port, by its index."""
+    found: dict[int, tuple[int, ...]] = {}
+    for message in messages:
+        attributes = (message.get_attr("IFLA_AF_SPEC") or {}).get("attrs", ())
+        found[message["index"]] = tuple(value["vid"] for name, value in attributes if name == "IFLA_BRIDGE_VLAN_INFO")
+    return found
 
 
 def read_forwarding(messages: Iterable[Any]) -> dict[int, tuple[str, ...]]:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from vferry.lab import outer
-from vferry.lab.topology import DATA, GUESTS, NETWORKS, Network, Subnet
+from vferry.lab.topology import DATA, GUESTS, NETWORKS, VLANS, Network, Subnet
 from vferry.model.problem import Exit, Problem
 
 CLONE_NEWNET = 0x40000000
@@ -40,7 +40,7 @@ def setup(network: Network) -> str:
     ]
     lines += [f"address add {a} dev {network.bridge}" + " nodad" * (":" in a) for a in network.addresses]
     if network.namespace == DATA:
-        lines += [line for vlan in vlans() for line in _vlan(network.bridge, vlan)]
+        lines += [line for vlan in VLANS for line in _vlan(network.bridge, vlan)]
         # The emulated igb gives its PF no multicast frames, and so a guest behind the PF no neighbour solicitation.
         lines += [
             f"neigh replace {guest.address6} lladdr {guest.mac} dev {guest.subnet.device(network.bridge)} nud permanent"
@@ -64,11 +64,6 @@ def _vlan(bridge: str, vlan: int) -> list[str]:
 
 def vlan_port(bridge: str, vlan: int) -> str:
     return f"{bridge}-tag{vlan}"
-
-
-def vlans() -> list[int]:
-    """The VLANs that guests are in."""
-    return sorted({guest.vlan for guest in GUESTS if guest.vlan})
 
 
 def _quiet(network: Network) -> None:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from vferry.lab import net, outer, places, processes
-from vferry.lab.topology import DATA, GUESTS, PEER4, Guest, Subnet
+from vferry.lab.topology import DATA, GUESTS, PEER4, VLANS, Guest, Subnet
 
 LEASE = 60  # seconds; short, so that a guest renews during a test
 
@@ -42,7 +42,7 @@ def start_dhcp() -> None:
 
 def start_vlans(bridge: str) -> None:
     """Starts the process of each VLAN that puts the peer into it; it ends with the network's other processes."""
-    for vlan in net.vlans():
+    for vlan in VLANS:
         devices = [Subnet(vlan).device(bridge), net.vlan_port(bridge, vlan)]
         argv = [sys.executable, "-m", "vferry.lab.vlan", *devices, str(vlan)]
         outer.launch(command(argv), places.folder() / f"vlan{vlan}.log")

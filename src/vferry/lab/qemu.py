@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vferry.lab.topology import VFS, Guest, Host
+from vferry.lab.topology import VFS, VLANS, Guest, Host
 
 MEMORY_MIB = 3072
 CPUS = 1
@@ -40,7 +40,13 @@ def accelerator(cpu_flags: set[str]) -> list[str]:
 
 def kernel_words(host: Host, key: str) -> str:
     """A host's kernel command line; `key` is the base64 part of the lab's ed25519 public key."""
-    words = {"vferry.host": host.name, "vferry.mgmt": f"{host.address}/24", "vferry.vfs": VFS, "vferry.key": key}
+    words = {
+        "vferry.host": host.name,
+        "vferry.mgmt": f"{host.address}/24",
+        "vferry.vfs": VFS,
+        "vferry.vlans": ",".join(map(str, VLANS)),
+        "vferry.key": key,
+    }
     own = " ".join(f"{name}={value}" for name, value in words.items())
     return (
         "console=ttyS0 quiet intel_iommu=on iommu=pt mitigations=off audit=0 cryptomgr.notests panic=1 nowatchdog "

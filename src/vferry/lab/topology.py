@@ -153,6 +153,8 @@ GUESTS = (
     Guest("cloud1", "cloud", 16, vf=4, memory_mib=384, disk_mib=2048, answer_bound=900.0),
     Guest("vlan1", "lone", 17, vf=5, vlan=7),
 )
+VLANS = tuple(sorted({guest.vlan for guest in GUESTS if guest.vlan}))
+"""Those that guests are in: the hosts' bridges pass them."""
 STARTED = ("guest1", "guest2")
 
 

@@ -89,12 +89,13 @@ class Network(Struct, frozen=True, kw_only=True):
 
 
 class Bridge(Struct, frozen=True, kw_only=True):
-    """A Linux bridge and its ports; `vlan_filtering` as the kernel has it."""
+    """A Linux bridge and its ports; `vlan_filtering` as the kernel has it, and `vlans` that each port then passes."""
 
     name: str
     ports: tuple[str, ...] = ()
     up: bool = True
     vlan_filtering: bool = False
+    vlans: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Versions(Struct, frozen=True, kw_only=True):

@@ -166,7 +166,9 @@ _CHOICE = {
 
 
 def _standby(plan: Plan, move: VfMove, bridge: str) -> PlugStandby:
-    return PlugStandby(guest=plan.guest, mac=move.mac, bridge=bridge, alias=move.standby_alias, mtu=move.mtu)
+    return PlugStandby(
+        guest=plan.guest, mac=move.mac, bridge=bridge, alias=move.standby_alias, mtu=move.mtu, vlan=move.vlan
+    )
 
 
 def _unplug(plan: Plan, alias: str) -> Unplug:

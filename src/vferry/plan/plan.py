@@ -56,6 +56,11 @@ class VfMove(Struct, frozen=True, kw_only=True):
         return f"ua-vferry-vf-{self.mac.replace(':', '')}"
 
     @property
+    def vlan(self) -> int:
+        """The VLAN that the VF is in, and its standby NIC with it; 0 for none."""
+        return self.source_settings.vlan or 0
+
+    @property
     def carried(self) -> VfSettings:
         """What the destination's VF gets before the copy: everything but the MAC, which would take the traffic."""
         settings = self.source_settings

@@ -118,9 +118,12 @@ def _refuse_switch(facts: Facts, network: str, vf: Vf, own_standby: Nic | None, 
     instead = "Use --network detach for this guest"
     if own_standby is not None and own_standby.teaming:
         raise Refusal("teaming", f"{own_standby.mac} is a teaming pair (net_failover), not supported yet", instead)
-    if vf.settings.vlan:
-        vlan = vf.settings.vlan
-        raise Refusal("vlan-standby", f"VF {vf.address} is in VLAN {vlan}, the standby path is untagged", instead)
+    if own_standby is not None and own_standby.vlan != (vf.settings.vlan or 0):
+        raise Refusal(
+            "vlan-differs",
+            f"VF {vf.address} is in VLAN {vf.settings.vlan}, the virtio NIC of the same MAC in VLAN {own_standby.vlan}",
+            f"Give both the same <vlan>, or: {instead}",
+        )
     if side is GuestSide.BOND and own_standby is None:
         raise Refusal(
             "bond-without-standby",
@@ -196,7 +199,7 @@ def _link(facts: Facts, mac: str) -> GuestLink | None:
 def _about(facts: Facts, mode: NetworkMode, move: VfMove) -> Iterator[Finding]:
     if mode is NetworkMode.SWITCH:
         for inventory in (facts.source, facts.destination):
-            yield from standby.missing(inventory, move.network)
+            yield from standby.missing(inventory, move.network, move.vlan)
     if mode is NetworkMode.DETACH:
         yield info("dark", f"{move.mac} is without its VF from before the copy until after it")
     if move.guest_side is GuestSide.HOTPLUG:

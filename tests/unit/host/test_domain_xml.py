@@ -1,6 +1,8 @@
 import pytest
+from msgspec import structs
 from xml_samples import AGENT, GRAPHICS_CARD, MAC, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
 
+from vferry.host.api import PlugStandby
 from vferry.host.domain_xml import (
     NicXml,
     has_alias,
@@ -13,6 +15,8 @@ from vferry.host.domain_xml import (
     vf_xml,
 )
 from vferry.model.problem import Problem
+
+STAND_IN = PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-standby", mtu=9000)
 
 
 def test_reads_what_a_guest_is() -> None:
@@ -97,18 +101,23 @@ def test_a_vf_is_plugged_as_a_plain_host_device_under_its_alias() -> None:
     )
 
 
+def test_the_standby_nic_is_in_the_vlan_of_its_vf() -> None:
+    assert "vlan" not in standby_xml(STAND_IN)
+    assert read_domain(domain(standby_xml(structs.replace(STAND_IN, vlan=7)))).nics[0].vlan == 7
+
+
 def test_the_standby_nic_is_virtio_on_vhost() -> None:
-    xml = standby_xml(MAC, "br0", "ua-standby", 9000)
+    xml = standby_xml(STAND_IN)
     assert '<driver name="vhost" rx_queue_size="1024" />' in xml
     assert '<mtu size="9000" />' in xml
-    assert "mtu" not in standby_xml(MAC, "br0", "ua-standby")
+    assert "mtu" not in standby_xml(structs.replace(STAND_IN, mtu=None))
     assert read_domain(domain(xml)).nics == (
         NicXml(type="bridge", model="virtio", mac=MAC, alias="ua-standby", source="br0"),
     )
 
 
 def test_names_with_quotes_cannot_break_out_of_the_xml() -> None:
-    xml = standby_xml(MAC, "br0'/><evil a='\"", "ua-<b>&")
+    xml = standby_xml(structs.replace(STAND_IN, bridge="br0'/><evil a='\"", alias="ua-<b>&"))
     assert read_domain(domain(xml)).nics[0].source == "br0'/><evil a='\""
 
 

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
-from fake_netlink import FakeLinks, FakeNic
+from fake_netlink import PF_INDEX, FakeLinks, FakeNic
 from msgspec import Struct
 from test_sriov import make_host
 from xml_samples import MAC, STANDBY, VF_INTERFACE, domain
@@ -68,6 +68,7 @@ class Host:
             "sys/class/net/br0/flags": "0x1003\n",
             "sys/class/net/br0/bridge/vlan_filtering": "1\n",
             "sys/class/net/br0/brif/pf0": "",
+            "sys/class/net/pf0/ifindex": f"{PF_INDEX}\n",
             "dev/vhost-net": "",
             "sys/class/iommu/dmar0": "",
         }.items():
@@ -200,7 +201,8 @@ async def test_the_inventory(host: Host) -> None:
     assert inventory.vhost_net
     assert inventory.iommu
     assert inventory.codecs == installed_codecs(host.claims.directory.parent)
-    assert inventory.bridges == (Bridge(name="br0", ports=("pf0",), up=True, vlan_filtering=True),)
+    bridge = Bridge(name="br0", ports=("pf0",), up=True, vlan_filtering=True, vlans={"pf0": (1, 7)})
+    assert inventory.bridges == (bridge,)
     vf = inventory.vf(VF)
     assert vf is not None
     assert (vf.guest, vf.claim, vf.settings.mac) == ("guest1", "op-1", MAC)

@@ -6,6 +6,7 @@ import pytest
 from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
 from xml_samples import AGENT, MAC, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
 
+from vferry.host.api import PlugStandby
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_devices import plug_standby, plug_vf, unplug
 from vferry.host.hypervisor_domains import define, destroy_incoming, read_definition, resume, undefine
@@ -134,6 +135,9 @@ def test_a_guest_that_vanishes_meanwhile_is_left_out() -> None:
     assert [one.now.name for one in describe_all(host)] == ["guest2"]
 
 
+STAND_IN = PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-vferry-standby", mtu=1500)
+
+
 # --- devices ---------------------------------------------------------------------------------------------
 
 
@@ -142,8 +146,8 @@ def test_plugging_is_done_once_and_into_the_running_guest_only(tmp_path: Path) -
     guest = library.domains["guest1"]
     assert plug_vf(host, "guest1", VF, "ua-vferry-vf").changed
     assert not plug_vf(host, "guest1", VF, "ua-vferry-vf").changed
-    assert plug_standby(host, tmp_path, "guest1", MAC, "br0", "ua-vferry-standby", 1500).changed
-    assert not plug_standby(host, tmp_path, "guest1", MAC, "br0", "ua-vferry-standby", 1500).changed
+    assert plug_standby(host, tmp_path, STAND_IN).changed
+    assert not plug_standby(host, tmp_path, STAND_IN).changed
     assert guest.calls == [("attach", 1), ("attach", 1)]
     assert "ua-vferry" not in (guest.persistent_xml or "")
 
@@ -163,13 +167,13 @@ def test_a_guest_from_before_the_apparmor_rule_gets_its_profile_loaded_again(
     host, _ = hypervisor(guest)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Problem, match="SCM_RIGHTS"):
-        plug_standby(host, tmp_path, "guest1", MAC, "br0", "ua-vferry-standby", None)
+        plug_standby(host, tmp_path, STAND_IN)
 
     parser = tmp_path / "apparmor_parser"
     parser.write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/loaded\n')
     parser.chmod(0o755)
     monkeypatch.setattr("vferry.host.hypervisor_devices.subprocess.run", _unconfining(guest))
-    assert "AppArmor" in plug_standby(host, tmp_path, "guest1", MAC, "br0", "ua-vferry-standby", None).detail
+    assert "AppArmor" in plug_standby(host, tmp_path, STAND_IN).detail
     assert (tmp_path / "loaded").read_text().endswith("/etc/apparmor.d/libvirt/libvirt-uuid-of-guest1\n")
 
 

@@ -13,8 +13,10 @@ from vferry.host.sriov_netlink import (
     encode,
     get_link,
     list_forwarding,
+    list_vlans,
     read_error,
     read_forwarding,
+    read_vlans,
     set_forwarding,
     set_vf,
     split,
@@ -81,6 +83,16 @@ def test_requests_are_encoded() -> None:
     body = struct.pack("=BxHiII", 0, 0, 7, 0, 0) + attribute(29, struct.pack("=I", 1))
     assert encode(get_link(7), 1) == struct.pack("=IHHII", 16 + len(body), 18, 0x5, 1, 0) + body
     assert encode(list_forwarding(), 2)[:8] == struct.pack("=IHH", 28, 30, 0x301)
+
+
+def test_the_vlans_of_a_bridge_s_ports() -> None:
+    body = struct.pack("=BxHiII", 7, 0, 0, 0, 0) + attribute(29, struct.pack("=I", 2))
+    assert encode(list_vlans(), 2) == struct.pack("=IHHII", 16 + len(body), 18, 0x301, 2, 0) + body
+    passed = b"".join(attribute(2, struct.pack("=HH", flags, vlan)) for flags, vlan in ((6, 1), (0, 7)))
+    port = struct.pack("=BxHiII", 7, 1, 3, 0, 0) + attribute(26, passed)
+    other = struct.pack("=BxHiII", 7, 1, 4, 0, 0)
+    answers = [struct.pack("=IHHII", 16 + len(link), 16, 2, 2, 0) + link for link in (port, other)]
+    assert read_vlans(decode(ifinfmsg, answer) for answer in answers) == {3: (1, 7), 4: ()}
 
 
 def test_a_packet_is_split_into_its_messages() -> None:

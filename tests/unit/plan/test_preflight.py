@@ -38,6 +38,13 @@ def unnamed(facts: Facts) -> Facts:
     return structs.replace(facts, definition=Definition(live=xml, persistent=xml))
 
 
+def in_vlan(*passing: str) -> f.Change:
+    """The VF in VLAN 42, which the bridges of these hosts pass."""
+    bridge = Bridge(name="br0", ports=("pf0",), vlan_filtering=True, vlans={"pf0": (1, 42)})
+    changes = [f.host(name, bridges=(bridge,)) for name in passing]
+    return f.both(f.vf("source", 1, settings=structs.replace(f.SETTINGS, vlan=42)), *changes)
+
+
 def live(devices: str, machine: str = "pc-q35-10.0") -> f.Change:
     """The running guest's definition, with these devices beside its VF on a root port."""
 
@@ -98,7 +105,10 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ),
     ("bridge-differs", ERROR, f.host("destination", networks={"lan": Network(pf="pf0", bridge="br7")}), {}),
     ("vf-unknown", ERROR, f.pf("source", vfs=()), {}),
-    ("vlan-standby", ERROR, f.vf("source", 1, settings=structs.replace(f.SETTINGS, vlan=42)), {}),
+    ("vlan-differs", ERROR, f.both(in_vlan("source", "destination"), more_nics(STANDBY)), {}),
+    ("no-vlan", ERROR, in_vlan("destination"), {}),
+    ("no-vlan", ERROR, in_vlan("source"), {}),
+    ("vlan-libvirt", ERROR, f.both(in_vlan("source", "destination"), f.version("source", libvirt=(10, 10, 0))), {}),
     ("guest-not-reached", ERROR, f.silent, {}),
     ("guest-not-reached", ERROR, f.inside(links=()), {}),
     ("no-standby-path", ERROR, f.host("source", bridges=()), {}),
@@ -183,6 +193,8 @@ def test_all_is_said_at_once() -> None:
         (f.host("source", codecs=("zstd",)), ZSTD),
         (f.inside(strict_rp_filter=()), {}),
         (live(FREE), {}),
+        (in_vlan("source", "destination"), {}),
+        (f.both(in_vlan("source", "destination"), more_nics(structs.replace(STANDBY, vlan=42))), {}),
         (live(FREE + "<shmem name='x' role='master'/><tpm><backend type='emulator'/></tpm>"), {}),
         (live("", "pc-i440fx-10.0"), {}),
     ],
