@@ -26,8 +26,8 @@ def answer(
     if seen is not None:
         return seen
     match operation:
-        case api.ClaimResources(guest=guest, vf=vf):
-            return _claim(host, session, guest, vf)
+        case api.ClaimResources(guest=guest, vfs=vfs):
+            return _claim(host, session, guest, vfs)
         case api.ReleaseClaim():
             host.claims.fence(session)
             moving.refuse_held(host, session.operation)
@@ -85,12 +85,13 @@ def _on_guest(
     raise AssertionError(f"no agent can do {operation}")
 
 
-def _claim(host: HostState, session: api.Session, guest: str | None, vf: str | None) -> Any:
-    would_be = host.claims.would_be(session, guest, vf)
-    user = host.user_of(vf) if vf else None
-    if user is not None and user != would_be.guest:
-        raise Problem("vf-in-use", f"VF {vf} belongs to guest {user}", exit=Exit.REFUSED)
-    return host.claims.claim(session, guest, vf)
+def _claim(host: HostState, session: api.Session, guest: str | None, vfs: tuple[str, ...]) -> Any:
+    would_be = host.claims.would_be(session, guest, vfs)
+    for vf in vfs:
+        user = host.user_of(vf)
+        if user is not None and user != would_be.guest:
+            raise Problem("vf-in-use", f"VF {vf} belongs to guest {user}", exit=Exit.REFUSED)
+    return host.claims.claim(session, guest, vfs)
 
 
 def _filter(host: HostState, operation: api.Operation[Any], session: api.Session) -> api.Done:

@@ -114,14 +114,14 @@ class CheckFit(Operation[Fit], frozen=True, kw_only=True, tag="fit"):
 
 
 class ClaimResources(Operation[Claim], frozen=True, kw_only=True, tag="claim"):
-    """Reserves a guest, a VF and a migration slot for the session's operation, all or nothing, durably.
+    """Reserves a guest, VFs and a migration slot for the session's operation, all or nothing, durably.
 
     Repeating it with the same operation and a higher epoch takes it over. Problems: ``guest-claimed``,
     ``vf-claimed``, ``vf-in-use``, ``no-slot``, ``stale-controller``.
     """
 
     guest: str | None = None
-    vf: str | None = None
+    vfs: tuple[str, ...] = ()
 
 
 class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):

@@ -66,12 +66,12 @@ class Handlers:
         work = self._looking(operation) or self._acting(operation, session)
         return await self._in_thread(work)
 
-    async def vf_in_use(self, address: str) -> str | None:
-        """The guest that has a VF, running or only defined."""
+    async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
+        """The guests that have VFs, running or only defined, by the VFs' addresses."""
 
-        def look() -> str | None:
+        def look() -> dict[str, str]:
             described = describe_all(self._hypervisor)
-            return next((one.now.name for one in described if address in one.addresses), None)
+            return {address: one.now.name for one in described for address in one.addresses.intersection(vfs)}
 
         return await self._in_thread(look)
 

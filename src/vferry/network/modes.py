@@ -53,20 +53,17 @@ def _each(plan: Plan, parts: Iterable[Part]) -> list[Step]:
 
 
 def _claims(plan: Plan) -> list[Step]:
-    """One claim a host and VF; a guest without VFs is claimed by itself."""
-    sources: list[str | None] = [move.source.address for move in plan.moves]
-    destinations: list[str | None] = [move.destination.address for move in plan.moves]
+    """One claim a host, of all that it holds of this migration: all of it, or nothing."""
     return [
         Step(
             phase=Phase.PREPARE,
             name="claim",
             host=host,
-            summary=f"claim {plan.guest}" + (f" and VF {address}" if address else "") + " and a migration slot",
-            apply=(ClaimResources(guest=plan.guest, vf=address),),
+            summary=f"claim {', '.join((plan.guest, *(f'VF {vf}' for vf in vfs)))} and a migration slot",
+            apply=(ClaimResources(guest=plan.guest, vfs=vfs),),
             undo=(ReleaseClaim(),),
         )
-        for host, vfs in ((plan.source, sources), (plan.destination, destinations))
-        for address in vfs or [None]
+        for host, vfs in ((plan.source, plan.source_vfs), (plan.destination, plan.destination_vfs))
     ]
 
 

@@ -108,3 +108,13 @@ class Plan(Struct, frozen=True, kw_only=True):
     transfer: TransferPlan
     unplug_timeout_s: float = 15.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def source_vfs(self) -> tuple[str, ...]:
+        """The addresses of the VFs that the guest leaves."""
+        return tuple(move.source.address for move in self.moves)
+
+    @property
+    def destination_vfs(self) -> tuple[str, ...]:
+        """The addresses of the VFs that it gets."""
+        return tuple(move.destination.address for move in self.moves)

@@ -75,7 +75,7 @@ class Host:
         self.guest = FakeDomain(live=domain(VF_INTERFACE + STANDBY), persistent=domain())
         self.library = FakeLibvirt(self.guest)
         self.claims = Claims(root / "claims", 2)
-        self.claims.claim(MINE, "guest1", VF)
+        self.claims.claim(MINE, "guest1", (VF,))
         self.handlers = Handlers(
             AgentConfiguration(
                 name="host1",
@@ -173,8 +173,7 @@ async def test_the_source_of_a_migration_is_never_destroyed(host: Host) -> None:
 
 
 async def test_whose_vf_it_is(host: Host) -> None:
-    assert await host.handlers.vf_in_use(VF) == "guest1"
-    assert await host.handlers.vf_in_use("0000:01:10.0") is None
+    assert await host.handlers.users_of((VF, "0000:01:10.0")) == {VF: "guest1"}
 
 
 async def test_what_an_operation_left_is_ended(host: Host) -> None:

@@ -4,21 +4,18 @@ import pytest
 from msgspec import structs
 
 from fakes.samples import CASES, DESTINATION, GUEST, MAC, SOURCE, Case, make_fleet, make_plan
-from fakes.world import MemoryClaims
 from vferry.host.api import (
     ClaimResources,
     MoveFilter,
     PlugVf,
     ReleaseClaim,
     RunInGuest,
-    Session,
     SetForwarding,
     SetVf,
     Unpark,
     Unplug,
 )
 from vferry.model.host import NO_MAC, VfSettings
-from vferry.model.problem import Problem
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
@@ -235,26 +232,21 @@ def test_a_vf_is_wiped_in_what_its_driver_says() -> None:
 
 
 def test_two_nics_each_have_their_steps_and_one_copy() -> None:
-    plan = plan_of(ADDRESSES)
-    second = structs.replace(plan.moves[0], mac="52:54:00:12:34:57", standby_alias="ua-vferry-standby-2")
-    steps = modes.stages(structs.replace(plan, moves=(plan.moves[0], second))).all
-    names = [step.name for step in steps]
+    names = [step.name for step in stages_of(Case(SWITCH, GuestSide.ADDRESSES, nics=2)).all]
     assert {
         names.count(name) for name in ("plug-standby", "unplug-vf", "plug-vf", "wipe-vf", "close-standby-path")
     } == {2}
     assert {names.count(name) for name in ("open-gateways", "copy-memory", "define", "undefine")} == {1}
 
 
-@pytest.mark.xfail(raises=Problem, reason="an agent's claim holds one VF: a guest with two is refused at its claim")
-def test_two_nics_can_be_claimed() -> None:
-    plan = plan_of(ADDRESSES)
-    other = structs.replace(plan.moves[0].source, index=2, address="0000:01:10.4")
-    second = structs.replace(plan.moves[0], mac="52:54:00:12:34:57", source=other)
-    claims = MemoryClaims(slots=2)
-    for step in modes.stages(structs.replace(plan, moves=(plan.moves[0], second))).before:
-        for operation in step.apply:
-            if isinstance(operation, ClaimResources) and step.host == SOURCE:
-                claims.claim(Session(operation="op-1"), operation.guest, operation.vf)
+def test_all_vfs_are_claimed_in_one_step_on_each_host() -> None:
+    plan = plan_of(Case(SWITCH, GuestSide.ADDRESSES, nics=2))
+    claims = [step for step in modes.stages(plan).before if step.name == "claim"]
+    assert [(step.host, step.apply) for step in claims] == [
+        (SOURCE, (ClaimResources(guest=GUEST, vfs=("0000:01:10.2", "0000:01:10.4")),)),
+        (DESTINATION, (ClaimResources(guest=GUEST, vfs=("0000:01:10.2", "0000:01:10.4")),)),
+    ]
+    assert claims[0].summary == f"claim {GUEST}, VF 0000:01:10.2, VF 0000:01:10.4 and a migration slot"
 
 
 def test_the_definition_there_is_there_before_the_one_here_goes() -> None:

@@ -32,7 +32,7 @@ def more_nics(nic: Nic) -> f.Change:
 
 
 def unnamed(facts: Facts) -> Facts:
-    xml = definition(None, standby=True)
+    xml = definition(standby=True)
     return structs.replace(facts, definition=Definition(live=xml, persistent=xml))
 
 
