@@ -104,6 +104,20 @@ def test_a_vf_in_a_vlan_stays_in_it(scene: Scene) -> None:
     assert "vlan 7" in shown
 
 
+@pytest.mark.matrix
+@pytest.mark.guest("two1")
+def test_a_guest_with_two_vfs_keeps_both_nics_there_and_back(scene: Scene) -> None:
+    home = scene.host
+    scene.assert_whole(home)
+    for host in (other(home), home):
+        report = migrate(scene)
+        assert report["network_mode"] == "switch"
+        scene.assert_whole(host)
+        scene.assert_nothing_left()
+    scene.cold_boot(home)
+    scene.assert_whole(home)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
