@@ -60,7 +60,7 @@ def _on_guest(
             return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=bridge))
         case api.PlugVf(guest=guest, address=address, alias=alias):
             machine = _active(host, guest)
-            return _plug(host, machine, Device(alias=alias, mac=_mac_of(machine, alias), address=address))
+            return _plug(host, machine, Device(alias=alias, mac=_mac_of(host, machine, operation), address=address))
         case api.Unplug(guest=guest, alias=alias):
             return _unplug(host, _active(host, guest), alias, held)
         case api.RunInGuest(guest=guest, script=script):
@@ -182,9 +182,10 @@ def _plug(host: HostState, machine: Machine, device: Device) -> api.Done:
     return api.Done()
 
 
-def _mac_of(machine: Machine, alias: str) -> str:
-    """Which of the guest's NICs a VF is for: vferry's alias says it."""
-    return next(mac for mac in machine.inside.chosen if alias.endswith(mac.replace(":", "")))
+def _mac_of(host: HostState, machine: Machine, plugged: api.PlugVf) -> str:
+    """Which of the guest's NICs a VF is for: vferry's alias says it, or else the MAC that the VF has."""
+    named = (mac for mac in machine.inside.chosen if plugged.alias.endswith(mac.replace(":", "")))
+    return next(named, None) or host.functions[plugged.address].settings.mac or NO_MAC
 
 
 def _unplug(host: HostState, machine: Machine, alias: str, held: set[str]) -> api.Done:

@@ -111,7 +111,7 @@ def unkept(drive: Drive, case: Case, before: Snapshot, ending: Ending) -> list[s
         if is_uncertain(ending):
             commands = [f"vferry operation recover {plan.operation} --guest-is-at {name}" for name in fleet.hosts]
             wrong += [f"{command} is not said" for command in commands if command not in " ".join(ending.notes)]
-        if ending.degraded == "standby" and case.mode is not NetworkMode.SWITCH:
+        if ending.degraded == "standby" and case.mode not in (NetworkMode.SWITCH, NetworkMode.FAILOVER):
             wrong.append("there is no standby NIC in this mode")
     else:
         wrong.append(f"exit {ending.exit!r} is no ending of a migration")

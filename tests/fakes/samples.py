@@ -45,7 +45,7 @@ class Case:
     @property
     def never_dark(self) -> bool:
         """Whether the guest's network may not be interrupted but by the pause."""
-        return self.mode is NetworkMode.SWITCH and self.side is not GuestSide.HOTPLUG
+        return self.mode in (NetworkMode.SWITCH, NetworkMode.FAILOVER) and self.side is not GuestSide.HOTPLUG
 
     def __str__(self) -> str:
         more = ("own-standby" if self.own_standby else "", self.manager, f"{self.nics}-nics" if self.nics > 1 else "")
@@ -64,6 +64,7 @@ CASES = (
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, nics=2),
     Case(NetworkMode.SWITCH, GuestSide.HOTPLUG),
     Case(NetworkMode.SWITCH, GuestSide.HOTPLUG, own_standby=True),
+    Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True),
     Case(NetworkMode.DETACH, GuestSide.ADDRESSES),
     Case(NetworkMode.DETACH, GuestSide.HOTPLUG),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),

@@ -118,6 +118,25 @@ def test_a_guest_with_two_vfs_keeps_both_nics_there_and_back(scene: Scene) -> No
     scene.assert_whole(home)
 
 
+@pytest.mark.matrix
+@pytest.mark.guest("failover1")
+def test_a_teaming_pair_goes_and_comes_back_by_the_guest_s_own_driver(scene: Scene) -> None:
+    scene.await_agent()
+    home = scene.host
+    refused = vferry("migrate", scene.guest, other(home), "--network", "switch")
+    assert refused.returncode == 3
+    assert "--network failover" in refused.stderr
+    for host in (other(home), home):
+        report = migrate(scene)
+        assert report["network_mode"] == "failover"
+        scene.assert_whole(host)
+        scene.assert_nothing_left()
+        pair = asked("guest", "show", scene.guest)["nics"]
+        assert sorted(nic["teaming"] for nic in pair) == ["persistent", "transient"]
+    scene.cold_boot(home)
+    scene.assert_whole(home)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

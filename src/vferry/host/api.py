@@ -145,11 +145,16 @@ class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"
 
 
 class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):
-    """Hot-plugs a VF as a plain host device, so that libvirt leaves the PF's settings alone, under `alias`."""
+    """Hot-plugs a VF as a plain host device, so that libvirt leaves the PF's settings alone, under `alias`.
+
+    `teamed_with` is the alias of the persistent NIC of its teaming pair. QEMU keeps to the first alias that it has seen
+    in a pair, for as long as the guest runs on a host.
+    """
 
     guest: str
     address: str
     alias: str
+    teamed_with: str | None = None
 
 
 class Unplug(Operation[Done], frozen=True, kw_only=True, tag="unplug"):

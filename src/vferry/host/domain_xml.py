@@ -46,6 +46,7 @@ class NicXml(Struct, frozen=True, kw_only=True):
     source: str | None = None
     vlan: int = 0
     teaming: str | None = None
+    teamed_with: str | None = None
 
 
 class DomainXml(Struct, frozen=True, kw_only=True):
@@ -121,11 +122,16 @@ def standby_xml(mac: str, bridge: str, alias: str, mtu: int | None = None) -> st
     return ET.tostring(interface, encoding="unicode")
 
 
-def vf_xml(address: str, alias: str) -> str:
-    """A VF as a plain host device: as an `<interface>` libvirt would move the MAC filter when it attaches it."""
+def vf_xml(address: str, alias: str, teamed_with: str | None = None) -> str:
+    """A VF as a plain host device: as an `<interface>` libvirt would move the MAC filter when it attaches it.
+
+    Before libvirt 7.1, only an `<interface>` can be teamed.
+    """
     hostdev = ET.Element("hostdev", mode="subsystem", type="pci", managed="yes")
     source = ET.SubElement(hostdev, "source")
     ET.SubElement(source, "address", pci_attributes(address))
+    if teamed_with is not None:
+        ET.SubElement(hostdev, "teaming", type="transient", persistent=teamed_with)
     ET.SubElement(hostdev, "alias", name=alias)
     return ET.tostring(hostdev, encoding="unicode")
 
@@ -170,6 +176,7 @@ def _nics(domain: ET.Element) -> Iterator[NicXml]:
             alias=_attribute(hostdev, "alias", "name") or "",
             address=None if source is None else pci_address(source),
             teaming=_attribute(hostdev, "teaming", "type"),
+            teamed_with=_attribute(hostdev, "teaming", "persistent"),
         )
 
 
@@ -187,6 +194,7 @@ def _interface(interface: ET.Element) -> NicXml:
         source=None if source is None else source.get("bridge") or source.get("network") or source.get("dev"),
         vlan=int(_attribute(interface, "vlan/tag", "id") or 0),
         teaming=_attribute(interface, "teaming", "type"),
+        teamed_with=_attribute(interface, "teaming", "persistent"),
     )
 
 

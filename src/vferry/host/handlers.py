@@ -140,9 +140,9 @@ class Handlers:
             case api.PlugStandby(guest=guest, mac=mac, bridge=bridge, alias=alias, mtu=mtu):
                 check(session, guest=guest)
                 return lambda: hypervisor_devices.plug_standby(hypervisor, self._root, guest, mac, bridge, alias, mtu)
-            case api.PlugVf(guest=guest, address=address, alias=alias):
+            case api.PlugVf(guest=guest, address=address, alias=alias, teamed_with=teamed_with):
                 check(session, guest=guest, vf=address)
-                return lambda: hypervisor_devices.plug_vf(hypervisor, guest, address, alias)
+                return lambda: hypervisor_devices.plug_vf(hypervisor, guest, address, alias, teamed_with)
             case api.Unplug(guest=guest, alias=alias, timeout_s=timeout_s):
                 check(session, guest=guest)
                 return lambda: hypervisor_devices.unplug(hypervisor, self._root, guest, alias, timeout_s)

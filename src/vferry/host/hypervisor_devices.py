@@ -37,14 +37,14 @@ def plug_standby(
     return msgspec.structs.replace(plug(), detail="after its AppArmor profile was loaded again")
 
 
-def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str) -> Done:
-    """Unchanged when the guest has the VF, under whatever alias. Problems: ``guest-unknown``, ``guest-off``,
+def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str, teamed_with: str | None = None) -> Done:
+    """Unchanged when the guest has the VF, under whatever alias.
 
-    ``libvirt-failed``.
+    Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``.
     """
     if any(nic.address == address for nic in _definition(hypervisor, hypervisor.running(guest)).nics):
         return Done(changed=False)
-    return _plug(hypervisor, guest, alias, lambda: vf_xml(address, alias))
+    return _plug(hypervisor, guest, alias, lambda: vf_xml(address, alias, teamed_with))
 
 
 def unplug(hypervisor: Hypervisor, root: Path, guest: str, alias: str, timeout_s: float) -> Done:

@@ -49,13 +49,15 @@ def integrated(slot: int) -> str:
 
 def vf_interfaces(guest: Guest) -> str:
     """The VFs as network interfaces: libvirt sets MAC and VLAN on the PF, and takes them back."""
-    vlan = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
+    more = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
+    if guest.teamed:
+        more += "<teaming type='transient' persistent='ua-standby'/>"
     return "".join(
         f"""
     <interface type='hostdev' managed='yes'>
       <mac address='{link.mac}'/>
       <source><address type='pci' {vf_slot(vf)}/></source>
-      {vlan}<alias name='ua-vf{at or ""}'/>
+      {more}<alias name='ua-vf{at or ""}'/>
     </interface>"""
         for at, (vf, link) in enumerate(zip(guest.vfs, guest.links, strict=False))
     )
@@ -71,7 +73,7 @@ def standby_interface(guest: Guest) -> str:
       <source bridge='br0'/>
       <model type='virtio'/>
       <driver name='vhost' rx_queue_size='1024'/>
-      <alias name='ua-standby'/>
+      {"<teaming type='persistent'/>" if guest.teamed else ""}<alias name='ua-standby'/>
     </interface>"""
 
 

@@ -135,6 +135,11 @@ class Guest:
         return self.kind == "cloud"
 
     @property
+    def teamed(self) -> bool:
+        """Whether its two NICs are a teaming pair, of which its kernel's net_failover makes one."""
+        return self.kind == "failover"
+
+    @property
     def links(self) -> tuple[Link, ...]:
         """One for each VF, or for the virtio NIC alone; a virtio NIC beside a VF shares its link."""
         return tuple(self._link(at) for at in range(max(1, len(self.vfs))))
@@ -179,6 +184,7 @@ GUESTS = (
     Guest("cloud1", "cloud", 16, vfs=(4,), memory_mib=384, disk_mib=2048, answer_bound=900.0),
     Guest("vlan1", "lone", 17, vfs=(5,), vlan=7),
     Guest("two1", "two", 18, vfs=(4, 5), spare=True),
+    Guest("failover1", "failover", 19, vfs=(3,), standby=True, spare=True),
 )
 STARTED = ("guest1", "guest2")
 

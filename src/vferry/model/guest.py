@@ -30,6 +30,8 @@ class Nic(Struct, frozen=True, kw_only=True):
     vlan: int = 0
     teaming: str | None = None
     """``persistent`` or ``transient`` for a `<teaming>` pair."""
+    teamed_with: str | None = None
+    """Of a transient one: the alias of the persistent NIC."""
 
 
 class Guest(Struct, frozen=True, kw_only=True):

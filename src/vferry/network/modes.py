@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from vferry.host.api import ClaimResources, Define, ReleaseClaim, SetForwarding, Undefine
 from vferry.model.report import Phase
-from vferry.network import detach, switch, vf
+from vferry.network import detach, failover, switch, vf
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
 from vferry.plan.plan import NetworkMode, Plan, VfMove
 
@@ -36,6 +36,13 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "landing": (switch.leave_source,),
         "arrive": (switch.to_vf,),
         "restore": (switch.settle, vf.wipe),
+    },
+    NetworkMode.FAILOVER: {
+        "prepare": (vf.configure, switch.open_path),
+        "leave": (failover.to_standby,),
+        "landing": (switch.leave_source,),
+        "arrive": (failover.to_vf,),
+        "restore": (vf.wipe,),
     },
     NetworkMode.DETACH: {
         "prepare": (vf.configure,),

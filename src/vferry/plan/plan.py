@@ -12,6 +12,7 @@ class NetworkMode(StrEnum):
     """How the guest's traffic gets from the source's VF to the destination's."""
 
     SWITCH = "switch"
+    FAILOVER = "failover"
     DETACH = "detach"
     VIRTIO = "virtio"
 
@@ -23,6 +24,8 @@ class GuestSide(StrEnum):
     """The guest's own bond, told by its agent which NIC is the active one."""
     ADDRESSES = "addresses"
     """Addresses and routes are moved between the NICs through the guest's agent."""
+    FAILOVER = "failover"
+    """The guest's net_failover driver: the VF as soon as it is there, else the virtio NIC that it is teamed with."""
     HOTPLUG = "hotplug"
     """The guest's own reaction to a NIC that comes and one that goes; it is interrupted meanwhile."""
 

@@ -85,6 +85,19 @@ def test_a_bond_has_a_vf_and_a_vhost_nic_with_one_mac() -> None:
     assert driver.get("name") == "vhost"
 
 
+def test_a_teaming_pair_has_one_mac_and_names_its_other_half() -> None:
+    standby, vf = xml("failover1").findall("devices/interface")
+    assert [nic.find("teaming").attrib for nic in (standby, vf)] == [  # type: ignore[union-attr]
+        {"type": "persistent"},
+        {"type": "transient", "persistent": standby.find("alias").get("name")},  # type: ignore[union-attr]
+    ]
+    assert (standby.get("type"), vf.get("type")) == ("bridge", "hostdev")
+    assert len({nic.find("mac").get("address") for nic in (standby, vf)}) == 1  # type: ignore[union-attr]
+    assert [
+        name for guest in GUESTS for name in [guest.name] if xml(name).find("devices/interface/teaming") is not None
+    ] == ["failover1"]
+
+
 def test_only_the_plain_guest_has_no_agent() -> None:
     without = [g.name for g in GUESTS if xml(g.name).find("devices/channel") is None]
     assert without == ["plain1"]

@@ -27,6 +27,7 @@ ADDRESSES = Case(SWITCH, GuestSide.ADDRESSES)
 HOTPLUG = Case(SWITCH, GuestSide.HOTPLUG)
 BOND = Case(SWITCH, GuestSide.BOND, own_standby=True)
 DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
+FAILOVER = Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 
 CLAIMS = ["prepare: claim @host1", "prepare: claim @host2"]
@@ -86,6 +87,18 @@ GOLDEN = {
         "to-vf: filter-to-vf @host2",
         "to-vf: plug-vf @host2",
         "to-vf: unplug-standby @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    FAILOVER: [
+        *SWITCH_PREPARE,
+        "to-standby: filter-also-to-bridge @host1",
+        "to-standby: unplug-vf @host1",
+        *COPY,
+        *CLOSE,
+        "to-vf: filter-also-to-vf @host2",
+        "to-vf: plug-vf @host2",
+        "to-vf: filter-to-vf @host2",
         *WIPE,
         *HAND_OVER,
     ],
@@ -153,7 +166,7 @@ def test_all_that_changes_before_the_resume_can_be_taken_back(case: Case) -> Non
         assert step.undo or isinstance(step, OpenGateways | Copy), step.name
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.mode is SWITCH], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.mode in (SWITCH, NetworkMode.FAILOVER)], ids=str)
 def test_the_way_back_to_the_vf_can_be_taken_back(case: Case) -> None:
     assert all(step.undo for step in stages_of(case).arrival)
 
@@ -208,6 +221,27 @@ def test_a_guest_left_to_itself_finds_its_vf_with_the_mac_on_it() -> None:
     assert undo == [Unpark, SetVf, MoveFilter, PlugVf]
     names = [step.name for step in stages.arrival]
     assert names.index("filter-to-vf") < names.index("plug-vf")
+
+
+def test_a_teamed_vf_has_its_mac_whenever_it_is_plugged() -> None:
+    """On its way there, and when that is undone: the guest's driver pairs by it. The alias here is the pair's first."""
+    stages = stages_of(FAILOVER)
+    move = plan_of(FAILOVER).moves[0]
+    undo = step_named(stages.before, "unplug-vf").undo
+    assert [type(operation) for operation in undo] == [SetVf, PlugVf, RunInGuest]
+    assert undo[0].settings.mac == MAC  # type: ignore[attr-defined]
+    here = PlugVf(guest=GUEST, address=move.source.address, alias="ua-vf", teamed_with="ua-standby")
+    assert undo[1] == here
+    arrival = [operation for step in stages.arrival for operation in step.apply]
+    assert [type(operation) for operation in arrival] == [SetVf, PlugVf, RunInGuest, SetForwarding]
+    there = PlugVf(guest=GUEST, address=move.destination.address, alias=move.vf_alias, teamed_with="ua-standby")
+    assert arrival[:2] == [SetVf(pf="pf0", index=move.destination.index, settings=VfSettings(mac=MAC)), there]
+
+
+def test_a_teamed_vf_is_not_waited_for_where_no_agent_answers() -> None:
+    plan = plan_of(FAILOVER)
+    silent = structs.replace(plan, moves=(structs.replace(plan.moves[0], guest_side=GuestSide.HOTPLUG),))
+    assert not any(isinstance(each, RunInGuest) for step in modes.stages(silent).all for each in step.apply + step.undo)
 
 
 def test_the_source_stops_taking_frames_only_after_the_resume() -> None:
