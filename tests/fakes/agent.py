@@ -7,7 +7,7 @@ from msgspec import structs
 
 from fakes import inside, moving
 from fakes.looking import look
-from fakes.world import Device, Gateway, HostState, Job, Machine, name_of
+from fakes.world import PF, Device, Gateway, HostState, Job, Machine, name_of
 from vferry.host import api
 from vferry.host.forwarding import parked
 from vferry.model.guest import GuestState
@@ -65,6 +65,11 @@ def _on_guest(
             return _unplug(host, _active(host, guest), alias, held)
         case api.RunInGuest(guest=guest, script=script):
             return _run(host, guest, script)
+        case api.Announce(guest=guest, mac=mac, interface=interface):
+            assert interface == PF
+            assert mac in _active(host, guest).inside.chosen
+            host.announced.add(mac)
+            return api.Done()
         case api.StartMigration():
             return _start(hosts, host, operation, session, now)
         case api.AbortMigration():

@@ -65,6 +65,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the source has the guest still")
     if destination.definitions.get(GUEST) != plan.persistent_xml:
         wrong.append("the destination's definition is another one")
+    if unannounced := set(machine.inside.chosen) - destination.announced:
+        wrong.append(f"{unannounced} was not announced")
     if machine.inside.quiet:
         wrong.append("the guest's own network configuration is still kept quiet")
     nics = {(device.mac, device.address, device.bridge) for device in machine.devices.values()}

@@ -228,6 +228,23 @@ class Unpark(Operation[Done], frozen=True, kw_only=True, tag="unpark"):
     """The guest's MAC, which was moved away."""
 
 
+class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
+    """Tells the network that a guest's NIC is on this host: its bridge here, and the switches outside.
+
+    If `mac` has a port on a bridge here, the bridge learns that. Out of `interface`, the uplink, go RARP frames from
+    `mac` and, for each of `addresses`, gratuitous ARP or unsolicited neighbour advertisements, tagged with `vlan` if it
+    is not 0. Answers after the first time; the others follow by themselves. Problem ``announce-failed``.
+    """
+
+    guest: str
+    mac: str
+    interface: str
+    vlan: int = 0
+    addresses: tuple[str, ...] = ()
+    router: bool = False
+    """Whether the guest forwards IPv6: its neighbours would cease to send by it if that were not said."""
+
+
 # --- the move itself -------------------------------------------------------------------------------------
 
 

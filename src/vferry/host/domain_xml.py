@@ -35,7 +35,8 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 class NicXml(Struct, frozen=True, kw_only=True):
     """A NIC, or a plain host device that may be one. `address` is the PCI address on the host, if it has one.
 
-    `mac` is None for a plain `<hostdev>`, which does not say it. `source` names the bridge, network or device.
+    `mac` is None for a plain `<hostdev>`, which does not say it. `source` names the bridge, network or device, `target`
+    the NIC's own device on the host, while the guest runs.
     """
 
     type: str
@@ -44,6 +45,7 @@ class NicXml(Struct, frozen=True, kw_only=True):
     alias: str = ""
     address: str | None = None
     source: str | None = None
+    target: str | None = None
     vlan: int = 0
     teaming: str | None = None
     teamed_with: str | None = None
@@ -192,6 +194,7 @@ def _interface(interface: ET.Element) -> NicXml:
         alias=_attribute(interface, "alias", "name") or "",
         address=pci_address(host_address) if hostdev and host_address is not None else None,
         source=None if source is None else source.get("bridge") or source.get("network") or source.get("dev"),
+        target=_attribute(interface, "target", "dev"),
         vlan=int(_attribute(interface, "vlan/tag", "id") or 0),
         teaming=_attribute(interface, "teaming", "type"),
         teamed_with=_attribute(interface, "teaming", "persistent"),

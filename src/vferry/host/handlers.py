@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains
+from vferry.host.announcing import Wire, announce, open_wire
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.domain_xml import read_domain
@@ -49,12 +50,14 @@ class Handlers:
         runtime: Path = RUNTIME,
         root: Path = Path("/"),
         links: Callable[[], Links] = Links,
+        wire: Callable[[str], Wire] = open_wire,
     ) -> None:
         """`directory` keeps the host's certificates in its ``pki``; the rest stands in for the system in tests."""
         self._configuration = configuration
         self._claims = claims
         self._root = root
         self._links = links
+        self._wire = wire
         self._hypervisor = hypervisor or Hypervisor()
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime)
         self._migrations = Migrations(self._hypervisor, runtime)
@@ -149,6 +152,9 @@ class Handlers:
             case api.RunInGuest(guest=guest, script=script, timeout_s=timeout_s):
                 check(session, guest=guest)
                 return lambda: run_in_guest(hypervisor, guest, script, timeout_s, silence_s=timeout_s)
+            case api.Announce():
+                check(session, guest=operation.guest)
+                return lambda: self._announce(operation)
             case api.Define(xml=xml):
                 check(session, guest=read_domain(xml).name)
                 return lambda: hypervisor_domains.define(hypervisor, xml)
@@ -200,6 +206,10 @@ class Handlers:
 
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
+
+    def _announce(self, wanted: api.Announce) -> api.Done:
+        tap = hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
+        return self._with_links(lambda links: announce(links, self._root, tap, wanted, self._wire))
 
     def _destroy(self, operation: str, guest: str) -> api.Done:
         if self._migrations.leaves_here(operation, guest):

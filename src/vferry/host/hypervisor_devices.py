@@ -64,6 +64,15 @@ def unplug(hypervisor: Hypervisor, root: Path, guest: str, alias: str, timeout_s
     return msgspec.structs.replace(done, detail=f"{done.detail}; unbound from {driver}") if driver else done
 
 
+def tap_of(hypervisor: Hypervisor, guest: str, mac: str) -> str | None:
+    """The device on this host of a guest's NIC, where it has one: a VF has none.
+
+    Problems: ``guest-unknown``, ``guest-off``.
+    """
+    nics = _definition(hypervisor, hypervisor.running(guest)).nics
+    return next((nic.target for nic in nics if nic.mac == mac and nic.target), None)
+
+
 def _take_back(hypervisor: Hypervisor, domain: Any, guest: str, alias: str, timeout_s: float) -> Done:
     started = time.monotonic()
     uuid = domain.UUIDString()

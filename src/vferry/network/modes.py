@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from vferry.host.api import ClaimResources, Define, ReleaseClaim, SetForwarding, Undefine
+from vferry.host.api import Announce, ClaimResources, Define, ReleaseClaim, SetForwarding, Undefine
 from vferry.model.report import Phase
 from vferry.network import detach, failover, switch, vf
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
@@ -23,7 +23,11 @@ def stages(plan: Plan) -> Stages:
             *_each(plan, parts["leave"]),
             _copy(plan),
         ),
-        landing=(*_each(plan, parts["landing"]), *_forwarding(plan, plan.source, present=False)),
+        landing=(
+            *_announcements(plan),
+            *_each(plan, parts["landing"]),
+            *_forwarding(plan, plan.source, present=False),
+        ),
         arrival=tuple(_each(plan, parts["arrive"])),
         after=(*_each(plan, parts["restore"]), *_hand_over(plan)),
     )
@@ -87,6 +91,32 @@ def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
         )
         for each in plan.forwarded
         for pf in (each.destination_pf if present else each.source_pf,)
+    ]
+
+
+def _announcements(plan: Plan) -> list[Step]:
+    """First of all after the resume: until switches have learnt where the guest is, its frames go to the source."""
+    operations = tuple(
+        Announce(
+            guest=plan.guest,
+            mac=each.mac,
+            interface=each.interface,
+            vlan=each.vlan,
+            addresses=each.addresses,
+            router=plan.routes_ipv6,
+        )
+        for each in plan.announced
+    )
+    if not operations:
+        return []
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="announce",
+            host=plan.destination,
+            summary=f"announce {', '.join(each.mac for each in plan.announced)} to bridges and switches",
+            apply=operations,
+        )
     ]
 
 

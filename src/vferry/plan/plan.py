@@ -80,6 +80,16 @@ class Forwarded(Struct, frozen=True, kw_only=True):
     destination_pf: str
 
 
+class Announced(Struct, frozen=True, kw_only=True):
+    """A NIC that the destination announces once the guest has resumed there, and by which interface it does so."""
+
+    mac: str
+    interface: str
+    vlan: int = 0
+    addresses: tuple[str, ...] = ()
+    """Those that the guest's agent has told of, and that the NIC has all the time."""
+
+
 class TransferPlan(Struct, frozen=True, kw_only=True):
     """How the memory goes: libvirt's plain stream (0 channels) or multifd, through the gateways."""
 
@@ -106,6 +116,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     plain_macs: tuple[str, ...]
     """The MACs of NICs that migrate by themselves, over a bridge."""
     forwarded: tuple[Forwarded, ...] = ()
+    announced: tuple[Announced, ...] = ()
+    routes_ipv6: bool = False
     persistent_xml: str
     """The definition at the destination, naming its VFs."""
     transfer: TransferPlan

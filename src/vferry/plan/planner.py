@@ -7,6 +7,7 @@ from msgspec import Struct
 from vferry.model.guest import Guest, Nic, VfRef
 from vferry.model.host import Inventory, Vf
 from vferry.plan import definition, standby, teaming
+from vferry.plan.announced import announced
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, vf_link, warning
 from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
 
@@ -68,6 +69,8 @@ def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], 
         moves=tuple(moves),
         plain_macs=plain,
         forwarded=_forwarded(facts, plain),
+        announced=announced(facts, mode, moves),
+        routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
         persistent_xml=xml,
         transfer=wishes.transfer,
         unplug_timeout_s=wishes.unplug_timeout_s,

@@ -46,7 +46,15 @@ def test_a_guest_without_agent_or_metadata_has_neither() -> None:
         (PLAIN_HOSTDEV, NicXml(type="hostdev", model="hostdev", alias="ua-vferry-vf", address=VF)),
         (
             STANDBY,
-            NicXml(type="bridge", model="virtio", mac=MAC, alias="ua-standby", source="br0", teaming="persistent"),
+            NicXml(
+                type="bridge",
+                model="virtio",
+                mac=MAC,
+                alias="ua-standby",
+                source="br0",
+                target="vnet0",
+                teaming="persistent",
+            ),
         ),
         (
             PLAIN_HOSTDEV.replace("<alias", "<teaming type='transient' persistent='ua-standby'/><alias"),

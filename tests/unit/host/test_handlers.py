@@ -1,3 +1,4 @@
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from test_sriov import make_host
 from xml_samples import MAC, STANDBY, VF_INTERFACE, domain
 
 from vferry.host import api
+from vferry.host.announcement import rarp
 from vferry.host.api import Operation, Session
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
@@ -33,6 +35,7 @@ ACTING: list[Operation[Any]] = [
     api.SetForwarding(pf="pf0", mac=MAC, present=True),
     api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=False),
     api.Unpark(pf="pf0", index=1, mac=MAC),
+    api.Announce(guest="guest1", mac=MAC, interface="pf0"),
     api.StartReceiving(peer="host2"),
     api.StartSending(peer="host2", address="10.8.0.2", port=1, token="t"),
     api.StopGateway(),
@@ -53,6 +56,22 @@ LOOKING: list[Operation[Any]] = [
     api.CheckFit(live_xml=domain()),
     api.ReadMigration(guest="guest1"),
 ]
+
+
+class OneFrame:
+    """A wire that goes down after one frame, so that nothing is repeated."""
+
+    def __init__(self, sent: list[tuple[str, bytes]], interface: str) -> None:
+        self.sent, self.interface = sent, interface
+
+    def send(self, frame: bytes) -> int:
+        if self.sent:
+            raise OSError(errno.ENETDOWN, "down")
+        self.sent.append((self.interface, frame))
+        return len(frame)
+
+    def close(self) -> None:
+        pass
 
 
 class Host:
@@ -88,7 +107,9 @@ class Host:
             runtime=root / "run/vferry",
             root=root,
             links=lambda: cast("Any", FakeLinks(self.nic)),
+            wire=lambda interface: OneFrame(self.sent, interface),
         )
+        self.sent: list[tuple[str, bytes]] = []
 
     async def ask(self, operation: Operation[Any], session: Session | None = MINE) -> Struct:
         return await self.handlers.handle(operation, session)
@@ -114,6 +135,7 @@ async def test_without_the_claim_nothing_is_changed(host: Host, operation: Opera
     assert caught.value.code == "not-claimed"
     assert host.guest.calls == []
     assert host.nic.packets == []
+    assert host.sent == []
 
 
 @pytest.mark.parametrize(
@@ -153,6 +175,8 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     await host.ask(api.PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-y"))
     await host.ask(api.Unplug(guest="guest1", alias="ua-y"))
     assert [call[0] for call in host.guest.calls] == ["attach", "detach"]
+    await host.ask(api.Announce(guest="guest1", mac=MAC, interface="pf0"))
+    assert host.sent == [("pf0", rarp(MAC))]
     assert await host.ask(api.StopGateway()) == api.GatewayStatistics()
     assert await host.ask(api.AbortMigration(guest="guest1")) == api.Done(changed=False)
     assert await host.ask(api.Resume(guest="guest1")) == api.Done(changed=False)

@@ -5,6 +5,7 @@ from msgspec import structs
 
 from fakes.samples import CASES, DESTINATION, GUEST, MAC, SOURCE, Case, make_fleet, make_plan
 from vferry.host.api import (
+    Announce,
     ClaimResources,
     MoveFilter,
     PlugVf,
@@ -38,7 +39,8 @@ SWITCH_PREPARE = [
     "prepare: open-gateways @host1",
 ]
 COPY = ["copy: copy-memory @host1"]
-CLOSE = ["switchover: close-standby-path @host1"]
+ANNOUNCE = ["switchover: announce @host2"]
+CLOSE = [*ANNOUNCE, "switchover: close-standby-path @host1"]
 HAND_OVER = [
     "restore: close-gateways @host1",
     "restore: define @host2",
@@ -108,6 +110,7 @@ GOLDEN = {
         "prepare: open-gateways @host1",
         "to-standby: unplug-vf @host1",
         *COPY,
+        *ANNOUNCE,
         "to-vf: plug-vf @host2",
         *WIPE,
         *HAND_OVER,
@@ -117,6 +120,7 @@ GOLDEN = {
         "prepare: open-forwarding @host2",
         "prepare: open-gateways @host1",
         *COPY,
+        *ANNOUNCE,
         "switchover: close-forwarding @host1",
         *HAND_OVER,
     ],
@@ -245,9 +249,18 @@ def test_a_teamed_vf_is_not_waited_for_where_no_agent_answers() -> None:
 
 
 def test_the_source_stops_taking_frames_only_after_the_resume() -> None:
-    (step,) = stages_of(ADDRESSES).landing
+    _, step = stages_of(ADDRESSES).landing
     assert step.apply == (SetForwarding(pf="pf0", mac=MAC, present=False),)
     assert step.host == SOURCE
+
+
+def test_all_nics_are_announced_first_of_all_after_the_resume() -> None:
+    case = Case(SWITCH, GuestSide.ADDRESSES, nics=2)
+    first = modes.stages(structs.replace(plan_of(case), routes_ipv6=True)).landing[0]
+    assert (first.name, first.host) == ("announce", DESTINATION)
+    assert first.apply == tuple(
+        Announce(guest=GUEST, mac=mac, interface="pf0", addresses=("192.0.2.7",), router=True) for mac in case.macs
+    )
 
 
 def test_both_aliases_of_the_vf_are_taken_away() -> None:
