@@ -65,6 +65,10 @@ def _on_guest(
             return _unplug(host, _active(host, guest), alias, held)
         case api.RunInGuest(guest=guest, script=script):
             return _run(host, guest, script)
+        case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
+            assert uplink in (None, PF)
+            assert mac in _active(host, guest).inside.chosen
+            return api.Done()
         case api.Announce(guest=guest, mac=mac, interface=interface):
             assert interface == PF
             assert mac in _active(host, guest).inside.chosen

@@ -40,28 +40,33 @@ def open_wire(interface: str) -> Wire:
     return wire
 
 
-def announce(
-    links: Links,
-    root: Path,
-    tap: str | None,
-    wanted: Announce,
-    wire: Callable[[str], Wire] = open_wire,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Done:
-    """Announces a NIC now, and over the next seconds again from a thread. `tap` is its port on this host, if any.
-
-    Problem ``announce-failed``.
-    """
-    taught = tap is not None and (root / "sys/class/net" / tap / "brport").exists()
+def teach_bridge(links: Links, root: Path, port: str | None, mac: str) -> Done:
+    """Unchanged where `port` is no port of a Linux bridge. Problem ``bridge-refused``."""
+    if port is None or not (root / "sys/class/net" / port / "brport").exists():
+        return Done(changed=False)
     try:
-        if tap is not None and taught:
-            links.change(learn(links.index(tap), wanted.mac))
+        links.change(learn(links.index(port), mac))
+    except OSError as error:
+        raise Problem(
+            "bridge-refused",
+            f"The bridge does not take {mac} for {port}: {os.strerror(error.errno or 0)}",
+            f"Look with: bridge fdb show dev {port}",
+            exit=Exit.REFUSED,
+            mac=mac,
+        ) from error
+    return Done(detail=f"{mac} is behind {port}")
+
+
+def announce(
+    wanted: Announce, wire: Callable[[str], Wire] = open_wire, sleep: Callable[[float], None] = time.sleep
+) -> Done:
+    """Announces a NIC now, and over the next seconds again from a thread. Problem ``announce-failed``."""
+    try:
         opened = _first(wire, wanted)
     except OSError as error:
         raise _failed(wanted, error) from error
     threading.Thread(target=_repeat, args=(opened, wanted, sleep), name=f"announce-{wanted.mac}", daemon=True).start()
-    said = f"{len(TIMES_S)} times in {TIMES_S[-1]:g} s from {wanted.interface}"
-    return Done(detail=f"{said}; {tap} is its port here" if taught else said)
+    return Done(detail=f"{len(TIMES_S)} times in {TIMES_S[-1]:g} s from {wanted.interface}")
 
 
 def frames(wanted: Announce, at_s: float) -> tuple[bytes, ...]:

@@ -228,12 +228,24 @@ class Unpark(Operation[Done], frozen=True, kw_only=True, tag="unpark"):
     """The guest's MAC, which was moved away."""
 
 
-class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
-    """Tells the network that a guest's NIC is on this host: its bridge here, and the switches outside.
+class TeachBridge(Operation[Done], frozen=True, kw_only=True, tag="teach-bridge"):
+    """Has a bridge of this host learn behind which of its ports a guest's MAC is: `uplink`, or else the NIC's own.
 
-    If `mac` has a port on a bridge here, the bridge learns that. Out of `interface`, the uplink, go RARP frames from
-    `mac` and, for each of `addresses`, gratuitous ARP or unsolicited neighbour advertisements, tagged with `vlan` if it
-    is not 0. Answers after the first time; the others follow by themselves. Problem ``announce-failed``.
+    Else it may think otherwise until the guest sends something. Unchanged where that is no port of a Linux bridge.
+    Problem ``bridge-refused``.
+    """
+
+    guest: str
+    mac: str
+    uplink: str | None = None
+
+
+class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
+    """Tells the switches outside that a guest's NIC is on this host, by frames that leave through `interface`.
+
+    They are RARP frames from `mac` and, for each of `addresses`, gratuitous ARP or unsolicited neighbour
+    advertisements, tagged with `vlan` if it is not 0. Answers after the first time; the others follow by themselves.
+    Problem ``announce-failed``.
     """
 
     guest: str

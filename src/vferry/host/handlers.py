@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains
-from vferry.host.announcing import Wire, announce, open_wire
+from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.domain_xml import read_domain
@@ -152,9 +152,12 @@ class Handlers:
             case api.RunInGuest(guest=guest, script=script, timeout_s=timeout_s):
                 check(session, guest=guest)
                 return lambda: run_in_guest(hypervisor, guest, script, timeout_s, silence_s=timeout_s)
+            case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
+                check(session, guest=guest)
+                return lambda: self._teach_bridge(guest, mac, uplink)
             case api.Announce():
                 check(session, guest=operation.guest)
-                return lambda: self._announce(operation)
+                return lambda: announce(operation, self._wire)
             case api.Define(xml=xml):
                 check(session, guest=read_domain(xml).name)
                 return lambda: hypervisor_domains.define(hypervisor, xml)
@@ -207,9 +210,9 @@ class Handlers:
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
 
-    def _announce(self, wanted: api.Announce) -> api.Done:
-        tap = hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
-        return self._with_links(lambda links: announce(links, self._root, tap, wanted, self._wire))
+    def _teach_bridge(self, guest: str, mac: str, uplink: str | None) -> api.Done:
+        port = uplink or hypervisor_devices.tap_of(self._hypervisor, guest, mac)
+        return self._with_links(lambda links: teach_bridge(links, self._root, port, mac))
 
     def _destroy(self, operation: str, guest: str) -> api.Done:
         if self._migrations.leaves_here(operation, guest):

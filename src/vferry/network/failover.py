@@ -3,13 +3,14 @@
 The driver pairs by the MAC that the VF has when it appears, drops what the virtio NIC receives while there is a VF, and
 changes over the moment that the VF comes or goes. So the MAC must be in the VF's filter before the VF is plugged, and
 until after it is unplugged: to make before breaking, the PF has it as well meanwhile. Which of the two then gets the
-frames is the NIC's to say (docs/decisions/0011-failover-both-filters.md).
+frames is the NIC's to say (docs/decisions/0011-failover-both-filters.md). The bridge is told where the guest is, since
+it may have learnt from what the guest has sent by the other NIC, and the virtio NIC stays.
 
 QEMU would unplug and plug the VF itself, without a bound of time, and plug it while the guest stands still. It finds
 none: the VF is unplugged before the copy, and plugged after the guest has resumed.
 """
 
-from vferry.host.api import PlugVf, RunInGuest, SetForwarding, SetVf, Unplug
+from vferry.host.api import PlugVf, RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network import guest_script
@@ -25,8 +26,11 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         name="filter-also-to-bridge",
         host=host,
         summary=f"let {vf.pf} pass {move.mac} to the bridge {move.source_bridge}, as VF {vf.index} does to the guest",
-        apply=(SetForwarding(pf=vf.pf, mac=move.mac, present=True),),
-        undo=(SetForwarding(pf=vf.pf, mac=move.mac, present=False),),
+        apply=(TeachBridge(guest=plan.guest, mac=move.mac), SetForwarding(pf=vf.pf, mac=move.mac, present=True)),
+        undo=(
+            TeachBridge(guest=plan.guest, mac=move.mac, uplink=vf.pf),
+            SetForwarding(pf=vf.pf, mac=move.mac, present=False),
+        ),
     )
     unplug = Step(
         phase=Phase.TO_STANDBY,
@@ -35,6 +39,7 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address}), and clear its filter",
         apply=(
             Unplug(guest=plan.guest, alias=move.source_alias, timeout_s=plan.unplug_timeout_s),
+            TeachBridge(guest=plan.guest, mac=move.mac),
             SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),
         ),
         undo=(
@@ -73,8 +78,11 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         name="filter-to-vf",
         host=host,
         summary=f"stop {vf.pf} from taking frames for {move.mac}",
-        apply=(SetForwarding(pf=vf.pf, mac=move.mac, present=False),),
-        undo=(SetForwarding(pf=vf.pf, mac=move.mac, present=True),),
+        apply=(
+            TeachBridge(guest=plan.guest, mac=move.mac, uplink=vf.pf),
+            SetForwarding(pf=vf.pf, mac=move.mac, present=False),
+        ),
+        undo=(SetForwarding(pf=vf.pf, mac=move.mac, present=True), TeachBridge(guest=plan.guest, mac=move.mac)),
     )
     return [both, plug, only]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from vferry.host.api import Announce, ClaimResources, Define, ReleaseClaim, SetForwarding, Undefine
+from vferry.host.api import Announce, ClaimResources, Define, ReleaseClaim, SetForwarding, TeachBridge, Undefine
 from vferry.model.report import Phase
 from vferry.network import detach, failover, switch, vf
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
@@ -96,7 +96,10 @@ def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
 
 def _announcements(plan: Plan) -> list[Step]:
     """First of all after the resume: until switches have learnt where the guest is, its frames go to the source."""
-    operations = tuple(
+    if not plan.announced:
+        return []
+    ports = (TeachBridge(guest=plan.guest, mac=each.mac) for each in plan.announced)
+    frames = (
         Announce(
             guest=plan.guest,
             mac=each.mac,
@@ -107,15 +110,13 @@ def _announcements(plan: Plan) -> list[Step]:
         )
         for each in plan.announced
     )
-    if not operations:
-        return []
     return [
         Step(
             phase=Phase.SWITCHOVER,
             name="announce",
             host=plan.destination,
             summary=f"announce {', '.join(each.mac for each in plan.announced)} to bridges and switches",
-            apply=operations,
+            apply=(*ports, *frames),
         )
     ]
 

@@ -14,8 +14,8 @@ import pytest
 
 from vferry.host import announcing
 from vferry.host.announcement import of_address, rarp
-from vferry.host.announcing import ADDRESSED_S, TIMES_S, announce, frames
-from vferry.host.api import Announce
+from vferry.host.announcing import ADDRESSED_S, TIMES_S, announce, frames, teach_bridge
+from vferry.host.api import Announce, Done
 from vferry.host.sriov_netlink import Links
 from vferry.model.problem import Problem
 
@@ -43,21 +43,23 @@ class FakeWire:
 
 
 class FakeLinks:
-    def __init__(self) -> None:
+    def __init__(self, *, refuses: bool = False) -> None:
         self.learnt: list[tuple[int, str]] = []
+        self.refuses = refuses
 
     def index(self, name: str) -> int:
         return {"vnet3": 7}[name]
 
     def change(self, message: Any) -> None:
+        if self.refuses:
+            raise OSError(errno.EOPNOTSUPP, "refused")
         self.learnt.append((message["ifindex"], dict(message["attrs"])["NDA_LLADDR"]))
 
 
-def said(wire: FakeWire, wanted: Announce = WANTED, **more: Any) -> tuple[Any, list[float]]:
+def said(wire: FakeWire, wanted: Announce = WANTED) -> tuple[Done, list[float]]:
     """What the operation answers, and for how long it sleeps, when it is over."""
     slept: list[float] = []
-    values = {"links": FakeLinks(), "root": Path("/nowhere"), "tap": None, **more}
-    done = announce(wanted=wanted, wire=lambda _interface: wire, sleep=slept.append, **cast("Any", values))
+    done = announce(wanted, lambda _interface: wire, slept.append)
     assert wire.closed.wait(5)
     return done, slept
 
@@ -82,15 +84,24 @@ def test_the_rfcs_bounds_are_kept() -> None:
 def test_a_port_of_a_bridge_is_learnt(tmp_path: Path) -> None:
     (tmp_path / "sys/class/net/vnet3/brport").mkdir(parents=True)
     links = FakeLinks()
-    done, _ = said(FakeWire(), root=tmp_path, tap="vnet3", links=links)
+    done = teach_bridge(cast("Links", links), tmp_path, "vnet3", MAC)
     assert links.learnt == [(7, MAC)]
-    assert done.detail.endswith("; vnet3 is its port here")
+    assert done.detail == f"{MAC} is behind vnet3"
 
 
-def test_a_tap_on_no_linux_bridge_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("port", ["vnet3", None])
+def test_what_is_no_port_of_a_linux_bridge_is_left_alone(tmp_path: Path, port: str | None) -> None:
     links = FakeLinks()
-    said(FakeWire(), root=tmp_path, tap="vnet3", links=links)
+    assert teach_bridge(cast("Links", links), tmp_path, port, MAC) == Done(changed=False)
     assert links.learnt == []
+
+
+def test_a_bridge_that_refuses_is_said(tmp_path: Path) -> None:
+    (tmp_path / "sys/class/net/vnet3/brport").mkdir(parents=True)
+    links = FakeLinks(refuses=True)
+    with pytest.raises(Problem, match="does not take") as caught:
+        teach_bridge(cast("Links", links), tmp_path, "vnet3", MAC)
+    assert caught.value.code == "bridge-refused"
 
 
 def test_an_interface_that_is_down_is_said() -> None:
@@ -107,7 +118,7 @@ def test_an_interface_that_goes_away_ends_it() -> None:
 
 def test_an_interface_that_is_not_there_is_said() -> None:
     with pytest.raises(Problem, match="No such device"):
-        announce(cast("Links", FakeLinks()), Path("/nowhere"), None, Announce(guest="g", mac=MAC, interface="none0"))
+        announce(Announce(guest="g", mac=MAC, interface="none0"))
 
 
 NETWORK = """set -e
@@ -123,7 +134,7 @@ exec "$@"
 PROGRAM = f"""
 import socket, subprocess, sys
 from pathlib import Path
-from vferry.host.announcing import announce
+from vferry.host.announcing import announce, teach_bridge
 from vferry.host.api import Announce
 from vferry.host.sriov_netlink import Links
 seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -133,8 +144,10 @@ Path(sys.argv[1], "sys/class/net/tap0/brport").mkdir(parents=True)
 wanted = Announce(guest="guest1", mac="{MAC}", interface="up0", addresses={ADDRESSES!r})
 subprocess.run(["bridge", "fdb", "replace", wanted.mac, "dev", "up0", "master", "dynamic"], check=True)
 with Links() as links:
-    announce(links, Path(sys.argv[1]), "tap0", wanted, sleep=lambda _seconds: None)
-    announce(links, Path(sys.argv[1]), "tap0", wanted, sleep=lambda _seconds: None)
+    assert teach_bridge(links, Path(sys.argv[1]), "tap0", wanted.mac).changed
+    assert teach_bridge(links, Path(sys.argv[1]), "tap0", wanted.mac).changed
+for _ in range(2):
+    announce(wanted, sleep=lambda _seconds: None)
 found = []
 while len(found) < 26:
     frame = seen.recv(2000)

@@ -13,6 +13,7 @@ from vferry.host.api import (
     RunInGuest,
     SetForwarding,
     SetVf,
+    TeachBridge,
     Unpark,
     Unplug,
 )
@@ -237,9 +238,17 @@ def test_a_teamed_vf_has_its_mac_whenever_it_is_plugged() -> None:
     here = PlugVf(guest=GUEST, address=move.source.address, alias="ua-vf", teamed_with="ua-standby")
     assert undo[1] == here
     arrival = [operation for step in stages.arrival for operation in step.apply]
-    assert [type(operation) for operation in arrival] == [SetVf, PlugVf, RunInGuest, SetForwarding]
+    assert [type(operation) for operation in arrival] == [SetVf, PlugVf, RunInGuest, TeachBridge, SetForwarding]
     there = PlugVf(guest=GUEST, address=move.destination.address, alias=move.vf_alias, teamed_with="ua-standby")
     assert arrival[:2] == [SetVf(pf="pf0", index=move.destination.index, settings=VfSettings(mac=MAC)), there]
+
+
+def test_the_bridge_knows_the_guest_before_the_vf_goes_and_that_it_is_gone_after_the_next_has_come() -> None:
+    stages = stages_of(FAILOVER)
+    leaving = [operation for step in stages.before if step.phase is Phase.TO_STANDBY for operation in step.apply]
+    assert [type(operation) for operation in leaving] == [TeachBridge, SetForwarding, Unplug, TeachBridge, SetVf]
+    assert leaving[0] == leaving[3] == TeachBridge(guest=GUEST, mac=MAC)
+    assert stages.arrival[-1].apply[0] == TeachBridge(guest=GUEST, mac=MAC, uplink="pf0")
 
 
 def test_a_teamed_vf_is_not_waited_for_where_no_agent_answers() -> None:
@@ -258,8 +267,9 @@ def test_all_nics_are_announced_first_of_all_after_the_resume() -> None:
     case = Case(SWITCH, GuestSide.ADDRESSES, nics=2)
     first = modes.stages(structs.replace(plan_of(case), routes_ipv6=True)).landing[0]
     assert (first.name, first.host) == ("announce", DESTINATION)
-    assert first.apply == tuple(
-        Announce(guest=GUEST, mac=mac, interface="pf0", addresses=("192.0.2.7",), router=True) for mac in case.macs
+    assert first.apply == (
+        *(TeachBridge(guest=GUEST, mac=mac) for mac in case.macs),
+        *(Announce(guest=GUEST, mac=mac, interface="pf0", addresses=("192.0.2.7",), router=True) for mac in case.macs),
     )
 
 
