@@ -104,7 +104,7 @@ class Scene:
 
     def __init__(self, lab: Lab, guest: str) -> None:
         self.lab, self.guest = lab, guest
-        self.address6 = guests.named(guest).address6
+        self.address, self.address6 = guests.named(guest).address, guests.named(guest).address6
         self.lost: str | None = None
         """The host on which the emulator has lost the guest."""
 

@@ -36,6 +36,20 @@ def test_a_guest_without_a_vf_goes_as_virtio(scene: Scene) -> None:
     scene.assert_whole(host)
 
 
+@pytest.mark.matrix
+@pytest.mark.guest("guest2")
+def test_a_guest_that_says_nothing_is_reachable_at_once(scene: Scene) -> None:
+    """It was not after 2 of about 10 migrations, before the destination announced its NICs."""
+    for _ in range(4):
+        host = other(scene.host)
+        report = migrate(scene, "--no-probe")
+        reached = scene.lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", scene.address]).returncode
+        (announced,) = [step for step in report["steps"] if step["name"] == "announce"]  # type: ignore[attr-defined]
+        assert "7 times in 5 s" in announced["detail"]
+        assert reached == 0
+        scene.assert_whole(host)
+
+
 @pytest.mark.guest("bond1")
 def test_a_guest_with_its_own_bond_keeps_it(scene: Scene) -> None:
     host = other(scene.host)
