@@ -7,7 +7,7 @@ from msgspec import structs
 
 from fakes import inside, moving
 from fakes.looking import look
-from fakes.world import Device, Gateway, HostState, Job, Machine, name_of
+from fakes.world import PF, Device, Gateway, HostState, Job, Machine, name_of
 from vferry.host import api
 from vferry.host.forwarding import parked
 from vferry.model.compression import Codec, CodecShare, Compressed
@@ -27,8 +27,8 @@ def answer(
     if seen is not None:
         return seen
     match operation:
-        case api.ClaimResources(guest=guest, vf=vf):
-            return _claim(host, session, guest, vf)
+        case api.ClaimResources(guest=guest, vfs=vfs):
+            return _claim(host, session, guest, vfs)
         case api.ReleaseClaim():
             host.claims.fence(session)
             moving.refuse_held(host, session.operation)
@@ -61,11 +61,20 @@ def _on_guest(
             return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=bridge))
         case api.PlugVf(guest=guest, address=address, alias=alias):
             machine = _active(host, guest)
-            return _plug(host, machine, Device(alias=alias, mac=_mac_of(machine, alias), address=address))
+            return _plug(host, machine, Device(alias=alias, mac=_mac_of(host, machine, operation), address=address))
         case api.Unplug(guest=guest, alias=alias):
             return _unplug(host, _active(host, guest), alias, held)
         case api.RunInGuest(guest=guest, script=script):
             return _run(host, guest, script)
+        case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
+            assert uplink in (None, PF)
+            assert mac in _active(host, guest).inside.chosen
+            return api.Done()
+        case api.Announce(guest=guest, mac=mac, interface=interface):
+            assert interface == PF
+            assert mac in _active(host, guest).inside.chosen
+            host.announced.add(mac)
+            return api.Done()
         case api.StartMigration():
             return _start(hosts, host, operation, session, now)
         case api.AbortMigration():
@@ -90,12 +99,13 @@ def _on_guest(
     raise AssertionError(f"no agent can do {operation}")
 
 
-def _claim(host: HostState, session: api.Session, guest: str | None, vf: str | None) -> Any:
-    would_be = host.claims.would_be(session, guest, vf)
-    user = host.user_of(vf) if vf else None
-    if user is not None and user != would_be.guest:
-        raise Problem("vf-in-use", f"VF {vf} belongs to guest {user}", exit=Exit.REFUSED)
-    return host.claims.claim(session, guest, vf)
+def _claim(host: HostState, session: api.Session, guest: str | None, vfs: tuple[str, ...]) -> Any:
+    would_be = host.claims.would_be(session, guest, vfs)
+    for vf in vfs:
+        user = host.user_of(vf)
+        if user is not None and user != would_be.guest:
+            raise Problem("vf-in-use", f"VF {vf} belongs to guest {user}", exit=Exit.REFUSED)
+    return host.claims.claim(session, guest, vfs)
 
 
 def _filter(host: HostState, operation: api.Operation[Any], session: api.Session) -> api.Done:
@@ -197,9 +207,10 @@ def _plug(host: HostState, machine: Machine, device: Device) -> api.Done:
     return api.Done()
 
 
-def _mac_of(machine: Machine, alias: str) -> str:
-    """Which of the guest's NICs a VF is for: vferry's alias says it."""
-    return next(mac for mac in machine.inside.chosen if alias.endswith(mac.replace(":", "")))
+def _mac_of(host: HostState, machine: Machine, plugged: api.PlugVf) -> str:
+    """Which of the guest's NICs a VF is for: vferry's alias says it, or else the MAC that the VF has."""
+    named = (mac for mac in machine.inside.chosen if plugged.alias.endswith(mac.replace(":", "")))
+    return next(named, None) or host.functions[plugged.address].settings.mac or NO_MAC
 
 
 def _unplug(host: HostState, machine: Machine, alias: str, held: set[str]) -> api.Done:

@@ -6,13 +6,13 @@ from typing import Any
 
 from fakes import invariants
 from fakes.fleet import Fleet
-from fakes.samples import GUEST, MAC, Case, Drive
+from fakes.samples import GUEST, Case, Drive
 from fakes.world import VF, HostState, fresh_settings
 from vferry.migration.conductor import Conductor, Ending
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
-from vferry.plan.plan import NetworkMode, Plan
+from vferry.plan.plan import NetworkMode, Plan, VfMove
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,29 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the source has the guest still")
     if destination.definitions.get(GUEST) != plan.persistent_xml:
         wrong.append("the destination's definition is another one")
+    if unannounced := set(machine.inside.chosen) - destination.announced:
+        wrong.append(f"{unannounced} was not announced")
     if machine.inside.quiet:
         wrong.append("the guest's own network configuration is still kept quiet")
+    nics = {(device.mac, device.address, device.bridge) for device in machine.devices.values()}
+    if plan.moves and nics != {nic for move in plan.moves for nic in _nics_of(move)}:
+        wrong.append(f"the guest has {nics}")
     for move in plan.moves:
-        missing = invariants.path(destination, machine, MAC)
-        if machine.inside.chosen[MAC] != VF or missing:
-            wrong.append(f"the guest is not on its VF: {machine.inside.chosen[MAC]}, {missing}")
-        nics = {(device.address, device.bridge) for device in machine.devices.values()}
-        own = {(None, move.destination_bridge)} if move.standby_stays else set()
-        if nics != {(move.destination.address, None), *own}:
-            wrong.append(f"the guest has {nics}")
+        mac = move.mac
+        missing = invariants.path(destination, machine, mac)
+        if machine.inside.chosen[mac] != VF or missing:
+            wrong.append(f"the guest is not on its VF: {machine.inside.chosen[mac]}, {missing}")
         if destination.functions[move.destination.address].settings != move.source_settings:
             wrong.append(f"the VF has {destination.functions[move.destination.address].settings}")
         if source.functions[move.source.address].settings != fresh_settings():
             wrong.append(f"the old VF has {source.functions[move.source.address].settings}")
-        wrong += [f"{host.name}: {MAC} is forwarded" for host in (source, destination) if MAC in host.forwarding]
+        wrong += [f"{host.name}: {mac} is forwarded" for host in (source, destination) if mac in host.forwarding]
     return wrong
+
+
+def _nics_of(move: VfMove) -> set[tuple[str, str | None, str | None]]:
+    own = {(move.mac, None, move.destination_bridge)} if move.standby_stays else set()
+    return {(move.mac, move.destination.address, None), *own}
 
 
 def unkept(drive: Drive, case: Case, before: Snapshot, ending: Ending) -> list[str]:
@@ -106,7 +113,7 @@ def unkept(drive: Drive, case: Case, before: Snapshot, ending: Ending) -> list[s
         if is_uncertain(ending):
             commands = [f"vferry operation recover {plan.operation} --guest-is-at {name}" for name in fleet.hosts]
             wrong += [f"{command} is not said" for command in commands if command not in " ".join(ending.notes)]
-        if ending.degraded == "standby" and case.mode is not NetworkMode.SWITCH:
+        if ending.degraded == "standby" and case.mode not in (NetworkMode.SWITCH, NetworkMode.FAILOVER):
             wrong.append("there is no standby NIC in this mode")
     else:
         wrong.append(f"exit {ending.exit!r} is no ending of a migration")

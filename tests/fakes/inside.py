@@ -32,6 +32,12 @@ def _to_vf(machine: Machine, mac: str) -> GuestRun:
     return GuestRun(code=0, stdout="on the VF\n")
 
 
+def _is_primary(machine: Machine, mac: str) -> GuestRun:
+    if machine.inside.chosen.get(mac) == VF:
+        return GuestRun(code=0, stdout="the VF is the one that net_failover uses\n")
+    return GuestRun(code=8, stderr=f"net_failover does not use any VF for {mac}")
+
+
 def _quiet(machine: Machine, mac: str) -> GuestRun:
     machine.inside.quiet.add(mac)
     return GuestRun(code=0)
@@ -66,6 +72,7 @@ ACTIONS: dict[guest_script.Script, Action] = {
     guest_script.addresses_to_vf: _to_vf,
     guest_script.bond_to_standby: _to_standby,
     guest_script.bond_to_vf: _to_vf,
+    guest_script.failover_to_vf: _is_primary,
     guest_script.quiet: _quiet,
     guest_script.settle: _settle,
     guest_script.save_addresses: _save,

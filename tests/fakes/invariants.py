@@ -22,7 +22,8 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
     if machine.nic(mac, chosen) is None:
         return f"the guest uses its {chosen} NIC, which is gone"
     owner = host.owner_of(mac)
-    if owner is not None:
+    # What both filters have, both get.
+    if owner is not None and not (chosen == STANDBY and mac in host.forwarding):
         vf = machine.nic(mac, VF)
         if vf is None or vf.address != owner.address:
             return f"the filter of VF {owner.index} takes its frames, and it is not the guest's"

@@ -81,14 +81,16 @@ def _guest(host: HostState, name: str) -> Guest:
         state=machine.state if machine else GuestState.OFF,
         persistent=name in host.definitions,
         memory=256 << 20,
-        nics=tuple(_nic(host, device) for device in machine.devices.values()) if machine else (),
+        nics=tuple(_nic(host, machine, device) for device in machine.devices.values()) if machine else (),
         pause_reason=machine.reason if machine else None,
     )
 
 
-def _nic(host: HostState, device: Device) -> Nic:
+def _nic(host: HostState, machine: Machine, device: Device) -> Nic:
+    teamed = machine.inside.side is GuestSide.FAILOVER
     if device.address is None:
-        return Nic(mac=device.mac, model="virtio", alias=device.alias, bridge=device.bridge)
+        teaming = "persistent" if teamed else None
+        return Nic(mac=device.mac, model="virtio", alias=device.alias, bridge=device.bridge, teaming=teaming)
     function = host.functions[device.address]
     return Nic(
         mac=device.mac,
@@ -96,6 +98,8 @@ def _nic(host: HostState, device: Device) -> Nic:
         alias=device.alias,
         vf=VfRef(pf=PF, index=function.index, address=function.address),
         vlan=function.settings.vlan or 0,
+        teaming="transient" if teamed else None,
+        teamed_with="ua-standby" if teamed else None,
     )
 
 
@@ -104,9 +108,19 @@ def _inside(host: HostState, name: str) -> GuestNetwork:
     if machine is None or machine.state is not GuestState.RUNNING or machine.inside.side is GuestSide.HOTPLUG:
         raise Problem("guest-agent-silent", f"The agent of {name} does not answer", exit=Exit.REFUSED)
     return GuestNetwork(
-        links=tuple(_link(machine, device) for device in machine.devices.values()),
+        links=(*_masters(machine), *(_link(machine, device) for device in machine.devices.values())),
         configured_by=machine.inside.manager,
     )
+
+
+def _masters(machine: Machine) -> tuple[GuestLink, ...]:
+    """The interfaces of the guest's net_failover driver."""
+    if machine.inside.side is not GuestSide.FAILOVER:
+        return ()
+    return tuple(GuestLink(name="eth0", mac=mac, driver="virtio_net") for mac in machine.inside.chosen)
+
+
+MASTERS = {GuestSide.BOND: "bond0", GuestSide.FAILOVER: "eth0"}
 
 
 def _link(machine: Machine, device: Device) -> GuestLink:
@@ -116,6 +130,6 @@ def _link(machine: Machine, device: Device) -> GuestLink:
         name=f"eth-{kind}",
         mac=device.mac,
         driver="virtio_net" if kind == STANDBY else "igbvf",
-        master="bond0" if machine.inside.side is GuestSide.BOND else None,
+        master=MASTERS.get(machine.inside.side),
         addresses=(GuestAddress(address="192.0.2.7", prefix=24, family="inet"),) if has_it else (),
     )

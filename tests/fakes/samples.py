@@ -36,6 +36,8 @@ class Case:
     own_standby: bool = False
     manager: str | None = None
     """What configures the guest's network."""
+    nics: int = 1
+    """How many NICs it has, each on a VF."""
 
     @property
     def has_vf(self) -> bool:
@@ -44,12 +46,15 @@ class Case:
     @property
     def never_dark(self) -> bool:
         """Whether the guest's network may not be interrupted but by the pause."""
-        return self.mode is NetworkMode.SWITCH and self.side is not GuestSide.HOTPLUG
+        return self.mode in (NetworkMode.SWITCH, NetworkMode.FAILOVER) and self.side is not GuestSide.HOTPLUG
 
     def __str__(self) -> str:
-        return f"{self.mode.value}-{self.side.value}{'-own-standby' if self.own_standby else ''}" + (
-            f"-{self.manager}" if self.manager else ""
-        )
+        more = ("own-standby" if self.own_standby else "", self.manager, f"{self.nics}-nics" if self.nics > 1 else "")
+        return "-".join(word for word in (self.mode.value, self.side.value, *more) if word)
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.nics))
 
 
 CASES = (
@@ -57,54 +62,65 @@ CASES = (
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, manager="networkd"),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, own_standby=True),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, nics=2),
     Case(NetworkMode.SWITCH, GuestSide.HOTPLUG),
     Case(NetworkMode.SWITCH, GuestSide.HOTPLUG, own_standby=True),
+    Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True),
     Case(NetworkMode.DETACH, GuestSide.ADDRESSES),
     Case(NetworkMode.DETACH, GuestSide.HOTPLUG),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
 )
 
 
-def definition(vf: str | None, *, standby: bool) -> str:
+def definition(*vfs: str, standby: bool) -> str:
     """A guest's libvirt definition."""
-    slot, function = (vf or "0000:00:00.0").rsplit(":", 1)[1].split(".")
-    hostdev = f"""
-    <interface type='hostdev' managed='yes'>
-      <mac address='{MAC}'/>
-      <source><address type='pci' domain='0x0000' bus='0x01' slot='0x{slot}' function='0x{function}'/></source>
-      <alias name='ua-vf'/>
-    </interface>"""
+    hostdevs = "".join(_hostdev(vf, at) for at, vf in enumerate(vfs))
     virtio = f"""
     <interface type='bridge'>
       <mac address='{MAC}'/><source bridge='{BRIDGE}'/><model type='virtio'/><alias name='ua-standby'/>
     </interface>"""
-    nics = (hostdev if vf else "") + (virtio if standby else "")
+    nics = hostdevs + (virtio if standby else "")
     return f"<domain type='kvm'><name>{GUEST}</name><devices>{nics}</devices></domain>"
+
+
+def _hostdev(vf: str, at: int) -> str:
+    slot, function = vf.rsplit(":", 1)[1].split(".")
+    return f"""
+    <interface type='hostdev' managed='yes'>
+      <mac address='{MAC[:-2]}{0x56 + at:02x}'/>
+      <source><address type='pci' domain='0x0000' bus='0x01' slot='0x{slot}' function='0x{function}'/></source>
+      <alias name='{alias_of(at)}'/>
+    </interface>"""
+
+
+def alias_of(at: int) -> str:
+    """The alias of a guest's VF in its definition."""
+    return f"ua-vf{at or ''}"
 
 
 def make_fleet(case: Case) -> Fleet:
     """Two hosts, the guest running on the first one, on its VF if it has one."""
     source, destination = make_host(SOURCE), make_host(DESTINATION)
     devices: dict[str, Device] = {}
-    vf = None
-    if case.has_vf:
-        function = source.function(1)
-        vf = function.address
-        function.settings = CARRIED
-        devices["ua-vf"] = Device("ua-vf", MAC, address=vf, managed=True)
+    vfs = []
+    for at, mac in enumerate(case.macs if case.has_vf else ()):
+        function = source.function(1 + at)
+        vfs.append(function.address)
+        function.settings = structs.replace(CARRIED, mac=mac)
+        devices[alias_of(at)] = Device(alias_of(at), mac, address=function.address, managed=True)
     if case.own_standby or not case.has_vf:
         devices["ua-standby"] = Device("ua-standby", MAC, bridge=BRIDGE)
     if not case.has_vf:
         source.forwarding.add(MAC)
-    inside = Inside(case.side, {MAC: VF if case.has_vf else STANDBY}, manager=case.manager)
+    inside = Inside(case.side, dict.fromkeys(case.macs, VF if case.has_vf else STANDBY), manager=case.manager)
     source.machines[GUEST] = Machine(GUEST, inside, devices)
-    source.definitions[GUEST] = definition(vf, standby="ua-standby" in devices)
+    source.definitions[GUEST] = definition(*vfs, standby="ua-standby" in devices)
     # A neighbour, so that the first VF of the destination is not free.
     destination.function(0).settings = structs.replace(destination.function(0).settings, mac="52:54:00:99:99:99")
     destination.definitions["neighbour"] = definition(destination.function(0).address, standby=False).replace(
         f"<name>{GUEST}<", "<name>neighbour<"
     )
-    fleet = Fleet((source, destination), never_dark={MAC} if case.never_dark else ())
+    fleet = Fleet((source, destination), never_dark=case.macs if case.never_dark else ())
     fleet.check()
     return fleet
 
@@ -210,13 +226,11 @@ class Drive:
 
     async def _take_over(self, hosts: dict[str, Host], *, anew: bool) -> None:
         """As the controller does it."""
-        move = self.plan.moves[0] if self.plan.moves else None
-        vfs = (move.source.address, move.destination.address) if move else (None, None)
-        for host, vf in zip(hosts.values(), vfs, strict=True):
+        for host, vfs in zip(hosts.values(), (self.plan.source_vfs, self.plan.destination_vfs), strict=True):
             try:
                 claims = (await host.call(TakeInventory())).claims
                 if anew or any(claim.operation == self.plan.operation for claim in claims):
-                    await host.call(ClaimResources(guest=self.plan.guest, vf=vf))
+                    await host.call(ClaimResources(guest=self.plan.guest, vfs=vfs))
             except Problem as problem:
                 if problem.code != "host-unreachable":
                     raise

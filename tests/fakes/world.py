@@ -120,6 +120,8 @@ class HostState:
     definitions: dict[str, str] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
+    announced: set[str] = field(default_factory=set)
+    """The MACs of running guests that it has announced."""
     down_until: float = 0.0
     """Its agent does not answer until then."""
     dead: bool = False

@@ -198,15 +198,14 @@ class Scene:
     def await_answer(self) -> None:
         guests.answer(self.lab, guests.named(self.guest))
 
-    def assert_whole(self, host: str, *, on_vf: bool | None = None) -> None:
-        """The guest runs on exactly this host, on a VF where it should, and answers."""
+    def assert_whole(self, host: str) -> None:
+        """The guest runs on exactly this host, on its VFs, and answers at all its addresses."""
         states = {each: self.state(each) for each in HOSTS}
         assert states[host] == "running", states
         assert states[other(host)] != "running", states
         shown = asked("guest", "show", self.guest)
         assert shown["host"] == host
-        wanted = guests.named(self.guest).vf is not None if on_vf is None else on_vf
-        assert any(nic["vf"] for nic in shown["nics"]) is wanted, shown
+        assert sum(nic["vf"] is not None for nic in shown["nics"]) == len(guests.named(self.guest).vfs), shown
         self._assert_answers(host)
 
     def assert_nothing_left(self) -> None:
@@ -228,5 +227,7 @@ class Scene:
     def _assert_answers(self, host: str) -> None:
         """Within half a minute: the peer may still send to the old host until it asks by broadcast again."""
         began = time.monotonic()
-        while self.lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", self.address]).returncode != 0:
-            assert time.monotonic() - began < ANSWER_S, f"{self.guest} does not answer on {host}"
+        for link in guests.named(self.guest).links:
+            while self.lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", link.address]).returncode != 0:
+                late = time.monotonic() - began >= ANSWER_S
+                assert not late, f"{self.guest} does not answer at {link.address} on {host}"

@@ -38,6 +38,20 @@ def test_a_guest_without_a_vf_goes_as_virtio(scene: Scene) -> None:
     scene.assert_whole(host)
 
 
+@pytest.mark.matrix
+@pytest.mark.guest("guest2")
+def test_a_guest_that_says_nothing_is_reachable_at_once(scene: Scene) -> None:
+    """It was not after 2 of about 10 migrations, before the destination announced its NICs."""
+    for _ in range(4):
+        host = other(scene.host)
+        report = migrate(scene, "--no-probe")
+        reached = scene.lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", scene.address]).returncode
+        (announced,) = [step for step in report["steps"] if step["name"] == "announce"]  # type: ignore[attr-defined]
+        assert "7 times in 5 s" in announced["detail"]
+        assert reached == 0
+        scene.assert_whole(host)
+
+
 @pytest.mark.guest("bond1")
 def test_a_guest_with_its_own_bond_keeps_it(scene: Scene) -> None:
     host = other(scene.host)
@@ -151,6 +165,39 @@ def test_a_vf_in_a_vlan_stays_in_it(scene: Scene) -> None:
     nic = next(nic for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
     shown = scene.run(host, f"ip link show {PF} | grep {nic['mac']}")
     assert "vlan 7" in shown
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("two1")
+def test_a_guest_with_two_vfs_keeps_both_nics_there_and_back(scene: Scene) -> None:
+    home = scene.host
+    scene.assert_whole(home)
+    for host in (other(home), home):
+        report = migrate(scene)
+        assert report["network_mode"] == "switch"
+        scene.assert_whole(host)
+        scene.assert_nothing_left()
+    scene.cold_boot(home)
+    scene.assert_whole(home)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("failover1")
+def test_a_teaming_pair_goes_and_comes_back_by_the_guest_s_own_driver(scene: Scene) -> None:
+    scene.await_agent()
+    home = scene.host
+    refused = vferry("migrate", scene.guest, other(home), "--network", "switch")
+    assert refused.returncode == 3
+    assert "--network failover" in refused.stderr
+    for host in (other(home), home):
+        report = migrate(scene)
+        assert report["network_mode"] == "failover"
+        scene.assert_whole(host)
+        scene.assert_nothing_left()
+        pair = asked("guest", "show", scene.guest)["nics"]
+        assert sorted(nic["teaming"] for nic in pair) == ["persistent", "transient"]
+    scene.cold_boot(home)
+    scene.assert_whole(home)
 
 
 @pytest.mark.parametrize(

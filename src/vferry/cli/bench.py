@@ -29,6 +29,7 @@ def command() -> None:
 )
 @click.option("--guest", default="guest1", show_default=True, help="The guest with a VF.")
 @click.option("--virtio-guest", default="guest2", show_default=True, help="The guest without one.")
+@click.option("--failover-guest", default="failover1", show_default=True, help="The guest with a teaming pair.")
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False), default=Path("bench/network.json"))
 @click.option("--fresh", is_flag=True, help="Forget the runs of an earlier one that was cut short.")
 @click.option("--json", "as_json", is_flag=True, help="Print all runs, the summary and the latency as JSON.")
@@ -37,6 +38,7 @@ def network(
     modes: str,
     guest: str,
     virtio_guest: str,
+    failover_guest: str,
     results: Path,
     fresh: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
@@ -50,6 +52,7 @@ def network(
 
     \b
     Example: vferry bench network --runs 5
+             vferry bench network --runs 5 --modes virtio,switch,failover
     """
     # Drawing takes most of a second to import.
     from vferry.report import bench_latency
@@ -61,7 +64,16 @@ def network(
         results.unlink(missing_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
     kept = Results(results)
-    asyncio.run(measure(find_state(), _cases(modes, guest, virtio_guest), runs, kept, show.Stage, _tell))
+    asyncio.run(
+        measure(
+            find_state(),
+            _cases(modes, guest, {NetworkMode.VIRTIO: virtio_guest, NetworkMode.FAILOVER: failover_guest}),
+            runs,
+            kept,
+            show.Stage,
+            _tell,
+        )
+    )
     write_bench(kept.runs, results.with_suffix(".png"))
     result = summary(kept.runs)
     if as_json:
@@ -75,15 +87,12 @@ def network(
         console.print(bench_latency.render(kept.latency))
 
 
-def _cases(modes: str, guest: str, virtio_guest: str) -> tuple[Case, ...]:
+def _cases(modes: str, guest: str, others: dict[NetworkMode, str]) -> tuple[Case, ...]:
     names = [name.strip() for name in modes.split(",")]
     unknown = sorted(set(names) - set(NetworkMode))
     if unknown:
         raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(NetworkMode)}", param_hint="--modes")
-    return tuple(
-        Case(name=name, guest=virtio_guest if name == NetworkMode.VIRTIO else guest, mode=NetworkMode(name))
-        for name in names
-    )
+    return tuple(Case(name=mode.value, guest=others.get(mode, guest), mode=mode) for mode in map(NetworkMode, names))
 
 
 def _tell(line: str) -> None:

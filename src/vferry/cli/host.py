@@ -166,9 +166,9 @@ def _guests(host: Inventory) -> Table:
 
 
 def _claims(host: Inventory) -> Table:
-    table = output.table("OPERATION", "EPOCH", "GUEST", "VF", title="Claims")
+    table = output.table("OPERATION", "EPOCH", "GUEST", "VFS", title="Claims")
     for claim in host.claims:
-        table.add_row(claim.operation, str(claim.epoch), claim.guest or "-", claim.vf or "-")
+        table.add_row(claim.operation, str(claim.epoch), claim.guest or "-", "\n".join(claim.vfs) or "-")
     return table
 
 

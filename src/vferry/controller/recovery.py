@@ -64,13 +64,11 @@ async def _take_over(plan: Plan, source: Host, destination: Host, *, anew: bool)
     `anew` claims what the operation has given back already. An interrupted one goes on where it was, so what it
     has not claimed yet, or given back, is not claimed for it.
     """
-    move = plan.moves[0] if plan.moves else None
-    vfs = (move.source.address, move.destination.address) if move else (None, None)
-    for host, vf in zip((source, destination), vfs, strict=True):
+    for host, vfs in ((source, plan.source_vfs), (destination, plan.destination_vfs)):
         try:
             held = any(claim.operation == plan.operation for claim in (await host.call(TakeInventory())).claims)
             if held or anew:
-                await host.call(ClaimResources(guest=plan.guest, vf=vf))
+                await host.call(ClaimResources(guest=plan.guest, vfs=vfs))
         except Problem as problem:
             if problem.code != "host-unreachable":
                 raise

@@ -115,14 +115,14 @@ class CheckFit(Operation[Fit], frozen=True, kw_only=True, tag="fit"):
 
 
 class ClaimResources(Operation[Claim], frozen=True, kw_only=True, tag="claim"):
-    """Reserves a guest, a VF and a migration slot for the session's operation, all or nothing, durably.
+    """Reserves a guest, VFs and a migration slot for the session's operation, all or nothing, durably.
 
     Repeating it with the same operation and a higher epoch takes it over. Problems: ``guest-claimed``,
     ``vf-claimed``, ``vf-in-use``, ``no-slot``, ``stale-controller``.
     """
 
     guest: str | None = None
-    vf: str | None = None
+    vfs: tuple[str, ...] = ()
 
 
 class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
@@ -150,11 +150,16 @@ class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"
 
 
 class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):
-    """Hot-plugs a VF as a plain host device, so that libvirt leaves the PF's settings alone, under `alias`."""
+    """Hot-plugs a VF as a plain host device, so that libvirt leaves the PF's settings alone, under `alias`.
+
+    `teamed_with` is the alias of the persistent NIC of its teaming pair. QEMU keeps to the first alias that it has seen
+    in a pair, for as long as the guest runs on a host.
+    """
 
     guest: str
     address: str
     alias: str
+    teamed_with: str | None = None
 
 
 class Unplug(Operation[Done], frozen=True, kw_only=True, tag="unplug"):
@@ -226,6 +231,35 @@ class Unpark(Operation[Done], frozen=True, kw_only=True, tag="unpark"):
     index: int
     mac: str
     """The guest's MAC, which was moved away."""
+
+
+class TeachBridge(Operation[Done], frozen=True, kw_only=True, tag="teach-bridge"):
+    """Has a bridge of this host learn behind which of its ports a guest's MAC is: `uplink`, or else the NIC's own.
+
+    Else it may think otherwise until the guest sends something. Unchanged where that is no port of a Linux bridge.
+    Problem ``bridge-refused``.
+    """
+
+    guest: str
+    mac: str
+    uplink: str | None = None
+
+
+class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
+    """Tells the switches outside that a guest's NIC is on this host, by frames that leave through `interface`.
+
+    They are RARP frames from `mac` and, for each of `addresses`, gratuitous ARP or unsolicited neighbour
+    advertisements, tagged with `vlan` if it is not 0. Answers after the first time; the others follow by themselves.
+    Problem ``announce-failed``.
+    """
+
+    guest: str
+    mac: str
+    interface: str
+    vlan: int = 0
+    addresses: tuple[str, ...] = ()
+    router: bool = False
+    """Whether the guest forwards IPv6: its neighbours would cease to send by it if that were not said."""
 
 
 # --- the move itself -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What operations have reserved on this host, durably: nobody else may touch it until it is released."""
 
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -9,6 +10,8 @@ from vferry.host.durable import sync_directory, write_durably
 from vferry.host.wire import SESSION_ID
 from vferry.model.host import Claim
 from vferry.model.problem import Exit, Problem
+
+T = TypeVar("T", str | None, tuple[str, ...])
 
 REMEMBERED = 200
 
@@ -48,30 +51,32 @@ class Claims:
         return next((claim for claim in self.all() if claim.guest == guest), None)
 
     def of_vf(self, address: str) -> Claim | None:
-        return next((claim for claim in self.all() if claim.vf == address), None)
+        return next((claim for claim in self.all() if address in claim.vfs), None)
 
-    def claim(self, session: Session, guest: str | None = None, vf: str | None = None) -> Claim:
-        """Reserves a guest, a VF (its PCI address) and a slot, all or nothing; what is held already stays held.
+    def claim(self, session: Session, guest: str | None = None, vfs: tuple[str, ...] = ()) -> Claim:
+        """Reserves a guest, VFs (their PCI addresses) and a slot, all or nothing; what is held already stays held.
 
         Problems: ``stale-controller``, ``guest-claimed``, ``vf-claimed``, ``no-slot``, and ``claim-differs`` when
-        the operation holds another guest or VF here.
+        the operation holds another guest or other VFs here.
         """
-        claim = self.would_be(session, guest, vf)
+        claim = self.would_be(session, guest, vfs)
         if self.of(session.operation) != claim:
             self._store(_Record(claim=claim))
         return claim
 
-    def would_be(self, session: Session, guest: str | None = None, vf: str | None = None) -> Claim:
+    def would_be(self, session: Session, guest: str | None = None, vfs: tuple[str, ...] = ()) -> Claim:
         """The claim that `claim` would make; raises what it would raise, and changes nothing."""
         _check_id(session.operation)
         self.fence(session)
+        vfs = tuple(sorted(vfs))
         held = self.of(session.operation)
         if held is None and len(self.all()) >= self.slots:
             raise self._no_slot()
-        self._check_free(session.operation, guest, vf)
+        self._check_free(session.operation, guest, vfs)
         if held is not None:
-            guest, vf = _joined(held, "guest", held.guest, guest), _joined(held, "vf", held.vf, vf)
-        return Claim(operation=session.operation, epoch=session.epoch, guest=guest, vf=vf)
+            guest = _joined(held, "guest", held.guest, guest)
+            vfs = _joined(held, "VFs", held.vfs, vfs)
+        return Claim(operation=session.operation, epoch=session.epoch, guest=guest, vfs=vfs)
 
     def check(self, session: Session | None, guest: str | None = None, vf: str | None = None) -> Claim:
         """Makes sure that a session holds the claim on this host, and on `guest` and `vf` where they are given.
@@ -82,7 +87,7 @@ class Claims:
             raise _not_claimed("no operation", guest, vf)
         self.fence(session)
         claim = self.of(session.operation)
-        if claim is None or (guest is not None and claim.guest != guest) or (vf is not None and claim.vf != vf):
+        if claim is None or (guest is not None and claim.guest != guest) or (vf is not None and vf not in claim.vfs):
             raise _not_claimed(f"operation {session.operation}", guest, vf)
         if session.epoch > claim.epoch:
             claim = msgspec.structs.replace(claim, epoch=session.epoch)
@@ -112,14 +117,15 @@ class Claims:
                 epoch=record.claim.epoch,
             )
 
-    def _check_free(self, operation: str, guest: str | None, vf: str | None) -> None:
+    def _check_free(self, operation: str, guest: str | None, vfs: tuple[str, ...]) -> None:
         for claim in self.all():
             if claim.operation == operation:
                 continue
             if guest is not None and claim.guest == guest:
                 raise _taken("guest-claimed", f"Guest {guest}", claim)
-            if vf is not None and claim.vf == vf:
-                raise _taken("vf-claimed", f"VF {vf}", claim)
+            for vf in vfs:
+                if vf in claim.vfs:
+                    raise _taken("vf-claimed", f"VF {vf}", claim)
 
     def _no_slot(self) -> Problem:
         operations = [claim.operation for claim in self.all()]
@@ -150,7 +156,7 @@ class Claims:
 
 def _read(path: Path) -> _Record:
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=_Record)
+        record = msgspec.convert(_as_now(msgspec.json.decode(path.read_bytes())), _Record)
         if path.stem != record.claim.operation:
             raise ValueError("it is named for another operation")
     except ValueError as error:
@@ -164,21 +170,33 @@ def _read(path: Path) -> _Record:
     return record
 
 
+def _as_now(stored: Any) -> Any:
+    """A record as it is written now; an older agent's names one VF, or none."""
+    claim = stored.get("claim") if isinstance(stored, dict) else None
+    if isinstance(claim, dict) and (vf := claim.pop("vf", None)) is not None:
+        claim["vfs"] = [vf]
+    return stored
+
+
 def _check_id(operation: str) -> None:
     # It becomes a file's name.
     if not SESSION_ID.fullmatch(operation):
         raise Problem("operation-invalid", f"{operation!r} is not an operation's id", "Use letters, digits, - and _")
 
 
-def _joined(held: Claim, what: str, old: str | None, new: str | None) -> str | None:
-    if old is not None and new is not None and old != new:
+def _joined(held: Claim, what: str, old: T, new: T) -> T:
+    if old and new and old != new:
         raise Problem(
             "claim-differs",
-            f"Operation {held.operation} holds the {what} {old} here, not {new}",
+            f"Operation {held.operation} holds the {what} {_said(old)} here, not {_said(new)}",
             "Release its claim before claiming something else",
             exit=Exit.REFUSED,
         )
-    return new if old is None else old
+    return old or new
+
+
+def _said(what: str | tuple[str, ...] | None) -> str:
+    return ", ".join(what) if isinstance(what, tuple) else str(what)
 
 
 def _taken(code: str, what: str, claim: Claim) -> Problem:

@@ -36,7 +36,8 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 class NicXml(Struct, frozen=True, kw_only=True):
     """A NIC, or a plain host device that may be one. `address` is the PCI address on the host, if it has one.
 
-    `mac` is None for a plain `<hostdev>`, which does not say it. `source` names the bridge, network or device.
+    `mac` is None for a plain `<hostdev>`, which does not say it. `source` names the bridge, network or device, `target`
+    the NIC's own device on the host, while the guest runs.
     """
 
     type: str
@@ -45,8 +46,10 @@ class NicXml(Struct, frozen=True, kw_only=True):
     alias: str = ""
     address: str | None = None
     source: str | None = None
+    target: str | None = None
     vlan: int = 0
     teaming: str | None = None
+    teamed_with: str | None = None
 
 
 class DomainXml(Struct, frozen=True, kw_only=True):
@@ -124,11 +127,16 @@ def standby_xml(wanted: PlugStandby) -> str:
     return ET.tostring(interface, encoding="unicode")
 
 
-def vf_xml(address: str, alias: str) -> str:
-    """A VF as a plain host device: as an `<interface>` libvirt would move the MAC filter when it attaches it."""
+def vf_xml(address: str, alias: str, teamed_with: str | None = None) -> str:
+    """A VF as a plain host device: as an `<interface>` libvirt would move the MAC filter when it attaches it.
+
+    Before libvirt 7.1, only an `<interface>` can be teamed.
+    """
     hostdev = ET.Element("hostdev", mode="subsystem", type="pci", managed="yes")
     source = ET.SubElement(hostdev, "source")
     ET.SubElement(source, "address", pci_attributes(address))
+    if teamed_with is not None:
+        ET.SubElement(hostdev, "teaming", type="transient", persistent=teamed_with)
     ET.SubElement(hostdev, "alias", name=alias)
     return ET.tostring(hostdev, encoding="unicode")
 
@@ -173,6 +181,7 @@ def _nics(domain: ET.Element) -> Iterator[NicXml]:
             alias=_attribute(hostdev, "alias", "name") or "",
             address=None if source is None else pci_address(source),
             teaming=_attribute(hostdev, "teaming", "type"),
+            teamed_with=_attribute(hostdev, "teaming", "persistent"),
         )
 
 
@@ -188,8 +197,10 @@ def _interface(interface: ET.Element) -> NicXml:
         alias=_attribute(interface, "alias", "name") or "",
         address=pci_address(host_address) if hostdev and host_address is not None else None,
         source=None if source is None else source.get("bridge") or source.get("network") or source.get("dev"),
+        target=_attribute(interface, "target", "dev"),
         vlan=int(_attribute(interface, "vlan/tag", "id") or 0),
         teaming=_attribute(interface, "teaming", "type"),
+        teamed_with=_attribute(interface, "teaming", "persistent"),
     )
 
 

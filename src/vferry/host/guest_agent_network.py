@@ -38,6 +38,8 @@ echo '== rp_filter'
 for f in /proc/sys/net/ipv4/conf/*/rp_filter; do
   n=${f%/rp_filter}; echo "${n##*/} $(first "$f" 2>/dev/null)"
 done
+echo '== forwarding'
+echo "$(first /proc/sys/net/ipv6/conf/all/forwarding 2>/dev/null)"
 echo '== processes'
 cat /proc/[0-9]*/comm 2>/dev/null | sort -u
 echo '== interfaces'
@@ -73,6 +75,7 @@ def read_network(guest: str, run: GuestRun) -> GuestNetwork:
     return GuestNetwork(
         links=links,
         strict_rp_filter=tuple(words[0] for words in rp_filter if words[1:] == ["1"]),
+        routes_ipv6=sections.get("forwarding", ()) == ["1"],
         configured_by=_configured_by(sections),
     )
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains
+from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.domain_xml import read_domain
@@ -49,12 +50,14 @@ class Handlers:
         runtime: Path = RUNTIME,
         root: Path = Path("/"),
         links: Callable[[], Links] = Links,
+        wire: Callable[[str], Wire] = open_wire,
     ) -> None:
         """`directory` keeps the host's certificates in its ``pki``; the rest stands in for the system in tests."""
         self._configuration = configuration
         self._claims = claims
         self._root = root
         self._links = links
+        self._wire = wire
         self._hypervisor = hypervisor or Hypervisor()
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime)
         self._migrations = Migrations(self._hypervisor, runtime)
@@ -66,12 +69,12 @@ class Handlers:
         work = self._looking(operation) or self._acting(operation, session)
         return await self._in_thread(work)
 
-    async def vf_in_use(self, address: str) -> str | None:
-        """The guest that has a VF, running or only defined."""
+    async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
+        """The guests that have VFs, running or only defined, by the VFs' addresses."""
 
-        def look() -> str | None:
+        def look() -> dict[str, str]:
             described = describe_all(self._hypervisor)
-            return next((one.now.name for one in described if address in one.addresses), None)
+            return {address: one.now.name for one in described for address in one.addresses.intersection(vfs)}
 
         return await self._in_thread(look)
 
@@ -140,15 +143,21 @@ class Handlers:
             case api.PlugStandby(guest=guest):
                 check(session, guest=guest)
                 return lambda: hypervisor_devices.plug_standby(hypervisor, self._root, operation)
-            case api.PlugVf(guest=guest, address=address, alias=alias):
+            case api.PlugVf(guest=guest, address=address, alias=alias, teamed_with=teamed_with):
                 check(session, guest=guest, vf=address)
-                return lambda: hypervisor_devices.plug_vf(hypervisor, guest, address, alias)
+                return lambda: hypervisor_devices.plug_vf(hypervisor, guest, address, alias, teamed_with)
             case api.Unplug(guest=guest, alias=alias, timeout_s=timeout_s):
                 check(session, guest=guest)
                 return lambda: hypervisor_devices.unplug(hypervisor, self._root, guest, alias, timeout_s)
             case api.RunInGuest(guest=guest, script=script, timeout_s=timeout_s):
                 check(session, guest=guest)
                 return lambda: run_in_guest(hypervisor, guest, script, timeout_s, silence_s=timeout_s)
+            case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
+                check(session, guest=guest)
+                return lambda: self._teach_bridge(guest, mac, uplink)
+            case api.Announce():
+                check(session, guest=operation.guest)
+                return lambda: announce(operation, self._wire)
             case api.Define(xml=xml):
                 check(session, guest=read_domain(xml).name)
                 return lambda: hypervisor_domains.define(hypervisor, xml)
@@ -203,6 +212,10 @@ class Handlers:
 
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
+
+    def _teach_bridge(self, guest: str, mac: str, uplink: str | None) -> api.Done:
+        port = uplink or hypervisor_devices.tap_of(self._hypervisor, guest, mac)
+        return self._with_links(lambda links: teach_bridge(links, self._root, port, mac))
 
     def _destroy(self, operation: str, guest: str) -> api.Done:
         if self._migrations.leaves_here(operation, guest):

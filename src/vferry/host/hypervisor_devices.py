@@ -35,14 +35,14 @@ def plug_standby(hypervisor: Hypervisor, root: Path, wanted: PlugStandby) -> Don
     return msgspec.structs.replace(plug(), detail="after its AppArmor profile was loaded again")
 
 
-def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str) -> Done:
-    """Unchanged when the guest has the VF, under whatever alias. Problems: ``guest-unknown``, ``guest-off``,
+def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str, teamed_with: str | None = None) -> Done:
+    """Unchanged when the guest has the VF, under whatever alias.
 
-    ``libvirt-failed``.
+    Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``.
     """
     if any(nic.address == address for nic in _definition(hypervisor, hypervisor.running(guest)).nics):
         return Done(changed=False)
-    return _plug(hypervisor, guest, alias, lambda: vf_xml(address, alias))
+    return _plug(hypervisor, guest, alias, lambda: vf_xml(address, alias, teamed_with))
 
 
 def unplug(hypervisor: Hypervisor, root: Path, guest: str, alias: str, timeout_s: float) -> Done:
@@ -60,6 +60,15 @@ def unplug(hypervisor: Hypervisor, root: Path, guest: str, alias: str, timeout_s
         return done
     driver = free_vf(root, device.address)
     return msgspec.structs.replace(done, detail=f"{done.detail}; unbound from {driver}") if driver else done
+
+
+def tap_of(hypervisor: Hypervisor, guest: str, mac: str) -> str | None:
+    """The device on this host of a guest's NIC, where it has one: a VF has none.
+
+    Problems: ``guest-unknown``, ``guest-off``.
+    """
+    nics = _definition(hypervisor, hypervisor.running(guest)).nics
+    return next((nic.target for nic in nics if nic.mac == mac and nic.target), None)
 
 
 def _take_back(hypervisor: Hypervisor, domain: Any, guest: str, alias: str, timeout_s: float) -> Done:

@@ -122,6 +122,7 @@ def _nics(described: Described, vfs: dict[str, Vf]) -> Iterator[Nic]:
             bridge=nic.source if nic.type == "bridge" else None,
             vlan=nic.vlan or (vf.settings.vlan or 0 if vf else 0),
             teaming=nic.teaming,
+            teamed_with=nic.teamed_with,
         )
 
 

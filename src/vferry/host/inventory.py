@@ -57,7 +57,7 @@ def take_inventory(
 
 def _with_owners(pfs: Iterable[Pf], described: list[Described], claims: tuple[Claim, ...]) -> tuple[Pf, ...]:
     guests = {address: one.now.name for one in described for address in one.addresses}
-    claimed = {claim.vf: claim.operation for claim in claims if claim.vf}
+    claimed = {vf: claim.operation for claim in claims for vf in claim.vfs}
     replace = msgspec.structs.replace
     return tuple(
         replace(

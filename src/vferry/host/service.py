@@ -38,8 +38,8 @@ class Handling(Protocol):
 
     async def handle(self, operation: Operation[Any], session: Session | None) -> Struct: ...
 
-    async def vf_in_use(self, address: str) -> str | None:
-        """The guest that has a VF."""
+    async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
+        """The guests that have VFs, by the VFs' addresses."""
         ...
 
     async def released(self, operation: str) -> None:
@@ -76,20 +76,24 @@ class Service:
 
     async def _claim(self, wanted: ClaimResources, session: Session) -> Claim:
         async with self._claiming:
-            claim = self.claims.would_be(session, wanted.guest, wanted.vf)
-            user = await self.handlers.vf_in_use(wanted.vf) if wanted.vf else None
-            if user is not None and user != claim.guest:
-                raise Problem(
-                    "vf-in-use",
-                    f"VF {wanted.vf} of {self.name} belongs to guest {user}",
-                    "Choose another VF, or take it from that guest's definition",
-                    exit=Exit.REFUSED,
-                    guest=user,
-                )
-            claim = self.claims.claim(session, wanted.guest, wanted.vf)
+            claim = self.claims.would_be(session, wanted.guest, wanted.vfs)
+            users = await self.handlers.users_of(wanted.vfs) if wanted.vfs else {}
+            for vf, user in users.items():
+                if user != claim.guest:
+                    raise self._in_use(vf, user)
+            claim = self.claims.claim(session, wanted.guest, wanted.vfs)
         # What an older controller has begun ends before a newer one looks at what there is.
         await self._quiet(session)
         return claim
+
+    def _in_use(self, vf: str, user: str) -> Problem:
+        return Problem(
+            "vf-in-use",
+            f"VF {vf} of {self.name} belongs to guest {user}",
+            "Choose another VF, or take it from that guest's definition",
+            exit=Exit.REFUSED,
+            guest=user,
+        )
 
     async def _release(self, session: Session) -> Done:
         self.claims.fence(session)

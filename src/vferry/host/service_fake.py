@@ -51,8 +51,8 @@ class FakeHandlers:
             return replace(self.inventory, claims=self.claims.all())
         return Done()
 
-    async def vf_in_use(self, address: str) -> str | None:
-        return self.vfs.get(address)
+    async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
+        return {vf: self.vfs[vf] for vf in vfs if vf in self.vfs}
 
     async def released(self, operation: str) -> None:
         self.ended.append(operation)

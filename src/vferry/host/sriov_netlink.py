@@ -1,4 +1,4 @@
-"""The kernel's rtnetlink, as far as SR-IOV needs it: a PF's VFs and its forwarding entries."""
+"""The kernel's rtnetlink, as far as SR-IOV needs it: a PF's VFs, its forwarding entries, and a bridge's."""
 
 import os
 import socket
@@ -13,11 +13,11 @@ from vferry.model.problem import Problem
 
 RTM_NEWLINK, RTM_GETLINK, RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 16, 18, 28, 29, 30
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x001, 0x004, 0x200, 0x300, 0x400
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x001, 0x004, 0x100, 0x200, 0x300, 0x400
 RTEXT_FILTER_VF, RTEXT_FILTER_BRVLAN = 1, 2
 AF_BRIDGE = 7
-NTF_SELF = 0x02
-NUD_NOARP, NUD_PERMANENT = 0x40, 0x80
+NTF_SELF, NTF_MASTER = 0x02, 0x04
+NUD_REACHABLE, NUD_NOARP, NUD_PERMANENT = 0x02, 0x40, 0x80
 HEADER = struct.Struct("=IHHII")
 ANSWER_LIMIT = 1 << 18
 """Bytes: an interface with 256 VFs takes some 70,000."""
@@ -141,6 +141,15 @@ def set_forwarding(index: int, mac: str, *, present: bool) -> Any:
     message["attrs"] = [("NDA_LLADDR", mac)]
     added = NLM_F_CREATE | NLM_F_EXCL if present else 0
     message["header"].update(type=RTM_NEWNEIGH if present else RTM_DELNEIGH, flags=NLM_F_REQUEST | NLM_F_ACK | added)
+    return message
+
+
+def learn(index: int, mac: str) -> Any:
+    """The message of ``bridge fdb replace MAC dev … master dynamic``: the port's bridge has learnt it, as it were."""
+    message = ndmsg()
+    message.update(family=AF_BRIDGE, ifindex=index, state=NUD_REACHABLE, flags=NTF_MASTER)
+    message["attrs"] = [("NDA_LLADDR", mac)]
+    message["header"].update(type=RTM_NEWNEIGH, flags=NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
     return message
 
 

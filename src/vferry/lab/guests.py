@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vferry.lab import cloud, hosts, outer
-from vferry.lab.topology import GUESTS, Guest, Host, guest_named
+from vferry.lab import cloud, guestxml, hosts, outer
+from vferry.lab.topology import GUESTS, HOSTS, Guest, Host, guest_named
 from vferry.model.problem import Exit, Problem
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def where(lab: "Lab", name: str) -> Domain:
 
 def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
     """Starts the wanted guests where they are defined, and waits for them; False if all of them ran."""
-    domains = everywhere(lab)
+    domains = _defined(lab, wanted)
     off = [guest for guest in wanted if not place(domains, guest.name).on]
     for guest in off:
         host = place(domains, guest.name).host
@@ -95,6 +95,19 @@ def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
     for guest in off:
         answer(lab, guest)
     return bool(off)
+
+
+def _defined(lab: "Lab", wanted: Sequence[Guest]) -> list[Domain]:
+    """All guests, once the wanted ones are among them: those that are off make room for one that no host defines."""
+    domains = everywhere(lab)
+    missing = [guest for guest in wanted if guest.name not in {domain.name for domain in domains}]
+    if not missing:
+        return domains
+    needed = {guest.name for guest in wanted} | {domain.name for domain in domains if domain.on}
+    for host in hosts.running():
+        virsh(lab, host.name, [f"undefine {d.name}" for d in domains if d.host == host.name and d.name not in needed])
+    virsh(lab, HOSTS[0].name, [f"define {guestxml.LAB}/{guestxml.file_name(guest)}" for guest in missing])
+    return everywhere(lab)
 
 
 def stop_others(lab: "Lab", wanted: Sequence[Guest]) -> None:

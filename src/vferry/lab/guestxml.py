@@ -31,6 +31,8 @@ def personality(guest: Guest) -> str:
         "gw4": guest.subnet.address4,
         "gw6": guest.subnet.address6,
     }
+    for link in guest.links[1:]:
+        words |= {"second": link.mac, "second4": f"{link.address}/24", "second6": f"{link.address6}/64"}
     return " ".join(f"vferry.{name}={value}" for name, value in words.items())
 
 
@@ -45,17 +47,20 @@ def integrated(slot: int) -> str:
     return f"<address type='pci' domain='0x0000' bus='0x00' slot='0x{slot:02x}' function='0x0'/>"
 
 
-def vf_interface(guest: Guest) -> str:
-    """The VF as a network interface: libvirt sets MAC and VLAN on the PF, and takes them back."""
-    if guest.vf is None:
-        return ""
-    vlan = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
-    return f"""
+def vf_interfaces(guest: Guest) -> str:
+    """The VFs as network interfaces: libvirt sets MAC and VLAN on the PF, and takes them back."""
+    more = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
+    if guest.teamed:
+        more += "<teaming type='transient' persistent='ua-standby'/>"
+    return "".join(
+        f"""
     <interface type='hostdev' managed='yes'>
-      <mac address='{guest.mac}'/>
-      <source><address type='pci' {vf_slot(guest.vf)}/></source>
-      {vlan}<alias name='ua-vf'/>
+      <mac address='{link.mac}'/>
+      <source><address type='pci' {vf_slot(vf)}/></source>
+      {more}<alias name='ua-vf{at or ""}'/>
     </interface>"""
+        for at, (vf, link) in enumerate(zip(guest.vfs, guest.links, strict=False))
+    )
 
 
 def standby_interface(guest: Guest) -> str:
@@ -68,7 +73,7 @@ def standby_interface(guest: Guest) -> str:
       <source bridge='br0'/>
       <model type='virtio'/>
       <driver name='vhost' rx_queue_size='1024'/>
-      <alias name='ua-standby'/>
+      {"<teaming type='persistent'/>" if guest.teamed else ""}<alias name='ua-standby'/>
     </interface>"""
 
 
@@ -84,6 +89,11 @@ def seed_disk(guest: Guest) -> str:
       <readonly/>
       {integrated(19)}
     </disk>"""
+
+
+def file_name(guest: Guest) -> str:
+    """Where the definition is on a host, below `LAB`. What is not in a folder is defined when the hosts first boot."""
+    return f"{'spare/' if guest.spare else ''}{guest.name}.xml"
 
 
 def definition(guest: Guest) -> str:
@@ -121,7 +131,7 @@ def definition(guest: Guest) -> str:
       <source dev='/dev/disk/by-id/virtio-{guest.name}'/>
       <target dev='vda' bus='virtio'/>
       {integrated(17)}
-    </disk>{seed_disk(guest)}{standby_interface(guest)}{vf_interface(guest)}
+    </disk>{seed_disk(guest)}{standby_interface(guest)}{vf_interfaces(guest)}
     <serial type='pty'><log file='/var/log/libvirt/qemu/{guest.name}.console' append='on'/></serial>
     {channel}
     <memballoon model='virtio'>{integrated(18)}</memballoon>

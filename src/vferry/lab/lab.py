@@ -158,5 +158,5 @@ class Lab:
         bringup.connect(self.folder)
         if layers is not None:
             first = [guests.named(name) for name in STARTED]
-            guests.start(self, [guest for guest in first if guest.vf is None])
+            guests.start(self, [guest for guest in first if not guest.vfs])
             bringup.keep(layers, self.folder)

@@ -43,15 +43,16 @@ def setup(network: Network) -> str:
         lines += [line for vlan in VLANS for line in _vlan(network.bridge, vlan)]
         # The emulated igb gives its PF no multicast frames, and so a guest behind the PF no neighbour solicitation.
         lines += [
-            f"neigh replace {guest.address6} lladdr {guest.mac} dev {guest.subnet.device(network.bridge)} nud permanent"
+            f"neigh replace {link.address6} lladdr {link.mac} dev {link.subnet.device(network.bridge)} nud permanent"
             for guest in GUESTS
+            for link in guest.links
         ]
     return "\n".join(lines) + "\n"
 
 
 def _vlan(bridge: str, vlan: int) -> list[str]:
     """The peer's device in a VLAN, and the bridge's port that `vlan` joins it to; the bridge passes tagged frames."""
-    subnet = Subnet(vlan)
+    subnet = Subnet(vlan, vlan)
     device, port = subnet.device(bridge), vlan_port(bridge, vlan)
     lines = [
         f"tuntap add dev {port} mode tap",

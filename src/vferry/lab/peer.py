@@ -43,6 +43,6 @@ def start_dhcp() -> None:
 def start_vlans(bridge: str) -> None:
     """Starts the process of each VLAN that puts the peer into it; it ends with the network's other processes."""
     for vlan in VLANS:
-        devices = [Subnet(vlan).device(bridge), net.vlan_port(bridge, vlan)]
+        devices = [Subnet(vlan, vlan).device(bridge), net.vlan_port(bridge, vlan)]
         argv = [sys.executable, "-m", "vferry.lab.vlan", *devices, str(vlan)]
         outer.launch(command(argv), places.folder() / f"vlan{vlan}.log")

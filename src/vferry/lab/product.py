@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from vferry.lab import archive, boot, cache, outer, places, seed
-from vferry.lab.guestxml import definition
+from vferry.lab.guestxml import definition, file_name
 from vferry.lab.topology import GUESTS, HOSTS, Host
 
 PYTHON = "3.13"  # of the hosts
@@ -137,7 +137,7 @@ def masked(text: str) -> list[str]:
 
 def guests(target: Path, folder: Path, booting: Path) -> None:
     """Kernel, initial RAM file systems, definitions and seeds of the guests."""
-    target.mkdir()
+    (target / "spare").mkdir(parents=True)
     shutil.copy2(booting / "vmlinux", target / "vmlinux")
     for name in ("guest", "disk"):
         pack_init(folder, places.FILES / f"{name}-init", folder / f"{name}-init.cpio")
@@ -145,7 +145,7 @@ def guests(target: Path, folder: Path, booting: Path) -> None:
     for guest in GUESTS:
         if guest.cloud:
             (target / f"{guest.name}.iso").write_bytes(seed.image(guest))
-        (target / f"{guest.name}.xml").write_text(definition(guest))
+        (target / file_name(guest)).write_text(definition(guest))
 
 
 def pack_init(folder: Path, init: Path, target: Path) -> None:

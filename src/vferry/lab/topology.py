@@ -5,14 +5,18 @@ from dataclasses import dataclass
 DATA = "vferry-data"
 MGMT = "vferry-mgmt"
 OBSERVER = "10.8.0.100"
-VFS = 6  # one for each guest that has one: all of them fit on one host; the emulated igb has 7 at most
+VFS = 6  # those of the guests that are not spare fit on one host; the emulated igb has 7 at most
 AGENT_SOCKET = "/run/vferry/agent.sock"
 
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """Where guests have their addresses: the data network itself, or a VLAN on it with addresses of its own."""
+    """Where guests have their addresses: the data network itself, or a VLAN on it with addresses of its own.
 
+    `number` is in the addresses: 0 those of most guests, 1 those of second NICs, else the VLAN's.
+    """
+
+    number: int = 0
     vlan: int | None = None
 
     @property
@@ -30,17 +34,17 @@ class Subnet:
         return f"{self.address4}/24", f"{self.address6}/64"
 
     def host4(self, number: int) -> str:
-        return f"10.9.{self.vlan or 0}.{number}"
+        return f"10.9.{self.number}.{number}"
 
     def host6(self, number: int) -> str:
-        return f"fd00:9:{self.vlan}::{number}" if self.vlan else f"fd00:9::{number}"
+        return f"fd00:9:{self.number}::{number}" if self.number else f"fd00:9::{number}"
 
     def device(self, bridge: str) -> str:
         """The peer's network device in this subnet."""
         return f"{bridge}.{self.vlan}" if self.vlan else bridge
 
 
-PLAIN = Subnet()
+PLAIN, SECOND = Subnet(), Subnet(1)
 PEER4, PEER6 = PLAIN.address4, PLAIN.address6
 
 
@@ -61,7 +65,7 @@ class Network:
 
 
 NETWORKS = (
-    Network("data", DATA, "data0", "52:54:00:00:09:00", PLAIN.addresses),
+    Network("data", DATA, "data0", "52:54:00:00:09:00", PLAIN.addresses + SECOND.addresses),
     Network("mgmt", MGMT, "mgmt0", "52:54:00:00:08:00", (f"{OBSERVER}/24",)),
 )
 
@@ -95,21 +99,33 @@ HOSTS = (Host("host1", 1), Host("host2", 2))
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A guest's attachment to the data network: on a VF, a virtio NIC, or both."""
+
+    mac: str
+    address: str
+    address6: str
+    subnet: Subnet
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
     """A guest as it is defined at first, on host1.
 
     `kind` chooses what its init does (files/guest-init), or is "cloud": its disk holds a system of its own (cloud).
-    `vf` is the index of its VF, or None for a guest that has a virtio NIC only; `standby` says whether it has a
-    virtio NIC; `vlan` is set on its VF, and the guest knows nothing of it. Memory and disk in MiB; `answer_bound`:
-    how long it may take to answer ping, in seconds; most need about 15 without KVM.
+    `vfs` are the indices of its VFs, none for a guest that has a virtio NIC only; `standby` says whether it has a
+    virtio NIC; `vlan` is set on its VF, and the guest knows nothing of it. A `spare` guest is defined when it is first
+    started, since a NIC has fewer VFs than all guests together. Memory and disk in MiB; `answer_bound`: how long it
+    may take to answer ping, in seconds; most need about 15 without KVM.
     """
 
     name: str
     kind: str
     number: int
-    vf: int | None = None
+    vfs: tuple[int, ...] = ()
     standby: bool = False
     vlan: int | None = None
+    spare: bool = False
     memory_mib: int = 256
     disk_mib: int = 64
     answer_bound: float = 120.0
@@ -119,16 +135,31 @@ class Guest:
         return self.kind == "cloud"
 
     @property
+    def teamed(self) -> bool:
+        """Whether its two NICs are a teaming pair, of which its kernel's net_failover makes one."""
+        return self.kind == "failover"
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """One for each VF, or for the virtio NIC alone; a virtio NIC beside a VF shares its link."""
+        return tuple(self._link(at) for at in range(max(1, len(self.vfs))))
+
+    def _link(self, at: int) -> Link:
+        subnet = Subnet(self.vlan or at, self.vlan)
+        mac = f"52:54:00:aa:{at:02x}:{self.number:02x}"
+        return Link(mac, subnet.host4(self.number), subnet.host6(self.number), subnet)
+
+    @property
     def subnet(self) -> Subnet:
-        return Subnet(self.vlan)
+        return self.links[0].subnet
 
     @property
     def address(self) -> str:
-        return self.subnet.host4(self.number)
+        return self.links[0].address
 
     @property
     def address6(self) -> str:
-        return self.subnet.host6(self.number)
+        return self.links[0].address6
 
     @property
     def disk(self) -> str:
@@ -137,7 +168,7 @@ class Guest:
 
     @property
     def mac(self) -> str:
-        return f"52:54:00:aa:00:{self.number:02x}"
+        return self.links[0].mac
 
     @property
     def uuid(self) -> str:
@@ -145,13 +176,15 @@ class Guest:
 
 
 GUESTS = (
-    Guest("guest1", "lone", 11, vf=0),
+    Guest("guest1", "lone", 11, vfs=(0,)),
     Guest("guest2", "virtio", 12, standby=True),
-    Guest("bond1", "bond", 13, vf=1, standby=True),
-    Guest("plain1", "plain", 14, vf=2),
-    Guest("dhcp1", "dhcp", 15, vf=3),
-    Guest("cloud1", "cloud", 16, vf=4, memory_mib=384, disk_mib=2048, answer_bound=900.0),
-    Guest("vlan1", "lone", 17, vf=5, vlan=7),
+    Guest("bond1", "bond", 13, vfs=(1,), standby=True),
+    Guest("plain1", "plain", 14, vfs=(2,)),
+    Guest("dhcp1", "dhcp", 15, vfs=(3,)),
+    Guest("cloud1", "cloud", 16, vfs=(4,), memory_mib=384, disk_mib=2048, answer_bound=900.0),
+    Guest("vlan1", "lone", 17, vfs=(5,), vlan=7),
+    Guest("two1", "two", 18, vfs=(4, 5), spare=True),
+    Guest("failover1", "failover", 19, vfs=(3,), standby=True, spare=True),
 )
 VLANS = tuple(sorted({guest.vlan for guest in GUESTS if guest.vlan}))
 """Those that guests are in: the hosts' bridges pass them."""

@@ -32,6 +32,7 @@ _PATIENCE_S = 60.0
 
 _DEGRADED = {
     NetworkMode.SWITCH: ("standby", "on its standby NIC"),
+    NetworkMode.FAILOVER: ("standby", "on its standby NIC"),
     NetworkMode.DETACH: ("no-vf", "without its VF"),
     NetworkMode.VIRTIO: ("leftovers", "not whole"),
 }

@@ -30,6 +30,8 @@ class Nic(Struct, frozen=True, kw_only=True):
     vlan: int = 0
     teaming: str | None = None
     """``persistent`` or ``transient`` for a `<teaming>` pair."""
+    teamed_with: str | None = None
+    """Of a transient one: the alias of the persistent NIC."""
 
 
 class Guest(Struct, frozen=True, kw_only=True):
@@ -81,5 +83,7 @@ class GuestNetwork(Struct, frozen=True, kw_only=True):
     links: tuple[GuestLink, ...] = ()
     strict_rp_filter: tuple[str, ...] = ()
     """Interfaces (or ``all``) whose rp_filter is strict (1)."""
+    routes_ipv6: bool = False
+    """Whether it forwards IPv6 between its interfaces, and tells its neighbours that it is a router."""
     configured_by: str | None = None
     """What configures it and may fight back: ``networkd``, ``NetworkManager``, ``ifupdown``, ``dhcp``."""

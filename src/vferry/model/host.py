@@ -126,8 +126,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     operation: str
     epoch: int = 1
     guest: str | None = None
-    vf: str | None = None
-    """A VF's PCI address."""
+    vfs: tuple[str, ...] = ()
+    """VFs, by their PCI addresses."""
 
 
 class Inventory(Struct, frozen=True, kw_only=True):

@@ -44,6 +44,11 @@ def bond_to_vf(mac: str) -> str:
     return _compose(mac, "bond", "bond-to-vf")
 
 
+def failover_to_vf(mac: str) -> str:
+    """Waits until the guest's net_failover driver uses a newly plugged VF."""
+    return _compose(mac, "failover-to-vf")
+
+
 def quiet(mac: str) -> str:
     """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, systemd-networkd."""
     return _compose(mac, "quiet")

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
-from vferry.host.api import ClaimResources, Define, ReleaseClaim, SetForwarding, Undefine
+from vferry.host.api import Announce, ClaimResources, Define, ReleaseClaim, SetForwarding, TeachBridge, Undefine
 from vferry.model.compression import Codec
 from vferry.model.report import Phase
-from vferry.network import detach, switch, vf
+from vferry.network import detach, failover, switch, vf
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
 from vferry.plan.plan import NetworkMode, Plan, VfMove
 
@@ -24,7 +24,11 @@ def stages(plan: Plan) -> Stages:
             *_each(plan, parts["leave"]),
             _copy(plan),
         ),
-        landing=(*_each(plan, parts["landing"]), *_forwarding(plan, plan.source, present=False)),
+        landing=(
+            *_announcements(plan),
+            *_each(plan, parts["landing"]),
+            *_forwarding(plan, plan.source, present=False),
+        ),
         arrival=tuple(_each(plan, parts["arrive"])),
         after=(*_each(plan, parts["restore"]), *_hand_over(plan)),
     )
@@ -37,6 +41,13 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "landing": (switch.leave_source,),
         "arrive": (switch.to_vf,),
         "restore": (switch.settle, vf.wipe),
+    },
+    NetworkMode.FAILOVER: {
+        "prepare": (vf.configure, switch.open_path),
+        "leave": (failover.to_standby,),
+        "landing": (switch.leave_source,),
+        "arrive": (failover.to_vf,),
+        "restore": (vf.wipe,),
     },
     NetworkMode.DETACH: {
         "prepare": (vf.configure,),
@@ -54,20 +65,17 @@ def _each(plan: Plan, parts: Iterable[Part]) -> list[Step]:
 
 
 def _claims(plan: Plan) -> list[Step]:
-    """One claim a host and VF; a guest without VFs is claimed by itself."""
-    sources: list[str | None] = [move.source.address for move in plan.moves]
-    destinations: list[str | None] = [move.destination.address for move in plan.moves]
+    """One claim a host, of all that it holds of this migration: all of it, or nothing."""
     return [
         Step(
             phase=Phase.PREPARE,
             name="claim",
             host=host,
-            summary=f"claim {plan.guest}" + (f" and VF {address}" if address else "") + " and a migration slot",
-            apply=(ClaimResources(guest=plan.guest, vf=address),),
+            summary=f"claim {', '.join((plan.guest, *(f'VF {vf}' for vf in vfs)))} and a migration slot",
+            apply=(ClaimResources(guest=plan.guest, vfs=vfs),),
             undo=(ReleaseClaim(),),
         )
-        for host, vfs in ((plan.source, sources), (plan.destination, destinations))
-        for address in vfs or [None]
+        for host, vfs in ((plan.source, plan.source_vfs), (plan.destination, plan.destination_vfs))
     ]
 
 
@@ -84,6 +92,33 @@ def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
         )
         for each in plan.forwarded
         for pf in (each.destination_pf if present else each.source_pf,)
+    ]
+
+
+def _announcements(plan: Plan) -> list[Step]:
+    """First of all after the resume: until switches have learnt where the guest is, its frames go to the source."""
+    if not plan.announced:
+        return []
+    ports = (TeachBridge(guest=plan.guest, mac=each.mac) for each in plan.announced)
+    frames = (
+        Announce(
+            guest=plan.guest,
+            mac=each.mac,
+            interface=each.interface,
+            vlan=each.vlan,
+            addresses=each.addresses,
+            router=plan.routes_ipv6,
+        )
+        for each in plan.announced
+    )
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="announce",
+            host=plan.destination,
+            summary=f"announce {', '.join(each.mac for each in plan.announced)} to bridges and switches",
+            apply=(*ports, *frames),
+        )
     ]
 
 

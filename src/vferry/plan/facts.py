@@ -5,7 +5,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from vferry.host.api import Definition, Fit
-from vferry.model.guest import Guest, GuestNetwork
+from vferry.model.guest import Guest, GuestLink, GuestNetwork
 from vferry.model.host import Inventory
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 
@@ -40,6 +40,14 @@ def info(code: str, message: str) -> Finding:
     return Finding(severity=Severity.INFO, code=code, message=message)
 
 
+class Refusal(Exception):  # noqa: N818 - a finding on its way, no fault
+    """Carries a finding out of the planning of one NIC."""
+
+    def __init__(self, code: str, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.finding = error(code, message, remedy)
+
+
 class Wishes(Struct, frozen=True, kw_only=True):
     """What the operator asks for."""
 
@@ -62,6 +70,12 @@ class Facts(Struct, frozen=True, kw_only=True):
     guest_network: GuestNetwork | None = None
     guest_silence: str | None = None
     """Why there is no `guest_network`."""
+
+
+def vf_link(facts: Facts, mac: str) -> GuestLink | None:
+    """A VF's interface in the guest: the one on hardware that is not virtio."""
+    links = facts.guest_network.links if facts.guest_network else ()
+    return next((link for link in links if link.mac == mac and link.driver not in (None, "virtio_net")), None)
 
 
 class Assessment(Struct, frozen=True, kw_only=True):

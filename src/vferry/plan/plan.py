@@ -13,6 +13,7 @@ class NetworkMode(StrEnum):
     """How the guest's traffic gets from the source's VF to the destination's."""
 
     SWITCH = "switch"
+    FAILOVER = "failover"
     DETACH = "detach"
     VIRTIO = "virtio"
 
@@ -24,6 +25,8 @@ class GuestSide(StrEnum):
     """The guest's own bond, told by its agent which NIC is the active one."""
     ADDRESSES = "addresses"
     """Addresses and routes are moved between the NICs through the guest's agent."""
+    FAILOVER = "failover"
+    """The guest's net_failover driver: the VF as soon as it is there, else the virtio NIC that it is teamed with."""
     HOTPLUG = "hotplug"
     """The guest's own reaction to a NIC that comes and one that goes; it is interrupted meanwhile."""
 
@@ -83,6 +86,16 @@ class Forwarded(Struct, frozen=True, kw_only=True):
     destination_pf: str
 
 
+class Announced(Struct, frozen=True, kw_only=True):
+    """A NIC that the destination announces once the guest has resumed there, and by which interface it does so."""
+
+    mac: str
+    interface: str
+    vlan: int = 0
+    addresses: tuple[str, ...] = ()
+    """Those that the guest's agent has told of, and that the NIC has all the time."""
+
+
 class TransferPlan(Struct, frozen=True, kw_only=True):
     """How the memory goes: libvirt's plain stream (0 channels) or multifd, through the gateways."""
 
@@ -114,8 +127,20 @@ class Plan(Struct, frozen=True, kw_only=True):
     plain_macs: tuple[str, ...]
     """The MACs of NICs that migrate by themselves, over a bridge."""
     forwarded: tuple[Forwarded, ...] = ()
+    announced: tuple[Announced, ...] = ()
+    routes_ipv6: bool = False
     persistent_xml: str
     """The definition at the destination, naming its VFs."""
     transfer: TransferPlan
     unplug_timeout_s: float = 15.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def source_vfs(self) -> tuple[str, ...]:
+        """The addresses of the VFs that the guest leaves."""
+        return tuple(move.source.address for move in self.moves)
+
+    @property
+    def destination_vfs(self) -> tuple[str, ...]:
+        """The addresses of the VFs that it gets."""
+        return tuple(move.destination.address for move in self.moves)

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from vferry.model.guest import GuestLink, Nic, VfRef
+from vferry.model.guest import Guest, Nic, VfRef
 from vferry.model.host import Inventory, Vf
-from vferry.plan import definition, standby, transfer
-from vferry.plan.facts import Facts, Finding, Wishes, error, info, warning
+from vferry.plan import definition, standby, teaming, transfer
+from vferry.plan.announced import announced
+from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, vf_link, warning
 from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
+
+STANDBY_MODES = (NetworkMode.SWITCH, NetworkMode.FAILOVER)
+"""Those in which a virtio NIC on a bridge stands in for the VF."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -18,18 +22,10 @@ class Draft(Struct, frozen=True, kw_only=True):
     plan: Plan | None = None
 
 
-class Refusal(Exception):  # noqa: N818 - a finding on its way, no fault
-    """Carries a finding out of the planning of one NIC."""
-
-    def __init__(self, code: str, message: str, remedy: str) -> None:
-        super().__init__(message)
-        self.finding = error(code, message, remedy)
-
-
 def draft(facts: Facts, wishes: Wishes) -> Draft:
     """The plan that these facts and wishes ask for."""
     vf_nics = [(nic, nic.vf) for nic in facts.guest.nics if nic.vf is not None]
-    mode = wishes.mode or (NetworkMode.SWITCH if vf_nics else NetworkMode.VIRTIO)
+    mode = wishes.mode or _mode(facts.guest)
     if mode is NetworkMode.VIRTIO and vf_nics:
         return Draft(findings=(_refuse_virtio([vf for _, vf in vf_nics]),))
     findings: list[Finding] = []
@@ -51,6 +47,14 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
     return Draft(findings=tuple(findings), plan=_plan(facts, wishes, mode, moves, xml))
 
 
+def _mode(guest: Guest) -> NetworkMode:
+    """What the guest's NICs are made for; one that is not is refused when its move is planned."""
+    nics = [nic for nic in guest.nics if nic.vf is not None]
+    if any(teaming.is_teamed(guest, nic) for nic in nics):
+        return NetworkMode.FAILOVER
+    return NetworkMode.SWITCH if nics else NetworkMode.VIRTIO
+
+
 def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], xml: str) -> Plan:
     moved = {move.mac for move in moves}
     plain = tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved)
@@ -65,6 +69,8 @@ def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], 
         moves=tuple(moves),
         plain_macs=plain,
         forwarded=_forwarded(facts, plain),
+        announced=announced(facts, mode, moves),
+        routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
         persistent_xml=xml,
         transfer=transfer.fitted(wishes.transfer, facts.guest.memory),
         unplug_timeout_s=wishes.unplug_timeout_s,
@@ -87,13 +93,17 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode,
             f"Choose a host that is, or name it in {destination.name}'s agent configuration",
         )
     vf = _free_vf(destination, network, taken)
-    own_standby = next((other for other in guest.nics if other.vf is None and other.mac == nic.mac), None)
+    own_standby = teaming.standby_of(guest, nic)
     side, mtu = _guest_side(facts, wishes, nic, mode)
     source_vf = source.vf(ref.address)
     if source_vf is None:
         raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
     if mode is NetworkMode.SWITCH:
-        _refuse_switch(facts, network, source_vf, own_standby, side)
+        _refuse_switch(guest, nic, source_vf, own_standby, side)
+    if mode is NetworkMode.FAILOVER:
+        teaming.refuse(facts, nic)
+    if mode in STANDBY_MODES:
+        _refuse_standby(facts, network, source_vf, own_standby)
     return VfMove(
         mac=nic.mac,
         network=network,
@@ -112,23 +122,30 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode,
     )
 
 
-def _refuse_switch(facts: Facts, network: str, vf: Vf, own_standby: Nic | None, side: GuestSide) -> None:
-    """What mode `switch` cannot do; each can be migrated in mode `detach`."""
-    source, destination = facts.source, facts.destination
-    instead = "Use --network detach for this guest"
-    if own_standby is not None and own_standby.teaming:
-        raise Refusal("teaming", f"{own_standby.mac} is a teaming pair (net_failover), not supported yet", instead)
-    if own_standby is not None and own_standby.vlan != (vf.settings.vlan or 0):
+def _refuse_switch(guest: Guest, nic: Nic, vf: Vf, own_standby: Nic | None, side: GuestSide) -> None:
+    """What mode `switch` cannot do."""
+    if teaming.is_teamed(guest, nic):
         raise Refusal(
-            "vlan-differs",
-            f"VF {vf.address} is in VLAN {vf.settings.vlan}, the virtio NIC of the same MAC in VLAN {own_standby.vlan}",
-            f"Give both the same <vlan>, or: {instead}",
+            "teaming",
+            f"{nic.mac} is a teaming pair, in which the guest's net_failover chooses the NIC",
+            "Use --network failover",
         )
     if side is GuestSide.BOND and own_standby is None:
         raise Refusal(
             "bond-without-standby",
             f"The guest has VF {vf.address} in a bond, with no virtio NIC of the same MAC beside it",
             "Give it one in its definition, or use --network detach",
+        )
+
+
+def _refuse_standby(facts: Facts, network: str, vf: Vf, own_standby: Nic | None) -> None:
+    """What no mode with a standby NIC can do; it can be migrated in mode `detach`."""
+    source, destination = facts.source, facts.destination
+    if own_standby is not None and own_standby.vlan != (vf.settings.vlan or 0):
+        raise Refusal(
+            "vlan-differs",
+            f"VF {vf.address} is in VLAN {vf.settings.vlan}, its standby NIC in {own_standby.vlan}",
+            "Give both the same <vlan>, or use --network detach",
         )
     bridges = [inventory.networks[network].bridge for inventory in (source, destination)]
     if bridges[0] != bridges[1]:
@@ -169,7 +186,9 @@ def _free_vf(destination: Inventory, network: str, taken: set[str]) -> Vf:
 
 def _guest_side(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[GuestSide, int]:
     """Who chooses in the guest, and the MTU there. Refuses what only the guest's own reaction could do."""
-    link = _link(facts, nic.mac)
+    link = vf_link(facts, nic.mac)
+    if link is not None and mode is NetworkMode.FAILOVER:
+        return GuestSide.FAILOVER, link.mtu
     if link is not None:
         return (GuestSide.BOND if link.master else GuestSide.ADDRESSES), link.mtu
     if not wishes.accept_interruption and mode is NetworkMode.SWITCH:
@@ -190,14 +209,8 @@ def _contested(facts: Facts, side: GuestSide) -> bool:
     return bool(inside.strict_rp_filter) or inside.configured_by == "networkd"
 
 
-def _link(facts: Facts, mac: str) -> GuestLink | None:
-    """The VF's interface in the guest: the one on hardware that is not virtio."""
-    links = facts.guest_network.links if facts.guest_network else ()
-    return next((link for link in links if link.mac == mac and link.driver not in (None, "virtio_net")), None)
-
-
 def _about(facts: Facts, mode: NetworkMode, move: VfMove) -> Iterator[Finding]:
-    if mode is NetworkMode.SWITCH:
+    if mode in STANDBY_MODES:
         for inventory in (facts.source, facts.destination):
             yield from standby.missing(inventory, move.network, move.vlan)
     if mode is NetworkMode.DETACH:
@@ -234,6 +247,7 @@ def _reason(wishes: Wishes, mode: NetworkMode, moves: list[VfMove]) -> str:
     sides = {
         GuestSide.BOND: "its own bond chooses the NIC",
         GuestSide.ADDRESSES: "its agent moves addresses and routes",
+        GuestSide.FAILOVER: "its net_failover driver chooses the NIC",
         GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
     }
     return "the guest has a VF; " + ", ".join(sorted({sides[move.guest_side] for move in moves}))

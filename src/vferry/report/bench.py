@@ -10,7 +10,7 @@ from rich.text import Text
 from vferry.report import words
 
 # The cases of the comparison with what they mean; others are shown as they are named.
-CASES = {"virtio": "(a) virtio", "switch": "(b) switch", "detach": "(c) detach"}
+CASES = {"virtio": "(a) virtio", "switch": "(b) switch", "detach": "(c) detach", "failover": "(d) failover"}
 METRICS = ("lost", "late", "longest_gap_ms", "pause_ms", "total_s")
 LABELS = {
     "lost": "probes lost",

@@ -19,7 +19,8 @@ T = TypeVar("T")
 OPERATIONS = st.sampled_from(["op1", "op2", "op3", "op4"])
 EPOCHS = st.integers(1, 4)
 GUESTS = st.none() | st.sampled_from(["g1", "g2", "g3"])
-VFS = st.none() | st.sampled_from(["0000:01:10.0", "0000:01:10.2"])
+VF = st.sampled_from(["0000:01:10.0", "0000:01:10.2", "0000:01:10.4"])
+VFS = st.lists(VF, unique=True, max_size=3).map(tuple)
 
 
 def session(operation: str, epoch: int = 1) -> Session:
@@ -43,20 +44,20 @@ class ManyControllers(RuleBasedStateMachine):
         self.claims = Claims(Path(self.temporary.name), slots)
         self.highest: dict[str, int] = {}
 
-    @rule(operation=OPERATIONS, epoch=EPOCHS, guest=GUESTS, vf=VFS)
-    def claim(self, operation: str, epoch: int, guest: str | None, vf: str | None) -> None:
+    @rule(operation=OPERATIONS, epoch=EPOCHS, guest=GUESTS, vfs=VFS)
+    def claim(self, operation: str, epoch: int, guest: str | None, vfs: tuple[str, ...]) -> None:
         before = self.claims.all()
-        held = attempt(lambda: self.claims.claim(session(operation, epoch), guest, vf))
+        held = attempt(lambda: self.claims.claim(session(operation, epoch), guest, vfs))
         if isinstance(held, Problem):
             assert self.claims.all() == before, "a refused claim must leave nothing behind"
             assert held.code != "stale-controller" or epoch < self.highest[operation]
             return
         assert held.epoch == epoch >= self.highest.get(operation, 0)
         assert guest in (None, held.guest)
-        assert vf in (None, held.vf)
+        assert not vfs or set(vfs) == set(held.vfs)
         self.highest[operation] = epoch
 
-    @rule(operation=OPERATIONS, epoch=EPOCHS, guest=GUESTS, vf=VFS)
+    @rule(operation=OPERATIONS, epoch=EPOCHS, guest=GUESTS, vf=st.none() | VF)
     def check(self, operation: str, epoch: int, guest: str | None, vf: str | None) -> None:
         held = attempt(lambda: self.claims.check(session(operation, epoch), guest, vf))
         if isinstance(held, Problem):
@@ -89,7 +90,7 @@ class ManyControllers(RuleBasedStateMachine):
             return
         held = self.claims.all()
         assert len(held) <= self.slots
-        for things in ([c.guest for c in held], [c.vf for c in held], [c.operation for c in held]):
+        for things in ([c.guest for c in held], [vf for c in held for vf in c.vfs], [c.operation for c in held]):
             named = [thing for thing in things if thing is not None]
             assert len(named) == len(set(named))
 
@@ -109,7 +110,7 @@ TestManyControllers = ManyControllers.TestCase
 
 def test_a_guest_claimed_by_another_names_the_operation_and_what_to_do(tmp_path: Path) -> None:
     claims = Claims(tmp_path, slots=2)
-    claims.claim(session("op1"), guest="g1", vf="0000:01:10.0")
+    claims.claim(session("op1"), guest="g1", vfs=("0000:01:10.0",))
     with pytest.raises(Problem) as caught:
         claims.claim(session("op2"), guest="g1")
     assert caught.value.code == "guest-claimed"
@@ -154,15 +155,37 @@ def test_a_call_without_a_session_has_claimed_nothing(tmp_path: Path) -> None:
     assert caught.value.code == "not-claimed"
 
 
-def test_an_operation_keeps_to_the_vf_that_it_holds(tmp_path: Path) -> None:
+def test_an_operation_keeps_to_the_vfs_that_it_holds(tmp_path: Path) -> None:
     claims = Claims(tmp_path, slots=1)
-    claims.claim(session("op1"), guest="g1", vf="0000:01:10.0")
-    with pytest.raises(Problem) as caught:
-        claims.claim(session("op1"), vf="0000:01:10.2")
+    held = claims.claim(session("op1"), guest="g1", vfs=("0000:01:10.2", "0000:01:10.0"))
+    assert claims.claim(session("op1"), vfs=("0000:01:10.0", "0000:01:10.2")) == held
+    with pytest.raises(Problem, match=r"holds the VFs 0000:01:10\.0, 0000:01:10\.2 here, not 0000:01:10\.4") as caught:
+        claims.claim(session("op1"), vfs=("0000:01:10.4",))
     assert caught.value.code == "claim-differs"
+    for vf in held.vfs:
+        claims.check(session("op1"), vf=vf)
     with pytest.raises(Problem) as caught:
-        claims.check(session("op1"), vf="0000:01:10.2")
+        claims.check(session("op1"), vf="0000:01:10.4")
     assert caught.value.code == "not-claimed"
+
+
+def test_all_vfs_are_claimed_or_none(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, slots=2)
+    claims.claim(session("op1"), guest="g1", vfs=("0000:01:10.2",))
+    with pytest.raises(Problem, match="op1") as caught:
+        claims.claim(session("op2"), guest="g2", vfs=("0000:01:10.0", "0000:01:10.2"))
+    assert caught.value.code == "vf-claimed"
+    assert claims.of_vf("0000:01:10.0") is None
+    assert claims.of("op2") is None
+
+
+@pytest.mark.parametrize(
+    ("vf", "vfs"), [('"0000:01:10.0"', ("0000:01:10.0",)), ("null", ())], ids=["with a VF", "without one"]
+)
+def test_what_an_older_agent_has_written_is_still_held(tmp_path: Path, vf: str, vfs: tuple[str, ...]) -> None:
+    written = f'{{"claim":{{"operation":"op1","epoch":3,"guest":"g1","vf":{vf}}},"released":false}}'
+    (tmp_path / "op1.json").write_text(written)
+    assert Claims(tmp_path, slots=1).all() == (Claim(operation="op1", epoch=3, guest="g1", vfs=vfs),)
 
 
 @given(st.sampled_from(["", "..", "../x", "a/b", ".hidden", "a\n", "x" * 200]))

@@ -74,8 +74,8 @@ async def test_the_session_and_the_operation_arrive(host: RemoteHost, agent: Fak
 
 async def test_claim_and_release(host: RemoteHost, agent: FakeAgent) -> None:
     mine = host.with_session(SESSION)
-    claim = await mine.call(ClaimResources(guest="g1", vf="0000:01:10.0"))
-    assert claim == Claim(operation="op1", epoch=3, guest="g1", vf="0000:01:10.0")
+    claim = await mine.call(ClaimResources(guest="g1", vfs=("0000:01:10.0",)))
+    assert claim == Claim(operation="op1", epoch=3, guest="g1", vfs=("0000:01:10.0",))
     assert (await host.call(TakeInventory())).claims == (claim,)
     with pytest.raises(Problem) as caught:
         await host.with_session(Session(operation="op2")).call(ClaimResources(guest="g1"))
@@ -88,11 +88,11 @@ async def test_claim_and_release(host: RemoteHost, agent: FakeAgent) -> None:
 async def test_a_vf_in_use_can_be_claimed_for_its_own_guest_only(host: RemoteHost, agent: FakeAgent) -> None:
     agent.handlers.vfs["0000:01:10.0"] = "g1"
     with pytest.raises(Problem) as caught:
-        await host.with_session(SESSION).call(ClaimResources(guest="g2", vf="0000:01:10.0"))
+        await host.with_session(SESSION).call(ClaimResources(guest="g2", vfs=("0000:01:10.0",)))
     assert caught.value.code == "vf-in-use"
     assert caught.value.attributes == {"guest": "g1"}
     assert agent.claims.all() == ()
-    assert await host.with_session(SESSION).call(ClaimResources(guest="g1", vf="0000:01:10.0"))
+    assert await host.with_session(SESSION).call(ClaimResources(guest="g1", vfs=("0000:01:10.0",)))
 
 
 async def test_a_stale_controller_ends_nothing(host: RemoteHost, agent: FakeAgent) -> None:

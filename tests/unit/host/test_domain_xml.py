@@ -50,7 +50,26 @@ def test_a_guest_without_agent_or_metadata_has_neither() -> None:
         (PLAIN_HOSTDEV, NicXml(type="hostdev", model="hostdev", alias="ua-vferry-vf", address=VF)),
         (
             STANDBY,
-            NicXml(type="bridge", model="virtio", mac=MAC, alias="ua-standby", source="br0", teaming="persistent"),
+            NicXml(
+                type="bridge",
+                model="virtio",
+                mac=MAC,
+                alias="ua-standby",
+                source="br0",
+                target="vnet0",
+                teaming="persistent",
+            ),
+        ),
+        (
+            PLAIN_HOSTDEV.replace("<alias", "<teaming type='transient' persistent='ua-standby'/><alias"),
+            NicXml(
+                type="hostdev",
+                model="hostdev",
+                alias="ua-vferry-vf",
+                address=VF,
+                teaming="transient",
+                teamed_with="ua-standby",
+            ),
         ),
         (
             "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='default'/></interface>",
@@ -93,6 +112,8 @@ def test_pci_addresses_go_there_and_back(address: str) -> None:
 
 
 def test_a_vf_is_plugged_as_a_plain_host_device_under_its_alias() -> None:
+    teamed = read_domain(domain(vf_xml(VF, "ua-vf", "ua-standby"))).nics[0]
+    assert (teamed.alias, teamed.teaming, teamed.teamed_with) == ("ua-vf", "transient", "ua-standby")
     devices = vf_xml(VF, "ua-vferry-vf")
     assert "interface" not in devices
     assert 'managed="yes"' in devices

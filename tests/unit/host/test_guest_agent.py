@@ -184,6 +184,8 @@ all 0
 default 2
 bond0 1
 eth0
+== forwarding
+1
 == processes
 init
 systemd-network
@@ -209,6 +211,7 @@ def test_the_network_is_read_whatever_ip_can_do(addresses: str) -> None:
     assert not links["eth1"].up
     assert not links["eth1"].carrier
     assert network.strict_rp_filter == ("bond0",)
+    assert network.routes_ipv6
     assert network.configured_by == "networkd"
 
 
@@ -223,7 +226,8 @@ def test_the_network_is_read_whatever_ip_can_do(addresses: str) -> None:
 )
 def test_what_configures_the_network(processes: str, interfaces: str, expected: str | None) -> None:
     output = f"{LINKS}\n== processes\n{processes}\n== interfaces\n{interfaces}\n== end\n"
-    assert read_network("guest1", GuestRun(code=0, stdout=output)).configured_by == expected
+    network = read_network("guest1", GuestRun(code=0, stdout=output))
+    assert (network.configured_by, network.routes_ipv6) == (expected, False)
 
 
 @pytest.mark.parametrize(

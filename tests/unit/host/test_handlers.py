@@ -1,3 +1,4 @@
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,7 @@ from test_sriov import make_host
 from xml_samples import MAC, STANDBY, VF_INTERFACE, domain
 
 from vferry.host import api
+from vferry.host.announcement import rarp
 from vferry.host.api import Operation, Session
 from vferry.host.claims import Claims
 from vferry.host.codecs import installed_codecs
@@ -34,6 +36,8 @@ ACTING: list[Operation[Any]] = [
     api.SetForwarding(pf="pf0", mac=MAC, present=True),
     api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=False),
     api.Unpark(pf="pf0", index=1, mac=MAC),
+    api.TeachBridge(guest="guest1", mac=MAC),
+    api.Announce(guest="guest1", mac=MAC, interface="pf0"),
     api.StartReceiving(peer="host2"),
     api.StartSending(peer="host2", address="10.8.0.2", port=1, token="t"),
     api.StopGateway(),
@@ -57,6 +61,22 @@ LOOKING: list[Operation[Any]] = [
 ]
 
 
+class OneFrame:
+    """A wire that goes down after one frame, so that nothing is repeated."""
+
+    def __init__(self, sent: list[tuple[str, bytes]], interface: str) -> None:
+        self.sent, self.interface = sent, interface
+
+    def send(self, frame: bytes) -> int:
+        if self.sent:
+            raise OSError(errno.ENETDOWN, "down")
+        self.sent.append((self.interface, frame))
+        return len(frame)
+
+    def close(self) -> None:
+        pass
+
+
 class Host:
     """A host with a NIC of two VFs, a guest on the second, and a claim on both by `MINE`."""
 
@@ -78,7 +98,7 @@ class Host:
         self.guest = FakeDomain(live=domain(VF_INTERFACE + STANDBY), persistent=domain())
         self.library = FakeLibvirt(self.guest)
         self.claims = Claims(root / "claims", 2)
-        self.claims.claim(MINE, "guest1", VF)
+        self.claims.claim(MINE, "guest1", (VF,))
         self.handlers = Handlers(
             AgentConfiguration(
                 name="host1",
@@ -91,7 +111,9 @@ class Host:
             runtime=root / "run/vferry",
             root=root,
             links=lambda: cast("Any", FakeLinks(self.nic)),
+            wire=lambda interface: OneFrame(self.sent, interface),
         )
+        self.sent: list[tuple[str, bytes]] = []
 
     async def ask(self, operation: Operation[Any], session: Session | None = MINE) -> Struct:
         return await self.handlers.handle(operation, session)
@@ -117,6 +139,7 @@ async def test_without_the_claim_nothing_is_changed(host: Host, operation: Opera
     assert caught.value.code == "not-claimed"
     assert host.guest.calls == []
     assert host.nic.packets == []
+    assert host.sent == []
 
 
 @pytest.mark.parametrize(
@@ -156,6 +179,9 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     await host.ask(api.PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-y"))
     await host.ask(api.Unplug(guest="guest1", alias="ua-y"))
     assert [call[0] for call in host.guest.calls] == ["attach", "detach"]
+    assert await host.ask(api.TeachBridge(guest="guest1", mac=MAC)) == api.Done(changed=False)
+    await host.ask(api.Announce(guest="guest1", mac=MAC, interface="pf0"))
+    assert host.sent == [("pf0", rarp(MAC))]
     assert await host.ask(api.StopGateway()) == api.GatewayStatistics()
     assert await host.ask(api.AbortMigration(guest="guest1")) == api.Done(changed=False)
     assert await host.ask(api.Resume(guest="guest1")) == api.Done(changed=False)
@@ -176,8 +202,7 @@ async def test_the_source_of_a_migration_is_never_destroyed(host: Host) -> None:
 
 
 async def test_whose_vf_it_is(host: Host) -> None:
-    assert await host.handlers.vf_in_use(VF) == "guest1"
-    assert await host.handlers.vf_in_use("0000:01:10.0") is None
+    assert await host.handlers.users_of((VF, "0000:01:10.0")) == {VF: "guest1"}
 
 
 async def test_what_an_operation_left_is_ended(host: Host) -> None:

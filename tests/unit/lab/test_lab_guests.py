@@ -1,12 +1,14 @@
 """The guests' definitions, and reading where they are."""
 
 import shlex
+import subprocess
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from vferry.lab import guests, guestxml, peer
-from vferry.lab.topology import GUESTS, STARTED, VFS, Guest, guest_named
+from vferry.lab import guests, guestxml, hosts, peer
+from vferry.lab.topology import GUESTS, HOSTS, STARTED, VFS, Guest, guest_named
 from vferry.model.problem import Problem
 
 
@@ -83,16 +85,84 @@ def test_a_bond_has_a_vf_and_a_vhost_nic_with_one_mac() -> None:
     assert driver.get("name") == "vhost"
 
 
+def test_a_teaming_pair_has_one_mac_and_names_its_other_half() -> None:
+    standby, vf = xml("failover1").findall("devices/interface")
+    assert [nic.find("teaming").attrib for nic in (standby, vf)] == [  # type: ignore[union-attr]
+        {"type": "persistent"},
+        {"type": "transient", "persistent": standby.find("alias").get("name")},  # type: ignore[union-attr]
+    ]
+    assert (standby.get("type"), vf.get("type")) == ("bridge", "hostdev")
+    assert len({nic.find("mac").get("address") for nic in (standby, vf)}) == 1  # type: ignore[union-attr]
+    assert [
+        name for guest in GUESTS for name in [guest.name] if xml(name).find("devices/interface/teaming") is not None
+    ] == ["failover1"]
+
+
 def test_only_the_plain_guest_has_no_agent() -> None:
     without = [g.name for g in GUESTS if xml(g.name).find("devices/channel") is None]
     assert without == ["plain1"]
 
 
 def test_guests_share_neither_addresses_nor_vfs() -> None:
-    for values in ([g.address for g in GUESTS], [g.mac for g in GUESTS], [g.uuid for g in GUESTS]):
-        assert len(set(values)) == len(GUESTS)
-    vfs = [g.vf for g in GUESTS if g.vf is not None]
+    links = [link for g in GUESTS for link in g.links]
+    for values in ([link.address for link in links], [link.address6 for link in links], [link.mac for link in links]):
+        assert len(set(values)) == len(links)
+    assert len({g.uuid for g in GUESTS}) == len(GUESTS)
+    vfs = [vf for g in GUESTS if not g.spare for vf in g.vfs]
     assert len(set(vfs)) == len(vfs) <= VFS
+    assert all(vf < VFS for g in GUESTS for vf in g.vfs)
+
+
+def test_a_guest_with_two_vfs_has_two_nics_in_two_subnets() -> None:
+    nics = xml("two1").findall("devices/interface")
+    assert [nic.find("mac").get("address") for nic in nics] == ["52:54:00:aa:00:12", "52:54:00:aa:01:12"]  # type: ignore[union-attr]
+    assert [nic.find("alias").get("name") for nic in nics] == ["ua-vf", "ua-vf1"]  # type: ignore[union-attr]
+    words = (xml("two1").findtext("os/cmdline") or "").split()
+    assert {"vferry.ip4=10.9.0.18/24", "vferry.second=52:54:00:aa:01:12", "vferry.second4=10.9.1.18/24"} < set(words)
+    assert "vferry.second6=fd00:9:1::18/64" in words
+
+
+class FakeLab:
+    """Two hosts whose libvirt is asked only for lists, and to define and undefine."""
+
+    def __init__(self, **listed: dict[str, bool]) -> None:
+        self.listed = listed
+
+    def run(self, host: str, argv: list[str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        assert timeout
+        if argv[2:] == ["list", "--all"]:
+            said = "".join(f" - {name} {'running' if on else 'shut off'}\n" for name, on in self.listed[host].items())
+            return subprocess.CompletedProcess(argv, 0, said, "")
+        for command in argv[2].split("; "):
+            verb, name = command.split()
+            if verb == "undefine":
+                del self.listed[host][name]
+            else:
+                self.listed[host][Path(name).stem] = False
+        return subprocess.CompletedProcess(argv, 0, "", "")
+
+
+@pytest.mark.parametrize("name", ["two1", "plain1"])
+def test_a_guest_that_no_host_defines_takes_the_place_of_those_that_are_off(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    lab = FakeLab(host1={"guest1": False, "bond1": False, "guest2": True}, host2={"guest1": True, "vlan1": False})
+    monkeypatch.setattr(hosts, "running", lambda: list(HOSTS))
+    found = guests._defined(lab, [guests.named(name)])  # type: ignore[arg-type]
+    assert lab.listed == {"host1": {"guest1": False, "guest2": True, name: False}, "host2": {"guest1": True}}
+    assert guests.place(found, name).host == "host1"
+
+
+def test_nothing_is_undefined_where_all_are_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = FakeLab(host1={"guest1": False, "bond1": False}, host2={})
+    monkeypatch.setattr(hosts, "running", lambda: list(HOSTS))
+    guests._defined(lab, [guests.named("guest1")])  # type: ignore[arg-type]
+    assert lab.listed == {"host1": {"guest1": False, "bond1": False}, "host2": {}}
+
+
+def test_only_spare_guests_are_not_defined_at_boot() -> None:
+    assert guestxml.file_name(guests.named("two1")) == "spare/two1.xml"
+    assert guestxml.file_name(guests.named("vlan1")) == "vlan1.xml"
 
 
 def test_the_guests_started_first_exist() -> None:

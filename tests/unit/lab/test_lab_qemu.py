@@ -52,7 +52,7 @@ def test_a_restored_host_waits_for_its_state() -> None:
 def test_only_the_data_network_knows_the_guests() -> None:
     data, mgmt = (net.setup(network) for network in NETWORKS)
     assert "address add fd00:9::1/64 dev data0 nodad\n" in data
-    assert data.count("nud permanent") == len(GUESTS)
+    assert data.count("nud permanent") == sum(len(guest.links) for guest in GUESTS)
     assert "neigh" not in mgmt
 
 

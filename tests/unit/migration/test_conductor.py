@@ -37,6 +37,7 @@ SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
 OWN_STANDBY = Case(NetworkMode.SWITCH, GuestSide.BOND, own_standby=True)
 DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
+TWO = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, nics=2)
 ORDER = list(Phase)
 
 
@@ -150,7 +151,7 @@ def test_without_a_vf_to_be_had_the_guest_stays_at_the_destination_and_gets_one_
     drive.fleet.faults.append(faults.refusal(faults.at_operation(PlugVf, DESTINATION), times=99))
     ending = drive.run()
     assert (ending.exit, ending.at_destination) == (Exit.OPERATOR, True)
-    assert ending.degraded == ("standby" if case.mode is NetworkMode.SWITCH else "no-vf")
+    assert ending.degraded == ("no-vf" if case.mode is NetworkMode.DETACH else "standby")
     assert drive.plan.operation in " ".join(ending.notes)
     assert unkept(drive, case, before, ending) == []
     assert not any(host.claims.all() for host in drive.fleet.hosts.values())
@@ -428,3 +429,30 @@ def test_the_guest_runs_on_through_it_all() -> None:
     unplugs = [call for call in drive.fleet.calls if isinstance(call.operation, Unplug)]
     assert [call.host for call in scripts] == [SOURCE, DESTINATION]
     assert scripts[0].number < unplugs[0].number
+
+
+def test_what_fails_for_the_second_nic_is_undone_for_both() -> None:
+    fleet = make_fleet(TWO)
+    drive = Drive(fleet, make_plan(fleet, TWO))
+    before = Snapshot.of(fleet)
+    aliases = [move.source_alias for move in drive.plan.moves]
+    fleet.held.add(aliases[1])
+    ending = drive.run()
+    assert ending.exit is Exit.UNDONE, ending.notes
+    assert aliases[1] in ending.reason
+    assert before.differences(fleet) == []
+
+
+def test_a_second_nic_that_gets_no_vf_leaves_both_on_their_standby_nics() -> None:
+    fleet = make_fleet(TWO)
+    drive = Drive(fleet, make_plan(fleet, TWO))
+    address = drive.plan.moves[1].destination.address
+    refused = faults.refusal(
+        lambda call: isinstance(call.operation, PlugVf) and call.operation.address == address, times=1
+    )
+    fleet.faults.append(refused)
+    before = Snapshot.of(fleet)
+    ending = drive.run()
+    assert (ending.exit, ending.degraded) == (Exit.OPERATOR, "standby")
+    assert set(fleet.machine(GUEST)[1].inside.chosen.values()) == {"standby"}
+    assert healed(drive, before, ending) == []

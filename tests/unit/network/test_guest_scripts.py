@@ -23,6 +23,7 @@ SCRIPTS = [
     guest_script.addresses_to_vf,
     guest_script.bond_to_standby,
     guest_script.bond_to_vf,
+    guest_script.failover_to_vf,
     guest_script.quiet,
     guest_script.settle,
     guest_script.save_addresses,
@@ -114,6 +115,12 @@ def test_addresses_and_routes_move_to_the_standby_nic(box: GuestBox) -> None:
     assert [box.leaves_by(to) for to in (FAR, FAR6, "192.0.2.1", "2001:db8::1", "203.0.113.9")] == [STANDBY] * 5
     assert box.read(f"/sys/class/net/{STANDBY}/mtu") == "1400"
     assert box.gaps() == []
+
+
+@in_a_namespace
+def test_a_vf_that_has_a_master_is_in_use(box: GuestBox) -> None:
+    box.run(f"ip link add name fo0 type bridge; ip link set {VF} master fo0")
+    assert box.run(guest_script.failover_to_vf(MAC)).stdout == f"{VF} is the one that net_failover uses\n"
 
 
 @in_a_namespace

@@ -4,21 +4,20 @@ import pytest
 from msgspec import structs
 
 from fakes.samples import CASES, DESTINATION, GUEST, MAC, SOURCE, Case, make_fleet, make_plan
-from fakes.world import MemoryClaims
 from vferry.host.api import (
+    Announce,
     ClaimResources,
     MoveFilter,
     PlugVf,
     ReleaseClaim,
     RunInGuest,
-    Session,
     SetForwarding,
     SetVf,
+    TeachBridge,
     Unpark,
     Unplug,
 )
 from vferry.model.host import NO_MAC, VfSettings
-from vferry.model.problem import Problem
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
@@ -30,6 +29,7 @@ ADDRESSES = Case(SWITCH, GuestSide.ADDRESSES)
 HOTPLUG = Case(SWITCH, GuestSide.HOTPLUG)
 BOND = Case(SWITCH, GuestSide.BOND, own_standby=True)
 DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
+FAILOVER = Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 
 CLAIMS = ["prepare: claim @host1", "prepare: claim @host2"]
@@ -40,7 +40,8 @@ SWITCH_PREPARE = [
     "prepare: open-gateways @host1",
 ]
 COPY = ["copy: copy-memory @host1"]
-CLOSE = ["switchover: close-standby-path @host1"]
+ANNOUNCE = ["switchover: announce @host2"]
+CLOSE = [*ANNOUNCE, "switchover: close-standby-path @host1"]
 HAND_OVER = [
     "restore: close-gateways @host1",
     "restore: define @host2",
@@ -92,12 +93,25 @@ GOLDEN = {
         *WIPE,
         *HAND_OVER,
     ],
+    FAILOVER: [
+        *SWITCH_PREPARE,
+        "to-standby: filter-also-to-bridge @host1",
+        "to-standby: unplug-vf @host1",
+        *COPY,
+        *CLOSE,
+        "to-vf: filter-also-to-vf @host2",
+        "to-vf: plug-vf @host2",
+        "to-vf: filter-to-vf @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
     DETACH: [
         *CLAIMS,
         "prepare: configure-vf @host2",
         "prepare: open-gateways @host1",
         "to-standby: unplug-vf @host1",
         *COPY,
+        *ANNOUNCE,
         "to-vf: plug-vf @host2",
         *WIPE,
         *HAND_OVER,
@@ -107,6 +121,7 @@ GOLDEN = {
         "prepare: open-forwarding @host2",
         "prepare: open-gateways @host1",
         *COPY,
+        *ANNOUNCE,
         "switchover: close-forwarding @host1",
         *HAND_OVER,
     ],
@@ -156,7 +171,7 @@ def test_all_that_changes_before_the_resume_can_be_taken_back(case: Case) -> Non
         assert step.undo or isinstance(step, OpenGateways | Copy), step.name
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.mode is SWITCH], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.mode in (SWITCH, NetworkMode.FAILOVER)], ids=str)
 def test_the_way_back_to_the_vf_can_be_taken_back(case: Case) -> None:
     assert all(step.undo for step in stages_of(case).arrival)
 
@@ -213,10 +228,49 @@ def test_a_guest_left_to_itself_finds_its_vf_with_the_mac_on_it() -> None:
     assert names.index("filter-to-vf") < names.index("plug-vf")
 
 
+def test_a_teamed_vf_has_its_mac_whenever_it_is_plugged() -> None:
+    """On its way there, and when that is undone: the guest's driver pairs by it. The alias here is the pair's first."""
+    stages = stages_of(FAILOVER)
+    move = plan_of(FAILOVER).moves[0]
+    undo = step_named(stages.before, "unplug-vf").undo
+    assert [type(operation) for operation in undo] == [SetVf, PlugVf, RunInGuest]
+    assert undo[0].settings.mac == MAC  # type: ignore[attr-defined]
+    here = PlugVf(guest=GUEST, address=move.source.address, alias="ua-vf", teamed_with="ua-standby")
+    assert undo[1] == here
+    arrival = [operation for step in stages.arrival for operation in step.apply]
+    assert [type(operation) for operation in arrival] == [SetVf, PlugVf, RunInGuest, TeachBridge, SetForwarding]
+    there = PlugVf(guest=GUEST, address=move.destination.address, alias=move.vf_alias, teamed_with="ua-standby")
+    assert arrival[:2] == [SetVf(pf="pf0", index=move.destination.index, settings=VfSettings(mac=MAC)), there]
+
+
+def test_the_bridge_knows_the_guest_before_the_vf_goes_and_that_it_is_gone_after_the_next_has_come() -> None:
+    stages = stages_of(FAILOVER)
+    leaving = [operation for step in stages.before if step.phase is Phase.TO_STANDBY for operation in step.apply]
+    assert [type(operation) for operation in leaving] == [TeachBridge, SetForwarding, Unplug, TeachBridge, SetVf]
+    assert leaving[0] == leaving[3] == TeachBridge(guest=GUEST, mac=MAC)
+    assert stages.arrival[-1].apply[0] == TeachBridge(guest=GUEST, mac=MAC, uplink="pf0")
+
+
+def test_a_teamed_vf_is_not_waited_for_where_no_agent_answers() -> None:
+    plan = plan_of(FAILOVER)
+    silent = structs.replace(plan, moves=(structs.replace(plan.moves[0], guest_side=GuestSide.HOTPLUG),))
+    assert not any(isinstance(each, RunInGuest) for step in modes.stages(silent).all for each in step.apply + step.undo)
+
+
 def test_the_source_stops_taking_frames_only_after_the_resume() -> None:
-    (step,) = stages_of(ADDRESSES).landing
+    _, step = stages_of(ADDRESSES).landing
     assert step.apply == (SetForwarding(pf="pf0", mac=MAC, present=False),)
     assert step.host == SOURCE
+
+
+def test_all_nics_are_announced_first_of_all_after_the_resume() -> None:
+    case = Case(SWITCH, GuestSide.ADDRESSES, nics=2)
+    first = modes.stages(structs.replace(plan_of(case), routes_ipv6=True)).landing[0]
+    assert (first.name, first.host) == ("announce", DESTINATION)
+    assert first.apply == (
+        *(TeachBridge(guest=GUEST, mac=mac) for mac in case.macs),
+        *(Announce(guest=GUEST, mac=mac, interface="pf0", addresses=("192.0.2.7",), router=True) for mac in case.macs),
+    )
 
 
 def test_both_aliases_of_the_vf_are_taken_away() -> None:
@@ -235,26 +289,21 @@ def test_a_vf_is_wiped_in_what_its_driver_says() -> None:
 
 
 def test_two_nics_each_have_their_steps_and_one_copy() -> None:
-    plan = plan_of(ADDRESSES)
-    second = structs.replace(plan.moves[0], mac="52:54:00:12:34:57", standby_alias="ua-vferry-standby-2")
-    steps = modes.stages(structs.replace(plan, moves=(plan.moves[0], second))).all
-    names = [step.name for step in steps]
+    names = [step.name for step in stages_of(Case(SWITCH, GuestSide.ADDRESSES, nics=2)).all]
     assert {
         names.count(name) for name in ("plug-standby", "unplug-vf", "plug-vf", "wipe-vf", "close-standby-path")
     } == {2}
     assert {names.count(name) for name in ("open-gateways", "copy-memory", "define", "undefine")} == {1}
 
 
-@pytest.mark.xfail(raises=Problem, reason="an agent's claim holds one VF: a guest with two is refused at its claim")
-def test_two_nics_can_be_claimed() -> None:
-    plan = plan_of(ADDRESSES)
-    other = structs.replace(plan.moves[0].source, index=2, address="0000:01:10.4")
-    second = structs.replace(plan.moves[0], mac="52:54:00:12:34:57", source=other)
-    claims = MemoryClaims(slots=2)
-    for step in modes.stages(structs.replace(plan, moves=(plan.moves[0], second))).before:
-        for operation in step.apply:
-            if isinstance(operation, ClaimResources) and step.host == SOURCE:
-                claims.claim(Session(operation="op-1"), operation.guest, operation.vf)
+def test_all_vfs_are_claimed_in_one_step_on_each_host() -> None:
+    plan = plan_of(Case(SWITCH, GuestSide.ADDRESSES, nics=2))
+    claims = [step for step in modes.stages(plan).before if step.name == "claim"]
+    assert [(step.host, step.apply) for step in claims] == [
+        (SOURCE, (ClaimResources(guest=GUEST, vfs=("0000:01:10.2", "0000:01:10.4")),)),
+        (DESTINATION, (ClaimResources(guest=GUEST, vfs=("0000:01:10.2", "0000:01:10.4")),)),
+    ]
+    assert claims[0].summary == f"claim {GUEST}, VF 0000:01:10.2, VF 0000:01:10.4 and a migration slot"
 
 
 def test_the_definition_there_is_there_before_the_one_here_goes() -> None:

@@ -14,27 +14,44 @@ from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestLink, GuestState, Nic
 from vferry.model.host import Bridge, Claim, Network, VfSettings
 from vferry.plan.facts import Facts, Severity
-from vferry.plan.plan import NetworkMode, TransferPlan
+from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
 NAMESAKE = Guest(name=GUEST, uuid="u-2", host="host2", state=GuestState.OFF)
 STANDBY = Nic(mac=MAC, model="virtio", alias="net0", bridge="br0")
-TEAMED = structs.replace(STANDBY, teaming="persistent")
+TEAMED = structs.replace(STANDBY, teaming="persistent", alias="ua-standby")
 CLAIM = Claim(operation="op-9", guest=GUEST)
 OTHER_CLAIMS = (Claim(operation="op-8"), Claim(operation="op-9"))
 DETACH: dict[str, object] = {"mode": NetworkMode.DETACH}
 ACCEPT: dict[str, object] = {"accept_interruption": True}
 VIRTIO: dict[str, object] = {"mode": NetworkMode.VIRTIO}
 ZSTD: dict[str, object] = {"transfer": TransferPlan(codec=Codec.ZSTD, delta_memory=128)}
+SWITCH: dict[str, object] = {"mode": NetworkMode.SWITCH}
+FAILOVER: dict[str, object] = {"mode": NetworkMode.FAILOVER}
+MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
+PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
 
 
 def more_nics(nic: Nic) -> f.Change:
     return lambda facts: f.guest(nics=(*facts.guest.nics, nic))(facts)
 
 
+def teamed(
+    standby: Nic | None = TEAMED, with_: str | None = "ua-standby", links: tuple[GuestLink, ...] = (MASTER, PRIMARY)
+) -> f.Change:
+    """The guest's VF in a teaming pair."""
+
+    def change(facts: Facts) -> Facts:
+        vf = structs.replace(facts.guest.nics[0], teaming="transient" if with_ else None, teamed_with=with_)
+        nics = (vf, *facts.guest.nics[1:], *((standby,) if standby else ()))
+        return f.both(f.guest(nics=nics), f.inside(links=links))(facts)
+
+    return change
+
+
 def unnamed(facts: Facts) -> Facts:
-    xml = definition(None, standby=True)
+    xml = definition(standby=True)
     return structs.replace(facts, definition=Definition(live=xml, persistent=xml))
 
 
@@ -49,8 +66,10 @@ def live(devices: str, machine: str = "pc-q35-10.0") -> f.Change:
     """The running guest's definition, with these devices beside its VF on a root port."""
 
     def change(facts: Facts) -> Facts:
-        vf = definition(facts.guest.nics[0].vf.address if facts.guest.nics[0].vf else None, standby=False)
-        on_port = vf.replace("</interface>", "<address type='pci' bus='0x01'/></interface>")
+        vfs = [nic.vf.address for nic in facts.guest.nics if nic.vf]
+        on_port = definition(*vfs, standby=False).replace(
+            "</interface>", "<address type='pci' bus='0x01'/></interface>"
+        )
         xml = on_port.replace("<devices>", f"<os><type machine='{machine}'/></os><devices>{PORT % 1}{devices}")
         return structs.replace(facts, definition=Definition(live=xml, persistent=facts.definition.persistent))
 
@@ -96,7 +115,26 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("pf-missing", ERROR, f.host("destination", pfs=()), {}),
     ("pf-missing", ERROR, f.pf("destination", up=False), {}),
     ("no-free-vf", ERROR, f.pf("destination", vfs=()), {}),
-    ("teaming", ERROR, more_nics(TEAMED), {}),
+    ("teaming", ERROR, more_nics(TEAMED), SWITCH),
+    ("teaming", ERROR, teamed(), SWITCH),
+    ("not-teamed", ERROR, lambda facts: facts, FAILOVER),
+    ("teaming-missing", ERROR, teamed(standby=None), {}),
+    ("teaming-missing", ERROR, teamed(standby=structs.replace(TEAMED, alias="ua-other")), {}),
+    ("teaming-macs", ERROR, teamed(standby=structs.replace(TEAMED, mac="52:54:00:12:34:99")), {}),
+    ("teaming-not-offered", ERROR, teamed(standby=structs.replace(TEAMED, teaming=None)), {}),
+    ("teaming-not-offered", ERROR, teamed(standby=structs.replace(TEAMED, model="e1000e")), {}),
+    ("no-net-failover", ERROR, teamed(links=(PRIMARY,)), {}),
+    ("no-net-failover", ERROR, teamed(links=(structs.replace(PRIMARY, master=None),)), {}),
+    ("no-net-failover", ERROR, teamed(links=(structs.replace(MASTER, kind="bond"), PRIMARY)), {}),
+    ("no-net-failover", ERROR, teamed(links=(MASTER,)), {}),
+    ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
+    (
+        "bridge-differs",
+        ERROR,
+        f.both(teamed(), f.host("destination", networks={"lan": Network(pf="pf0", bridge="b")})),
+        {},
+    ),
+    ("hotplug-only", WARNING, f.both(teamed(), f.silent), {}),
     (
         "bond-without-standby",
         ERROR,
@@ -164,6 +202,22 @@ def test_every_code_is_in_the_table() -> None:
                 if node.func.id in ("error", "warning", "info", "Refusal") and isinstance(first, ast.Constant):
                     said.add(first.value)
     assert said == {row[0] for row in TABLE}
+
+
+@pytest.mark.parametrize("with_", ["ua-standby", None], ids=["as defined", "plugged by itself"])
+def test_a_teaming_pair_is_moved_by_failover(with_: str | None) -> None:
+    assessment = f.found(teamed(with_=with_))
+    assert assessment.findings == ()
+    assert assessment.plan is not None
+    assert assessment.plan.mode is NetworkMode.FAILOVER
+    assert assessment.plan.reason == "the guest has a VF; its net_failover driver chooses the NIC"
+    (move,) = assessment.plan.moves
+    assert (move.guest_side, move.standby_alias, move.standby_stays) == (GuestSide.FAILOVER, "ua-standby", True)
+
+
+def test_a_pair_whose_guest_has_no_agent_is_moved_unseen() -> None:
+    (move,) = f.planned(f.both(teamed(), f.silent)).moves
+    assert move.guest_side is GuestSide.HOTPLUG
 
 
 def test_nothing_is_found_where_nothing_is() -> None:

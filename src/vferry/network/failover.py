@@ -1,0 +1,94 @@
+"""Mode `failover`: the guest's net_failover driver uses the VF while it is there, and else the virtio NIC of the pair.
+
+The driver pairs by the MAC that the VF has when it appears, drops what the virtio NIC receives while there is a VF, and
+changes over the moment that the VF comes or goes. So the MAC must be in the VF's filter before the VF is plugged, and
+until after it is unplugged: to make before breaking, the PF has it as well meanwhile. Which of the two then gets the
+frames is the NIC's to say (docs/decisions/0011-failover-both-filters.md). The bridge is told where the guest is, since
+it may have learnt from what the guest has sent by the other NIC, and the virtio NIC stays.
+
+QEMU would unplug and plug the VF itself, without a bound of time, and plug it while the guest stands still. It finds
+none: the VF is unplugged before the copy, and plugged after the guest has resumed.
+"""
+
+from vferry.host.api import PlugVf, RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
+from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.report import Phase
+from vferry.network import guest_script
+from vferry.network.step import Step
+from vferry.plan.plan import GuestSide, Plan, VfMove
+
+
+def to_standby(plan: Plan, move: VfMove) -> list[Step]:
+    """Takes the source's VF away; the guest goes on on its virtio NIC."""
+    host, vf = plan.source, move.source
+    both = Step(
+        phase=Phase.TO_STANDBY,
+        name="filter-also-to-bridge",
+        host=host,
+        summary=f"let {vf.pf} pass {move.mac} to the bridge {move.source_bridge}, as VF {vf.index} does to the guest",
+        apply=(TeachBridge(guest=plan.guest, mac=move.mac), SetForwarding(pf=vf.pf, mac=move.mac, present=True)),
+        undo=(
+            TeachBridge(guest=plan.guest, mac=move.mac, uplink=vf.pf),
+            SetForwarding(pf=vf.pf, mac=move.mac, present=False),
+        ),
+    )
+    unplug = Step(
+        phase=Phase.TO_STANDBY,
+        name="unplug-vf",
+        host=host,
+        summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address}), and clear its filter",
+        apply=(
+            Unplug(guest=plan.guest, alias=move.source_alias, timeout_s=plan.unplug_timeout_s),
+            TeachBridge(guest=plan.guest, mac=move.mac),
+            SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),
+        ),
+        undo=(
+            SetVf(pf=vf.pf, index=vf.index, settings=move.source_settings),
+            PlugVf(guest=plan.guest, address=vf.address, alias=move.source_alias, teamed_with=move.standby_alias),
+            *_await_vf(plan, move),
+        ),
+    )
+    return [both, unplug]
+
+
+def to_vf(plan: Plan, move: VfMove) -> list[Step]:
+    """Gives the guest a VF of the destination: `to_standby`, mirrored."""
+    host, vf = plan.destination, move.destination
+    both = Step(
+        phase=Phase.TO_VF,
+        name="filter-also-to-vf",
+        host=host,
+        summary=f"put {move.mac} into the filter of VF {vf.index} as well",
+        apply=(SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=move.mac)),),
+        undo=(SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),),
+    )
+    plug = Step(
+        phase=Phase.TO_VF,
+        name="plug-vf",
+        host=host,
+        summary=f"plug VF {vf.index} of {vf.pf} ({vf.address}), which the guest's driver then uses",
+        apply=(
+            PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias, teamed_with=move.standby_alias),
+            *_await_vf(plan, move),
+        ),
+        undo=(Unplug(guest=plan.guest, alias=move.vf_alias, timeout_s=plan.unplug_timeout_s),),
+    )
+    only = Step(
+        phase=Phase.TO_VF,
+        name="filter-to-vf",
+        host=host,
+        summary=f"stop {vf.pf} from taking frames for {move.mac}",
+        apply=(
+            TeachBridge(guest=plan.guest, mac=move.mac, uplink=vf.pf),
+            SetForwarding(pf=vf.pf, mac=move.mac, present=False),
+        ),
+        undo=(SetForwarding(pf=vf.pf, mac=move.mac, present=True), TeachBridge(guest=plan.guest, mac=move.mac)),
+    )
+    return [both, plug, only]
+
+
+def _await_vf(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:
+    """Only a guest whose agent answers can be asked whether its driver uses the VF."""
+    if move.guest_side is not GuestSide.FAILOVER:
+        return ()
+    return (guest_script.run(plan.guest, guest_script.failover_to_vf(move.mac)),)

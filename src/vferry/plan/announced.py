@@ -1,0 +1,54 @@
+"""Which NICs the destination announces to the network, by which interface, and with which addresses."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from vferry.model.guest import Nic
+from vferry.plan.facts import Facts
+from vferry.plan.plan import Announced, NetworkMode, VfMove
+
+_OWN = (None, "bond", "team", "bridge")
+"""Kinds of interfaces whose addresses are those of the NIC below: a VLAN's belong elsewhere."""
+
+
+def announced(facts: Facts, mode: NetworkMode, moves: list[VfMove]) -> tuple[Announced, ...]:
+    """All NICs that can be, those on a VF first.
+
+    In mode `detach` the guest has no NIC when it resumes, and may look for duplicates of its addresses on the next one:
+    those are not announced.
+    """
+    of_vfs = [
+        Announced(
+            mac=move.mac,
+            interface=move.destination.pf,
+            vlan=move.source_settings.vlan or 0,
+            addresses=() if mode is NetworkMode.DETACH else _addresses(facts, move.mac),
+        )
+        for move in moves
+    ]
+    known = {each.mac for each in of_vfs}
+    return (*of_vfs, *(each for nic in facts.guest.nics if nic.mac not in known for each in _on_bridge(facts, nic)))
+
+
+def _on_bridge(facts: Facts, nic: Nic) -> Iterator[Announced]:
+    """The uplink of a bridge is known where it is that of a physical network."""
+    for network in facts.destination.networks.values():
+        if nic.bridge is not None and network.bridge == nic.bridge:
+            yield Announced(mac=nic.mac, interface=network.pf, vlan=nic.vlan, addresses=_addresses(facts, nic.mac))
+            return
+
+
+def _addresses(facts: Facts, mac: str) -> tuple[str, ...]:
+    links = facts.guest_network.links if facts.guest_network else ()
+    own = (link for link in links if link.mac == mac and link.kind in _OWN)
+    found = (each.address for link in own for each in link.addresses if each.scope == "global")
+    return tuple(dict.fromkeys(address for address in found if _is_unicast(address)))
+
+
+def _is_unicast(address: str) -> bool:
+    """The guest's agent may say anything."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return not (parsed.is_multicast or parsed.is_unspecified or parsed.is_loopback)

@@ -1,0 +1,61 @@
+"""Teaming pairs: a VF and a virtio NIC of which the guest's net_failover driver makes one."""
+
+from vferry.model.guest import Guest, Nic
+from vferry.plan.facts import Facts, Refusal, vf_link
+
+EXAMPLE = "<teaming type='persistent'/> at the virtio NIC, <teaming type='transient' persistent='ITS-ALIAS'/> at the VF"
+
+
+def standby_of(guest: Guest, nic: Nic) -> Nic | None:
+    """The guest's own NIC that stands by for a VF: the one that it is teamed with, else one with its MAC."""
+    others = [other for other in guest.nics if other.vf is None]
+    if nic.teamed_with is not None:
+        return next((other for other in others if other.alias == nic.teamed_with), None)
+    return next((other for other in others if other.mac == nic.mac), None)
+
+
+def is_teamed(guest: Guest, nic: Nic) -> bool:
+    """Whether a VF is meant for a teaming pair; one that was plugged by itself is, where the other NIC says so."""
+    standby = standby_of(guest, nic)
+    return nic.teaming is not None or (standby is not None and standby.teaming is not None)
+
+
+def refuse(facts: Facts, nic: Nic) -> None:
+    """What mode `failover` cannot do. Raises `Refusal`."""
+    _refuse_definition(facts.guest, nic)
+    if facts.guest_network is None:
+        return
+    link = vf_link(facts, nic.mac)
+    master = next((each for each in facts.guest_network.links if link and each.name == link.master), None)
+    # The driver's own interface has no kind, unlike a bond, a team or a bridge.
+    if master is None or master.kind is not None or master.mac != nic.mac:
+        raise Refusal(
+            "no-net-failover",
+            f"The guest's net_failover driver does not use {nic.mac}: "
+            + (f"{link.name} is by itself" if link else "the guest shows no such VF"),
+            "It comes with virtio_net in Linux 4.18 and later: look at it there (ip link), or use --network detach",
+        )
+
+
+def _refuse_definition(guest: Guest, nic: Nic) -> None:
+    standby = standby_of(guest, nic)
+    if not is_teamed(guest, nic):
+        raise Refusal("not-teamed", f"{nic.mac} is in no teaming pair", f"Define one ({EXAMPLE}), or use another mode")
+    if standby is None:
+        raise Refusal(
+            "teaming-missing",
+            f"{nic.mac} is teamed with {nic.teamed_with or 'a NIC'}, which the guest does not have",
+            "Give the guest that NIC in its definition, or use --network detach",
+        )
+    if standby.mac != nic.mac:
+        raise Refusal(
+            "teaming-macs",
+            f"The VF of the teaming pair has {nic.mac}, and {standby.alias} has {standby.mac}",
+            "Give both the same MAC in the definition: the guest's driver pairs them by it",
+        )
+    if standby.teaming != "persistent" or standby.model != "virtio":
+        raise Refusal(
+            "teaming-not-offered",
+            f"{standby.alias} does not offer the guest to fail over: it is no virtio NIC with <teaming>",
+            f"Define the pair ({EXAMPLE}) and start the guest anew, or use --network detach",
+        )
