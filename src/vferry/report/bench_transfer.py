@@ -13,11 +13,11 @@ from vferry.report import words
 # What a row measures: label and how it is worded.
 METRICS = {
     "total_s": "total",
-    "floor_ratio": "total : floor",
-    "pause_ms": "pause (QEMU)",
+    "floor_ratio": ": floor",
+    "pause_ms": "QEMU's pause",
     "blackout_ms": "nobody runs",
     "wire_bytes": "on the wire",
-    "cpu_s": "CPU, both sides",
+    "cpu_s": "CPU",
     "cpu_peak": "busiest second",
     "guest_speed": "guest's speed",
 }
@@ -110,8 +110,9 @@ def _figures(values: Sequence[float | None]) -> Figures:
 def _table(group: Figures) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
     table.title = title(group)
-    table.add_column("mode")
-    for label in ("ended", *METRICS.values(), "memory"):
+    table.add_column("mode", no_wrap=True)
+    table.add_column("ended", justify="right", no_wrap=True)
+    for label in (*METRICS.values(), "memory"):
         table.add_column(label, justify="right")
     for mode, figures in group["modes"].items():
         cells = [_cell(metric, figures[metric]) for metric in METRICS]

@@ -19,7 +19,7 @@ PANELS = {
     "wire_bytes": ("on the wire, MB", 1e-6),
     "cpu_s": ("CPU of both sides, s", 1.0),
     "cpu_peak": ("busiest second, cores", 1.0),
-    "guest_speed": ("guest's speed, of its own before", 1.0),
+    "guest_speed": ("guest's speed : before", 1.0),
 }
 COLOURS = ("#9aa5b1", "#6f8fbf", "#b07cc6", "#e0a030", "#4aa58a", "#2f6f9f", "#d1495b", "#7a8a99")
 WIDTH = 0.84

@@ -1,7 +1,7 @@
 """Certificates for one trial, signed by an authority of its own, where QEMU and the gateways find them."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vferry.controller.authority import Authority
 from vferry.host.certificates import Certificates
@@ -27,13 +27,13 @@ class Identity(NamedTuple):
         return [str(option) for option in options]
 
     @property
-    def qemu_object(self) -> dict[str, object]:
+    def qemu_object(self) -> dict[str, Any]:
         """What QEMU's `object-add` takes."""
-        directory: object = str(self.files.ca.parent)
+        directory = str(self.files.ca.parent)
         return {"qom-type": "tls-creds-x509", "id": "tls", "dir": directory, "endpoint": self.endpoint}
 
     @property
-    def qemu_parameters(self) -> dict[str, object]:
+    def qemu_parameters(self) -> dict[str, Any]:
         """What QEMU's `migrate-set-parameters` takes; the client checks the server's name."""
         return {"tls-creds": "tls"} | ({"tls-hostname": self.peer} if self.endpoint == "client" else {})
 

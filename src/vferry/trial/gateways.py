@@ -45,20 +45,20 @@ class Gateways:
         self._stack.close()
 
     def end(self) -> dict[str, Any]:
-        """End both and return what the sender says of its compression, and the receiver of its page copies."""
-        sent, received = (self._end(process) for process in (self.send, self.receive))
-        copies = received.get("compression", {}).get("delta_memory_bytes", 0)
-        return {**sent.get("compression", {}), "receiver_delta_memory_bytes": copies}
+        """End both and return what the sender says of its compression, and what both have logged."""
+        (sent, sent_log), (_, received_log) = (_end(process) for process in (self.send, self.receive))
+        return {**sent.get("compression", {}), "log": sent_log + received_log}
 
     def _start(self, side: int, *arguments: str) -> Process:
         security = self._identities[side].gateway_options if self._identities else ["--insecure-plaintext"]
         argv = self._link.inside(side, [*GATEWAY, *arguments, *security])
         process = self._stack.enter_context(Process(argv, out=subprocess.PIPE))
         if b'"ready"' not in process.output.readline():
-            errors = process.end()[1].decode(errors="replace").strip()
-            raise Problem("gateway-ended", f"A gateway does not start: {errors}", exit=Exit.UNDONE)
+            raise Problem("gateway-ended", f"A gateway does not start: {process.errors()}", exit=Exit.UNDONE)
         return process
 
-    def _end(self, process: Process) -> dict[str, Any]:
-        lines = process.end()[0].splitlines()
-        return json.loads(lines[-1]) if lines else {}
+
+def _end(process: Process) -> tuple[dict[str, Any], list[str]]:
+    out, errors = process.end()
+    lines = out.splitlines()
+    return json.loads(lines[-1]) if lines else {}, errors.decode(errors="replace").splitlines()

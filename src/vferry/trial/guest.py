@@ -63,7 +63,11 @@ class Guest:
         with there:
             fds = (there.fileno(), self.memory.fd, image.fd)
             self.process = self._stack.enter_context(Process([*self._qemu, *self._arguments(*fds)], fds))
-        self.monitor = Monitor(here)
+        try:
+            self.monitor = Monitor(here)
+        except Problem as problem:
+            errors = self.process.errors()
+            raise Problem("qemu-ended", f"QEMU does not start: {errors}", exit=Exit.UNDONE) from problem
 
     def _arguments(self, monitor: int, memory: int, image: int) -> list[str]:
         size = len(self.memory.view)
@@ -78,7 +82,7 @@ class Guest:
         capabilities = [{"capability": name, "state": True} for name in ("events", *mode.capabilities)]
         self.monitor.ask("migrate-set-capabilities", capabilities=capabilities)
         limits = {"max-bandwidth": UNLIMITED, "downtime-limit": DOWNTIME_MS}
-        self.monitor.ask("migrate-set-parameters", **limits, **mode.parameters, **more)
+        self.monitor.ask("migrate-set-parameters", **{**limits, **mode.parameters, **more})
 
     def await_ready(self) -> None:
         """Return once the guest runs its program; `Problem` guest-not-up."""

@@ -49,7 +49,7 @@ def migrate(setting: Setting, mode: Mode, tell: Callable[[str], None]) -> Figure
     `_ms`, sizes in `_bytes`.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vferry-trial-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trial-")))
         link = stack.enter_context(Link(setting.mbit))
         pair = stack.enter_context(_guests(setting, link))
         identities = issue(folder) if setting.tls else None

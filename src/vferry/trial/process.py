@@ -14,6 +14,7 @@ class Process:
     """A running command. The kernel kills it when this process ends; so start it from the main thread."""
 
     def __init__(self, argv: Sequence[str], fds: Sequence[int] = (), out: int = subprocess.DEVNULL) -> None:
+        """`fds` are inherited."""
         command = ["setpriv", "--pdeathsig", "KILL", *argv]
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, pass_fds=fds
@@ -24,7 +25,10 @@ class Process:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe:
+                pipe.close()
 
     @property
     def pid(self) -> int:
@@ -42,6 +46,11 @@ class Process:
         """Ask it to end, and return what it has printed since, on standard output and error."""
         self._process.terminate()
         return self._process.communicate(timeout=20)
+
+    def errors(self) -> str:
+        """Kill it, and return what it has printed on standard error."""
+        self._process.kill()
+        return (self._process.communicate()[1] or b"").decode(errors="replace").strip()
 
     def cpu_s(self, thread: int | None = None) -> float:
         """Seconds of CPU time so far, of all of it or of one thread; 0 once it has ended."""
