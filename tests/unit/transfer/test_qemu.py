@@ -36,7 +36,7 @@ Pair = tuple[Guest, Guest]
 def content() -> bytes:
     """Memory that compresses, but not page by page: the same few kilobytes again and again, far apart."""
     chance = random.Random(0)  # noqa: S311
-    words = [chance.randbytes(64) for _ in range(2000)]
+    words = [chance.randbytes(64) for _ in range(500)]
     return b"".join(chance.choice(words) for _ in range(PLACES.content >> 6))
 
 
