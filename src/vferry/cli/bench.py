@@ -12,6 +12,7 @@ import click
 from vferry.cli import show
 from vferry.controller.bench import Case, Results, measure
 from vferry.controller.state import find_state
+from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import NetworkMode
 from vferry.trial.modes import MODES
 
@@ -117,7 +118,7 @@ def network(
 @click.option("--fresh", is_flag=True, help="Forget the rows of an earlier one.")
 @click.option("--json", "as_json", is_flag=True, help="Print all rows and the summary as JSON.")
 def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: bool, **options: Any) -> None:
-    """Measure how QEMU's modes and the gateway move a guest's memory, over a shaped link on this machine.
+    """Measure how QEMU's modes and the gateway move a guest's memory, over a shaped link.
 
     Needs root and QEMU, no hosts and no lab. Each migration has a new guest; after it, the memory at
     both ends is compared byte for byte.
@@ -156,6 +157,8 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
         sys.stdout.write(json.dumps({"rows": kept.rows, "summary": result}, indent=2) + "\n")
     else:
         terminal().print(render(result))
+    if any(row.get("differing_pages") for row in kept.rows):
+        raise Problem("memory-differs", "A guest's memory did not arrive as it was", exit=Exit.OPERATOR)
 
 
 def _modes(text: str) -> list[str]:

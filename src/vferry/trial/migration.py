@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vferry.model.problem import Problem
 from vferry.trial.certificates import Identity, issue
 from vferry.trial.content import Layout, Memory, copy
 from vferry.trial.gateways import Gateways
@@ -21,7 +22,6 @@ PORT = 7002
 BEFORE_S = 3.0
 """How long the guest's own speed is measured before the migration."""
 SAMPLE_S = 0.1
-ENDED = ("completed", "failed", "cancelled")
 Figures = dict[str, Any]
 
 
@@ -106,10 +106,10 @@ class _Run:
         carried, changed = self._link.carried(), self._source.changed()
         samples, begin = [self._sample()], time.time()
         self._source.monitor.ask("migrate", uri=f"unix:{self._gateways.entrance}" if self._gateways else to)
-        found = self._follow(samples, tell)
+        found, arrived = self._follow(samples, tell)
         stop = self._source.monitor.when("STOP")
         figures = {
-            **self._how_it_ended(found),
+            **how_it_ended(found, arrived, self._setting.deadline_s),
             **_times(begin, stop, self._destination.monitor),
             "rounds": found.get("ram", {}).get("dirty-sync-count"),
             "wire_bytes": self._link.carried() - carried,
@@ -130,30 +130,41 @@ class _Run:
         time.sleep(seconds)
         return (self._source.changed() - changed) / (time.monotonic() - begin)
 
-    def _follow(self, samples: list[Sample], tell: Callable[[str], None]) -> Figures:
-        """Take samples until both sides have ended or the time is up; returns what the source says at the end."""
+    def _follow(self, samples: list[Sample], tell: Callable[[str], None]) -> tuple[Figures, Figures]:
+        """Take samples until both sides have ended or the time is up; returns what they say of it then."""
         deadline = time.monotonic() + self._setting.deadline_s
         while True:
             time.sleep(SAMPLE_S)
             samples.append(self._sample())
-            source, destination = (guest.monitor.ask("query-migrate") for guest in (self._source, self._destination))
-            done = source.get("status") in ENDED and destination.get("status") in ENDED
-            if done or source.get("status") in ENDED[1:] or time.monotonic() > deadline:
-                return dict(source)
-            tell(_progress(source))
-
-    def _how_it_ended(self, found: Figures) -> Figures:
-        if found.get("status") == "failed":
-            return {"status": "failed", "reason": found.get("error-desc", "")}
-        if self._destination.monitor.when("MIGRATION", status="completed"):
-            return {"status": "completed"}
-        return {"status": "not converged", "reason": f"ended after {self._setting.deadline_s:.0f} s"}
+            found = _asked(self._source), _asked(self._destination)
+            states = [each.get("status") for each in found]
+            if set(states) & {"failed", "cancelled"} or states == ["completed"] * 2 or time.monotonic() > deadline:
+                return found
+            tell(_progress(found[0]))
 
     def _sample(self) -> Sample:
         """CPU time of all; that of the guest's own processor counts as a party of its own."""
         used = {name: process.cpu_s() for name, process in self._parties.items()}
         guest = self._parties["source"].cpu_s(self._vcpu)
         return Sample(time.monotonic(), {**used, "source": used["source"] - guest, "guest": guest})
+
+
+def _asked(guest: Guest) -> Figures:
+    """What a side says of the migration; a QEMU that has ended has failed."""
+    try:
+        return dict(guest.monitor.ask("query-migrate"))
+    except Problem as problem:
+        return {"status": "failed", "error-desc": problem.message}
+
+
+def how_it_ended(source: Figures, destination: Figures, deadline_s: float) -> Figures:
+    """The status of a migration, from what its two sides say of it, and the reason if it was not completed."""
+    states = [source.get("status"), destination.get("status")]
+    if "failed" in states:
+        return {"status": "failed", "reason": source.get("error-desc") or destination.get("error-desc") or ""}
+    if states == ["completed"] * 2:
+        return {"status": "completed"}
+    return {"status": "not converged", "reason": f"ended after {deadline_s:.0f} s"}
 
 
 def _times(begin: float, stop: float | None, destination: Monitor) -> Figures:

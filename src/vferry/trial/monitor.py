@@ -1,7 +1,6 @@
 """Talking to QEMU (QMP)."""
 
 import json
-import select
 import socket
 from typing import Any
 
@@ -44,11 +43,6 @@ class Monitor:
                 stamp = event["timestamp"]
                 return float(stamp["seconds"] + stamp["microseconds"] / 1e6)
         return None
-
-    def take(self) -> None:
-        """Take the events that have come."""
-        while b"\n" in self._rest or select.select([self._socket], [], [], 0)[0]:
-            self._message()
 
     def close(self) -> None:
         self._socket.close()

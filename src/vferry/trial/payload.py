@@ -7,7 +7,7 @@ a tick that is lost, because the guest was held up, is not made up for: so its c
 
 Before it writes to a page it has the processor forget the page's translation. QEMU before 9.0 needs that without KVM:
 it does not notice a second write to a page whose translation it still knows (docs/gateway.md). For the same reason it
-is interrupted at one place only, so that what an interrupt leaves on the stack is always the same.
+is interrupted at one place only, with the same flags: an interrupt leaves always the same on the stack.
 """
 
 import struct
@@ -85,7 +85,8 @@ def _loop(work: Work) -> bytes:
     due += bytes.fromhex("0f82") + _word(7 + len(page) + 5)  # jb done
     due += bytes.fromhex("81ed") + _word(TICKS) + b"\x41" + page  # sub ebp, ticks; inc ecx
     due += b"\xe9" + struct.pack("<i", -len(due) - 5)  # jmp next
-    code = bytes.fromhex("fb f4 fa 81c5") + _word(work.rate) + bytes.fromhex("31c9")  # sti; hlt; cli; add ebp, rate
+    # xor eax, eax, for flags that are always the same; sti; hlt; cli; add ebp, rate; xor ecx, ecx
+    code = bytes.fromhex("31c0 fb f4 fa 81c5") + _word(work.rate) + bytes.fromhex("31c9")
     code += due
     # done: mov edi, counter; invlpg [edi]; add [edi], ecx
     code += b"\xbf" + _word(COUNTER_AT) + bytes.fromhex("0f013f 010f")

@@ -14,7 +14,7 @@ from vferry.trial import bench
 from vferry.trial.certificates import issue
 from vferry.trial.content import MIB, PAGE, Layout, Memory, copy, fill, floor, layout
 from vferry.trial.link import shape
-from vferry.trial.migration import Setting
+from vferry.trial.migration import Setting, how_it_ended
 from vferry.trial.payload import LOAD_AT, Work, kernel
 from vferry.trial.results import Case, Results
 from vferry.trial.usage import Sample, busiest, taken
@@ -167,3 +167,19 @@ def test_each_side_has_its_files_under_the_names_that_qemu_wants(tmp_path: Path)
         assert all((folder / f"{name}.pem").exists() for name in ("ca-cert", f"{endpoint}-cert", f"{endpoint}-key"))
     assert source.qemu_parameters == {"tls-creds": "tls", "tls-hostname": "destination"}
     assert destination.gateway_options[-2:] == ["--peer", "source"]
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "status"),
+    [
+        ("completed", "completed", "completed"),
+        ("completed", "active", "not converged"),
+        ("active", "active", "not converged"),
+        ("active", "failed", "failed"),
+        ("failed", "failed", "failed"),
+    ],
+)
+def test_a_migration_ends_as_its_two_sides_say(source: str, destination: str, status: str) -> None:
+    found = how_it_ended({"status": source}, {"status": destination, "error-desc": "broken"}, 60)
+    assert found["status"] == status
+    assert found.get("reason") == {"completed": None, "failed": "broken", "not converged": "ended after 60 s"}[status]
