@@ -44,10 +44,10 @@ class Gateways:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
 
-    def end(self) -> dict[str, Any]:
+    def end(self) -> tuple[dict[str, Any], list[str]]:
         """End both and return what the sender says of its compression, and what both have logged."""
         (sent, sent_log), (_, received_log) = (_end(process) for process in (self.send, self.receive))
-        return {**sent.get("compression", {}), "log": sent_log + received_log}
+        return sent.get("compression", {}), sent_log + received_log
 
     def _start(self, side: int, *arguments: str) -> Process:
         security = self._identities[side].gateway_options if self._identities else ["--insecure-plaintext"]

@@ -122,7 +122,10 @@ class _Run:
         if figures["status"] == "completed":
             figures["pause_ms"] = found["downtime"]
             figures["differing_pages"] = self._source.memory.differing(self._destination.memory)
-        return figures | ({"gateway": self._gateways.end()} if self._gateways else {})
+        if self._gateways:
+            figures["gateway"], log = self._gateways.end()
+            figures |= {"log": log} if figures["status"] != "completed" else {}
+        return figures
 
     def _speed(self, seconds: float) -> float:
         """Pages that the guest changes a second."""

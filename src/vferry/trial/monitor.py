@@ -28,7 +28,10 @@ class Monitor:
 
     def ask(self, command: str, **arguments: object) -> Any:
         """Call a command and return what it answers; raises `RefusedError`, and `Problem` qemu-ended."""
-        self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        try:
+            self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        except OSError as error:
+            raise _ended() from error
         while True:
             message = self._message()
             if "error" in message:
@@ -54,10 +57,14 @@ class Monitor:
             except OSError:
                 data = b""
             if not data:
-                raise Problem("qemu-ended", "QEMU has ended or does not answer", exit=Exit.UNDONE)
+                raise _ended()
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         if "event" in message:
             self.events.append(message)
         return message
+
+
+def _ended() -> Problem:
+    return Problem("qemu-ended", "QEMU has ended or does not answer", exit=Exit.UNDONE)
