@@ -14,7 +14,8 @@ test: $(READY) ## lint, types, import directions, fast tests, then the smoke of 
 	@scripts/check
 	@scripts/lab-tests "lab and not matrix"
 
-test-lab: $(READY) ## the whole matrix of faults in the lab, printed as a table
+test-lab: $(READY) ## the whole matrices: codecs between two QEMUs, and faults in the lab, printed as a table
+	@.venv/bin/pytest tests/unit -m matrix
 	@scripts/lab-tests "lab or matrix"
 
 fast: $(READY) ## what needs no lab: lint, types, import directions, fast tests

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from vferry.cli import show
 from vferry.controller.bench import Case, Results, measure
 from vferry.controller.state import find_state
+from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import NetworkMode
+from vferry.trial.modes import MODES
 
 
 @click.group("bench")
@@ -85,6 +89,104 @@ def network(
     if kept.latency:
         console.print()
         console.print(bench_latency.render(kept.latency))
+
+
+@command.command("transfer")
+@click.option("--runs", type=click.IntRange(1, 100), default=3, show_default=True, help="How often each.")
+@click.option("--modes", default=",".join(MODES), show_default=True, help="Which, in which order, by commas.")
+@click.option(
+    "--link",
+    "links",
+    default="400",
+    show_default=True,
+    metavar="MBIT",
+    help="Its speed, several by commas; 0: not shaped.",
+)
+@click.option(
+    "--dirty",
+    "rates",
+    default="0,5000,15000,40000",
+    show_default=True,
+    metavar="RATE",
+    help="Pages the guest changes a second, several by commas; 0: idle.",
+)
+@click.option("--memory", type=click.IntRange(64), default=1024, show_default=True, metavar="MIB", help="The guest's.")
+@click.option("--tls", is_flag=True, help="QEMU's TLS and the gateways', instead of plaintext on both.")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(1),
+    metavar="SECONDS",
+    help="Give a migration up after so long; else after what four passes of the memory take, at least 60.",
+)
+@click.option("--qemu", default="qemu-system-x86_64", show_default=True, metavar="COMMAND", help="What starts QEMU.")
+@click.option(
+    "--content",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("/usr"),
+    show_default=True,
+    help="The folder whose programs fill the guest's memory.",
+)
+@click.option("--results", type=click.Path(path_type=Path, dir_okay=False), default=Path("bench/transfer.json"))
+@click.option("--fresh", is_flag=True, help="Forget the rows of an earlier one.")
+@click.option("--json", "as_json", is_flag=True, help="Print all rows and the summary as JSON.")
+def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: bool, **options: Any) -> None:
+    """Measure how QEMU's modes and the gateway move a guest's memory, over a shaped link.
+
+    Needs root and QEMU, no hosts and no lab. Each migration has a new guest; after it, the memory at
+    both ends is compared byte for byte.
+
+    Writes --results, which a bench that was cut short goes on from, and a picture beside it.
+
+    \b
+    Example: vferry bench transfer --link 400 --dirty 0,15000 --modes plain,multifd+zstd,gateway --runs 3
+    """
+    from vferry.report.bench_transfer import render, summary
+    from vferry.report.bench_transfer_picture import write_bench
+    from vferry.report.text import terminal
+    from vferry.trial.bench import Settings, measure
+    from vferry.trial.results import Results
+
+    if fresh:
+        results.unlink(missing_ok=True)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    kept = Results(results)
+    settings = Settings(
+        qemu=shlex.split(options["qemu"]),
+        modes=_modes(options["modes"]),
+        links=_numbers(options["links"], "--link"),
+        rates=_numbers(options["rates"], "--dirty"),
+        runs=runs,
+        memory=memory,
+        tls=options["tls"],
+        content=options["content"],
+        deadline=options["deadline"],
+    )
+    with show.Line() as line:
+        measure(settings, kept, line.begin, line.tell)
+    write_bench(kept.rows, results.with_suffix(".png"))
+    result = summary(kept.rows)
+    if as_json:
+        sys.stdout.write(json.dumps({"rows": kept.rows, "summary": result}, indent=2) + "\n")
+    else:
+        terminal().print(render(result))
+    if any(row.get("differing_pages") for row in kept.rows):
+        raise Problem("memory-differs", "A guest's memory did not arrive as it was", exit=Exit.OPERATOR)
+
+
+def _modes(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    unknown = sorted(set(names) - set(MODES))
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(MODES)}", param_hint="--modes")
+    return names
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    """Numbers, separated by commas, none of them negative."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise click.BadParameter(f"{text}: give numbers, separated by commas", param_hint=option)
+    return [int(part) for part in parts]
 
 
 def _cases(modes: str, guest: str, others: dict[NetworkMode, str]) -> tuple[Case, ...]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 from rich.console import Console
+from rich.text import Text
 
 from vferry.host.api import Migration
 from vferry.migration.record import Outcome, StepRecord
@@ -119,3 +120,26 @@ class Stage:
 
     def finish(self, report: Report) -> None:
         self._progress.finish(report.status)
+
+
+class Line:
+    """What a long command is at: a line on standard error for each thing, and on a terminal how far that is."""
+
+    def __init__(self) -> None:
+        self._status = Console(stderr=True, highlight=False).status("")
+        self._what = ""
+
+    def __enter__(self) -> "Line":
+        self._status.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._status.stop()
+
+    def begin(self, what: str) -> None:
+        self._what = what
+        self._status.console.print(Text(what))
+        self._status.update("")
+
+    def tell(self, how_far: str) -> None:
+        self._status.update(Text(f"{self._what}: {how_far}"))

@@ -1,0 +1,1 @@
+"""Real migrations between two QEMU processes of this machine, measured: `vferry bench transfer`."""

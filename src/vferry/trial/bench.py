@@ -1,0 +1,118 @@
+"""All migrations of a bench, in turn."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from vferry.model.problem import Problem
+from vferry.trial.content import MIB, Layout, Memory, fill, floor, layout
+from vferry.trial.guest import accelerator
+from vferry.trial.migration import Setting, migrate
+from vferry.trial.modes import MODES
+from vferry.trial.results import Case, Results, commit
+
+LEAST_DEADLINE_S = 60.0
+# How often the guest's memory could pass the link, uncompressed, before a migration is given up.
+PASSES = 4
+
+
+class Settings(NamedTuple):
+    """What is measured: all combinations of modes, links (Mbit/s) and rates (pages/s), `runs` times.
+
+    `qemu` is the start of its command line, `content` a folder with programs; `deadline` in seconds, None for as long
+    as `PASSES` of the guest's memory take.
+    """
+
+    qemu: Sequence[str]
+    modes: Sequence[str]
+    links: Sequence[int]
+    rates: Sequence[int]
+    runs: int
+    memory: int
+    tls: bool
+    content: Path
+    deadline: float | None
+
+    def cases(self) -> Iterator[Case]:
+        for link in self.links:
+            for rate in self.rates:
+                for mode in self.modes:
+                    yield Case(mode, link, rate, self.memory, self.tls)
+
+
+def measure(settings: Settings, results: Results, begin: Callable[[str], None], tell: Callable[[str], None]) -> None:
+    """Measure what `results` lacks. `begin` is told of each migration, `tell` how far it is; raises `Problem`."""
+    pending = [
+        (number, case)
+        for number in range(1, settings.runs + 1)
+        for case in settings.cases()
+        if results.count(case) < number
+    ]
+    if not pending:
+        return
+    environment = {"commit": commit(), "qemu": _version(settings.qemu), "accelerator": accelerator()[1]}
+    places = layout(settings.memory)
+    with _ended_by_signals(), _content(settings.content, places, begin) as (content, about):
+        for number, case in pending:
+            begin(f"run {number} of {settings.runs}: {words(case)}")
+            setting = Setting(
+                settings.qemu, places, content, case.link, case.rate, case.tls, deadline(settings.deadline, case)
+            )
+            results.add(case, {**environment, **about, **migrate(setting, MODES[case.mode], tell)})
+
+
+def deadline(chosen: float | None, case: Case) -> float:
+    """Seconds after which a migration is given up."""
+    if chosen is not None:
+        return chosen
+    return max(LEAST_DEADLINE_S, PASSES * case.memory * MIB * 8 / (case.link * 1e6)) if case.link else LEAST_DEADLINE_S
+
+
+def words(case: Case) -> str:
+    """A case in words."""
+    link = f"{case.link:,} Mbit/s" if case.link else "link not shaped"
+    rate = f"{case.rate:,} pages/s" if case.rate else "idle"
+    return f"{case.mode}, {link}, {rate}" + (", TLS" if case.tls else "")
+
+
+@contextmanager
+def _content(folder: Path, places: Layout, begin: Callable[[str], None]) -> Iterator[tuple[Memory, dict[str, object]]]:
+    """What goes into every guest's memory, and what a row says of it."""
+    memory = Memory("content", places.size)
+    try:
+        begin(f"gathering {places.content // MIB} MiB of programs")
+        digest = fill(memory, places, folder)
+        begin("compressing them, for the floor")
+        yield memory, {"content": digest, "floor_bytes": floor(memory)}
+    finally:
+        memory.close()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the bench as Ctrl-C does: what it has started is taken down."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _version(qemu: Sequence[str]) -> str:
+    """QEMU's version; `Problem` qemu-missing."""
+    try:
+        done = subprocess.run([*qemu, "--version"], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[0].removeprefix("QEMU emulator version ")
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise Problem(
+            "qemu-missing", f"{' '.join(qemu)} does not run: {error}", "Install qemu-system-x86, or give --qemu"
+        ) from error

@@ -1,0 +1,64 @@
+"""The gateway pair of a trial, as processes at the two ends of the link."""
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vferry.model.problem import Exit, Problem
+from vferry.trial.certificates import Identity
+from vferry.trial.link import ADDRESSES, DESTINATION, SOURCE, Link
+from vferry.trial.process import Process
+
+PORT = 7001
+GATEWAY = [sys.executable, "-m", "vferry", "gateway"]
+
+
+class Gateways:
+    """Both gateways, which carry from `entrance` at the source to `exit` at the destination: unix sockets."""
+
+    def __init__(self, link: Link, folder: Path, identities: tuple[Identity, Identity] | None) -> None:
+        """Without identities they talk in plaintext."""
+        self._link = link
+        self._identities = identities
+        self._stack = ExitStack()
+        self.entrance = folder / "entrance.sock"
+        self.exit = folder / "exit.sock"
+        self.send: Process
+        self.receive: Process
+
+    def __enter__(self) -> Self:
+        there = f"{ADDRESSES[DESTINATION]}:{PORT}"
+        try:
+            self.receive = self._start(DESTINATION, "receive", "--listen", there, "--connect", f"unix:{self.exit}")
+            into = f"unix:{self.entrance}"
+            self.send = self._start(SOURCE, "send", "--listen", into, "--connect", there, "--codec", "auto")
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def end(self) -> tuple[dict[str, Any], list[str]]:
+        """End both and return what the sender says of its compression, and what both have logged."""
+        (sent, sent_log), (_, received_log) = (_end(process) for process in (self.send, self.receive))
+        return sent.get("compression", {}), sent_log + received_log
+
+    def _start(self, side: int, *arguments: str) -> Process:
+        security = self._identities[side].gateway_options if self._identities else ["--insecure-plaintext"]
+        argv = self._link.inside(side, [*GATEWAY, *arguments, *security])
+        process = self._stack.enter_context(Process(argv, out=subprocess.PIPE))
+        if b'"ready"' not in process.output.readline():
+            raise Problem("gateway-ended", f"A gateway does not start: {process.errors()}", exit=Exit.UNDONE)
+        return process
+
+
+def _end(process: Process) -> tuple[dict[str, Any], list[str]]:
+    out, errors = process.end()
+    lines = out.splitlines()
+    return json.loads(lines[-1]) if lines else {}, errors.decode(errors="replace").splitlines()

@@ -1,0 +1,31 @@
+"""The ways of moving memory that are compared."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from vferry.trial.content import MIB
+
+CHANNELS = 2
+"""Of multifd: QEMU's default."""
+CACHE_BYTES = 512 * MIB
+"""Of XBZRLE: as much as the gateway has for its copies of pages."""
+
+
+class Mode(NamedTuple):
+    """What is asked of both QEMUs, and whether a gateway pair carries the stream."""
+
+    capabilities: tuple[str, ...] = ()
+    parameters: Mapping[str, object] = {}
+    gateway: bool = False
+
+
+_MULTIFD = {"multifd-channels": CHANNELS}
+MODES = {
+    "plain": Mode(),
+    "multifd": Mode(("multifd",), _MULTIFD),
+    "auto-converge": Mode(("auto-converge",)),
+    "xbzrle": Mode(("xbzrle",), {"xbzrle-cache-size": CACHE_BYTES}),
+    "multifd+zlib": Mode(("multifd",), {**_MULTIFD, "multifd-compression": "zlib"}),
+    "multifd+zstd": Mode(("multifd",), {**_MULTIFD, "multifd-compression": "zstd"}),
+    "gateway": Mode(("multifd",), _MULTIFD, gateway=True),
+}
