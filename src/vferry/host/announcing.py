@@ -40,12 +40,12 @@ def open_wire(interface: str) -> Wire:
     return wire
 
 
-def teach_bridge(links: Links, root: Path, port: str | None, mac: str) -> Done:
+def teach_bridge(links: Links, root: Path, port: str | None, mac: str, *, hold: bool = False) -> Done:
     """Unchanged where `port` is no port of a Linux bridge. Problem ``bridge-refused``."""
     if port is None or not (root / "sys/class/net" / port / "brport").exists():
         return Done(changed=False)
     try:
-        links.change(learn(links.index(port), mac))
+        links.change(learn(links.index(port), mac, hold=hold))
     except OSError as error:
         raise Problem(
             "bridge-refused",

@@ -243,6 +243,8 @@ class TeachBridge(Operation[Done], frozen=True, kw_only=True, tag="teach-bridge"
     guest: str
     mac: str
     uplink: str | None = None
+    hold: bool = False
+    """Frames from `mac` that come in elsewhere change nothing, until this is asked again without, or it ages."""
 
 
 class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):

@@ -152,9 +152,9 @@ class Handlers:
             case api.RunInGuest(guest=guest, script=script, timeout_s=timeout_s):
                 check(session, guest=guest)
                 return lambda: run_in_guest(hypervisor, guest, script, timeout_s, silence_s=timeout_s)
-            case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
-                check(session, guest=guest)
-                return lambda: self._teach_bridge(guest, mac, uplink)
+            case api.TeachBridge():
+                check(session, guest=operation.guest)
+                return lambda: self._teach_bridge(operation)
             case api.Announce():
                 check(session, guest=operation.guest)
                 return lambda: announce(operation, self._wire)
@@ -213,9 +213,9 @@ class Handlers:
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
 
-    def _teach_bridge(self, guest: str, mac: str, uplink: str | None) -> api.Done:
-        port = uplink or hypervisor_devices.tap_of(self._hypervisor, guest, mac)
-        return self._with_links(lambda links: teach_bridge(links, self._root, port, mac))
+    def _teach_bridge(self, wanted: api.TeachBridge) -> api.Done:
+        port = wanted.uplink or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
+        return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=wanted.hold))
 
     def _destroy(self, operation: str, guest: str) -> api.Done:
         if self._migrations.leaves_here(operation, guest):

@@ -16,7 +16,7 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x001, 0x004, 0x100, 0x200, 0x300, 0x400
 RTEXT_FILTER_VF, RTEXT_FILTER_BRVLAN = 1, 2
 AF_BRIDGE = 7
-NTF_SELF, NTF_MASTER = 0x02, 0x04
+NTF_SELF, NTF_MASTER, NTF_STICKY = 0x02, 0x04, 0x40
 NUD_REACHABLE, NUD_NOARP, NUD_PERMANENT = 0x02, 0x40, 0x80
 HEADER = struct.Struct("=IHHII")
 ANSWER_LIMIT = 1 << 18
@@ -144,10 +144,13 @@ def set_forwarding(index: int, mac: str, *, present: bool) -> Any:
     return message
 
 
-def learn(index: int, mac: str) -> Any:
-    """The message of ``bridge fdb replace MAC dev … master dynamic``: the port's bridge has learnt it, as it were."""
+def learn(index: int, mac: str, *, hold: bool = False) -> Any:
+    """The message of ``bridge fdb replace MAC dev … master dynamic``: the port's bridge has learnt it, as it were.
+
+    With `hold` it is ``sticky`` as well (Linux 4.20): the MAC stays at its port, whoever else sends frames from it.
+    """
     message = ndmsg()
-    message.update(family=AF_BRIDGE, ifindex=index, state=NUD_REACHABLE, flags=NTF_MASTER)
+    message.update(family=AF_BRIDGE, ifindex=index, state=NUD_REACHABLE, flags=NTF_MASTER | (NTF_STICKY if hold else 0))
     message["attrs"] = [("NDA_LLADDR", mac)]
     message["header"].update(type=RTM_NEWNEIGH, flags=NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
     return message

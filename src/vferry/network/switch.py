@@ -5,7 +5,19 @@ filters, the bridge. The new path is complete before the old one is taken away; 
 the change; only then does the filter move; only then is a device unplugged.
 """
 
-from vferry.host.api import MoveFilter, PlugStandby, PlugVf, RunInGuest, SetForwarding, SetVf, Unpark, Unplug
+from msgspec import structs
+
+from vferry.host.api import (
+    MoveFilter,
+    PlugStandby,
+    PlugVf,
+    RunInGuest,
+    SetForwarding,
+    SetVf,
+    TeachBridge,
+    Unpark,
+    Unplug,
+)
 from vferry.model.guest import VfRef
 from vferry.model.report import Phase
 from vferry.network import guest_script
@@ -56,13 +68,14 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         undo=_guest_to_vf(plan, move),
     )
     to_vf_filter = MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True)
+    at_port, at_uplink = _taught(plan, move, vf.pf)
     filters = Step(
         phase=Phase.TO_STANDBY,
         name="filter-to-bridge",
         host=host,
         summary=f"move {move.mac} from the filter of VF {vf.index} to that of {vf.pf}",
-        apply=(MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False),),
-        undo=(*_guest_to_vf(plan, move), to_vf_filter),
+        apply=(at_port, MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False)),
+        undo=(*_guest_to_vf(plan, move), to_vf_filter, at_uplink),
     )
     unplug = Step(
         phase=Phase.TO_STANDBY,
@@ -111,22 +124,25 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         apply=(PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),),
         undo=(_unplug(plan, move.vf_alias), _unpark(vf, move)),
     )
+    at_port, at_uplink = _taught(plan, move, vf.pf)
     choose = Step(
         phase=Phase.TO_VF,
         name="guest-to-vf",
         host=host,
         summary=_CHOICE[move.guest_side].format(nic="the VF"),
-        apply=_guest_to_vf(plan, move),
-        undo=_guest_to_standby(plan, move),
+        # What the guest broadcasts by its VF comes back to the PF: the bridge would take the guest to be there.
+        apply=(structs.replace(at_port, hold=True), *_guest_to_vf(plan, move)),
+        undo=(*_guest_to_standby(plan, move), at_port),
     )
     filters = Step(
         phase=Phase.TO_VF,
         name="filter-to-vf",
         host=host,
         summary=f"move {move.mac} from the filter of {vf.pf} to that of VF {vf.index}",
-        apply=(MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True),),
+        apply=(MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True), at_uplink),
         undo=(
             *_guest_to_standby(plan, move),
+            at_port,
             MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False),
         ),
     )
@@ -169,6 +185,12 @@ def _standby(plan: Plan, move: VfMove, bridge: str) -> PlugStandby:
     return PlugStandby(
         guest=plan.guest, mac=move.mac, bridge=bridge, alias=move.standby_alias, mtu=move.mtu, vlan=move.vlan
     )
+
+
+def _taught(plan: Plan, move: VfMove, pf: str) -> tuple[TeachBridge, TeachBridge]:
+    """The bridge told that the guest is behind its standby NIC's port, and that it is behind the PF."""
+    at_port = TeachBridge(guest=plan.guest, mac=move.mac)
+    return at_port, structs.replace(at_port, uplink=pf)
 
 
 def _unplug(plan: Plan, alias: str) -> Unplug:

@@ -1,5 +1,7 @@
 """What every mode does with the two VFs themselves: the destination's is configured, the source's given back."""
 
+from msgspec import structs
+
 from vferry.host.api import SetVf
 from vferry.model.host import NO_MAC, WIPED, VfSettings
 from vferry.model.report import Phase
@@ -16,10 +18,16 @@ def configure(plan: Plan, move: VfMove) -> list[Step]:
             name="configure-vf",
             host=plan.destination,
             summary=f"give VF {vf.index} of {vf.pf} the settings of the source's, without the MAC",
-            apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried),),
+            apply=(SetVf(pf=vf.pf, index=vf.index, settings=_without_mac(move)),),
             undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.destination_before),),
         )
     ]
+
+
+def _without_mac(move: VfMove) -> VfSettings:
+    """Not even with one that an earlier guest has left, which its PF would not let this guest replace."""
+    left = move.destination_before.mac not in (None, NO_MAC)
+    return structs.replace(move.carried, mac=NO_MAC) if left else move.carried
 
 
 def wipe(plan: Plan, move: VfMove) -> list[Step]:

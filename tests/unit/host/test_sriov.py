@@ -12,6 +12,7 @@ from vferry.host.sriov_netlink import (
     decode,
     encode,
     get_link,
+    learn,
     list_forwarding,
     list_vlans,
     read_error,
@@ -83,6 +84,13 @@ def test_requests_are_encoded() -> None:
     body = struct.pack("=BxHiII", 0, 0, 7, 0, 0) + attribute(29, struct.pack("=I", 1))
     assert encode(get_link(7), 1) == struct.pack("=IHHII", 16 + len(body), 18, 0x5, 1, 0) + body
     assert encode(list_forwarding(), 2)[:8] == struct.pack("=IHH", 28, 30, 0x301)
+
+
+@pytest.mark.parametrize(("hold", "flags"), [(False, 0x04), (True, 0x44)])
+def test_a_port_is_taught_as_bridge_does(*, hold: bool, flags: int) -> None:
+    body = struct.pack("=BxxxiHBB", 7, 4, 0x02, flags, 0) + attribute(2, bytes.fromhex("525400aa000b"))
+    expected = struct.pack("=IHHII", 16 + len(body), 28, 0x505, 5, 0) + body
+    assert encode(learn(4, MAC, hold=hold), 5) == expected
 
 
 def test_the_vlans_of_a_bridge_s_ports() -> None:

@@ -216,7 +216,7 @@ def test_the_guest_chooses_before_the_filter_moves_and_the_filter_moves_before_t
 
 def test_the_undo_of_the_filter_lets_the_guest_choose_first() -> None:
     undo = step_named(stages_of(ADDRESSES).before, "filter-to-bridge").undo
-    assert [type(operation) for operation in undo] == [RunInGuest, MoveFilter]
+    assert [type(operation) for operation in undo] == [RunInGuest, MoveFilter, TeachBridge]
 
 
 def test_a_guest_left_to_itself_finds_its_vf_with_the_mac_on_it() -> None:
@@ -310,3 +310,28 @@ def test_the_definition_there_is_there_before_the_one_here_goes() -> None:
     names = [step.name for step in stages_of(VIRTIO).after]
     assert names.index("define") < names.index("undefine") < names.index("release")
     assert plan_of(VIRTIO).guest == GUEST
+
+
+@pytest.mark.parametrize(("left", "cleared"), [(None, None), (NO_MAC, None), ("52:54:00:99:99:98", NO_MAC)])
+def test_a_mac_that_an_earlier_guest_has_left_on_the_destination_s_vf_is_cleared(
+    left: str | None, cleared: str | None
+) -> None:
+    fleet = make_fleet(ADDRESSES)
+    plan = make_plan(fleet, ADDRESSES)
+    (move,) = plan.moves
+    before = structs.replace(move.destination_before, mac=left)
+    plan = structs.replace(plan, moves=(structs.replace(move, destination_before=before),))
+    step = step_named(modes.stages(plan).before, "configure-vf")
+    (configured, restored) = step.apply[0], step.undo[0]
+    assert isinstance(configured, SetVf)
+    assert isinstance(restored, SetVf)
+    assert (configured.settings.mac, restored.settings.mac) == (cleared, left)
+
+
+def test_the_bridge_keeps_the_guest_at_its_port_until_the_filter_has_moved() -> None:
+    stages = stages_of(ADDRESSES)
+    chosen, moved = (step_named(stages.arrival, name) for name in ("guest-to-vf", "filter-to-vf"))
+    assert chosen.apply[0] == TeachBridge(guest=GUEST, mac=MAC, hold=True)
+    assert moved.apply[-1] == TeachBridge(guest=GUEST, mac=MAC, uplink="pf0")
+    for step in (chosen, moved):
+        assert TeachBridge(guest=GUEST, mac=MAC) in step.undo, "held no longer"
