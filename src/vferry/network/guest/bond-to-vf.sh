@@ -6,10 +6,13 @@ bond=$(bond_of "$standby"); sys=/sys/class/net/$bond/bonding
 [ -n "$bond" ] || { echo "$standby is in no bond" >&2; exit 6; }
 await vf
 echo 1 > "$sys/all_slaves_active"
-if [ "$(bond_of "$vf")" != "$bond" ]; then
+# A NIC that is up must go down to be enslaved; one that the guest has just enslaved by itself must not.
+tries=0
+until ip link set dev "$vf" master "$bond" 2>/dev/null || [ "$(bond_of "$vf")" = "$bond" ]; do
+  tries=$((tries + 1))
+  if [ $tries -gt 20 ]; then ip link set dev "$vf" master "$bond"; exit 8; fi
   ip link set dev "$vf" down
-  ip link set dev "$vf" master "$bond" || [ "$(bond_of "$vf")" = "$bond" ]
-fi
+done
 ip link set dev "$vf" up
 carrier "$vf"
 activate "$vf"
