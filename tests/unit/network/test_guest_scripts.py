@@ -295,11 +295,12 @@ def test_a_nic_that_does_not_come_is_said(box: GuestBox, script: guest_script.Sc
 @pytest.mark.parametrize("ready_after_s", [0.0, 0.4])
 def test_a_bond_that_has_not_seen_the_link_yet_is_told_again(tmp_path: Path, ready_after_s: float) -> None:
     """Its driver refuses a slave whose link its monitor has not seen; here the file is not one until then."""
-    file, part = tmp_path / "active_slave", Path(vferry.network.__path__[0]) / "guest/bond.sh"
+    file, parts = tmp_path / "active_slave", Path(vferry.network.__path__[0]) / "guest"
     file.mkdir()
     script = f"""set -eu
 sys={tmp_path} bond=bond0 vf=eth1
-. {part}
+. {parts}/find.sh
+. {parts}/bond.sh
 (sleep {ready_after_s}; rmdir {file}) &
 activate eth1
 wait

@@ -7,7 +7,8 @@ activate() {
   tries=0
   until [ "$(cat "$sys/active_slave")" = "$1" ] || { echo "$1" > "$sys/active_slave"; } 2>/dev/null; do
     tries=$((tries + 1))
-    if [ $tries = 40 ] && [ "$1" = "$vf" ]; then ip link set dev "$1" down; ip link set dev "$1" up; fi
+    line "/sys/class/net/$1/carrier"
+    if [ $tries = 40 ] && [ "$line" != 1 ]; then ip link set dev "$1" down; ip link set dev "$1" up; fi
     if [ $tries -gt 120 ]; then
       line "/sys/class/net/$1/bonding_slave/mii_status"; seen=$line
       line "/sys/class/net/$1/carrier"
