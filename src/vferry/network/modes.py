@@ -99,7 +99,8 @@ def _announcements(plan: Plan) -> list[Step]:
     """First of all after the resume: until switches have learnt where the guest is, its frames go to the source."""
     if not plan.announced:
         return []
-    ports = (TeachBridge(guest=plan.guest, mac=each.mac) for each in plan.announced)
+    # Held: what is announced may come back to the bridge by its uplink.
+    ports = (TeachBridge(guest=plan.guest, mac=each.mac, hold=True) for each in plan.announced)
     frames = (
         Announce(
             guest=plan.guest,

@@ -268,7 +268,7 @@ def test_all_nics_are_announced_first_of_all_after_the_resume() -> None:
     first = modes.stages(structs.replace(plan_of(case), routes_ipv6=True)).landing[0]
     assert (first.name, first.host) == ("announce", DESTINATION)
     assert first.apply == (
-        *(TeachBridge(guest=GUEST, mac=mac) for mac in case.macs),
+        *(TeachBridge(guest=GUEST, mac=mac, hold=True) for mac in case.macs),
         *(Announce(guest=GUEST, mac=mac, interface="pf0", addresses=("192.0.2.7",), router=True) for mac in case.macs),
     )
 
