@@ -308,3 +308,23 @@ wait
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
     assert file.read_text() == "eth1\n"
+
+
+@pytest.mark.parametrize(("miimon", "updelay", "meanwhile"), [(100, 0, 500), (30, 60, 510), (1000, 0, 1000), (0, 0, 0)])
+def test_a_bond_waits_for_a_new_slave_and_is_then_as_before(
+    tmp_path: Path, miimon: int, updelay: int, meanwhile: int
+) -> None:
+    """The driver takes multiples of miimon only, and none where miimon is off."""
+    (tmp_path / "miimon").write_text(f"{miimon}\n")
+    (tmp_path / "updelay").write_text(f"{updelay}\n")
+    parts = Path(vferry.network.__path__[0]) / "guest"
+    script = f"""set -eu
+sys={tmp_path} key=vferry-test-{tmp_path.name}
+. {parts}/find.sh
+. {parts}/bond.sh
+be_patient; be_patient; cat {tmp_path}/updelay
+be_as_before; be_as_before; cat {tmp_path}/updelay
+ls /run/$key.updelay 2>/dev/null || :
+"""
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split() == [str(meanwhile), str(updelay)]

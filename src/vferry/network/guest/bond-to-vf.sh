@@ -16,4 +16,5 @@ done
 ip link set dev "$vf" up
 carrier "$vf"
 activate "$vf"
+be_as_before
 echo "$bond: $vf is active"

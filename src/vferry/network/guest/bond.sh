@@ -18,4 +18,17 @@ activate() {
     sleep 0.1
   done
 }
+# A bond may take a slave the moment that it is enslaved, with its link up and its queues not started yet (the kernel's
+# linkwatch waits for the same lock): what it sends is lost until then. So it is told to wait, and its own word kept.
+be_patient() {
+  line "$sys/miimon"; miimon=${line:-0}
+  [ "$miimon" -gt 0 ] && [ ! -e "/run/$key.updelay" ] || return 0
+  line "$sys/updelay"; echo "${line:-0}" > "/run/$key.updelay"
+  echo $(((499 / miimon + 1) * miimon)) > "$sys/updelay"
+}
+be_as_before() {
+  [ -e "/run/$key.updelay" ] || return 0
+  cat "/run/$key.updelay" > "$sys/updelay"
+  rm "/run/$key.updelay"
+}
 bond_of() { basename "$(readlink "/sys/class/net/$1/master")" 2>/dev/null; }
