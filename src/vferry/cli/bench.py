@@ -4,6 +4,7 @@ import asyncio
 import json
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
     kept = Results(results)
     settings = Settings(
         qemu=shlex.split(options["qemu"]),
-        modes=_modes(options["modes"]),
+        modes=_chosen(options["modes"], MODES),
         links=_numbers(options["links"], "--link"),
         rates=_numbers(options["rates"], "--dirty"),
         runs=runs,
@@ -173,11 +174,12 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
         raise Problem("memory-differs", "A guest's memory did not arrive as it was", exit=Exit.OPERATOR)
 
 
-def _modes(text: str) -> list[str]:
+def _chosen(text: str, known: Iterable[str]) -> list[str]:
+    """The modes that a text names, separated by commas."""
     names = [name.strip() for name in text.split(",")]
-    unknown = sorted(set(names) - set(MODES))
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(MODES)}", param_hint="--modes")
+        raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(known)}", param_hint="--modes")
     return names
 
 
@@ -190,11 +192,8 @@ def _numbers(text: str, option: str) -> list[int]:
 
 
 def _cases(modes: str, guest: str, others: dict[NetworkMode, str]) -> tuple[Case, ...]:
-    names = [name.strip() for name in modes.split(",")]
-    unknown = sorted(set(names) - set(NetworkMode))
-    if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(NetworkMode)}", param_hint="--modes")
-    return tuple(Case(name=mode.value, guest=others.get(mode, guest), mode=mode) for mode in map(NetworkMode, names))
+    chosen = map(NetworkMode, _chosen(modes, NetworkMode))
+    return tuple(Case(name=mode.value, guest=others.get(mode, guest), mode=mode) for mode in chosen)
 
 
 def _tell(line: str) -> None:

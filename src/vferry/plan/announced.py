@@ -21,7 +21,7 @@ def announced(facts: Facts, mode: NetworkMode, moves: list[VfMove]) -> tuple[Ann
         Announced(
             mac=move.mac,
             interface=move.destination.pf,
-            vlan=move.source_settings.vlan or 0,
+            vlan=move.vlan,
             addresses=() if mode is NetworkMode.DETACH else _addresses(facts, move.mac),
         )
         for move in moves
