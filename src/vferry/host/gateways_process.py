@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -39,6 +39,15 @@ class GatewayRecord(Struct, frozen=True, kw_only=True):
     pid: int = 0
     started: int = 0
     """Clock ticks from boot to the process's start: with the id it names one process of this boot."""
+
+
+class Wire(NamedTuple):
+    """A gateway's wire, by what the gateway has said."""
+
+    lost: bool
+    """Whether it, which still runs, has lost the wire of a service that it holds."""
+    rate: float | None
+    """Bytes per second sent in the last second that it has told of; None before that."""
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -119,19 +128,12 @@ def events(directory: Path) -> list[dict[str, Any]]:
     return found
 
 
-def wire_lost(directory: Path) -> bool:
-    """Whether the gateway, which still runs, has lost the wire of a service that it holds."""
-    record = load(directory)
-    return record is not None and alive(record) and any(event.get("event") == "lost" for event in events(directory))
-
-
-def wire_rate(directory: Path) -> float | None:
-    """Bytes per second that the gateway sent in the last second that it has told of; None before that."""
-    told = [event for event in events(directory) if event.get("event") == "stats"][-2:]
-    if not told:
-        return None
-    seconds, sent = (told[-1][key] - (told[0][key] if told[1:] else 0) for key in ("seconds", "sent_bytes"))
-    return sent / seconds if seconds > 0 else None
+def wire(directory: Path) -> Wire:
+    """How the wire of an operation's gateway stands."""
+    record, told = load(directory), events(directory)
+    lost = any(event.get("event") == "lost" for event in told)
+    stats = [event for event in told if event.get("event") == "stats"][-2:]
+    return Wire(lost and record is not None and alive(record), _rate(stats))
 
 
 def load(directory: Path) -> GatewayRecord | None:
@@ -144,6 +146,14 @@ def load(directory: Path) -> GatewayRecord | None:
 
 def save(directory: Path, record: GatewayRecord) -> None:
     write_durably(directory / "gateway.json", msgspec.json.encode(record))
+
+
+def _rate(stats: list[dict[str, Any]]) -> float | None:
+    """From the last of two `stats`; from a single one, over all of its time."""
+    if not stats:
+        return None
+    seconds, sent = (stats[-1][key] - (stats[0][key] if stats[1:] else 0) for key in ("seconds", "sent_bytes"))
+    return sent / seconds if seconds > 0 else None
 
 
 def _start_time(pid: int) -> int | None:

@@ -39,12 +39,12 @@ class Held:
         directory, until = places(self._runtime, operation).directory, time.monotonic() + MOMENT_S
         while True:
             # First the wire, then the guest: one that runs after the loss cannot be told to go on elsewhere.
-            lost = process.wire_lost(directory)
+            wire = process.wire(directory)
             found = self._migrations.read(operation, guest)
             if found.state != "active":
                 return found
-            if not lost:
-                return replace(found, wire_rate=process.wire_rate(directory))
+            if not wire.lost:
+                return replace(found, wire_rate=wire.rate)
             if domains.runs(self._hypervisor, guest):
                 self._gateways.stop(operation)
             elif domains.is_paused(self._hypervisor, guest) and time.monotonic() > until:
