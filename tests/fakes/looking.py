@@ -6,6 +6,7 @@ from fakes.world import BRIDGE, NETWORK, PF, STANDBY, VF, Device, HostState, Mac
 from vferry.host import api
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, Nic, VfRef
 from vferry.model.host import Bridge, Inventory, MigrationEndpoint, Network, Pf, Versions, Vf
+from vferry.model.memory import MemoryUse, Sample
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide
 
@@ -24,6 +25,9 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
         case api.MeasureGuest(guest=guest):
             _inside(host, guest)
             return api.Latency(agent_ms=(2.0, 4.0), disk_ms=(1.0,))
+        case api.MeasureMemory(guest=guest):
+            _guest(host, guest)
+            return MemoryUse(dirty_rate=1e6, sample=Sample(pages=100, zero_pages=50))
         case api.ReadDefinition(guest=guest):
             xml = host.definitions[_guest(host, guest).name]
             return api.Definition(live=xml if guest in host.machines else None, persistent=xml)

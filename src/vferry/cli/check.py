@@ -2,57 +2,41 @@
 
 import asyncio
 import sys
+from typing import Any
 
 import click
 
 from vferry.cli import output, show
-from vferry.cli.migrate import MODES, transfer_options
-from vferry.controller.migrate import Request, prepare
+from vferry.cli.migrate import request, wishes
+from vferry.controller.migrate import prepare
 from vferry.controller.state import find_state
-from vferry.model.compression import Codec
 from vferry.model.problem import Exit
-from vferry.plan.plan import NetworkMode
 
 
 @click.command("check")
 @click.argument("guest")
 @click.argument("host")
-@click.option("--network", "mode", type=click.Choice(MODES), default="auto", help="Network mode.")
-@transfer_options
-@click.option("--accept-interruption", is_flag=True, help="Allow modes that leave it to the guest's own reaction.")
+@wishes
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def command(
-    guest: str,
-    host: str,
-    mode: str,
-    policy: str,
-    codec: str | None,
-    streams: int | None,
-    delta_memory: int | None,
-    accept_interruption: bool,  # noqa: FBT001
-    as_json: bool,  # noqa: FBT001
-) -> None:
+def command(guest: str, host: str, *, as_json: bool, **wished: Any) -> None:
     """Tell whether GUEST can migrate to HOST, and what stands in the way. Changes nothing.
 
     \b
     Example: vferry check guest1 host2
              vferry check guest1 host2 --codec zstd
     """
-    request = Request(
-        guest=guest,
-        destination=host,
-        mode=None if mode == "auto" else NetworkMode(mode),
-        policy=policy,
-        codec=Codec(codec) if codec else None,
-        streams=streams,
-        delta_memory=delta_memory,
-        accept_interruption=accept_interruption,
-    )
-    prepared = asyncio.run(prepare(find_state(), request))
+    prepared = asyncio.run(prepare(find_state(), request(guest=guest, destination=host, **wished), estimated=True))
     plan = prepared.plan
     if as_json:
         mode_chosen = plan.mode if plan else None
-        output.json({"possible": plan is not None, "network_mode": mode_chosen, "findings": prepared.findings})
+        output.json(
+            {
+                "possible": plan is not None,
+                "network_mode": mode_chosen,
+                "findings": prepared.findings,
+                "estimate": prepared.survey.assessment.estimate,
+            }
+        )
     else:
         show.findings(prepared.findings)
         if plan:

@@ -1,11 +1,13 @@
 """`vferry gateway`: one of the two gateways of a migration."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from vferry.cli import output
 from vferry.model.compression import CODECS, DELTA_MIB, MOST_DELTA_MIB, MOST_STREAMS, Codec
 from vferry.model.problem import Problem
 from vferry.transfer.compression import MIB, Compression
@@ -16,6 +18,7 @@ from vferry.transfer.receiving import ReceivingGateway
 from vferry.transfer.sending import SendingGateway
 from vferry.transfer.tls import Credentials, make_context
 
+SAMPLE_LIMIT = 64 * MIB
 FILE = click.Path(path_type=Path)
 COMMON = (
     click.option("--ca", type=FILE, help="PEM file of the authority that signs both gateways' certificates."),
@@ -142,6 +145,22 @@ def receive(listen: str, connect: tuple[str, ...], *, delta_memory: int, details
         delta_bytes=delta_memory * MIB,
     )
     run(gateway, details=details)
+
+
+@command.command()
+def sample() -> None:
+    """Tell what each codec that works here makes of memory, which is read from standard input: 64 MiB at most.
+
+    \b
+    Example: head -c 16M guest.core | vferry gateway sample
+    """
+    # With numpy, which a gateway that does not compress can do without.
+    from vferry.transfer.sampling import sample_memory
+
+    found = sample_memory(sys.stdin.buffer.read(SAMPLE_LIMIT))
+    if found is None:
+        raise Problem("sample-empty", "There is not one page of 4 KiB on standard input", "Pipe memory to it")
+    output.json(found)
 
 
 def _security(

@@ -23,7 +23,10 @@ from vferry.report.text import print_report
 
 MODES = ["auto", *(mode.value for mode in NetworkMode)]
 POLICIES = ["auto", "plain", "multifd"]
-TRANSFER = (
+WISHES = (
+    click.option(
+        "--network", "mode", type=click.Choice(MODES), default="auto", show_default=True, help="Network mode."
+    ),
     click.option(
         "--transfer",
         "policy",
@@ -49,28 +52,32 @@ TRANSFER = (
         help="Memory on each host for copies of pages, so that one sent again goes as its difference.  "
         f"[default: {DELTA_MIB}, or the configuration's; never more than the guest has]",
     ),
+    click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take."),
+    click.option("--bandwidth", type=rate, metavar="RATE", help="Bytes per second before compression, such as 50M."),
+    click.option("--accept-interruption", is_flag=True, help="Allow what leaves it to the guest's own reaction."),
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def transfer_options(function: F) -> F:
-    """Add the options that say how the memory goes."""
-    for option in reversed(TRANSFER):
+def wishes(function: F) -> F:
+    """Add the options that say how the guest is to move; `request` takes what they bring."""
+    for option in reversed(WISHES):
         function = option(function)
     return function
+
+
+def request(*, mode: str, codec: str | None, **wished: Any) -> Request:
+    """What was asked for."""
+    return Request(mode=None if mode == "auto" else NetworkMode(mode), codec=Codec(codec) if codec else None, **wished)
 
 
 @click.command("migrate")
 @click.argument("guest")
 @click.argument("host")
-@click.option("--network", "mode", type=click.Choice(MODES), default="auto", show_default=True, help="Network mode.")
-@transfer_options
+@wishes
 @click.option("--dry-run", is_flag=True, help="Print the steps and change nothing.")
 @click.option("--detach", is_flag=True, help="Return at once with the operation's id; it goes on by itself.")
-@click.option("--accept-interruption", is_flag=True, help="Allow what leaves it to the guest's own reaction.")
-@click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take.")
-@click.option("--bandwidth", type=rate, metavar="RATE", help="Bytes per second before compression, such as 50M.")
 @click.option("--probe", "probe_address", metavar="ADDRESS", help="Measure the interruption of this address.")
 @click.option("--no-probe", is_flag=True, help="Do not measure the interruption.")
 @show.file_options
@@ -78,22 +85,16 @@ def transfer_options(function: F) -> F:
 def command(
     guest: str,
     host: str,
-    mode: str,
-    policy: str,
-    codec: str | None,
-    streams: int | None,
-    delta_memory: int | None,
-    dry_run: bool,  # noqa: FBT001
-    detach: bool,  # noqa: FBT001
-    accept_interruption: bool,  # noqa: FBT001
-    deadline_s: float | None,
-    bandwidth: int | None,
+    *,
+    dry_run: bool,
+    detach: bool,
     probe_address: str | None,
-    no_probe: bool,  # noqa: FBT001
+    no_probe: bool,
     report_file: Path | None,
     page_file: Path | None,
     picture_file: Path | None,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
+    **wished: Any,
 ) -> None:
     """Migrate GUEST, wherever it runs, to HOST.
 
@@ -108,21 +109,8 @@ def command(
     if probe_address and no_probe:
         raise click.UsageError("--probe and --no-probe contradict each other")
     state = find_state()
-    request = Request(
-        guest=guest,
-        destination=host,
-        mode=None if mode == "auto" else NetworkMode(mode),
-        policy=policy,
-        codec=Codec(codec) if codec else None,
-        streams=streams,
-        delta_memory=delta_memory,
-        accept_interruption=accept_interruption,
-        deadline_s=deadline_s,
-        bandwidth=bandwidth,
-        probe_address=probe_address,
-        measured=not no_probe,
-    )
-    prepared = asyncio.run(migrate.prepare(state, request))
+    asked = request(guest=guest, destination=host, probe_address=probe_address, measured=not no_probe, **wished)
+    prepared = asyncio.run(migrate.prepare(state, asked, estimated=dry_run))
     if not as_json:
         show.findings(prepared.findings, err=not dry_run)
     if prepared.plan is None:

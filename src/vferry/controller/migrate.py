@@ -57,8 +57,11 @@ class Prepared(Struct, frozen=True, kw_only=True):
         return self.survey.assessment.findings
 
 
-async def prepare(state: State, request: Request) -> Prepared:
-    """Looks at both hosts and the guest, plans, and changes nothing. Raises `Problem` where it cannot even look."""
+async def prepare(state: State, request: Request, *, estimated: bool = False) -> Prepared:
+    """Looks at both hosts and the guest, plans, and changes nothing. Raises `Problem` where it cannot even look.
+
+    An estimate takes some seconds more.
+    """
     began, started = time.monotonic(), now_text()
     settings = read_controller_configuration(state).migration
     wishes = Wishes(
@@ -68,7 +71,7 @@ async def prepare(state: State, request: Request) -> Prepared:
         transfer=asked_transfer(request, settings),
         unplug_timeout_s=settings.unplug_timeout_s,
     )
-    seen = await survey(state, request.guest, request.destination, wishes)
+    seen = await survey(state, request.guest, request.destination, wishes, measured=estimated)
     return Prepared(request=request, survey=seen, plan=seen.assessment.plan, began=began, started=started)
 
 

@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vferry.controller.hosts import HostRecord, find_host, list_hosts, open_host
 from vferry.controller.state import State
-from vferry.host.api import CheckFit, Host, ReadDefinition, ReadGuestNetwork, TakeInventory
+from vferry.host.api import CheckFit, Host, MeasureMemory, ReadDefinition, ReadGuestNetwork, TakeInventory
 from vferry.model.guest import Guest, GuestNetwork, GuestState
 from vferry.model.host import Inventory
 from vferry.model.problem import Problem
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.preflight import assess
+
+MEASURING_S = 60.0
 
 
 class Survey(Struct, frozen=True, kw_only=True):
@@ -24,8 +27,8 @@ class Survey(Struct, frozen=True, kw_only=True):
     probe_from: str | None
 
 
-async def survey(state: State, guest: str, destination: str, wishes: Wishes) -> Survey:
-    """Looks at everything and changes nothing.
+async def survey(state: State, guest: str, destination: str, wishes: Wishes, *, measured: bool = False) -> Survey:
+    """Looks at everything and changes nothing; `measured`: for some seconds also at what the guest does to its memory.
 
     Problems: ``host-unknown``, ``guest-unknown``, ``same-host``, ``host-unreachable``, and the agents' own.
     """
@@ -37,6 +40,8 @@ async def survey(state: State, guest: str, destination: str, wishes: Wishes) -> 
         raise Problem("guest-unknown", f"{source_record.name} has no guest {guest} any more")
     async with open_host(source_record.name, state=state) as source, open_host(destination, state=state) as host:
         facts = await _facts(source, host, source_inventory, inventory, found)
+        if measured and found.state is GuestState.RUNNING:
+            facts = replace(facts, memory=await source.call(MeasureMemory(guest=guest), timeout_s=MEASURING_S))
     return Survey(
         facts=facts,
         assessment=assess(facts, wishes),

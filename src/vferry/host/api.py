@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from vferry.model.compression import Codec, Compressed, Count, DeltaMib, Streams
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Claim, Inventory, VfSettings
+from vferry.model.memory import MemoryUse
 
 R = TypeVar("R")
 
@@ -86,6 +87,16 @@ class MeasureGuest(Operation[Latency], frozen=True, kw_only=True, tag="guest-lat
 
     guest: str
     seconds: Annotated[float, Meta(ge=0.1, le=5.0)] = 1.0
+
+
+class MeasureMemory(Operation[MemoryUse], frozen=True, kw_only=True, tag="guest-memory"):
+    """Measures for `seconds` how fast a guest writes to its memory, and what codecs make of some of it.
+
+    Problem ``guest-off``.
+    """
+
+    guest: str
+    seconds: Annotated[int, Meta(ge=1, le=10)] = 1
 
 
 class Definition(Struct, frozen=True, kw_only=True):

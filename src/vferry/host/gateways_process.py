@@ -67,7 +67,7 @@ def launch(directory: Path, record: GatewayRecord, arguments: list[str]) -> Gate
             stderr=err,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # wherever this vferry is installed
+            env=environment(),
         )
     _children[process.pid] = process
     record = msgspec.structs.replace(record, pid=process.pid, started=_start_time(process.pid) or 0)
@@ -84,6 +84,11 @@ def launch(directory: Path, record: GatewayRecord, arguments: list[str]) -> Gate
             )
         time.sleep(POLL_S)
     return record
+
+
+def environment() -> dict[str, str]:
+    """That of a process which is to find this vferry, wherever it is installed."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def alive(record: GatewayRecord) -> bool:

@@ -17,6 +17,7 @@ from vferry.host.gateways import RUNTIME, Gateways
 from vferry.host.guest_agent import run_in_guest
 from vferry.host.guest_agent_latency import measure_guest
 from vferry.host.guest_agent_network import SCRIPT, read_network
+from vferry.host.guest_memory import measure_memory
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.host.inventory import take_inventory
@@ -102,6 +103,8 @@ class Handlers:
                 return lambda: self._read_network(guest)
             case api.MeasureGuest(guest=guest, seconds=seconds):
                 return lambda: measure_guest(hypervisor, guest, seconds)
+            case api.MeasureMemory(guest=guest, seconds=seconds):
+                return lambda: measure_memory(hypervisor, guest, seconds)
             case api.ReadDefinition(guest=guest):
                 return lambda: hypervisor_domains.read_definition(hypervisor, guest)
             case api.CheckFit(live_xml=xml):

@@ -18,6 +18,8 @@ from vferry.host.sriov_netlink import Links
 from vferry.model.host import Bridge, Claim, Inventory, Pf, Versions
 
 IFF_UP = 1
+MBIT = 125_000
+"""Bytes per second of a megabit per second."""
 KEEPALIVE = re.compile(r"^\s*keepalive_interval\s*=\s*(-?\d+)", re.MULTILINE)
 
 
@@ -34,6 +36,7 @@ def take_inventory(
         with links() as netlink:
             pfs = read_pfs(root, netlink)
             bridges = _bridges(root, netlink)
+            link_rate = _link_rate(root, netlink, configuration.migration.address)
         described, (qemu, libvirt) = asked.result()
     memory = _memory(root)
     return Inventory(
@@ -45,6 +48,7 @@ def take_inventory(
         bridges=bridges,
         guests=tuple(guest_of(one, configuration.name, pfs) for one in described),
         claims=claims,
+        link_rate=link_rate,
         memory_total=memory.get("MemTotal", 0),
         memory_free=memory.get("MemAvailable", 0),
         cpus=_cpus(root),
@@ -85,6 +89,14 @@ def _bridge(path: Path, vlans: dict[int, tuple[int, ...]] | None) -> Bridge:
         vlan_filtering=vlans is not None,
         vlans={port: numbers for port, numbers in passed.items() if numbers},
     )
+
+
+def _link_rate(root: Path, links: Links, address: str) -> int | None:
+    """Bytes per second of the interface that has the address; an emulated one does not say, or says -1."""
+    index = links.index_of(address)
+    found = [path for path in (root / "sys/class/net").iterdir() if _read(path / "ifindex") == str(index)]
+    mbit = _read(found[0] / "speed") if found else ""
+    return int(mbit) * MBIT if mbit.isdigit() and mbit != "0" else None
 
 
 def _hypervisor_versions(hypervisor: Hypervisor) -> tuple[int, int]:

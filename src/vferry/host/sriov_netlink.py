@@ -4,14 +4,16 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Self
 
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
 from vferry.model.problem import Problem
 
-RTM_NEWLINK, RTM_GETLINK, RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 16, 18, 28, 29, 30
+RTM_NEWLINK, RTM_GETLINK, RTM_GETADDR, RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 16, 18, 22, 28, 29, 30
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_REPLACE, NLM_F_EXCL, NLM_F_DUMP, NLM_F_CREATE = 0x001, 0x004, 0x100, 0x200, 0x300, 0x400
 RTEXT_FILTER_VF, RTEXT_FILTER_BRVLAN = 1, 2
@@ -67,6 +69,11 @@ class Links:
         answers, _errors = self._ask(list_vlans())
         return read_vlans(decode(ifinfmsg, answer) for answer in answers)
 
+    def index_of(self, address: str) -> int | None:
+        """The index of the interface that has an IP address; None where none has."""
+        answers, _errors = self._ask(list_addresses())
+        return read_addresses(decode(ifaddrmsg, answer) for answer in answers).get(ip_address(address))
+
     def change(self, message: Any) -> None:
         """Makes one change."""
         for error in self.change_together(message):
@@ -116,6 +123,13 @@ def list_vlans() -> Any:
     message["family"] = AF_BRIDGE
     message["attrs"] = [("IFLA_EXT_MASK", RTEXT_FILTER_BRVLAN)]
     message["header"].update(type=RTM_GETLINK, flags=NLM_F_REQUEST | NLM_F_DUMP)
+    return message
+
+
+def list_addresses() -> Any:
+    """The message of ``ip address show``."""
+    message = ifaddrmsg()
+    message["header"].update(type=RTM_GETADDR, flags=NLM_F_REQUEST | NLM_F_DUMP)
     return message
 
 
@@ -185,6 +199,15 @@ def read_error(message: bytes) -> int:
     """The errno of an answer that ends a request, 0 for done."""
     body = message[HEADER.size :]
     return -int(struct.unpack_from("=i", body)[0]) if len(body) >= 4 else 0
+
+
+def read_addresses(messages: Iterable[Any]) -> dict[IPv4Address | IPv6Address, int]:
+    """Of a dump of addresses the index of the interface that has each."""
+    return {
+        # IFA_ADDRESS is the other end's of a point-to-point link; IPv6 has no IFA_LOCAL elsewhere.
+        ip_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")): int(message["index"])
+        for message in messages
+    }
 
 
 def read_vlans(messages: Iterable[Any]) -> dict[int, tuple[int, ...]]:

@@ -141,6 +141,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     bridges: tuple[Bridge, ...] = ()
     guests: tuple[Guest, ...] = ()
     claims: tuple[Claim, ...] = ()
+    link_rate: int | None = None
+    """Bytes per second that the NIC of the migration network's address says it does; None where it does not say."""
     memory_total: int = 0
     memory_free: int = 0
     """In bytes; free counts what the kernel can reclaim."""

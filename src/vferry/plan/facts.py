@@ -7,6 +7,7 @@ from msgspec import Struct
 from vferry.host.api import Definition, Fit
 from vferry.model.guest import Guest, GuestLink, GuestNetwork
 from vferry.model.host import Inventory
+from vferry.model.memory import Estimate, MemoryUse
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 
 
@@ -70,6 +71,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     guest_network: GuestNetwork | None = None
     guest_silence: str | None = None
     """Why there is no `guest_network`."""
+    memory: MemoryUse | None = None
+    """None where it was not looked at."""
 
 
 def vf_link(facts: Facts, mac: str) -> GuestLink | None:
@@ -83,6 +86,7 @@ class Assessment(Struct, frozen=True, kw_only=True):
 
     findings: tuple[Finding, ...]
     plan: Plan | None = None
+    estimate: Estimate | None = None
 
     @property
     def errors(self) -> tuple[Finding, ...]:

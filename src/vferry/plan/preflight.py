@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from vferry.plan import devices, transfer
+from vferry.plan import devices, estimate, transfer
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 from vferry.plan.planner import draft
@@ -14,6 +14,7 @@ _MEMORY_MARGIN = 256 * 2**20
 def assess(facts: Facts, wishes: Wishes) -> Assessment:
     """All findings, and the plan where none is an error."""
     drafted = draft(facts, wishes)
+    expected = estimate.estimate(facts, wishes.transfer)
     findings = (
         *_guest(facts),
         *_platform(facts),
@@ -23,9 +24,10 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *transfer.missing_codecs(facts, wishes.transfer.codec),
         *_devices(facts, drafted.plan),
         *drafted.findings,
+        *(estimate.about(facts, wishes.transfer, expected) if expected else ()),
     )
     refused = any(finding.severity is Severity.ERROR for finding in findings)
-    return Assessment(findings=findings, plan=None if refused else drafted.plan)
+    return Assessment(findings=findings, plan=None if refused else drafted.plan, estimate=expected)
 
 
 def _guest(facts: Facts) -> Iterator[Finding]:

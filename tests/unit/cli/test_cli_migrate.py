@@ -15,22 +15,24 @@ from vferry.plan.plan import NetworkMode
 class Asked(Exception):  # noqa: N818 - an end, not an error
     """Carries the request that would be prepared."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, estimated: bool) -> None:
         super().__init__()
         self.request = request
+        self.estimated = estimated
 
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Any:
-    async def prepare(_state: object, request: Request) -> None:
-        raise Asked(request)
+    async def prepare(_state: object, request: Request, *, estimated: bool = False) -> None:
+        raise Asked(request, estimated=estimated)
 
     monkeypatch.setattr("vferry.controller.migrate.prepare", prepare)
-    monkeypatch.setattr(migrate, "find_state", lambda: None)
+    monkeypatch.setattr(check, "prepare", prepare)
 
-    def ask(*words: str) -> Request:
-        result = CliRunner().invoke(migrate.command, ["guest1", "host2", *words])
+    def ask(*words: str, command: click.Command = migrate.command, estimated: bool = False) -> Request:
+        result = CliRunner().invoke(command, ["guest1", "host2", *words])
         assert isinstance(result.exception, Asked), result.output
+        assert result.exception.estimated is estimated
         return result.exception.request
 
     return ask
@@ -44,6 +46,11 @@ def test_a_mode_is_named_as_the_report_names_it(ask: Any, mode: str) -> None:
 def test_without_a_mode_it_is_chosen(ask: Any) -> None:
     assert ask().mode is None
     assert ask("--network", "auto").mode is None
+
+
+def test_a_check_takes_the_same_words(ask: Any) -> None:
+    words = ("--codec", "auto", "--bandwidth", "50M", "--deadline", "60", "--network", "switch")
+    assert ask(*words, command=check.command, estimated=True) == ask(*words, "--dry-run", estimated=True) == ask(*words)
 
 
 def test_how_the_memory_goes(ask: Any) -> None:

@@ -134,6 +134,11 @@ class FakeConnection:
     def isActive(self) -> int:  # noqa: N802
         return 1
 
+    def domainListGetStats(  # noqa: N802
+        self, domains: list["FakeDomain"], _stats: int, _flags: int
+    ) -> list[tuple["FakeDomain", dict[str, int]]]:
+        return [(domain, domain.dirty_rate()) for domain in domains]
+
     def getDomainCapabilities(self, *_arguments: Any) -> str:  # noqa: N802
         if self.library.machine_error:
             raise FakeError(8, self.library.machine_error)
@@ -161,6 +166,10 @@ class FakeDomain:
         self.completed_job: dict[str, Any] = {}
         self.migrate: Callable[[str, dict[str, Any], int], None] | None = None
         self.calls: list[tuple[Any, ...]] = []
+        self.memory: Callable[[int, int], bytes] = lambda _place, size: bytes(size)
+        """What it has at a physical address; may raise."""
+        self.dirty_rates: list[dict[str, int]] = []
+        """What it answers, one after the other, to who asks for its dirty rate; the last again and again."""
 
     def name(self) -> str:
         found = re.search("<name>(.*)</name>", self.live_xml or self.persistent_xml or "")
@@ -232,6 +241,19 @@ class FakeDomain:
 
     def jobStats(self, flags: int = 0) -> dict[str, Any]:  # noqa: N802
         return dict(self.completed_job if flags else self.job or {})
+
+    def startDirtyRateCalc(self, seconds: int, _flags: int) -> int:  # noqa: N802
+        self.calls.append(("dirty-rate", seconds))
+        if not self.dirty_rates:
+            raise FakeError(self.library.VIR_ERR_ARGUMENT_UNSUPPORTED, "QEMU does not support calculating dirty rate")
+        return 0
+
+    def dirty_rate(self) -> dict[str, int]:
+        return self.dirty_rates.pop(0) if len(self.dirty_rates) > 1 else self.dirty_rates[0]
+
+    def memoryPeek(self, start: int, size: int, flags: int) -> bytes:  # noqa: N802
+        assert flags == 2
+        return self.memory(start, size)
 
     def abortJob(self) -> None:  # noqa: N802
         self.calls.append(("abort",))

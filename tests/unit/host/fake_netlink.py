@@ -79,6 +79,9 @@ class FakeLinks:
         attributes = [("IFLA_VFINFO_LIST", Attributes({}, infos)), ("IFLA_ADDRESS", "52:54:00:00:01:01")]
         return Attributes({"index": index, "flags": 0x1003}, [*attributes, ("IFLA_MTU", 9000)])
 
+    def index_of(self, address: str) -> int | None:
+        return PF_INDEX if address == "127.0.0.1" else None
+
     def vlans(self) -> dict[int, tuple[int, ...]]:
         return {PF_INDEX: (1, 7)}
 

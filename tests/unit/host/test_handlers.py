@@ -55,6 +55,7 @@ LOOKING: list[Operation[Any]] = [
     api.ShowGuest(guest="guest1"),
     api.ReadGuestNetwork(guest="guest1"),
     api.MeasureGuest(guest="guest1", seconds=0.1),
+    api.MeasureMemory(guest="guest1"),
     api.ReadDefinition(guest="guest1"),
     api.CheckFit(live_xml=domain()),
     api.ReadMigration(guest="guest1"),
@@ -85,6 +86,7 @@ class Host:
         for path, text in {
             "proc/meminfo": "MemTotal:       16384 kB\nMemAvailable:    8192 kB\nHugePages_Total:       0\n",
             "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU\nmicrocode\t: 0x1\n\nprocessor\t: 1\n",
+            "sys/class/net/pf0/speed": "10000\n",
             "sys/class/net/br0/flags": "0x1003\n",
             "sys/class/net/br0/bridge/vlan_filtering": "1\n",
             "sys/class/net/br0/brif/pf0": "",
@@ -225,6 +227,7 @@ async def test_the_inventory(host: Host) -> None:
     assert (inventory.memory_total, inventory.memory_free, inventory.cpus) == (16 << 20, 8 << 20, 2)
     assert inventory.vhost_net
     assert inventory.iommu
+    assert inventory.link_rate == 1_250_000_000
     assert inventory.codecs == installed_codecs(host.claims.directory.parent)
     bridge = Bridge(name="br0", ports=("pf0",), up=True, vlan_filtering=True, vlans={"pf0": (1, 7)})
     assert inventory.bridges == (bridge,)

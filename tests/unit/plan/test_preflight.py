@@ -13,6 +13,7 @@ from vferry.host.api import Definition, Fit
 from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestLink, GuestState, Nic
 from vferry.model.host import Bridge, Claim, Network, VfSettings
+from vferry.model.memory import MemoryUse
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
 
@@ -53,6 +54,12 @@ def teamed(
 def unnamed(facts: Facts) -> Facts:
     xml = definition(standby=True)
     return structs.replace(facts, definition=Definition(live=xml, persistent=xml))
+
+
+def memory(**use: object) -> f.Change:
+    """The guest's memory was looked at, and the link is one of a gigabit per second."""
+    measured = MemoryUse(**use)  # type: ignore[arg-type]
+    return f.both(f.host("source", link_rate=125_000_000), lambda facts: structs.replace(facts, memory=measured))
 
 
 def in_vlan(*passing: str) -> f.Change:
@@ -106,6 +113,10 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("no-memory", ERROR, f.host("destination", memory_free=(512 << 20) - 1), {}),
     ("no-delta-memory", ERROR, f.host("source", memory_free=64 << 20), ZSTD),
     ("no-delta-memory", ERROR, f.host("destination", memory_free=512 << 20), ZSTD),
+    ("not-measured", INFO, memory(notes=("the dirty rate is not known: QEMU is too old",)), {}),
+    ("estimate", INFO, memory(dirty_rate=1e6), {}),
+    ("will-not-converge", WARNING, memory(dirty_rate=2e8), {}),
+    ("past-deadline", WARNING, memory(dirty_rate=1e6), {"transfer": TransferPlan(deadline_s=1.0)}),
     ("codec-missing", ERROR, f.host("destination", codecs=("lz4",)), ZSTD),
     ("no-slot", ERROR, f.host("source", claims=OTHER_CLAIMS), {}),
     ("no-slot", ERROR, f.host("destination", claims=OTHER_CLAIMS), {}),

@@ -1,0 +1,58 @@
+"""What a guest's memory is like, and what it will take to move it."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from vferry.model.compression import Codec, Count, Name
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class CodecTrial(Struct, frozen=True, kw_only=True):
+    """What a codec has made of a sample, in the gateways' blocks, without the pages that are zero."""
+
+    ratio: Positive
+    """Bytes of memory for each byte that came out."""
+    rate: Positive
+    """Bytes of memory per second, on one core, as it was then."""
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """A look at some of a guest's memory."""
+
+    pages: Annotated[int, Meta(ge=1)]
+    """Of 4 KiB, looked at."""
+    zero_pages: Count
+    codecs: Annotated[dict[Name, CodecTrial], Meta(max_length=16)] = field(default_factory=dict)
+
+
+class MemoryUse(Struct, frozen=True, kw_only=True):
+    """What a running guest does with its memory; `notes` say why something is not known."""
+
+    dirty_rate: Annotated[float, Meta(ge=0)] | None = None
+    """Bytes per second that it writes, each page counted once a second."""
+    sample: Sample | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Estimate(Struct, frozen=True, kw_only=True):
+    """How long a migration's copy would take, from what was measured before it. None is not known."""
+
+    codec: Codec
+    """What compresses; of `auto` the one that would serve best."""
+    guest_bytes: int
+    """Memory that is not known to be zero."""
+    wire_bytes: int
+    """What one pass over it puts on the wire."""
+    dirty_rate: float | None
+    link_rate: float | None
+    """Bytes per second on the wire."""
+    copy_rate: float | None
+    """Bytes of memory per second, when it is compressed and neither limit nor codec is slower."""
+    seconds: float | None
+    """Until the guest is paused; None, too, when it never would be."""
+    pause_ms: float | None
+    """For what memory is left then; devices come on top."""
+    converges: bool | None

@@ -1,0 +1,146 @@
+"""How long the copy will take, and whether it ends: from what was measured before, with a model as plain as can be.
+
+The first pass sends all memory that is not zero; each one after it what was written during the one before, until the
+rest fits into the pause. A page is taken to be written once a second at most, as it was measured, and differences to
+copies sent before are not counted on: what comes is likelier to be better than worse.
+"""
+
+import math
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from vferry.model.compression import AUTOMATIC, Codec
+from vferry.model.memory import CodecTrial, Estimate, MemoryUse
+from vferry.plan.facts import Facts, Finding, info, warning
+from vferry.plan.plan import TransferPlan
+
+MIB = 1 << 20
+AS_IT_IS = CodecTrial(ratio=1.0, rate=math.inf)
+
+
+def estimate(facts: Facts, transfer: TransferPlan) -> Estimate | None:
+    """What to expect of a transfer; None where the guest's memory was not looked at."""
+    if facts.memory is None:
+        return None
+    rates = [host.link_rate for host in (facts.source, facts.destination) if host.link_rate is not None]
+    return _estimate(facts.guest.memory, facts.memory, transfer, min(rates, default=None))
+
+
+def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Finding]:
+    """What the operator should know of it before."""
+    for note in facts.memory.notes if facts.memory else ():
+        yield info("not-measured", note[0].upper() + note[1:])
+    yield info("estimate", text(found))
+    if found.converges is False:
+        yield warning(
+            "will-not-converge",
+            f"{facts.guest.name} writes {_rate(found.dirty_rate)} and only {_rate(found.copy_rate)} can be copied: "
+            "the copy would end only if it wrote less",
+            _remedy(facts, transfer, found),
+        )
+    elif found.seconds is not None and found.seconds > transfer.deadline_s:
+        yield warning(
+            "past-deadline",
+            f"The copy is expected to take {found.seconds:.0f} s, longer than the {transfer.deadline_s:.0f} s it has",
+            "Give more time with --deadline",
+        )
+
+
+def text(found: Estimate) -> str:
+    """One sentence."""
+    size = f"{_size(found.guest_bytes)} to copy"
+    if found.codec is not Codec.NONE:
+        size += f", {_size(found.wire_bytes)} with {found.codec.value}"
+    parts = [f"Estimate: {size}"]
+    if found.seconds is not None:
+        parts.append(f"in about {_time(found.seconds)} at {_rate(found.copy_rate)}")
+    elif found.copy_rate is None:
+        parts.append("the link's speed is not known (say it with --bandwidth)")
+    if found.dirty_rate is not None:
+        parts.append(f"the guest writes {_rate(found.dirty_rate)}")
+    if found.pause_ms is not None:
+        parts.append(f"{found.pause_ms:.0f} ms of its pause for memory")
+    return ", ".join(parts)
+
+
+def _estimate(memory: int, use: MemoryUse, transfer: TransferPlan, link_rate: int | None) -> Estimate:
+    codec, trial = _codec(use, transfer, link_rate)
+    sample = use.sample
+    size = memory if sample is None else round(memory * (1 - sample.zero_pages / sample.pages))
+    rate = _copy_rate(trial, transfer, link_rate)
+    dirty = use.dirty_rate
+    converges = None if rate is None or dirty is None else dirty < rate
+    seconds, pause_s = None, None
+    if rate is not None and dirty is not None and converges:
+        seconds, pause_s = passes(size, rate, dirty, transfer.downtime_ms / 1000)
+    return Estimate(
+        codec=codec,
+        guest_bytes=size,
+        wire_bytes=round(size / trial.ratio),
+        dirty_rate=dirty,
+        link_rate=link_rate,
+        copy_rate=rate,
+        seconds=seconds,
+        pause_ms=None if pause_s is None else pause_s * 1000,
+        converges=converges,
+    )
+
+
+def passes(size: float, rate: float, dirty: float, pause_s: float) -> tuple[float, float]:
+    """Seconds until what is left of `size` bytes takes `pause_s` at most, and what it does take.
+
+    `rate` bytes per second are copied and `dirty`, which is less, written meanwhile.
+
+    >>> passes(1000.0, 100.0, 10.0, 0.5)
+    (11.0, 0.1)
+    """
+    share = dirty / rate
+    if size <= rate * pause_s:
+        return 0.0, size / rate
+    count = math.ceil(math.log(rate * pause_s / size) / math.log(share)) if share else 1
+    return size / rate * (1 - share**count) / (1 - share), size / rate * share**count
+
+
+def _codec(use: MemoryUse, transfer: TransferPlan, link_rate: int | None) -> tuple[Codec, CodecTrial]:
+    """The codec that is meant, and what it did; as it is, where that was not tried."""
+    tried = {Codec(name): trial for name, trial in use.sample.codecs.items()} if use.sample else {}
+    if transfer.codec is not Codec.AUTO:
+        return transfer.codec, tried.get(transfer.codec, AS_IT_IS)
+    choices = {Codec.NONE: AS_IT_IS, **{codec: trial for codec, trial in tried.items() if codec in AUTOMATIC}}
+
+    def gain(codec: Codec) -> tuple[float, float]:
+        trial = choices[codec]
+        return _copy_rate(trial, transfer, link_rate) or 0.0, trial.ratio
+
+    best = max(choices, key=gain)
+    return best, choices[best]
+
+
+def _copy_rate(trial: CodecTrial, transfer: TransferPlan, link_rate: int | None) -> float | None:
+    """Memory's bytes per second: the least of what the link, the compressors and the limit let through."""
+    limits = [] if link_rate is None else [link_rate * trial.ratio]
+    limits += [] if transfer.bandwidth is None else [transfer.bandwidth]
+    streams = max(transfer.parallel, transfer.streams, 1)
+    return min(*limits, trial.rate * streams) if limits else None
+
+
+def _remedy(facts: Facts, transfer: TransferPlan, found: Estimate) -> str:
+    """The codec that would make the difference, if one would."""
+    for codec in facts.memory.sample.codecs if facts.memory and facts.memory.sample else {}:
+        other = estimate(facts, replace(transfer, codec=Codec(codec)))
+        if other and other.converges and codec != transfer.codec:
+            return f"Use --codec {codec}, with which it is expected to end"
+    return "Migrate when the guest writes less" + (", or raise --bandwidth" if transfer.bandwidth else "")
+
+
+def _size(number: float) -> str:
+    return f"{number / MIB:.0f} MiB"
+
+
+def _rate(rate: float | None) -> str:
+    return "?" if rate is None else f"{rate / 1e6:.{0 if rate >= 1e7 else 1}f} MB/s"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 1 else "a second"

@@ -1,0 +1,144 @@
+"""Estimates: the arithmetic, and what is said of it."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from fakes import facts as f
+from vferry.model.compression import Codec
+from vferry.model.memory import CodecTrial, MemoryUse, Sample
+from vferry.plan.estimate import about, estimate, passes, text
+from vferry.plan.facts import Facts
+from vferry.plan.plan import TransferPlan
+
+MIB = 1 << 20
+TRIALS = {"lz4": CodecTrial(ratio=2.0, rate=1000.0 * MIB), "zstd": CodecTrial(ratio=4.0, rate=150.0 * MIB)}
+SAMPLE = Sample(pages=1000, zero_pages=500, codecs=TRIALS)
+
+
+def facts(dirty: float | None = 10.0 * MIB, link: int | None = 50 * MIB, sample: Sample | None = SAMPLE) -> Facts:
+    """A guest of 1,024 MiB."""
+    made = f.sample()
+    return replace(
+        made,
+        guest=replace(made.guest, memory=1024 * MIB),
+        source=replace(made.source, link_rate=link),
+        memory=MemoryUse(dirty_rate=dirty, sample=sample),
+    )
+
+
+def plan(codec: str = "none", **more: object) -> TransferPlan:
+    return TransferPlan(codec=Codec(codec), **more)  # type: ignore[arg-type]
+
+
+def step_by_step(size: float, rate: float, dirty: float, pause_s: float) -> tuple[float, float]:
+    total, left = 0.0, size
+    while left > rate * pause_s:
+        total, left = total + left / rate, left / rate * dirty
+    return total, left / rate
+
+
+@given(
+    size=st.floats(1, 1e12),
+    rate=st.floats(1, 1e10),
+    share=st.floats(0, 0.95),
+    pause_s=st.floats(0.01, 10),
+)
+def test_the_sum_is_that_of_the_passes(size: float, rate: float, share: float, pause_s: float) -> None:
+    found, pause = passes(size, rate, rate * share, pause_s)
+    assert 0 <= pause <= pause_s * 1.0001
+    expected, _ = step_by_step(size, rate, rate * share, pause_s)
+    # One pass more or less where what is left is just the pause's.
+    assert math.isclose(found, expected, rel_tol=1e-6, abs_tol=pause_s * 1.0001)
+
+
+@pytest.mark.parametrize(
+    ("codec", "copy_rate", "wire_mib", "chosen"),
+    [
+        ("none", 50, 512, "none"),
+        ("lz4", 100, 256, "lz4"),
+        ("zstd", 150, 128, "zstd"),
+        ("auto", 150, 128, "zstd"),
+        ("deflate", 50, 512, "deflate"),
+    ],
+)
+def test_the_slowest_part_decides(codec: str, copy_rate: int, wire_mib: int, chosen: str) -> None:
+    found = estimate(facts(), plan(codec))
+    assert found is not None
+    assert (found.codec, found.copy_rate, found.wire_bytes) == (Codec(chosen), copy_rate * MIB, wire_mib * MIB)
+    assert found.guest_bytes == 512 * MIB
+    assert found.converges
+    assert found.seconds is not None
+    assert found.seconds >= 512 / copy_rate
+
+
+def test_streams_compress_side_by_side() -> None:
+    found = estimate(facts(), plan("zstd", parallel=2))
+    assert found is not None
+    assert found.copy_rate == 200 * MIB  # the link's, with zstd
+
+
+def test_on_a_fast_link_automatic_leaves_the_codec_that_is_too_slow() -> None:
+    found = estimate(facts(link=400 * MIB), plan("auto"))
+    assert found is not None
+    assert found.codec is Codec.LZ4
+
+
+def test_a_limit_is_on_what_qemu_sends() -> None:
+    found = estimate(facts(link=None), plan("zstd", bandwidth=20 * MIB))
+    assert found is not None
+    assert found.copy_rate == 20 * MIB
+    assert found.converges
+
+
+@pytest.mark.parametrize("missing", ["memory", "link", "dirty", "sample"])
+def test_what_is_not_known_is_not_made_up(missing: str) -> None:
+    known = {
+        "memory": replace(facts(), memory=None),
+        "link": facts(link=None),
+        "dirty": facts(dirty=None),
+        "sample": facts(sample=None),
+    }[missing]
+    found = estimate(known, plan("zstd"))
+    if missing == "memory":
+        assert found is None
+        return
+    assert found is not None
+    assert (found.seconds is None) == (missing != "sample")
+    assert (found.converges is None) == (missing != "sample")
+    if missing == "sample":
+        assert found.guest_bytes == found.wire_bytes == 1024 * MIB
+    assert text(found)
+
+
+@pytest.mark.parametrize(
+    ("dirty", "wanted", "code", "remedy"),
+    [
+        (10, plan(), None, ""),
+        (60, plan(), "will-not-converge", "Use --codec lz4, with which it is expected to end"),
+        (120, plan(), "will-not-converge", "Use --codec zstd, with which it is expected to end"),
+        (400, plan("zstd"), "will-not-converge", "Migrate when the guest writes less"),
+        (30, plan(bandwidth=20 * MIB), "will-not-converge", "Migrate when the guest writes less, or raise --bandwidth"),
+        (10, plan(deadline_s=5.0), "past-deadline", "Give more time with --deadline"),
+    ],
+)
+def test_what_will_not_end_is_said_before(dirty: int, wanted: TransferPlan, code: str | None, remedy: str) -> None:
+    known = facts(dirty=float(dirty * MIB))
+    found = estimate(known, wanted)
+    assert found is not None
+    first, *rest = about(known, wanted, found)
+    assert first.code == "estimate"
+    assert [finding.code for finding in rest] == ([code] if code else [])
+    assert [finding.remedy for finding in rest] == ([remedy] if code else [])
+
+
+def test_the_sentence() -> None:
+    found = estimate(facts(), plan("lz4"))
+    assert found is not None
+    assert text(found) == (
+        "Estimate: 512 MiB to copy, 256 MiB with lz4, in about 6 s at 105 MB/s, the guest writes 10 MB/s, "
+        "51 ms of its pause for memory"
+    )
