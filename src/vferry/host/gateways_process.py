@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,15 +54,18 @@ class Wire(NamedTuple):
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def launch(directory: Path, record: GatewayRecord, arguments: list[str]) -> GatewayRecord:
-    """Starts a gateway and waits until it listens. Problem ``gateway-failed`` with what it said."""
+def launch(directory: Path, record: GatewayRecord, arguments: list[str], confined: Sequence[str] = ()) -> GatewayRecord:
+    """Starts a gateway and waits until it listens. Problem ``gateway-failed`` with what it said.
+
+    `confined` are words before the command, of a program that becomes it.
+    """
     output, errors = directory / "gateway.out", directory / "gateway.err"
     # The events of an earlier one must not be taken for this one's.
     output.unlink(missing_ok=True)
     with output.open("xb") as out, errors.open("ab") as err:
         # A session of its own: signals to the agent's group do not reach it.
         process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            [*confined, *COMMAND, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

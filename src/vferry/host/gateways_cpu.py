@@ -1,0 +1,36 @@
+"""How much of a host's processors its gateways get: a slice of systemd's, in which each gateway is a scope.
+
+libvirt has guests in ``machine.slice``, beside which this one weighs less: where the processors are short, guests come
+first. Within it all gateways weigh the same. A scope also outlives the agent that started it.
+"""
+
+import logging
+import os
+import subprocess
+from pathlib import Path
+
+log = logging.getLogger("vferry.agent")
+
+SLICE = "vferry.slice"
+WEIGHT = 50
+"""Of the slice; systemd gives one 100 that says nothing (systemd.resource-control(5))."""
+TIMEOUT_S = 20.0
+
+
+def confine(share: float, root: Path = Path("/"), *, cpus: int | None = None) -> tuple[str, ...]:
+    """Limits the slice to a `share` of the processors, at least one of them; the words that start a command in it.
+
+    None where systemd does not run this host: then a gateway is as important as the agent. Nor where systemd refuses,
+    which the journal tells: a migration is worth more than its limit.
+    """
+    if not (root / "run/systemd/system").is_dir():
+        return ()
+    quota = round(max(1.0, share * (cpus or os.cpu_count() or 1)) * 100)
+    limit = ["systemctl", "set-property", "--runtime", SLICE, f"CPUWeight={WEIGHT}", f"CPUQuota={quota}%"]
+    try:
+        subprocess.run(limit, check=True, capture_output=True, timeout=TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or b""
+        log.error("the gateways' processors are not limited: %s", said.decode(errors="replace").strip() or error)
+        return ()
+    return ("systemd-run", "--scope", "--quiet", "--collect", f"--slice={SLICE}", "--description=vferry gateway", "--")
