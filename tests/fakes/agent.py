@@ -86,6 +86,10 @@ def _on_guest(
             if job := host.jobs.get(session.operation):
                 job.bandwidth = bandwidth
             return api.Done(changed=job is not None)
+        case api.StretchPause(downtime_ms=downtime_ms):
+            if job := host.jobs.get(session.operation):
+                job.downtime_ms = downtime_ms
+            return api.Done(changed=job is not None)
         case api.Undefine(guest=guest):
             if guest in host.machines:
                 raise Problem("guest-running", f"Guest {guest} runs here", exit=Exit.OPERATOR)

@@ -25,6 +25,8 @@ class Pace:
     torn: str | None = None
     fails_with: str | None = None
     late_s: float = 1.0
+    needs_ms: int = 0
+    """The copy stalls, at a pass a second, until it may pause the guest for so long."""
 
 
 def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
@@ -63,10 +65,13 @@ def _advance(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pa
             return
         if now < job.started + pace.copy_s:
             return
+        if job.downtime_ms < pace.needs_ms:
+            job.passes = int(now - job.started)
+            return
         if pace.fails_with:
             _fail(host, target, job, pace.fails_with, now)
             return
-        job.paused = job.started + pace.copy_s
+        job.paused = now if pace.needs_ms else job.started + pace.copy_s
         host.machines[job.guest].state, host.machines[job.guest].reason = GuestState.PAUSED, "migration"
     if now >= job.paused + pace.pause_s:
         _land(hosts, host, job, pace)
@@ -151,7 +156,8 @@ def show(job: Job, now: float) -> Migration:
         state="uncertain" if job.held and job.state == "active" else job.state,
         error=job.error,
         total_bytes=1 << 20,
-        rounds=2,
+        remaining_bytes=job.left,
+        rounds=job.passes,
         pause_ms=98.7 if job.state == "completed" else None,
         started_age_s=now - job.started,
         paused_age_s=None if job.paused is None else now - job.paused,

@@ -98,6 +98,9 @@ class Job:
     ended: float | None = None
     error: str | None = None
     bandwidth: int | None = None
+    downtime_ms: int = 300
+    passes: int = 2
+    left: int = 1 << 19
     held: bool = False
     """Its wire is lost in the pause, and the sending gateway keeps that from libvirt."""
 

@@ -54,6 +54,20 @@ WISHES = (
     ),
     click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take."),
     click.option("--bandwidth", type=rate, metavar="RATE", help="Bytes per second before compression, such as 50M."),
+    click.option(
+        "--max-pause",
+        "max_pause_s",
+        type=click.FloatRange(0, 2000, min_open=True),
+        metavar="SECONDS",
+        help="How long the guest may be paused for the last of its memory, if the copy stalls otherwise.  "
+        "[default: 0.3, or the configuration's]",
+    ),
+    click.option(
+        "--throttle/--no-throttle",
+        default=None,
+        help="Let QEMU slow the guest's processors down if it writes faster than can be copied.  "
+        "[default: no, or the configuration's]",
+    ),
     click.option("--accept-interruption", is_flag=True, help="Allow what leaves it to the guest's own reaction."),
 )
 

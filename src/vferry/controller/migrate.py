@@ -39,6 +39,8 @@ class Request(Struct, frozen=True, kw_only=True):
     accept_interruption: bool = False
     deadline_s: float | None = None
     bandwidth: int | None = None
+    max_pause_s: float | None = None
+    throttle: bool | None = None
     measured: bool = True
     probe_address: str | None = None
 
@@ -84,6 +86,8 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
         settings.delta_memory if request.delta_memory is None else request.delta_memory,
         bandwidth=request.bandwidth or settings.bandwidth,
         deadline_s=request.deadline_s or settings.deadline_s,
+        max_pause_ms=_milliseconds(request.max_pause_s or settings.max_pause_s),
+        throttle=settings.throttle if request.throttle is None else request.throttle,
     )
     if (request.streams or 1) > max(wanted.parallel, wanted.streams):
         raise Problem("option-unused", "A plain stream that is not compressed stays one", "Leave --streams out")
@@ -94,6 +98,10 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
             "Give a --codec and not --transfer plain, or leave --delta-memory out",
         )
     return wanted
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, round(seconds * 1000))
 
 
 def refuse(prepared: Prepared) -> tuple[Report, Problem]:

@@ -342,6 +342,8 @@ class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migr
     bandwidth: int | None = None
     """Bytes per second, of QEMU's stream."""
     downtime_ms: int = 300
+    throttle: bool = False
+    """QEMU's auto-converge."""
 
 
 class Migration(Struct, frozen=True, kw_only=True):
@@ -366,6 +368,8 @@ class Migration(Struct, frozen=True, kw_only=True):
     dirty_rate: float = 0.0
     """Pages per second."""
     rounds: int = 0
+    throttle: int = 0
+    """By how much QEMU slows the guest's processors down, in percent."""
     expected_pause_ms: float | None = None
     pause_ms: float | None = None
     """How long QEMU kept the guest stopped; known when completed."""
@@ -396,6 +400,14 @@ class LimitMigration(Operation[Done], frozen=True, kw_only=True, tag="limit-migr
     guest: str
     bandwidth: Annotated[int, Meta(ge=0)]
     """0 is no limit. libvirt counts in MiB/s: less than one is one."""
+
+
+class StretchPause(Operation[Done], frozen=True, kw_only=True, tag="stretch-pause"):
+    """Lets the running migration pause the guest for so long, for the last of its memory; unchanged without one."""
+
+    guest: str
+    downtime_ms: Annotated[int, Meta(ge=1, le=2_000_000)]
+    """QEMU's own limit is 2,000 s."""
 
 
 class Concede(Operation[Done], frozen=True, kw_only=True, tag="concede"):

@@ -199,6 +199,9 @@ class Handlers:
             case api.LimitMigration(guest=guest, bandwidth=bandwidth):
                 of = check(session, guest=guest).operation
                 return lambda: migrations.limit(of, guest, bandwidth)
+            case api.StretchPause(guest=guest, downtime_ms=downtime_ms):
+                of = check(session, guest=guest).operation
+                return lambda: migrations.stretch(of, guest, downtime_ms)
             case api.Concede(guest=guest):
                 of = check(session, guest=guest).operation
                 return lambda: held.concede(of, guest)

@@ -111,6 +111,16 @@ class Migrations:
             domain.migrateSetMaxSpeed(_mib_per_second(bandwidth), 0)
         return Done()
 
+    def stretch(self, operation: str, guest: str, downtime_ms: int) -> Done:
+        """Changes the longest pause of a migration that runs."""
+        record = self._record(operation, guest)
+        domain = self._hypervisor.find(guest)
+        if record is None or domain is None or not self._job_runs(domain):
+            return Done(changed=False)
+        with self._hypervisor.calling("Stretching the pause of a migration"):
+            domain.migrateSetMaxDowntime(downtime_ms, 0)
+        return Done()
+
     def leaves_here(self, operation: str, guest: str) -> bool:
         """Whether this host is the source of the operation's migration of a guest."""
         return self._record(operation, guest) is not None
@@ -222,10 +232,13 @@ class Migrations:
 
     def _flags(self, wanted: StartMigration) -> int:
         libvirt = self._hypervisor.libvirt
-        names = (*FLAGS, "VIR_MIGRATE_PARALLEL") if wanted.parallel > 0 else FLAGS
         flags = 0
-        for name in names:
+        for name in FLAGS:
             flags |= getattr(libvirt, name)
+        if wanted.parallel > 0:
+            flags |= libvirt.VIR_MIGRATE_PARALLEL
+        if wanted.throttle:
+            flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
         return flags
 
     def _parameters(self, wanted: StartMigration, here: Places) -> dict[str, str | int]:

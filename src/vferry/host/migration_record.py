@@ -61,6 +61,7 @@ def figures(job: Mapping[str, Any], *, completed: bool = False) -> dict[str, flo
         "rate": ("memory_bps",),
         "dirty_rate": ("memory_dirty_rate",),
         "rounds": ("memory_iteration",),
+        "throttle": ("auto_converge_throttle",),
         # Of a completed job, the figure without `net` has the difference of the two hosts' clocks in it.
         "pause_ms" if completed else "expected_pause_ms": ("downtime_net", "downtime") if completed else ("downtime",),
     }
@@ -89,6 +90,7 @@ def answer(record: Record) -> Migration:
         rate=values.get("rate", 0.0),
         dirty_rate=values.get("dirty_rate", 0.0),
         rounds=count("rounds"),
+        throttle=count("throttle"),
         expected_pause_ms=values.get("expected_pause_ms"),
         pause_ms=values.get("pause_ms") if record.state == "completed" else None,
         started_age_s=now - record.started,

@@ -4,11 +4,20 @@ import asyncio
 import time
 from typing import Any
 
-from vferry.host.api import AbortMigration, Host, LimitMigration, Migration, ReadMigration, StartMigration
+from vferry.host.api import (
+    AbortMigration,
+    Host,
+    LimitMigration,
+    Migration,
+    ReadMigration,
+    StartMigration,
+    StretchPause,
+)
 from vferry.migration.record import Aborted, Observer, Requests
 from vferry.migration.settling import Settling, patiently
 from vferry.migration.whereabouts import Verdict
 from vferry.model.problem import Exit, Problem
+from vferry.plan.convergence import Course, follow
 from vferry.plan.plan import Plan
 
 _POLL_S = 0.2
@@ -24,6 +33,8 @@ class Copying:
         self._observer = observer
         self._requests = requests
         self._settling = Settling(plan, source, destination)
+        self._course = Course(allowed_ms=plan.transfer.downtime_ms)
+        self._throttle = 0
 
     async def run(self) -> dict[str, Any]:
         """Returns what the report needs of the copy once the guest runs at the destination.
@@ -53,6 +64,7 @@ class Copying:
                 parallel=transfer.parallel,
                 bandwidth=transfer.bandwidth,
                 downtime_ms=transfer.downtime_ms,
+                throttle=transfer.throttle,
             )
         )
 
@@ -73,6 +85,7 @@ class Copying:
                 if cause:
                     await patiently(self._source, AbortMigration(guest=self._plan.guest))
             limit = await self._limit(limit)
+            await self._converge(now)
             await asyncio.sleep(_POLL_S)
 
     async def _limit(self, was: int | None) -> int | None:
@@ -85,6 +98,17 @@ class Copying:
         except Problem:
             return was
         return asked
+
+    async def _converge(self, now: Migration) -> None:
+        """Stretches the pause where the copy stalls; one that could not be is tried again at the next look."""
+        self._throttle = max(self._throttle, now.throttle)
+        course = follow(self._course, now, self._plan.transfer.most_downtime_ms)
+        if course.allowed_ms != self._course.allowed_ms:
+            try:
+                await self._source.call(StretchPause(guest=self._plan.guest, downtime_ms=course.allowed_ms))
+            except Problem:
+                return
+        self._course = course
 
     def _cause(self, deadline: float) -> Problem | None:
         if self._requests.abort_asked():
@@ -120,4 +144,6 @@ class Copying:
             "pause_ms": last.pause_ms,
             "guest_bytes": last.total_bytes or None,
             "rounds": last.rounds or None,
+            "pause_limit_ms": self._course.allowed_ms,
+            "throttle": max(self._throttle, last.throttle) if self._plan.transfer.throttle else None,
         }

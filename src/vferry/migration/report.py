@@ -97,6 +97,8 @@ def _transfer(plan: Plan, figures: dict[str, Any]) -> Transfer:
         rounds=figures.get("rounds"),
         cpu_s=figures.get("cpu_s"),
         cpu_peak=figures.get("cpu_peak"),
+        pause_limit_ms=figures.get("pause_limit_ms"),
+        throttle=figures.get("throttle"),
         **_compression(convert(figures.get("compressed"), Compressed | None)),
     )
 

@@ -60,6 +60,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """The memory path. Bytes; `cpu_s` in seconds of one core, `cpu_peak` in cores.
 
+    `pause_limit_ms` is how long QEMU was allowed to pause the guest for its memory in the end, `throttle` by how many
+    percent it slowed the guest's processors down at most; null where it was not allowed to.
     `codec` is the one that was asked for, `codecs` has what was used, by name. `stream_bytes` is what QEMU wrote and
     the gateway compressed, `ratio` how many bytes of it went over the wire as one; null where nothing was compressed.
     Of the `pages` in multifd's packets, `zero_pages` were empty and `delta_pages` went as differences; null where there
@@ -79,6 +81,8 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     zero_pages: int | None = None
     delta_pages: int | None = None
     codecs: dict[str, CodecShare] = {}
+    pause_limit_ms: int | None = None
+    throttle: int | None = None
 
 
 class VfState(msgspec.Struct, frozen=True, kw_only=True):

@@ -109,6 +109,11 @@ class TransferPlan(Struct, frozen=True, kw_only=True):
     bandwidth: int | None = None
     """Bytes per second of QEMU's stream, before it is compressed; None is unlimited."""
     downtime_ms: int = 300
+    """How long QEMU may pause the guest for the last of its memory."""
+    most_downtime_ms: int = 300
+    """To how much that may be raised when the copy stalls."""
+    throttle: bool = False
+    """Whether QEMU may slow the guest's processors down when it writes faster than can be copied."""
     deadline_s: float = 600.0
 
 

@@ -12,6 +12,8 @@ from vferry.plan.plan import TransferPlan
 CHANNELS = 2
 """multifd's, where nobody says how many: at each host a thread or two for each."""
 MIB = 1 << 20
+PAUSE_MS = 300
+"""How long the guest may be paused for the last of its memory, at first. It is QEMU's own default."""
 INDEX = 32
 """A gateway needs one byte to find the copies for so many bytes of them."""
 
@@ -24,6 +26,8 @@ def choose(
     *,
     bandwidth: int | None = None,
     deadline_s: float = 600.0,
+    max_pause_ms: int | None = None,
+    throttle: bool = False,
 ) -> TransferPlan:
     """The transfer that was asked for; `policy` ``auto`` takes multifd for whatever is compressed or spread.
 
@@ -42,6 +46,9 @@ def choose(
         delta_memory=delta_memory if multifd and compressed else 0,
         bandwidth=bandwidth,
         deadline_s=deadline_s,
+        downtime_ms=min(PAUSE_MS, max_pause_ms or PAUSE_MS),
+        most_downtime_ms=max_pause_ms or PAUSE_MS,
+        throttle=throttle,
     )
 
 

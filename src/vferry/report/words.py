@@ -129,6 +129,8 @@ def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
         ("CPU time", seconds(transfer.cpu_s)),
         ("CPU at most", peak),
         *([("compression", compressed)] if compressed else []),
+        *([("pause allowed", milliseconds(transfer.pause_limit_ms))] if transfer.pause_limit_ms else []),
+        *([("guest slowed by", f"{transfer.throttle} %")] if transfer.throttle is not None else []),
     ]
 
 

@@ -36,3 +36,13 @@ def test_what_would_be_passed_over_is_refused(said: dict[str, object]) -> None:
     with pytest.raises(Problem) as caught:
         asked_transfer(structs.replace(REQUEST, **said), MigrationSettings())
     assert caught.value.code == "option-unused"
+
+
+def test_how_long_the_guest_may_be_paused() -> None:
+    usual = asked_transfer(REQUEST, MigrationSettings())
+    assert (usual.downtime_ms, usual.most_downtime_ms, usual.throttle) == (300, 300, False)
+    configured = MigrationSettings(max_pause_s=2, throttle=True)
+    longer = asked_transfer(REQUEST, configured)
+    assert (longer.downtime_ms, longer.most_downtime_ms, longer.throttle) == (300, 2000, True)
+    shorter = asked_transfer(structs.replace(REQUEST, max_pause_s=0.05, throttle=False), configured)
+    assert (shorter.downtime_ms, shorter.most_downtime_ms, shorter.throttle) == (50, 50, False)

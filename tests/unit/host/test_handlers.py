@@ -48,6 +48,7 @@ ACTING: list[Operation[Any]] = [
     api.Undefine(guest="guest1"),
     api.Resume(guest="guest1"),
     api.Destroy(guest="guest1"),
+    api.StretchPause(guest="guest1", downtime_ms=1000),
     api.Concede(guest="guest1"),
 ]
 LOOKING: list[Operation[Any]] = [

@@ -115,6 +115,22 @@ def test_the_bandwidth_is_changed_while_it_runs(source: Source, bandwidth: int, 
     assert ("max-speed", mib) in source.guest.calls
 
 
+def test_the_pause_is_stretched_while_it_runs(source: Source) -> None:
+    assert source.migrations.stretch(OPERATION, "guest1", 800) == Done(changed=False), "nothing runs"
+    source.start()
+    assert source.migrations.stretch(OPERATION, "guest1", 800) == Done()
+    assert source.guest.calls[-1] == ("max-downtime", 800)
+
+
+def test_the_guest_is_slowed_down_only_where_that_is_allowed(source: Source) -> None:
+    source.start(StartMigration(guest="guest1", persistent_xml="<domain/>", throttle=True))
+    ((_, _, flags),) = source.asked
+    assert flags & FakeLibvirt.VIR_MIGRATE_AUTO_CONVERGE
+    assert source.guest.job is not None
+    source.guest.job["auto_converge_throttle"] = 30
+    assert source.read().throttle == 30
+
+
 def test_it_is_followed_to_its_end(source: Source) -> None:
     assert source.read() == Migration()
     source.start()

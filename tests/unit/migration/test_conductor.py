@@ -1,6 +1,7 @@
 """Migrations that go well, and those that end for a reason of their own."""
 
 import pytest
+from msgspec import structs
 
 from fakes import faults
 from fakes.contract import Snapshot, healed, is_uncertain, moved, unkept
@@ -19,6 +20,7 @@ from vferry.host.api import (
     StartMigration,
     StartReceiving,
     StartSending,
+    StretchPause,
     Undefine,
     Unplug,
 )
@@ -30,7 +32,7 @@ from vferry.model.guest import GuestState
 from vferry.model.problem import Exit
 from vferry.model.report import Phase
 from vferry.network import modes
-from vferry.plan.plan import GuestSide, NetworkMode
+from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
 from vferry.plan.transfer import choose
 
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
@@ -271,6 +273,29 @@ def test_a_bandwidth_that_cannot_be_set_is_tried_again_and_does_not_end_the_copy
     drive.fleet.faults.append(faults.refusal(faults.at_operation(LimitMigration), times=2))
     assert drive.run().exit is Exit.DONE
     assert sum(isinstance(call.operation, LimitMigration) for call in drive.fleet.calls) == 3
+
+
+def stretching(drive: Drive) -> list[int]:
+    return [call.operation.downtime_ms for call in drive.fleet.calls if isinstance(call.operation, StretchPause)]
+
+
+def test_a_copy_that_stalls_gets_a_longer_pause_as_far_as_that_is_allowed() -> None:
+    drive = drive_of(SWITCH)
+    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(most_downtime_ms=1000))
+    drive.fleet.pace.needs_ms = 600
+    drive.fleet.faults.append(faults.refusal(faults.at_operation(StretchPause), times=2))
+    ending = drive.run()
+    assert ending.exit is Exit.DONE
+    assert stretching(drive) == [450, 450, 450, 675], "tried again when it is refused"
+    assert [record.data["pause_limit_ms"] for record in ending.records if "pause_limit_ms" in record.data] == [675]
+
+
+def test_a_copy_that_stalls_is_undone_in_time_where_nothing_more_is_allowed() -> None:
+    drive = drive_of(SWITCH)
+    drive.fleet.pace.needs_ms = 600
+    ending = drive.run()
+    assert (ending.exit, stretching(drive)) == (Exit.UNDONE, [])
+    assert "not copied within 600 s" in ending.reason
 
 
 def test_an_abort_after_the_resume_comes_too_late() -> None:
