@@ -26,9 +26,7 @@ def course(looks: Sequence[tuple[int, int]], most_ms: int = 1000) -> list[int]:
         pytest.param([1000, 800, 600, 500, 400, 300], [300] * 6, id="it gets less"),
         pytest.param([1000, 800, 790, 780, 770], [300, 300, 300, 300, 450], id="by too little"),
         pytest.param([1000] * 8, [300, 300, 300, 450, 675, 1000, 1000, 1000], id="it stalls, and there is a limit"),
-        pytest.param(
-            [1000, 1000, 1000, 1000, 500, 500, 500, 500], [300, 300, 300, 450, 450, 450, 450, 675], id="again"
-        ),
+        pytest.param([*[1000] * 4, *[500] * 4], [300, 300, 300, 450, 450, 450, 450, 675], id="again"),
     ],
 )
 def test_the_pause_grows_while_the_copy_stalls(left: list[int], allowed: list[int]) -> None:
