@@ -191,6 +191,21 @@ class Scene:
             assert time.monotonic() < until, f"the agent of {self.guest} does not answer"
             time.sleep(1)
 
+    @contextlib.contextmanager
+    def busy(self, script: str) -> Iterator[None]:
+        """A shell script that runs in the guest meanwhile, wherever that is; it is ended afterwards."""
+        pid = self._start_in_guest("sh", "-c", script)["pid"]
+        try:
+            yield
+        finally:
+            self._start_in_guest("kill", str(pid))
+
+    def _start_in_guest(self, path: str, *words: str) -> Any:
+        command = {"execute": "guest-exec", "arguments": {"path": path, "arg": words}}
+        done = self.lab.run(self.host, ["virsh", "qemu-agent-command", self.guest, json.dumps(command)])
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["return"]
+
     def _agent_answers(self) -> bool:
         ask = ["virsh", "qemu-agent-command", self.guest, '{"execute": "guest-ping"}']
         return self.lab.run(self.host, ask).returncode == 0

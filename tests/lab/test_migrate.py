@@ -6,6 +6,10 @@ import pytest
 
 from lab.operator import PF, Scene, asked, other, vferry
 
+WRITER = """dd if=/dev/urandom of=/tmp/source bs=1M count=16
+while :; do dd if=/tmp/source of=/tmp/written bs=1M conv=notrunc; done"""
+"""Has 16 MiB written again and again."""
+
 pytestmark = pytest.mark.lab
 
 
@@ -122,6 +126,35 @@ def test_the_bandwidth_of_a_copy_is_changed_while_it_runs(scene: Scene) -> None:
     code, report = migration.end()
     assert code == 0, report
     scene.assert_whole(migration.destination)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("guest2")
+def test_a_copy_that_stalls_ends_with_a_longer_pause_where_that_is_allowed(scene: Scene) -> None:
+    """Its bandwidth is too small for what the guest writes."""
+    scene.await_agent()
+    here, limited = scene.host, ("--no-probe", "--bandwidth", "8M")
+    with scene.busy(WRITER):
+        undone = vferry("migrate", scene.guest, other(here), *limited, "--deadline", "30")
+        assert undone.returncode == 4, undone.stderr
+        assert "not copied within 30 s" in undone.stdout + undone.stderr
+        scene.assert_whole(here)
+        report = migrate(scene, *limited, "--max-pause", "30")
+    transfer: Any = report["transfer"]
+    assert 300 < transfer["pause_limit_ms"] <= 30_000, transfer
+    scene.assert_whole(other(here))
+
+
+def test_what_a_copy_will_take_is_said_before(scene: Scene) -> None:
+    here = scene.host
+    checked = asked("check", scene.guest, other(here), "--codec", "zstd", "--bandwidth", "50M")
+    found = checked["estimate"]
+    assert checked["possible"], checked
+    assert 0 < found["wire_bytes"] < found["guest_bytes"] < 256 << 20, found
+    assert found["dirty_rate"] is not None, checked["findings"]
+    assert found["converges"], found
+    assert found["seconds"] >= 0, found
+    scene.assert_whole(here)
 
 
 @pytest.mark.matrix
