@@ -31,6 +31,8 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
         case api.ReadDefinition(guest=guest):
             xml = host.definitions[_guest(host, guest).name]
             return api.Definition(live=xml if guest in host.machines else None, persistent=xml)
+        case api.AskQemu():
+            return api.QemuAbilities(capabilities=("multifd", "xbzrle"), multifd_compression=("none", "zlib", "zstd"))
         case api.CheckFit():
             return api.Fit()
     return None

@@ -19,10 +19,11 @@ from vferry.model.compression import CODECS, DELTA_MIB, MOST_DELTA_MIB, MOST_STR
 from vferry.model.problem import Exit
 from vferry.model.report import Report
 from vferry.plan.plan import NetworkMode, Plan
+from vferry.plan.transfer import METHODS
 from vferry.report.text import print_report
 
 MODES = ["auto", *(mode.value for mode in NetworkMode)]
-POLICIES = ["auto", "plain", "multifd"]
+POLICIES = ["auto", *METHODS]
 WISHES = (
     click.option(
         "--network", "mode", type=click.Choice(MODES), default="auto", show_default=True, help="Network mode."
@@ -33,7 +34,8 @@ WISHES = (
         type=click.Choice(POLICIES),
         default="auto",
         show_default=True,
-        help="How QEMU sends the memory: as one stream, or over multifd's channels, as is best for compressing.",
+        help="How QEMU sends the memory: as one stream, or over multifd's channels, as is best for compressing; "
+        "or compressed by QEMU itself, instead of --codec.",
     ),
     click.option(
         "--codec",

@@ -89,12 +89,16 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
         max_pause_ms=_milliseconds(request.max_pause_s or settings.max_pause_s),
         throttle=settings.throttle if request.throttle is None else request.throttle,
     )
+    if wanted.compression and request.codec not in (None, Codec.NONE):
+        raise Problem(
+            "option-unused", f"With --transfer {request.policy} it is QEMU that compresses", "Leave --codec out"
+        )
     if (request.streams or 1) > max(wanted.parallel, wanted.streams):
         raise Problem("option-unused", "A plain stream that is not compressed stays one", "Leave --streams out")
-    if request.delta_memory and not wanted.delta_memory:
+    if request.delta_memory and not (wanted.delta_memory or wanted.cache):
         raise Problem(
             "option-unused",
-            "Copies of pages are kept only where multifd's channels are compressed",
+            "Copies of pages are kept only where multifd's channels are compressed by a codec, and by xbzrle",
             "Give a --codec and not --transfer plain, or leave --delta-memory out",
         )
     return wanted

@@ -8,14 +8,14 @@ from msgspec.structs import replace
 
 from vferry.controller.hosts import HostRecord, find_host, list_hosts, open_host
 from vferry.controller.state import State
-from vferry.host.api import CheckFit, Host, MeasureMemory, ReadDefinition, ReadGuestNetwork, TakeInventory
+from vferry.host.api import AskQemu, CheckFit, Host, MeasureMemory, ReadDefinition, ReadGuestNetwork, TakeInventory
 from vferry.model.guest import Guest, GuestNetwork, GuestState
 from vferry.model.host import Inventory
 from vferry.model.problem import Problem
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.preflight import assess
 
-MEASURING_S = 60.0
+ASKING_S = 60.0
 
 
 class Survey(Struct, frozen=True, kw_only=True):
@@ -40,8 +40,10 @@ async def survey(state: State, guest: str, destination: str, wishes: Wishes, *, 
         raise Problem("guest-unknown", f"{source_record.name} has no guest {guest} any more")
     async with open_host(source_record.name, state=state) as source, open_host(destination, state=state) as host:
         facts = await _facts(source, host, source_inventory, inventory, found)
+        if wishes.transfer.policy != "plain":
+            facts = await _with_abilities(source, host, facts)
         if measured and found.state is GuestState.RUNNING:
-            facts = replace(facts, memory=await source.call(MeasureMemory(guest=guest), timeout_s=MEASURING_S))
+            facts = replace(facts, memory=await source.call(MeasureMemory(guest=guest), timeout_s=ASKING_S))
     return Survey(
         facts=facts,
         assessment=assess(facts, wishes),
@@ -70,6 +72,14 @@ async def _facts(
         guest_network=network,
         guest_silence=silence,
     )
+
+
+async def _with_abilities(source: Host, destination: Host, facts: Facts) -> Facts:
+    ask = AskQemu(live_xml=facts.definition.live or facts.definition.persistent)
+    at_source, at_destination = await asyncio.gather(
+        *(host.call(ask, timeout_s=ASKING_S) for host in (source, destination))
+    )
+    return replace(facts, source_qemu=at_source, destination_qemu=at_destination)
 
 
 async def _locate(state: State, guest: str, target: HostRecord) -> tuple[HostRecord, dict[str, Inventory]]:

@@ -122,6 +122,22 @@ class CheckFit(Operation[Fit], frozen=True, kw_only=True, tag="fit"):
     live_xml: str
 
 
+class QemuAbilities(Struct, frozen=True, kw_only=True):
+    """What a QEMU can do in a migration, by the names of its QMP."""
+
+    capabilities: tuple[str, ...] = ()
+    multifd_compression: tuple[str, ...] = ()
+
+
+class AskQemu(Operation[QemuAbilities], frozen=True, kw_only=True, tag="qemu-abilities"):
+    """Asks the emulator that a guest's XML names, as it is on this host.
+
+    Problem ``qemu-silent``, and ``libvirt-failed`` where libvirt knows no such emulator.
+    """
+
+    live_xml: str
+
+
 # --- claims ----------------------------------------------------------------------------------------------
 
 
@@ -344,6 +360,10 @@ class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migr
     downtime_ms: int = 300
     throttle: bool = False
     """QEMU's auto-converge."""
+    compression: Annotated[str, Meta(pattern="^[a-z0-9-]{1,20}$")] | None = None
+    """QEMU's own, by libvirt's name."""
+    cache: Annotated[int, Meta(ge=0)] = 0
+    """Bytes for XBZRLE's copies of pages, a power of two; 0 is QEMU's usual 64 MiB."""
 
 
 class Migration(Struct, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from vferry.host.inventory import take_inventory
 from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
 from vferry.host.platform import check_fit
+from vferry.host.qemu_abilities import ask_qemu
 from vferry.host.sriov import read_pfs, vf_address
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import apply_settings
@@ -109,6 +110,8 @@ class Handlers:
                 return lambda: measure_memory(hypervisor, guest, seconds)
             case api.ReadDefinition(guest=guest):
                 return lambda: hypervisor_domains.read_definition(hypervisor, guest)
+            case api.AskQemu(live_xml=xml):
+                return lambda: ask_qemu(hypervisor, xml)
             case api.CheckFit(live_xml=xml):
                 return lambda: check_fit(hypervisor, self._root, xml)
         return None

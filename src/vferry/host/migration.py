@@ -239,6 +239,8 @@ class Migrations:
             flags |= libvirt.VIR_MIGRATE_PARALLEL
         if wanted.throttle:
             flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
+        if wanted.compression:
+            flags |= libvirt.VIR_MIGRATE_COMPRESSED
         return flags
 
     def _parameters(self, wanted: StartMigration, here: Places) -> dict[str, str | int]:
@@ -251,6 +253,10 @@ class Migrations:
         }
         if wanted.parallel > 0:
             parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = wanted.parallel
+        if wanted.compression:
+            parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] = wanted.compression
+        if wanted.cache:
+            parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE] = wanted.cache
         return parameters
 
 

@@ -65,6 +65,8 @@ class Copying:
                 bandwidth=transfer.bandwidth,
                 downtime_ms=transfer.downtime_ms,
                 throttle=transfer.throttle,
+                compression=transfer.compression,
+                cache=transfer.cache << 20,
             )
         )
 

@@ -15,6 +15,8 @@ from vferry.model.memory import CodecTrial, Estimate, MemoryUse
 from vferry.plan.facts import Facts, Finding, info, warning
 from vferry.plan.plan import TransferPlan
 
+LIKE = {"zlib": Codec.DEFLATE, "zstd": Codec.ZSTD}
+"""Codecs that do what QEMU's own compression does."""
 MIB = 1 << 20
 AS_IT_IS = CodecTrial(ratio=1.0, rate=math.inf)
 
@@ -105,8 +107,9 @@ def passes(size: float, rate: float, dirty: float, pause_s: float) -> tuple[floa
 def _codec(use: MemoryUse, transfer: TransferPlan, link_rate: int | None) -> tuple[Codec, CodecTrial]:
     """The codec that is meant, and what it did; as it is, where that was not tried."""
     tried = {Codec(name): trial for name, trial in use.sample.codecs.items()} if use.sample else {}
-    if transfer.codec is not Codec.AUTO:
-        return transfer.codec, tried.get(transfer.codec, AS_IT_IS)
+    codec = LIKE.get(transfer.compression or "", transfer.codec)
+    if codec is not Codec.AUTO:
+        return codec, tried.get(codec, AS_IT_IS)
     choices = {Codec.NONE: AS_IT_IS, **{codec: trial for codec, trial in tried.items() if codec in AUTOMATIC}}
 
     def gain(codec: Codec) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from vferry.host.api import Definition, Fit
+from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.guest import Guest, GuestLink, GuestNetwork
 from vferry.model.host import Inventory
 from vferry.model.memory import Estimate, MemoryUse
@@ -71,6 +71,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     guest_network: GuestNetwork | None = None
     guest_silence: str | None = None
     """Why there is no `guest_network`."""
+    source_qemu: QemuAbilities | None = None
+    destination_qemu: QemuAbilities | None = None
+    """None where they were not asked."""
     memory: MemoryUse | None = None
     """None where it was not looked at."""
 

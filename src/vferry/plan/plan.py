@@ -100,6 +100,10 @@ class TransferPlan(Struct, frozen=True, kw_only=True):
     """How the memory goes: libvirt's plain stream (0 channels) or multifd, through the gateways."""
 
     policy: str = "plain"
+    compression: str | None = None
+    """QEMU's own, by libvirt's name, which the gateways then leave as it is."""
+    cache: int = 0
+    """MiB for XBZRLE's copies of pages at the source: a power of two, or 0."""
     parallel: int = 0
     codec: Codec = Codec.NONE
     streams: int = 1

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from vferry.plan import devices, estimate, transfer
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
@@ -21,6 +23,7 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *_keepalive(facts),
         *_memory(facts, transfer.fitted(wishes.transfer, facts.guest.memory)),
         *_slots(facts),
+        *transfer.missing_methods(facts, wishes.transfer.policy),
         *transfer.missing_codecs(facts, wishes.transfer.codec),
         *_devices(facts, drafted.plan),
         *drafted.findings,
@@ -114,7 +117,8 @@ def _memory(facts: Facts, wanted: TransferPlan) -> Iterator[Finding]:
         )
     else:
         yield from transfer.missing_room(destination, destination.memory_free - needed, wanted)
-    yield from transfer.missing_room(facts.source, facts.source.memory_free, wanted)
+    at_source = replace(wanted, delta_memory=wanted.delta_memory + wanted.cache)
+    yield from transfer.missing_room(facts.source, facts.source.memory_free, at_source)
 
 
 def _slots(facts: Facts) -> Iterator[Finding]:

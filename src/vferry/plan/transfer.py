@@ -1,6 +1,7 @@
 """How the memory goes: over how many streams, compressed by what, with how much memory for copies of pages."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -18,6 +19,27 @@ INDEX = 32
 """A gateway needs one byte to find the copies for so many bytes of them."""
 
 
+class Method(NamedTuple):
+    """A way of QEMU's to send memory: the capability that it needs, and the compression by libvirt's name."""
+
+    capability: str | None = None
+    compression: str | None = None
+
+    @property
+    def multifd(self) -> bool:
+        return self.capability == "multifd"
+
+
+METHODS = {
+    "plain": Method(),
+    "multifd": Method("multifd"),
+    "multifd-zlib": Method("multifd", "zlib"),
+    "multifd-zstd": Method("multifd", "zstd"),
+    "xbzrle": Method("xbzrle", "xbzrle"),
+}
+"""By the names of policies."""
+
+
 def choose(
     policy: str,
     codec: Codec,
@@ -33,17 +55,21 @@ def choose(
 
     For multifd's packets say where pages are: only there does the gateway find those that are zero, or sent again.
     It has a thread for each of multifd's channels, so that each is one stream; a plain stream it spreads itself.
+    What QEMU compresses the gateways leave as it is.
     """
-    compressed = codec is not Codec.NONE
     if policy == "auto":
-        policy = "multifd" if compressed or (streams or 1) > 1 else "plain"
-    multifd = policy == "multifd"
+        policy = "multifd" if codec is not Codec.NONE or (streams or 1) > 1 else "plain"
+    method = METHODS[policy]
+    codec = Codec.NONE if method.compression else codec
+    compressed = codec is not Codec.NONE
     return TransferPlan(
         policy=policy,
-        parallel=streams or CHANNELS if multifd else 0,
+        compression=method.compression,
+        cache=_power_of_two(delta_memory) if policy == "xbzrle" else 0,
+        parallel=streams or CHANNELS if method.multifd else 0,
         codec=codec,
-        streams=1 if multifd or not compressed else streams or 1,
-        delta_memory=delta_memory if multifd and compressed else 0,
+        streams=1 if method.multifd or not compressed else streams or 1,
+        delta_memory=delta_memory if method.multifd and compressed else 0,
         bandwidth=bandwidth,
         deadline_s=deadline_s,
         downtime_ms=min(PAUSE_MS, max_pause_ms or PAUSE_MS),
@@ -52,9 +78,33 @@ def choose(
     )
 
 
+def _power_of_two(number: int) -> int:
+    return 1 << number.bit_length() - 1 if number else 0
+
+
 def fitted(transfer: TransferPlan, memory: int) -> TransferPlan:
     """The same with no more room for copies than a guest with so many bytes of memory has pages."""
-    return replace(transfer, delta_memory=min(transfer.delta_memory, -(-memory // MIB)))
+    most = -(-memory // MIB)
+    return replace(
+        transfer,
+        delta_memory=min(transfer.delta_memory, most),
+        cache=min(transfer.cache, _power_of_two(most)),
+    )
+
+
+def missing_methods(facts: Facts, policy: str) -> Iterator[Finding]:
+    """What the QEMUs on these hosts cannot do that the policy needs."""
+    method = METHODS[policy]
+    for host, qemu in ((facts.source, facts.source_qemu), (facts.destination, facts.destination_qemu)):
+        if qemu is None or method.capability is None:
+            continue
+        able = method.capability in qemu.capabilities
+        if not able or (method.multifd and method.compression not in (None, *qemu.multifd_compression)):
+            yield error(
+                "method-missing",
+                f"QEMU on {host.name} offers no migration by {policy}",
+                "Use --transfer plain, or a newer QEMU",
+            )
 
 
 def missing_codecs(facts: Facts, codec: Codec) -> Iterator[Finding]:

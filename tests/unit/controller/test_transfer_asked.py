@@ -29,6 +29,9 @@ def test_what_the_command_says_goes_over_them() -> None:
     [
         {"policy": "plain", "streams": 2},
         {"delta_memory": 64},
+        {"policy": "multifd-zstd", "codec": Codec.LZ4},
+        {"policy": "multifd-zstd", "delta_memory": 64},
+        {"policy": "xbzrle", "streams": 2},
         {"policy": "plain", "codec": Codec.ZSTD, "delta_memory": 64},
     ],
 )

@@ -59,6 +59,7 @@ LOOKING: list[Operation[Any]] = [
     api.MeasureMemory(guest="guest1"),
     api.ReadDefinition(guest="guest1"),
     api.CheckFit(live_xml=domain()),
+    api.AskQemu(live_xml=domain()),
     api.ReadMigration(guest="guest1"),
 ]
 

@@ -122,6 +122,17 @@ def test_the_pause_is_stretched_while_it_runs(source: Source) -> None:
     assert source.guest.calls[-1] == ("max-downtime", 800)
 
 
+@pytest.mark.parametrize(
+    ("method", "cache", "more"),
+    [("zstd", 0, {}), ("xbzrle", 1 << 26, {"compression.xbzrle.cache": 1 << 26})],
+)
+def test_qemu_compresses_where_it_is_told_to(source: Source, method: str, cache: int, more: dict[str, int]) -> None:
+    source.start(StartMigration(guest="guest1", persistent_xml="<domain/>", compression=method, cache=cache))
+    ((_, parameters, flags),) = source.asked
+    assert flags & FakeLibvirt.VIR_MIGRATE_COMPRESSED
+    assert {k: v for k, v in parameters.items() if k.startswith("compression")} == {"compression": method, **more}
+
+
 def test_the_guest_is_slowed_down_only_where_that_is_allowed(source: Source) -> None:
     source.start(StartMigration(guest="guest1", persistent_xml="<domain/>", throttle=True))
     ((_, _, flags),) = source.asked

@@ -88,7 +88,7 @@ def test_the_filter_entry_of_a_nic_on_a_bridge_goes_along() -> None:
 
 
 def test_wishes_are_followed() -> None:
-    transfer = TransferPlan(policy="parallel", parallel=4, deadline_s=30)
+    transfer = TransferPlan(policy="multifd", parallel=4, deadline_s=30)
     plan = f.planned(mode=NetworkMode.DETACH, transfer=transfer, unplug_timeout_s=5.0)
     assert (plan.mode, plan.reason) == (NetworkMode.DETACH, "detach was asked for")
     assert (plan.transfer, plan.unplug_timeout_s) == (transfer, 5.0)

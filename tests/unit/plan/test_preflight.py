@@ -9,7 +9,7 @@ from msgspec import structs
 import vferry.plan
 from fakes import facts as f
 from fakes.samples import GUEST, MAC, definition
-from vferry.host.api import Definition, Fit
+from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestLink, GuestState, Nic
 from vferry.model.host import Bridge, Claim, Network, VfSettings
@@ -60,6 +60,10 @@ def memory(**use: object) -> f.Change:
     """The guest's memory was looked at, and the link is one of a gigabit per second."""
     measured = MemoryUse(**use)  # type: ignore[arg-type]
     return f.both(f.host("source", link_rate=125_000_000), lambda facts: structs.replace(facts, memory=measured))
+
+
+def without_xbzrle(facts: Facts) -> Facts:
+    return structs.replace(facts, source_qemu=QemuAbilities(capabilities=("multifd",)))
 
 
 def in_vlan(*passing: str) -> f.Change:
@@ -117,6 +121,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("estimate", INFO, memory(dirty_rate=1e6), {}),
     ("will-not-converge", WARNING, memory(dirty_rate=2e8), {}),
     ("past-deadline", WARNING, memory(dirty_rate=1e6), {"transfer": TransferPlan(deadline_s=1.0)}),
+    ("method-missing", ERROR, without_xbzrle, {"transfer": TransferPlan(policy="xbzrle")}),
     ("codec-missing", ERROR, f.host("destination", codecs=("lz4",)), ZSTD),
     ("no-slot", ERROR, f.host("source", claims=OTHER_CLAIMS), {}),
     ("no-slot", ERROR, f.host("destination", claims=OTHER_CLAIMS), {}),

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from fakes import facts as f
+from vferry.host.api import QemuAbilities
 from vferry.model.compression import MOST_DELTA_MIB, MOST_STREAMS, Codec
 from vferry.plan.plan import TransferPlan
-from vferry.plan.transfer import CHANNELS, INDEX, MIB, choose, fitted, missing_room
+from vferry.plan.transfer import CHANNELS, INDEX, MIB, choose, fitted, missing_methods, missing_room
 
 ZSTD = TransferPlan(policy="multifd", parallel=2, codec=Codec.ZSTD, delta_memory=128)
 
@@ -27,6 +28,8 @@ ZSTD = TransferPlan(policy="multifd", parallel=2, codec=Codec.ZSTD, delta_memory
         ("plain", Codec.ZSTD, 4, ("plain", 0, 4, 0)),
         ("multifd", Codec.NONE, None, ("multifd", CHANNELS, 1, 0)),
         ("multifd", Codec.DEFLATE, 5, ("multifd", 5, 1, 64)),
+        ("multifd-zstd", Codec.NONE, 3, ("multifd-zstd", 3, 1, 0)),
+        ("xbzrle", Codec.NONE, None, ("xbzrle", 0, 1, 0)),
     ],
 )
 def test_what_is_chosen(policy: str, codec: Codec, streams: int | None, expected: tuple[object, ...]) -> None:
@@ -99,3 +102,47 @@ def test_the_destination_needs_room_for_the_guest_and_for_copies() -> None:
         assert ({error.code for error in found.errors} == {"no-delta-memory"}) == refused
     found = f.found(f.host("destination", memory_free=0), transfer=ZSTD)
     assert {error.code for error in found.errors} == {"no-memory"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "compression", "cache"),
+    [("multifd", None, 0), ("multifd-zlib", "zlib", 0), ("multifd-zstd", "zstd", 0), ("xbzrle", "xbzrle", 64)],
+)
+def test_what_qemu_compresses_no_gateway_does(policy: str, compression: str | None, cache: int) -> None:
+    plan = choose(policy, Codec.ZSTD, None, 100)
+    assert (plan.compression, plan.cache) == (compression, cache)
+    assert (plan.codec is Codec.NONE) == (compression is not None)
+
+
+@given(delta=st.integers(0, MOST_DELTA_MIB), memory=st.integers(1, 1 << 44))
+def test_a_cache_is_a_power_of_two_that_fits(delta: int, memory: int) -> None:
+    cache = fitted(choose("xbzrle", Codec.NONE, None, delta), memory).cache
+    assert cache == 0 or cache.bit_count() == 1
+    assert cache <= delta
+    assert (cache - 1) * MIB < memory
+
+
+ALL = QemuAbilities(capabilities=("multifd", "xbzrle"), multifd_compression=("none", "zlib", "zstd"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "able", "offered"),
+    [
+        ("plain", QemuAbilities(), True),
+        ("multifd", ALL, True),
+        ("multifd", None, True),
+        ("multifd", QemuAbilities(capabilities=("xbzrle",)), False),
+        ("multifd-zstd", ALL, True),
+        ("multifd-zstd", QemuAbilities(capabilities=("multifd",), multifd_compression=("none", "zlib")), False),
+        ("xbzrle", ALL, True),
+        ("xbzrle", QemuAbilities(capabilities=("multifd",)), False),
+    ],
+)
+def test_a_method_is_taken_only_where_both_qemus_offer_it(
+    policy: str,
+    able: QemuAbilities | None,
+    offered: bool,  # noqa: FBT001
+) -> None:
+    facts = structs.replace(f.sample(), source_qemu=ALL, destination_qemu=able)
+    found = [finding.message for finding in missing_methods(facts, policy)]
+    assert found == ([] if offered else [f"QEMU on host2 offers no migration by {policy}"])
