@@ -48,6 +48,8 @@ class AgentConfiguration(Struct, frozen=True, kw_only=True):
     migration: MigrationEndpoint
     cpu_share: float = 0.5
     """Of the host's processors: all gateways together, but at least one processor."""
+    bandwidth: int | None = None
+    """Bytes per second, for all migrations that leave the host; None is no limit."""
     listen: Listen | None = None
     socket: Path = Path(DEFAULT_SOCKET)
     networks: dict[str, Network] = field(default_factory=dict)
@@ -64,6 +66,7 @@ def read_configuration(path: Path = DEFAULT_FILE) -> AgentConfiguration:
             slots=written.migration.slots,
         ),
         cpu_share=written.migration.cpu_share,
+        bandwidth=written.migration.bandwidth,
         listen=_listen(written.agent.listen) if written.agent.listen else None,
         socket=Path(written.agent.socket),
         networks={name: Network(pf=n.pf, bridge=n.bridge) for name, n in written.networks.items()},
@@ -75,6 +78,7 @@ class _Migration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ports: str
     slots: Annotated[int, Meta(ge=1, le=64)] = 2
     cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    bandwidth: Annotated[int, Meta(ge=1_048_576)] | None = None
 
     def __post_init__(self) -> None:
         _check_address("address", self.address)

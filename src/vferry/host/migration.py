@@ -11,15 +11,13 @@ from vferry.host import hypervisor_domains as domains
 from vferry.host.api import Done, Migration, StartMigration
 from vferry.host.gateways import RUNTIME, Places, places
 from vferry.host.hypervisor import Hypervisor
+from vferry.host.migration_bandwidth import Bandwidth, mib_per_second
 from vferry.host.migration_record import Record, answer, figures, load, save, update
 from vferry.model.problem import Exit, Problem
 
 FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST")
 """Never UNDEFINE_SOURCE: vferry removes the definition itself, after it has looked at the destination."""
 
-MIB = 1 << 20
-UNLIMITED = (2**63 - 1) // MIB
-"""The greatest bandwidth that libvirt takes, in MiB/s (QEMU_DOMAIN_MIG_BANDWIDTH_MAX)."""
 GRACE_S = 5.0
 """How long after its start a migration whose agent has died may be without a job in libvirt."""
 
@@ -31,8 +29,10 @@ JOB_RUNNING = (1, 2)
 class Migrations:
     """Starts migrations, each in a thread, and tells how they stand. What is true is asked of libvirt."""
 
-    def __init__(self, hypervisor: Hypervisor, runtime: Path = RUNTIME) -> None:
+    def __init__(self, hypervisor: Hypervisor, runtime: Path = RUNTIME, bandwidth: int | None = None) -> None:
+        """`bandwidth` in bytes per second is for all together; None is no limit."""
         self._hypervisor = hypervisor
+        self._bandwidth = Bandwidth(bandwidth, hypervisor, runtime)
         self._runtime = runtime
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
@@ -51,8 +51,11 @@ class Migrations:
             uuid = domain.UUIDString()
             self._hypervisor.events.forget_job(uuid)
             self._limit_pause(domain, wanted)
-            record = Record(operation=operation, guest=wanted.guest, uuid=uuid, started=time.monotonic())
+            asked = wanted.bandwidth or 0
+            started = time.monotonic()
+            record = Record(operation=operation, guest=wanted.guest, uuid=uuid, started=started, bandwidth=asked)
             save(here.directory, record)
+            self._bandwidth.divide()
             thread = threading.Thread(
                 target=self._run, args=(domain, wanted, here, record), name=f"migration-{operation}", daemon=True
             )
@@ -107,8 +110,11 @@ class Migrations:
         domain = self._hypervisor.find(guest)
         if record is None or domain is None or not self._job_runs(domain):
             return Done(changed=False)
+        record = msgspec.structs.replace(record, bandwidth=bandwidth)
+        update(places(self._runtime, operation).directory, record)
         with self._hypervisor.calling("Limiting the bandwidth of a migration"):
-            domain.migrateSetMaxSpeed(_mib_per_second(bandwidth), 0)
+            domain.migrateSetMaxSpeed(mib_per_second(self._bandwidth.of(record)), 0)
+        self._bandwidth.divide()
         return Done()
 
     def stretch(self, operation: str, guest: str, downtime_ms: int) -> Done:
@@ -149,7 +155,7 @@ class Migrations:
         error: str | None = None
         try:
             uri = f"qemu+unix:///system?socket={here.control}"
-            domain.migrateToURI3(uri, self._parameters(wanted, here), self._flags(wanted))
+            domain.migrateToURI3(uri, self._parameters(wanted, here, record), self._flags(wanted))
         except self._hypervisor.libvirt.libvirtError as problem:
             error = str(problem.get_error_message() or problem)
         # An error may mean that only the connection to libvirt broke: its job may go on, or have succeeded.
@@ -161,6 +167,7 @@ class Migrations:
                 found = record
             if found.state != "active":
                 update(here.directory, found)
+                self._bandwidth.divide()
                 return
             time.sleep(0.5)
 
@@ -243,13 +250,13 @@ class Migrations:
             flags |= libvirt.VIR_MIGRATE_COMPRESSED
         return flags
 
-    def _parameters(self, wanted: StartMigration, here: Places) -> dict[str, str | int]:
+    def _parameters(self, wanted: StartMigration, here: Places, record: Record) -> dict[str, str | int]:
         libvirt = self._hypervisor.libvirt
         parameters: dict[str, str | int] = {
             libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{here.memory}",
             libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: wanted.persistent_xml,
             # Always: libvirt would take the limit of the guest's last migration.
-            libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: _mib_per_second(wanted.bandwidth or 0),
+            libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: mib_per_second(self._bandwidth.of(record)),
         }
         if wanted.parallel > 0:
             parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = wanted.parallel
@@ -258,7 +265,3 @@ class Migrations:
         if wanted.cache:
             parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE] = wanted.cache
         return parameters
-
-
-def _mib_per_second(bandwidth: int) -> int:
-    return max(1, min(bandwidth // MIB, UNLIMITED)) if bandwidth else UNLIMITED

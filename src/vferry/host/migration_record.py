@@ -24,6 +24,8 @@ class Record(Struct, frozen=True, kw_only=True):
     started: float
     state: str = "active"
     error: str | None = None
+    bandwidth: int = 0
+    """Bytes per second that were asked for; 0 is no limit."""
     conceded: bool = False
     """The guest was ended here since it runs at the destination."""
     paused: float | None = None

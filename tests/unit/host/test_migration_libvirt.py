@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 from fake_libvirt import PAUSED, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from xml_samples import domain
 
 from vferry.host.api import Done, Migration, StartMigration
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration import Migrations
+from vferry.host.migration_bandwidth import shares
 from vferry.host.migration_record import Record, answer, figures, load, save, update
 from vferry.model.problem import Problem
 
@@ -39,6 +42,7 @@ class Source:
         return Migrations(self.hypervisor, self.runtime)
 
     def start(self, wanted: StartMigration = WANTED) -> None:
+        self._begun.clear()
         assert self.migrations.start(OPERATION, wanted).changed
         assert self._begun.wait(5)
 
@@ -113,6 +117,45 @@ def test_the_bandwidth_is_changed_while_it_runs(source: Source, bandwidth: int, 
     source.start()
     assert source.migrations.limit(OPERATION, "guest1", bandwidth) == Done()
     assert ("max-speed", mib) in source.guest.calls
+
+
+def test_migrations_share_the_host_s_bandwidth(tmp_path: Path) -> None:
+    source = Source(tmp_path)
+    source.migrations = Migrations(source.hypervisor, tmp_path, 100 << 20)
+    other = Record(operation="op-2", guest="guest2", uuid="u", started=0.0, bandwidth=30 << 20)
+    source.library.domains["guest2"] = second = FakeDomain(live=domain(name="guest2"), persistent=domain())
+    save(tmp_path / "op-2", other)
+    source.start()
+    ((_, parameters, _),) = source.asked
+    assert parameters["bandwidth"] == 70
+    assert second.calls == [("max-speed", 30)]
+    source.migrations.limit(OPERATION, "guest1", 80 << 20)
+    assert source.guest.calls[-1] == ("max-speed", 70)
+    save(tmp_path / "op-2", replace(other, bandwidth=0))
+    source.migrations.limit(OPERATION, "guest1", 20 << 20)
+    assert (source.guest.calls[-1], second.calls[-1]) == (("max-speed", 20), ("max-speed", 80))
+    source.leave()
+    source.finish()
+    assert source.ended().state == "completed"
+    for _ in range(200):
+        if second.calls[-1] == ("max-speed", 100):
+            return
+        time.sleep(0.01)
+    raise AssertionError(second.calls)
+
+
+@given(st.none() | st.integers(1 << 20, 1 << 40), st.lists(st.integers(0, 1 << 40), max_size=20))
+def test_shares_are_fair(most: int | None, wishes: list[int]) -> None:
+    found = shares(most, wishes)
+    assert len(found) == len(wishes)
+    if most is None:
+        assert found == wishes
+        return
+    assert sum(found) <= most
+    assert all(share > 0 and (not wish or share <= wish) for share, wish in zip(found, wishes, strict=True))
+    # Who got less than it asked for got as much as anybody, but for a byte.
+    greatest = max(found, default=0)
+    assert all(share + len(wishes) >= greatest or share == wish for share, wish in zip(found, wishes, strict=True))
 
 
 def test_the_pause_is_stretched_while_it_runs(source: Source) -> None:
