@@ -14,6 +14,7 @@ class Progress:
         self._changed = threading.Condition()
         self._applied: dict[int, int] = {}
         self._open: set[int] = set()
+        self._waits: dict[int, Need] = {}
 
     def begin(self, channel: int) -> None:
         """Take a channel in; a need for another one is an error."""
@@ -33,11 +34,34 @@ class Progress:
             self._open.discard(channel)
             self._changed.notify_all()
 
-    def wait(self, needs: Iterable[Need]) -> None:
-        """Return when all `needs` are applied; raises `WireError` when one of them never will be."""
+    def wait(self, channel: int, needs: Iterable[Need]) -> None:
+        """Return when all `needs` of a channel's block are applied; raises `WireError` when one of them never will be.
+
+        It never will be after the end of its channel, nor where that waits, in the end, for this block: no sender that
+        keeps to the protocol asks for that.
+        """
         with self._changed:
-            for channel, sequence in needs:
-                while self._applied.get(channel, -1) < sequence:
-                    if channel not in self._open:
-                        raise WireError(f"block {sequence} of channel {channel} is needed and did not come")
-                    self._changed.wait()
+            try:
+                for need in needs:
+                    self._waits[channel] = need
+                    while self._is_open(need):
+                        if need.channel not in self._open or self._in_a_circle(channel):
+                            raise WireError(
+                                f"block {need.sequence} of channel {need.channel} is needed and will not come"
+                            )
+                        self._changed.wait()
+            finally:
+                self._waits.pop(channel, None)
+
+    def _is_open(self, need: Need) -> bool:
+        return self._applied.get(need.channel, -1) < need.sequence
+
+    def _in_a_circle(self, channel: int) -> bool:
+        need = self._waits[channel]
+        while need.channel != channel:
+            following = self._waits.get(need.channel)
+            # One that has not woken up yet may wait for nothing any more.
+            if following is None or not self._is_open(following):
+                return False
+            need = following
+        return True

@@ -118,7 +118,7 @@ class Unpacker:
         if table.fates:
             if self._channel.copies is None:
                 raise WireError("page copies that were not agreed on")
-            self._channel.progress.wait(header.needs)
+            self._channel.progress.wait(self._channel.number, header.needs)
             pages = [pages_at(stream, start, packet) for start, packet in packets]
             self._channel.copies.restore(pages, table.fates, table.slots)
         zero = sum(packet.zero_pages for _, packet in packets)

@@ -210,7 +210,7 @@ def test_a_block_whose_need_never_comes_fails() -> None:
     pumps = [session.unpacker(number) for number in range(2)]
     with pytest.raises(WireError, match="without an end frame"):
         pumps[0](Wire(), Wire(), ignore)
-    with pytest.raises(WireError, match=r"block \d of channel 0 is needed and did not come"):
+    with pytest.raises(WireError, match=r"block \d of channel 0 is needed and will not come"):
         pumps[1](wires[1], Wire(), ignore)
 
 

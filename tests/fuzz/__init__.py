@@ -1,0 +1,1 @@
+"""Fuzzing, led by coverage: `__main__` says how."""

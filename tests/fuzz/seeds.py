@@ -1,0 +1,41 @@
+"""What the fuzzer begins with: bytes as they really come."""
+
+import random
+import struct
+from collections.abc import Iterator
+
+from vferry.transfer.block import BlockHeader, pack_block_header
+from vferry.transfer.checksum import crc32
+from vferry.transfer.codecs import NUMBERS, available, make_codec
+from vferry.transfer.copies import DIFFERENCE, KEPT, PLAIN
+from vferry.transfer.multifd import HEADER_BYTES, PAGE_BYTES, PREAMBLE
+from vferry.transfer.table import Table, flatten_header, pack_table
+from vferry.transfer.wire import END, FRAME, Carriage, Hello, Reply, Status, pack_hello, pack_reply
+
+
+def seeds() -> Iterator[tuple[str, bytes]]:
+    """Inputs by the name of their target."""
+    yield "hello", pack_hello(Hello("memory", b"token", Carriage.BLOCKS, 1, 2, 256, bytes(8)))
+    yield "reply", pack_reply(Reply(Status.ACCEPTED, frozenset({0, 1, 2}), 256))
+    stream = PREAMBLE + bytes(56) + _packet(2) + _packet(0)
+    yield "split", b"\x40" + stream
+    yield "blocks", random.Random(1).randbytes(4096)  # noqa: S311
+    for name in sorted(available()):
+        for fates in (b"", bytes([PLAIN, KEPT]), bytes([KEPT, DIFFERENCE])):
+            yield "receive", _block(name, _packet(2), fates) + END
+
+
+def _packet(normal: int) -> bytes:
+    fields = struct.pack(">IIIIQI28x256s", 0, 128, normal, normal * PAGE_BYTES, 1, 1, b"pc.ram")
+    header = PREAMBLE + fields + struct.pack(">3Q", 0, PAGE_BYTES, 2 * PAGE_BYTES)
+    return header.ljust(HEADER_BYTES, b"\0") + bytes(normal * PAGE_BYTES)
+
+
+def _block(codec: str, packet: bytes, fates: bytes) -> bytes:
+    stream = memoryview(bytearray(packet))
+    flatten_header(stream, 0)
+    table = pack_table(Table([0], fates, range(len(fates) - fates.count(PLAIN))))
+    content = bytes(stream) + table
+    encoded = make_codec(codec).encode(memoryview(content), 1) if codec != "none" else content
+    block = pack_block_header(BlockHeader(NUMBERS[codec], 0, len(stream), len(table), crc32(packet))) + encoded
+    return FRAME.pack(len(block)) + block
