@@ -46,9 +46,8 @@ class Progress:
                     self._waits[channel] = need
                     while self._is_open(need):
                         if need.channel not in self._open or self._in_a_circle(channel):
-                            raise WireError(
-                                f"block {need.sequence} of channel {need.channel} is needed and will not come"
-                            )
+                            lacking = f"block {need.sequence} of channel {need.channel}"
+                            raise WireError(f"{lacking} is needed and will not come")
                         self._changed.wait()
             finally:
                 self._waits.pop(channel, None)
