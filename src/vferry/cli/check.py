@@ -19,7 +19,9 @@ from vferry.model.problem import Exit
 @wishes
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(guest: str, host: str, *, as_json: bool, **wished: Any) -> None:
-    """Tell whether GUEST can migrate to HOST, and what stands in the way. Changes nothing.
+    """Tell whether GUEST can migrate to HOST, by which network modes, and what stands in the way. Changes nothing.
+
+    Measures for some seconds how fast the guest writes to its memory, and estimates the copy.
 
     \b
     Example: vferry check guest1 host2
@@ -34,11 +36,13 @@ def command(guest: str, host: str, *, as_json: bool, **wished: Any) -> None:
                 "possible": plan is not None,
                 "network_mode": mode_chosen,
                 "findings": prepared.findings,
+                "modes": prepared.survey.outlooks,
                 "estimate": prepared.survey.assessment.estimate,
             }
         )
     else:
         show.findings(prepared.findings)
+        show.outlooks(prepared.survey.outlooks)
         if plan:
             click.echo(f"✓ {guest} can migrate from {plan.source} to {host}: mode {plan.mode.value}, {plan.reason}.")
     if plan is None:

@@ -15,6 +15,7 @@ from vferry.model.problem import Exit
 from vferry.model.report import Phase, Report, Status
 from vferry.network.modes import stages
 from vferry.plan.facts import Finding, Severity
+from vferry.plan.outlook import Outlook
 from vferry.plan.plan import Plan
 from vferry.report.progress import Progress
 
@@ -28,6 +29,18 @@ def findings(found: tuple[Finding, ...], *, err: bool = False) -> None:
         click.echo(f"{click.style(mark, fg=colour)} {finding.message}.", err=err)
         if finding.remedy:
             click.echo(f"  → {finding.remedy}", err=err)
+
+
+def outlooks(found: tuple[Outlook, ...]) -> None:
+    """The network modes, one a line, each with what is to say of it below."""
+    click.echo(click.style("network modes", bold=True))
+    for outlook in found:
+        mark, colour = ("✓", "green") if outlook.possible else ("✗", "red")
+        click.echo(f"  {click.style(mark, fg=colour)} {outlook.mode.value}")
+        for finding in outlook.findings:
+            if outlook.possible or finding.severity is Severity.ERROR:
+                remedy = f" → {finding.remedy}" if finding.remedy else ""
+                click.echo(f"      {finding.message}.{remedy}")
 
 
 def steps(plan: Plan) -> None:

@@ -28,6 +28,8 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
     mode = wishes.mode or _mode(facts.guest)
     if mode is NetworkMode.VIRTIO and vf_nics:
         return Draft(findings=(_refuse_virtio([vf for _, vf in vf_nics]),))
+    if mode is not NetworkMode.VIRTIO and not vf_nics:
+        return Draft(findings=(_no_vf(facts.guest, mode),))
     findings: list[Finding] = []
     moves: list[VfMove] = []
     for nic, vf in vf_nics:
@@ -251,6 +253,10 @@ def _reason(wishes: Wishes, mode: NetworkMode, moves: list[VfMove]) -> str:
         GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
     }
     return "the guest has a VF; " + ", ".join(sorted({sides[move.guest_side] for move in moves}))
+
+
+def _no_vf(guest: Guest, mode: NetworkMode) -> Finding:
+    return error("no-vf", f"{guest.name} has no VF, which mode {mode.value} is for", "Use --network virtio, or auto")
 
 
 def _refuse_virtio(vfs: list[VfRef]) -> Finding:

@@ -122,6 +122,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("will-not-converge", WARNING, memory(dirty_rate=2e8), {}),
     ("past-deadline", WARNING, memory(dirty_rate=1e6), {"transfer": TransferPlan(deadline_s=1.0)}),
     ("method-missing", ERROR, without_xbzrle, {"transfer": TransferPlan(policy="xbzrle")}),
+    ("no-vf", ERROR, f.guest(nics=(STANDBY,)), SWITCH),
     ("codec-missing", ERROR, f.host("destination", codecs=("lz4",)), ZSTD),
     ("no-slot", ERROR, f.host("source", claims=OTHER_CLAIMS), {}),
     ("no-slot", ERROR, f.host("destination", claims=OTHER_CLAIMS), {}),
