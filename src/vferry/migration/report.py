@@ -43,6 +43,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
     """The whole report of a migration that was carried out."""
     spans = phase_spans(ending.records, measured.began, measured.ended)
     figures = _figures(ending.records)
+    vfs = [_vf(plan, ending, move) for move in plan.moves]
     return Report(
         operation=plan.operation,
         guest=plan.guest,
@@ -57,7 +58,8 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         network=attribute(measured.probes, spans) if measured.probes else None,
         network_note=measured.note,
         transfer=_transfer(plan, figures),
-        vf=_vfs(plan, ending),
+        vf=vfs[0] if vfs else Vf(),
+        more_vfs=vfs[1:],
         steps=[_row(record) for record in ending.records],
         degraded=ending.degraded,
         notes=[*plan.notes, *ending.notes, *_gaps(measured)],
@@ -145,11 +147,8 @@ def _row(record: StepRecord) -> Step:
     )
 
 
-def _vfs(plan: Plan, ending: Ending) -> Vf:
-    """The first VF's state before and after; None where the guest has none."""
-    if not plan.moves:
-        return Vf()
-    move = plan.moves[0]
+def _vf(plan: Plan, ending: Ending, move: VfMove) -> Vf:
+    """A VF's state before and after; None after where the guest is without."""
     source = _state(plan.source, move, at_source=True)
     if not ending.at_destination:
         return Vf(before=source, after=source if ending.exit in (Exit.UNDONE, Exit.ABORTED) else None)

@@ -152,6 +152,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The whole report, as `--json` prints it. `started` is ISO 8601 in UTC.
 
+    `vf` is the guest's first one, and `more_vfs` are the others, in the order of its NICs.
     `network` is null when nothing was measured, and then `network_note` says why. `degraded` is null or says
     what is missing though the migration completed: ``standby`` (the guest is on its standby NIC), ``no-vf`` (it is
     without its VF, mode `detach`), ``leftovers`` (it is whole; something else was not put in order).
@@ -171,6 +172,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     network_note: str | None = None
     transfer: Transfer | None = None
     vf: Vf = Vf()
+    more_vfs: list[Vf] = []
     steps: list[Step] = []
     degraded: str | None = None
     notes: list[str] = []

@@ -5,7 +5,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from vferry.model.report import Report, Status, VfState
+from vferry.model.report import Report, Status, Vf, VfState
 from vferry.report import words
 from vferry.report.chart import draw
 
@@ -29,10 +29,7 @@ def page(report: Report) -> str:
         _figures(report),
         _section("Timeline", f'<div class="wide">{drawing}</div>' if drawing else _paragraph(words.NOT_MEASURED)),
         _section("Phases", _phases(report)),
-        _section(
-            "Virtual function",
-            f'<div class="pair">{_vf("before", report.vf.before)}{_vf("after", report.vf.after)}</div>',
-        ),
+        _section("Virtual function", "".join(map(_vf, (report.vf, *report.more_vfs)))),
         _section("Transfer", _facts(words.transfer_facts(report.transfer))),
         _section("Steps", _steps(report)),
         _notes(words.caveats(report)),
@@ -110,7 +107,11 @@ def _steps(report: Report) -> str:
     return _table(("phase", "step", "host", "started", "took", "outcome", "detail"), rows, numbers=(4,))
 
 
-def _vf(when: str, vf: VfState | None) -> str:
+def _vf(vf: Vf) -> str:
+    return f'<div class="pair">{_vf_state("before", vf.before)}{_vf_state("after", vf.after)}</div>'
+
+
+def _vf_state(when: str, vf: VfState | None) -> str:
     facts = words.vf_facts(vf)
     return f"<div><h3>{when}</h3>{_facts(facts) if facts else _paragraph('none')}</div>"
 

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from vferry.model.report import Report, Status
+from vferry.model.report import Report, Status, Vf
 from vferry.report import words
 
 STYLES = {
@@ -69,8 +69,7 @@ def _summary(report: Report) -> Table:
         ("longest gap", words.milliseconds(network.longest_gap_ms if network else None)),
         ("transfer", _transfer(report)),
         *([("compression", compressed)] if compressed else []),
-        ("VF before", _vf(words.vf_facts(report.vf.before))),
-        ("VF after", _vf(words.vf_facts(report.vf.after))),
+        *(line for vf in (report.vf, *report.more_vfs) for line in _vf_lines(vf)),
     ]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
@@ -88,6 +87,10 @@ def _transfer(report: Report) -> str:
     facts = dict(words.transfer_facts(report.transfer))
     sizes = f"{facts['guest memory sent']} as {facts['on the wire']} on the wire ({facts['ratio']})"
     return f"{facts['policy']}, {sizes}, rounds: {facts['rounds']}, CPU time: {facts['CPU time']}"
+
+
+def _vf_lines(vf: Vf) -> list[tuple[str, str]]:
+    return [("VF before", _vf(words.vf_facts(vf.before))), ("VF after", _vf(words.vf_facts(vf.after)))]
 
 
 def _vf(facts: list[tuple[str, str]]) -> str:

@@ -10,8 +10,10 @@ from vferry.model.problem import Exit
 from vferry.model.report import Phase, Status
 from vferry.plan.plan import GuestSide, NetworkMode
 from vferry.probe.record import ProbeRecord
+from vferry.report.page import page
 
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
+TWO = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, nics=2)
 MEASURED = Measured(began=0.0, started="2026-01-01T00:00:00.000Z", ended=1000.0)
 
 
@@ -35,6 +37,19 @@ def test_a_migration_that_went_well() -> None:
         (drive.plan.source, drive.plan.moves[0].mac),
         (drive.plan.destination, drive.plan.moves[0].mac),
     ]
+
+
+def test_each_vf_of_a_guest_with_several_is_in_it() -> None:
+    fleet = make_fleet(TWO)
+    drive = Drive(fleet, make_plan(fleet, TWO))
+    report = make_report(drive.plan, drive.run(), MEASURED)
+    found = [vf.after for vf in (report.vf, *report.more_vfs)]
+    assert [(vf.mac, vf.address) for vf in found if vf] == [
+        (move.mac, move.destination.address) for move in drive.plan.moves
+    ]
+    assert len(found) == 2
+    macs = {move.mac for move in drive.plan.moves}
+    assert all(page(report).count(mac) >= 2 for mac in macs)
 
 
 @pytest.mark.parametrize(("wrapped", "notes"), [(False, 0), (True, 1)])
