@@ -107,7 +107,7 @@ class Handlers:
             case api.MeasureGuest(guest=guest, seconds=seconds):
                 return lambda: measure_guest(hypervisor, guest, seconds)
             case api.MeasureMemory(guest=guest, seconds=seconds):
-                return lambda: measure_memory(hypervisor, guest, seconds)
+                return lambda: measure_memory(hypervisor, guest, seconds, self._root)
             case api.ReadDefinition(guest=guest):
                 return lambda: hypervisor_domains.read_definition(hypervisor, guest)
             case api.AskQemu(live_xml=xml):

@@ -170,8 +170,6 @@ class FakeDomain:
         self.completed_job: dict[str, Any] = {}
         self.migrate: Callable[[str, dict[str, Any], int], None] | None = None
         self.calls: list[tuple[Any, ...]] = []
-        self.memory: Callable[[int, int], bytes] = lambda _place, size: bytes(size)
-        """What it has at a physical address; may raise."""
         self.dirty_rates: list[dict[str, int]] = []
         """What it answers, one after the other, to who asks for its dirty rate; the last again and again."""
 
@@ -254,10 +252,6 @@ class FakeDomain:
 
     def dirty_rate(self) -> dict[str, int]:
         return self.dirty_rates.pop(0) if len(self.dirty_rates) > 1 else self.dirty_rates[0]
-
-    def memoryPeek(self, start: int, size: int, flags: int) -> bytes:  # noqa: N802
-        assert flags == 2
-        return self.memory(start, size)
 
     def abortJob(self) -> None:  # noqa: N802
         self.calls.append(("abort",))
