@@ -59,7 +59,7 @@ WISHES = (
     click.option(
         "--max-pause",
         "max_pause_s",
-        type=click.FloatRange(0, 2000, min_open=True),
+        type=click.FloatRange(0, 30, min_open=True),
         metavar="SECONDS",
         help="How long the guest may be paused for the last of its memory, if the copy stalls otherwise.  "
         "[default: 0.3, or the configuration's]",

@@ -45,7 +45,7 @@ class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """MiB for copies of pages on each host, where they are compressed."""
     bandwidth: Annotated[int, Meta(gt=0)] | None = None
     """Bytes per second of QEMU's stream, before it is compressed; None is unlimited."""
-    max_pause_s: Annotated[float, Meta(gt=0, le=2000)] | None = None
+    max_pause_s: Annotated[float, Meta(gt=0, le=30)] | None = None
     """How long the guest may be paused for its memory when the copy would not end otherwise."""
     throttle: bool = False
     """Whether QEMU may slow the guest down then."""

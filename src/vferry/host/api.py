@@ -390,6 +390,8 @@ class Migration(Struct, frozen=True, kw_only=True):
     rounds: int = 0
     throttle: int = 0
     """By how much QEMU slows the guest's processors down, in percent."""
+    downtime_ms: int = 0
+    """How long QEMU may pause the guest for its memory now; 0 is not known."""
     expected_pause_ms: float | None = None
     pause_ms: float | None = None
     """How long QEMU kept the guest stopped; known when completed."""
@@ -423,11 +425,14 @@ class LimitMigration(Operation[Done], frozen=True, kw_only=True, tag="limit-migr
 
 
 class StretchPause(Operation[Done], frozen=True, kw_only=True, tag="stretch-pause"):
-    """Lets the running migration pause the guest for so long, for the last of its memory; unchanged without one."""
+    """Lets the running migration pause the guest for so long, for the last of its memory, and never for less.
+
+    Unchanged where no copy runs any more.
+    """
 
     guest: str
-    downtime_ms: Annotated[int, Meta(ge=1, le=2_000_000)]
-    """QEMU's own limit is 2,000 s."""
+    downtime_ms: Annotated[int, Meta(ge=1, le=30_000)]
+    """Not longer than whoever asks QEMU meanwhile can wait: it answers nobody in the pause."""
 
 
 class Concede(Operation[Done], frozen=True, kw_only=True, tag="concede"):

@@ -36,6 +36,8 @@ class Migrations:
         self._runtime = runtime
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
+        self._shared: set[str] = set()
+        """Operations whose copy has its share of the bandwidth."""
 
     def start(self, operation: str, wanted: StartMigration) -> Done:
         """Starts, and returns at once. Unchanged when this operation's migration runs, or has completed.
@@ -53,21 +55,42 @@ class Migrations:
             self._limit_pause(domain, wanted)
             asked = wanted.bandwidth or 0
             started = time.monotonic()
-            record = Record(operation=operation, guest=wanted.guest, uuid=uuid, started=started, bandwidth=asked)
+            record = Record(
+                operation=operation,
+                guest=wanted.guest,
+                uuid=uuid,
+                started=started,
+                bandwidth=asked,
+                downtime_ms=wanted.downtime_ms,
+            )
             save(here.directory, record)
-            self._bandwidth.divide()
             thread = threading.Thread(
                 target=self._run, args=(domain, wanted, here, record), name=f"migration-{operation}", daemon=True
             )
             self._threads[operation] = thread
             thread.start()
-            return Done()
+        self._bandwidth.divide()
+        return Done()
 
     def read(self, operation: str, guest: str) -> Migration:
         """How an operation's migration of a guest stands; state ``none`` when it was never started here."""
         with self._lock:
+            before = self._record(operation, guest)
             record = self._current(operation, guest)
-        return Migration() if record is None else answer(record)
+        if record is None:
+            return Migration()
+        self._share(operation, before, record)
+        return answer(record)
+
+    def _share(self, operation: str, before: Record | None, record: Record) -> None:
+        """Divides the bandwidth anew once a copy runs, for libvirt sets what it was started with only then, or ends."""
+        copies = record.state == "active" and record.statistics.get("rounds", 0) >= 1
+        if copies and operation not in self._shared:
+            self._shared.add(operation)
+            self._bandwidth.divide()
+        elif before is not None and before.state == "active" and record.state != "active":
+            self._shared.discard(operation)
+            self._bandwidth.divide()
 
     def holds(self, operation: str) -> str | None:
         """The guest that libvirt would let go on here, if the operation's gateway ended now."""
@@ -106,26 +129,43 @@ class Migrations:
 
     def limit(self, operation: str, guest: str, bandwidth: int) -> Done:
         """Changes the bandwidth of a migration that runs, in bytes per second; 0 lifts the limit."""
-        record = self._record(operation, guest)
-        domain = self._hypervisor.find(guest)
-        if record is None or domain is None or not self._job_runs(domain):
+        domain = self._copying(operation, guest)
+        record = self._amend(operation, guest, bandwidth=bandwidth) if domain is not None else None
+        if record is None:
             return Done(changed=False)
-        record = msgspec.structs.replace(record, bandwidth=bandwidth)
-        update(places(self._runtime, operation).directory, record)
         with self._hypervisor.calling("Limiting the bandwidth of a migration"):
             domain.migrateSetMaxSpeed(mib_per_second(self._bandwidth.of(record)), 0)
         self._bandwidth.divide()
         return Done()
 
     def stretch(self, operation: str, guest: str, downtime_ms: int) -> Done:
-        """Changes the longest pause of a migration that runs."""
+        """Lets a migration that runs have a longer pause; it never gets a shorter one."""
+        domain = self._copying(operation, guest)
         record = self._record(operation, guest)
-        domain = self._hypervisor.find(guest)
-        if record is None or domain is None or not self._job_runs(domain):
+        if domain is None or record is None or record.downtime_ms >= downtime_ms:
             return Done(changed=False)
         with self._hypervisor.calling("Stretching the pause of a migration"):
             domain.migrateSetMaxDowntime(downtime_ms, 0)
+        self._amend(operation, guest, downtime_ms=downtime_ms)
         return Done()
+
+    def _copying(self, operation: str, guest: str) -> Any:
+        """The domain of a migration that still copies; None of one in its pause, when QEMU answers nobody."""
+        record = self._record(operation, guest)
+        domain = self._hypervisor.find(guest)
+        if record is None or domain is None or self._paused(record) is not None or not self._job_runs(domain):
+            return None
+        return domain
+
+    def _amend(self, operation: str, guest: str, **values: int) -> Record | None:
+        """Notes something of a migration that is still active; None where it has ended meanwhile."""
+        with self._lock:
+            record = self._record(operation, guest)
+            if record is None or record.state != "active":
+                return None
+            record = msgspec.structs.replace(record, **values)
+            update(places(self._runtime, operation).directory, record)
+            return record
 
     def leaves_here(self, operation: str, guest: str) -> bool:
         """Whether this host is the source of the operation's migration of a guest."""
@@ -166,7 +206,8 @@ class Migrations:
             except Problem:
                 found = record
             if found.state != "active":
-                update(here.directory, found)
+                with self._lock:
+                    update(here.directory, found)
                 self._bandwidth.divide()
                 return
             time.sleep(0.5)

@@ -49,11 +49,16 @@ class Bandwidth:
         return shares(self._most, [record.bandwidth, *(other.bandwidth for other in others)])[0]
 
     def divide(self) -> None:
-        """Tells libvirt, for all that run. A migration that ends meanwhile, or a refusal, changes nothing."""
+        """Tells libvirt, for all that copy. A migration that ends meanwhile, or a refusal, changes nothing.
+
+        A guest in its pause is passed over: its QEMU answers only after it.
+        """
         if self._most is None:
             return
         active = self._active()
         for record, share in zip(active, shares(self._most, [each.bandwidth for each in active]), strict=True):
+            if self._hypervisor.events.paused_for_migration(record.uuid, record.started) is not None:
+                continue
             try:
                 domain = self._hypervisor.find(record.guest)
                 if domain is not None:

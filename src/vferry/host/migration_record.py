@@ -26,6 +26,8 @@ class Record(Struct, frozen=True, kw_only=True):
     error: str | None = None
     bandwidth: int = 0
     """Bytes per second that were asked for; 0 is no limit."""
+    downtime_ms: int = 0
+    """How long the guest may be paused for its memory, as it was last set."""
     conceded: bool = False
     """The guest was ended here since it runs at the destination."""
     paused: float | None = None
@@ -93,6 +95,7 @@ def answer(record: Record) -> Migration:
         dirty_rate=values.get("dirty_rate", 0.0),
         rounds=count("rounds"),
         throttle=count("throttle"),
+        downtime_ms=record.downtime_ms,
         expected_pause_ms=values.get("expected_pause_ms"),
         pause_ms=values.get("pause_ms") if record.state == "completed" else None,
         started_age_s=now - record.started,

@@ -104,8 +104,8 @@ class Copying:
     async def _converge(self, now: Migration) -> None:
         """Stretches the pause where the copy stalls; one that could not be is tried again at the next look."""
         self._throttle = max(self._throttle, now.throttle)
-        course = follow(self._course, now, self._plan.transfer.most_downtime_ms)
-        if course.allowed_ms != self._course.allowed_ms:
+        course = follow(self._course, now, time.monotonic(), self._plan.transfer.most_downtime_ms)
+        if course.allowed_ms > max(self._course.allowed_ms, now.downtime_ms):
             try:
                 await self._source.call(StretchPause(guest=self._plan.guest, downtime_ms=course.allowed_ms))
             except Problem:
@@ -146,6 +146,6 @@ class Copying:
             "pause_ms": last.pause_ms,
             "guest_bytes": last.total_bytes or None,
             "rounds": last.rounds or None,
-            "pause_limit_ms": self._course.allowed_ms,
+            "pause_limit_ms": max(self._course.allowed_ms, last.downtime_ms),
             "throttle": max(self._throttle, last.throttle) if self._plan.transfer.throttle else None,
         }
