@@ -8,9 +8,19 @@ from msgspec.structs import replace
 
 from vferry.controller.hosts import HostRecord, find_host, list_hosts, open_host
 from vferry.controller.state import State
-from vferry.host.api import AskQemu, CheckFit, Host, MeasureMemory, ReadDefinition, ReadGuestNetwork, TakeInventory
+from vferry.host.api import (
+    AskQemu,
+    CheckFit,
+    Host,
+    MeasureMemory,
+    QemuAbilities,
+    ReadDefinition,
+    ReadGuestNetwork,
+    TakeInventory,
+)
 from vferry.model.guest import Guest, GuestNetwork, GuestState
 from vferry.model.host import Inventory
+from vferry.model.memory import MemoryUse
 from vferry.model.problem import Problem
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.outlook import Outlook, outlooks
@@ -45,7 +55,7 @@ async def survey(state: State, guest: str, destination: str, wishes: Wishes, *, 
         if wishes.transfer.policy != "plain":
             facts = await _with_abilities(source, host, facts)
         if measured and found.state is GuestState.RUNNING:
-            facts = replace(facts, memory=await source.call(MeasureMemory(guest=guest), timeout_s=ASKING_S))
+            facts = replace(facts, memory=await _memory(source, guest))
     return Survey(
         facts=facts,
         assessment=assess(facts, wishes),
@@ -79,10 +89,23 @@ async def _facts(
 
 async def _with_abilities(source: Host, destination: Host, facts: Facts) -> Facts:
     ask = AskQemu(live_xml=facts.definition.live or facts.definition.persistent)
-    at_source, at_destination = await asyncio.gather(
-        *(host.call(ask, timeout_s=ASKING_S) for host in (source, destination))
-    )
+
+    async def of(host: Host) -> QemuAbilities | str:
+        try:
+            return await host.call(ask, timeout_s=ASKING_S)
+        except Problem as problem:
+            return problem.message
+
+    at_source, at_destination = await asyncio.gather(of(source), of(destination))
     return replace(facts, source_qemu=at_source, destination_qemu=at_destination)
+
+
+async def _memory(source: Host, guest: str) -> MemoryUse:
+    """What measuring brings; that it brings nothing keeps no migration from being planned."""
+    try:
+        return await source.call(MeasureMemory(guest=guest), timeout_s=ASKING_S)
+    except Problem as problem:
+        return MemoryUse(notes=(f"the guest's memory was not measured: {problem.message}",))
 
 
 async def _locate(state: State, guest: str, target: HostRecord) -> tuple[HostRecord, dict[str, Inventory]]:

@@ -13,6 +13,8 @@ from vferry.model.settings import read_settings
 DEFAULT_FILE = Path("/etc/vferry/agent.toml")
 DEFAULT_DIRECTORY = Path("/var/lib/vferry")
 DEFAULT_SOCKET = "/run/vferry/agent.sock"
+LEAST_BANDWIDTH = 1 << 20
+"""Bytes per second: libvirt gives no migration less."""
 HOST_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 EXAMPLE = """\
@@ -48,8 +50,6 @@ class AgentConfiguration(Struct, frozen=True, kw_only=True):
     migration: MigrationEndpoint
     cpu_share: float = 0.5
     """Of the host's processors: all gateways together, but at least one processor."""
-    bandwidth: int | None = None
-    """Bytes per second, for all migrations that leave the host; None is no limit."""
     listen: Listen | None = None
     socket: Path = Path(DEFAULT_SOCKET)
     networks: dict[str, Network] = field(default_factory=dict)
@@ -64,9 +64,9 @@ def read_configuration(path: Path = DEFAULT_FILE) -> AgentConfiguration:
             address=written.migration.address,
             ports=_port_range(written.migration.ports),
             slots=written.migration.slots,
+            bandwidth=written.migration.bandwidth,
         ),
         cpu_share=written.migration.cpu_share,
-        bandwidth=written.migration.bandwidth,
         listen=_listen(written.agent.listen) if written.agent.listen else None,
         socket=Path(written.agent.socket),
         networks={name: Network(pf=n.pf, bridge=n.bridge) for name, n in written.networks.items()},
@@ -78,13 +78,15 @@ class _Migration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ports: str
     slots: Annotated[int, Meta(ge=1, le=64)] = 2
     cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    bandwidth: Annotated[int, Meta(ge=1_048_576)] | None = None
+    bandwidth: Annotated[int, Meta(ge=1)] | None = None
 
     def __post_init__(self) -> None:
         _check_address("address", self.address)
         first, last = _port_range(self.ports)
         if last - first + 1 < self.slots:
             raise ValueError(f"ports: {self.ports} has fewer ports than there are slots ({self.slots})")
+        if self.bandwidth is not None and self.bandwidth < self.slots * LEAST_BANDWIDTH:
+            raise ValueError(f"bandwidth: {self.bandwidth} is less than 1 MiB/s for each of {self.slots} slots")
 
 
 class _Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

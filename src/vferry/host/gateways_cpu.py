@@ -14,6 +14,8 @@ log = logging.getLogger("vferry.agent")
 SLICE = "vferry.slice"
 WEIGHT = 50
 """Of the slice; systemd gives one 100 that says nothing (systemd.resource-control(5))."""
+STAYS = tuple(f"--property=Before={unit}.service" for unit in ("libvirtd", "virtqemud", "libvirt-guests"))
+"""When the host shuts down, libvirt ends first: it lets a guest go on whose gateway ends (decision 7)."""
 TIMEOUT_S = 20.0
 
 
@@ -33,4 +35,4 @@ def confine(share: float, root: Path = Path("/"), *, cpus: int | None = None) ->
         said = getattr(error, "stderr", None) or b""
         log.error("the gateways' processors are not limited: %s", said.decode(errors="replace").strip() or error)
         return ()
-    return ("systemd-run", "--scope", "--quiet", "--collect", f"--slice={SLICE}", "--description=vferry gateway", "--")
+    return ("systemd-run", "--scope", "--quiet", "--collect", f"--slice={SLICE}", *STAYS, "--description=gateway", "--")

@@ -30,7 +30,8 @@ def ask_qemu(hypervisor: Hypervisor, live_xml: str) -> QemuAbilities:
         status = Path(path).stat()
         user = qemu_user(hypervisor) if os.geteuid() == 0 else None
         return _ask(path, status.st_ino, status.st_mtime_ns, user)
-    except (OSError, subprocess.SubprocessError) as error:
+    # The last three: it said something else than QMP, or says it in another way.
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError, AttributeError) as error:
         raise Problem(
             "qemu-silent",
             f"{path} does not say what it can do: {error}",

@@ -207,6 +207,7 @@ def read_addresses(messages: Iterable[Any]) -> dict[IPv4Address | IPv6Address, i
         # IFA_ADDRESS is the other end's of a point-to-point link; IPv6 has no IFA_LOCAL elsewhere.
         ip_address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")): int(message["index"])
         for message in messages
+        if message["family"] in (socket.AF_INET, socket.AF_INET6)
     }
 
 

@@ -115,6 +115,8 @@ class MigrationEndpoint(Struct, frozen=True, kw_only=True):
     address: str
     ports: tuple[int, int]
     slots: int = 2
+    bandwidth: int | None = None
+    """Bytes per second for all migrations that leave the host; None is no limit."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):

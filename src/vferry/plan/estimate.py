@@ -14,9 +14,8 @@ from vferry.model.compression import AUTOMATIC, Codec
 from vferry.model.memory import CodecTrial, Estimate, MemoryUse
 from vferry.plan.facts import Facts, Finding, info, warning
 from vferry.plan.plan import TransferPlan
+from vferry.plan.transfer import LIKE, choose
 
-LIKE = {"zlib": Codec.DEFLATE, "zstd": Codec.ZSTD}
-"""Codecs that do what QEMU's own compression does."""
 MIB = 1 << 20
 AS_IT_IS = CodecTrial(ratio=1.0, rate=math.inf)
 
@@ -26,6 +25,8 @@ def estimate(facts: Facts, transfer: TransferPlan) -> Estimate | None:
     if facts.memory is None:
         return None
     rates = [host.link_rate for host in (facts.source, facts.destination) if host.link_rate is not None]
+    limits = [limit for limit in (transfer.bandwidth, facts.source.migration.bandwidth) if limit]
+    transfer = replace(transfer, bandwidth=min(limits, default=None))
     return _estimate(facts.guest.memory, facts.memory, transfer, min(rates, default=None))
 
 
@@ -37,8 +38,7 @@ def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Fin
     if found.converges is False:
         yield warning(
             "will-not-converge",
-            f"{facts.guest.name} writes {_rate(found.dirty_rate)} and only {_rate(found.copy_rate)} can be copied: "
-            "the copy would end only if it wrote less",
+            f"{facts.guest.name} writes {_rate(found.dirty_rate)} and only {_rate(found.copy_rate)} can be copied",
             _remedy(facts, transfer, found),
         )
     elif found.seconds is not None and found.seconds > transfer.deadline_s:
@@ -123,18 +123,24 @@ def _codec(use: MemoryUse, transfer: TransferPlan, link_rate: int | None) -> tup
 def _copy_rate(trial: CodecTrial, transfer: TransferPlan, link_rate: int | None) -> float | None:
     """Memory's bytes per second: the least of what the link, the compressors and the limit let through."""
     limits = [] if link_rate is None else [link_rate * trial.ratio]
-    limits += [] if transfer.bandwidth is None else [transfer.bandwidth]
+    # The limit is on what QEMU sends, which is less where QEMU compresses.
+    if transfer.bandwidth is not None:
+        limits.append(transfer.bandwidth * (trial.ratio if transfer.compression else 1))
     streams = max(transfer.parallel, transfer.streams, 1)
     return min(*limits, trial.rate * streams) if limits else None
 
 
 def _remedy(facts: Facts, transfer: TransferPlan, found: Estimate) -> str:
-    """The codec that would make the difference, if one would."""
-    for codec in facts.memory.sample.codecs if facts.memory and facts.memory.sample else {}:
-        other = estimate(facts, replace(transfer, codec=Codec(codec)))
-        if other and other.converges and codec != transfer.codec:
+    """The codec that would make the difference, if one would; else what may be allowed."""
+    both = set(facts.source.codecs).intersection(facts.destination.codecs)
+    tried = facts.memory.sample.codecs if facts.memory and facts.memory.sample else {}
+    for codec in sorted(both.intersection(tried), key=lambda name: -tried[name].ratio):
+        other = choose("auto", Codec(codec), None, transfer.delta_memory, bandwidth=transfer.bandwidth)
+        expected = estimate(facts, other)
+        if expected and expected.converges and codec != found.codec:
             return f"Use --codec {codec}, with which it is expected to end"
-    return "Migrate when the guest writes less" + (", or raise --bandwidth" if transfer.bandwidth else "")
+    more = ", or raise --bandwidth" if transfer.bandwidth else ""
+    return f"Allow a longer pause (--max-pause) or a slower guest (--throttle){more}"
 
 
 def _size(number: float) -> str:

@@ -71,9 +71,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     guest_network: GuestNetwork | None = None
     guest_silence: str | None = None
     """Why there is no `guest_network`."""
-    source_qemu: QemuAbilities | None = None
-    destination_qemu: QemuAbilities | None = None
-    """None where they were not asked."""
+    source_qemu: QemuAbilities | str | None = None
+    destination_qemu: QemuAbilities | str | None = None
+    """None where they were not asked, and the reason where they did not answer."""
     memory: MemoryUse | None = None
     """None where it was not looked at."""
 

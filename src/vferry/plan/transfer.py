@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from vferry.host.api import QemuAbilities
 from vferry.model.compression import AUTOMATIC, Codec
 from vferry.model.host import Inventory
-from vferry.plan.facts import Facts, Finding, error
+from vferry.plan.facts import Facts, Finding, error, warning
 from vferry.plan.plan import TransferPlan
 
 CHANNELS = 2
@@ -38,6 +39,10 @@ METHODS = {
     "xbzrle": Method("xbzrle", "xbzrle"),
 }
 """By the names of policies."""
+LIKE = {"zlib": Codec.DEFLATE, "zstd": Codec.ZSTD}
+"""Codecs of the gateway that do what QEMU's own compression does."""
+PASSES_COMPRESSION_ON = (9, 4, 0)
+"""libvirt since then takes multifd's compression. It cannot be asked: it has no list of what it takes."""
 
 
 def choose(
@@ -93,18 +98,29 @@ def fitted(transfer: TransferPlan, memory: int) -> TransferPlan:
 
 
 def missing_methods(facts: Facts, policy: str) -> Iterator[Finding]:
-    """What the QEMUs on these hosts cannot do that the policy needs."""
+    """What these hosts cannot do that the policy needs."""
     method = METHODS[policy]
     for host, qemu in ((facts.source, facts.source_qemu), (facts.destination, facts.destination_qemu)):
-        if qemu is None or method.capability is None:
-            continue
-        able = method.capability in qemu.capabilities
-        if not able or (method.multifd and method.compression not in (None, *qemu.multifd_compression)):
+        if isinstance(qemu, str):
+            yield warning("method-unknown", f"Whether QEMU on {host.name} can migrate by {policy} is not known: {qemu}")
+        elif qemu is not None and not _offers(qemu, method):
             yield error(
                 "method-missing",
                 f"QEMU on {host.name} offers no migration by {policy}",
                 "Use --transfer plain, or a newer QEMU",
             )
+        if method.multifd and method.compression and host.versions.libvirt < PASSES_COMPRESSION_ON:
+            yield error(
+                "libvirt-too-old",
+                f"libvirt on {host.name} does not pass {policy} on to QEMU, as it does from 9.4 on",
+                f"Use --transfer multifd --codec {LIKE[method.compression].value}",
+            )
+
+
+def _offers(qemu: QemuAbilities, method: Method) -> bool:
+    if method.capability not in (None, *qemu.capabilities):
+        return False
+    return not method.multifd or method.compression in (None, *qemu.multifd_compression)
 
 
 def missing_codecs(facts: Facts, codec: Codec) -> Iterator[Finding]:

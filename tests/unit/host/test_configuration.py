@@ -43,7 +43,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ("slots = 2", "slots = 0", 6, "migration.slots: Expected `int` >= 1", "slots = 2"),
         ("slots = 2", "slots = 17", 5, "has fewer ports than there are slots (17)", "ports = "),
         ("cpu_share = 0.5", "cpu_share = 2", 7, "migration.cpu_share: Expected `float` <= 1", "cpu_share = 0.5"),
-        ("cpu_share = 0.5", "bandwidth = 5", 7, "migration.bandwidth: Expected `int` >= 1048576", ""),
+        ("cpu_share = 0.5", "bandwidth = 2000000", 7, "bandwidth: 2000000 is less than 1 MiB/s for each of 2", ""),
         ("slots = 2", "slot = 2", 6, "there is no setting migration.slot", "Write slots instead"),
         ("49200-49215", "49215-49200", 5, "is empty", 'ports = "49200-49215"'),
         ("49200-49215", "49200", 5, "is not a range", 'ports = "49200-49215"'),

@@ -34,6 +34,9 @@ def plan(codec: str = "none", **more: object) -> TransferPlan:
     return TransferPlan(codec=Codec(codec), **more)  # type: ignore[arg-type]
 
 
+ALLOW = "Allow a longer pause (--max-pause) or a slower guest (--throttle)"
+
+
 def step_by_step(size: float, rate: float, dirty: float, pause_s: float) -> tuple[float, float]:
     total, left = 0.0, size
     while left > rate * pause_s:
@@ -94,6 +97,20 @@ def test_a_limit_is_on_what_qemu_sends() -> None:
     assert found.converges
 
 
+def test_what_qemu_compresses_itself_is_limited_after_that() -> None:
+    found = estimate(facts(link=None), plan(compression="zstd", policy="multifd-zstd", parallel=2, bandwidth=20 * MIB))
+    assert found is not None
+    assert (found.codec, found.copy_rate) == (Codec.ZSTD, 80 * MIB)
+
+
+def test_a_limit_of_the_source_counts() -> None:
+    known = facts()
+    endpoint = replace(known.source.migration, bandwidth=5 * MIB)
+    found = estimate(replace(known, source=replace(known.source, migration=endpoint)), plan(bandwidth=20 * MIB))
+    assert found is not None
+    assert found.copy_rate == 5 * MIB
+
+
 @pytest.mark.parametrize("missing", ["memory", "link", "dirty", "sample"])
 def test_what_is_not_known_is_not_made_up(missing: str) -> None:
     known = {
@@ -118,10 +135,10 @@ def test_what_is_not_known_is_not_made_up(missing: str) -> None:
     ("dirty", "wanted", "code", "remedy"),
     [
         (10, plan(), None, ""),
-        (60, plan(), "will-not-converge", "Use --codec lz4, with which it is expected to end"),
+        (60, plan(), "will-not-converge", "Use --codec zstd, with which it is expected to end"),
         (120, plan(), "will-not-converge", "Use --codec zstd, with which it is expected to end"),
-        (400, plan("zstd"), "will-not-converge", "Migrate when the guest writes less"),
-        (30, plan(bandwidth=20 * MIB), "will-not-converge", "Migrate when the guest writes less, or raise --bandwidth"),
+        (400, plan("zstd"), "will-not-converge", ALLOW),
+        (30, plan(bandwidth=20 * MIB), "will-not-converge", f"{ALLOW}, or raise --bandwidth"),
         (10, plan(deadline_s=5.0), "past-deadline", "Give more time with --deadline"),
     ],
 )

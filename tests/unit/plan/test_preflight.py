@@ -66,6 +66,15 @@ def without_xbzrle(facts: Facts) -> Facts:
     return structs.replace(facts, source_qemu=QemuAbilities(capabilities=("multifd",)))
 
 
+def silent_qemu(facts: Facts) -> Facts:
+    return structs.replace(facts, destination_qemu="it does not start")
+
+
+def old_libvirt(facts: Facts) -> Facts:
+    versions = structs.replace(facts.source.versions, libvirt=(9, 0, 0))
+    return f.host("source", versions=versions)(facts)
+
+
 def in_vlan(*passing: str) -> f.Change:
     """The VF in VLAN 42, which the bridges of these hosts pass."""
     bridge = Bridge(name="br0", ports=("pf0",), vlan_filtering=True, vlans={"pf0": (1, 42)})
@@ -122,6 +131,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("will-not-converge", WARNING, memory(dirty_rate=2e8), {}),
     ("past-deadline", WARNING, memory(dirty_rate=1e6), {"transfer": TransferPlan(deadline_s=1.0)}),
     ("method-missing", ERROR, without_xbzrle, {"transfer": TransferPlan(policy="xbzrle")}),
+    ("method-unknown", WARNING, silent_qemu, {"transfer": TransferPlan(policy="multifd")}),
+    ("libvirt-too-old", ERROR, old_libvirt, {"transfer": TransferPlan(policy="multifd-zstd", compression="zstd")}),
     ("no-vf", ERROR, f.guest(nics=(STANDBY,)), SWITCH),
     ("codec-missing", ERROR, f.host("destination", codecs=("lz4",)), ZSTD),
     ("no-slot", ERROR, f.host("source", claims=OTHER_CLAIMS), {}),

@@ -9,7 +9,7 @@ from vferry.transfer.block import Need
 from vferry.transfer.progress import Progress
 from vferry.transfer.wire import WireError
 
-from .conftest import WAIT_S
+from .conftest import WAIT_S, wait_for
 
 
 def progress(*channels: int) -> Progress:
@@ -65,8 +65,7 @@ def test_blocks_that_wait_in_a_circle_are_an_error() -> None:
     made = progress(0, 1, 2)
     first, _ = waiting(made, 0, [Need(1, 5)])
     second, _ = waiting(made, 1, [Need(2, 5)])
-    while len(made._waits) < 2:
-        pass
+    wait_for(lambda: len(made._waits) == 2)
     with pytest.raises(WireError):
         made.wait(2, [Need(0, 0)])
     for channel, sequence in ((2, 5), (1, 5)):
@@ -81,8 +80,7 @@ def test_one_that_is_about_to_wake_up_waits_for_nothing_any_more() -> None:
     made._waits[1] = Need(0, 3)  # its thread has not run since
     made.advance(0, 3)
     thread, errors = waiting(made, 0, [Need(1, 0)])
-    while 0 not in made._waits:
-        pass
+    wait_for(lambda: 0 in made._waits or bool(errors))
     made.advance(1, 0)
     thread.join(WAIT_S)
     assert not errors
