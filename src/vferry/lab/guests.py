@@ -1,5 +1,6 @@
 """The guests while the lab is up: where they are, starting them, waiting until they answer."""
 
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,13 @@ def rows(domains: Sequence[Domain]) -> list[dict[str, str]]:
     ]
 
 
+SUSPICIOUS_S = 15.0
+MOST_RESTARTS = 3
+LOOKS = 4
+INTERRUPTS_ON = 0x200
+"""The flag of the processor's flags register."""
+
+
 def place(domains: Sequence[Domain], name: str) -> Domain:
     """Where a guest runs, or else is defined."""
     found = [domain for domain in domains if domain.name == name]
@@ -128,14 +136,18 @@ def virsh(lab: "Lab", host: str, commands: Sequence[str]) -> None:
 
 
 def answer(lab: "Lab", guest: Guest) -> None:
-    """Waits until the peer gets an answer from a guest."""
-    start_time = time.monotonic()
-    told = 0.0
+    """Waits until the peer gets an answer from a guest; one that the emulator loses meanwhile is started again."""
+    start_time, told, restarts = time.monotonic(), 0.0, 0
     while lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", guest.address]).returncode != 0:
         elapsed = time.monotonic() - start_time
         if elapsed - told > 10:
             told = elapsed
             outer.say(f"waiting for {guest.name} to answer at {guest.address}: {elapsed:.0f} s")
+            host = where(lab, guest.name).host
+            if elapsed > SUSPICIOUS_S and restarts < MOST_RESTARTS and is_lost(lab, guest.name, host):
+                outer.say(f"QEMU without KVM has lost {guest.name} (docs/lab.md): it is started again")
+                virsh(lab, host, [f"destroy {guest.name}", f"start {guest.name}"])
+                start_time, told, restarts = time.monotonic(), 0.0, restarts + 1
         if elapsed > guest.answer_bound:
             raise Problem(
                 "lab-guest-silent",
@@ -143,4 +155,15 @@ def answer(lab: "Lab", guest: Guest) -> None:
                 f"Read its console with: vferry lab guest {guest.name} --console",
                 exit=Exit.UNDONE,
             )
-    outer.say(f"{guest.name} answers at {guest.address} after {time.monotonic() - start_time:.0f} s")
+
+
+def is_lost(lab: "Lab", name: str, host: str) -> bool:
+    """Whether a guest's CPU stays at one instruction of its kernel, with interrupts off: nothing gets it out of there."""
+    look = f"virsh qemu-monitor-command {name} --hmp 'info registers' | grep -o 'RIP=.*CPL=[0-3]'; sleep 0.5"
+    return stays([lab.run(host, ["sh", "-c", look]).stdout for _ in range(LOOKS)])
+
+
+def stays(looks: Sequence[str]) -> bool:
+    """The same, from what was seen of its registers."""
+    found = re.fullmatch(r"RIP=\w+ RFL=(\w+) .*CPL=0\n", looks[0])
+    return len(set(looks)) == 1 and found is not None and not int(found[1], 16) & INTERRUPTS_ON

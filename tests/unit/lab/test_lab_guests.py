@@ -196,3 +196,58 @@ def test_the_dhcp_guest_has_a_reservation() -> None:
 
 def test_commands_for_the_peer_are_passed_word_by_word() -> None:
     assert shlex.join(peer.command(["echo", "a b"])).endswith("vferry-data echo 'a b'")
+
+
+LOOK = "RIP=ffffffff81d12d60 RFL=00000002 [-------] CPL=0\n"
+
+
+@pytest.mark.parametrize(
+    ("looks", "lost"),
+    [
+        ([LOOK] * 4, True),
+        ([*[LOOK] * 3, LOOK.replace("d60", "d62")], False),
+        ([LOOK.replace("RFL=00000002", "RFL=00000246")] * 4, False),
+        ([LOOK.replace("CPL=0", "CPL=3")] * 4, False),
+        ([""] * 4, False),
+    ],
+)
+def test_a_guest_is_lost_when_its_processor_stands_still_with_interrupts_off(looks: list[str], *, lost: bool) -> None:
+    assert guests.stays(looks) is lost
+
+
+class Silent:
+    """A lab in which a guest answers once it was started again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answers_after: int) -> None:
+        self.now, self.starts, self.answers_after = 0.0, 0, answers_after
+        monkeypatch.setattr(guests.time, "monotonic", self.tick)
+        monkeypatch.setattr(guests, "where", lambda _lab, _name: guests.Domain("guest1", "host2", "running"))
+        monkeypatch.setattr(guests, "is_lost", lambda *_arguments: True)
+        monkeypatch.setattr(guests, "virsh", self.virsh)
+
+    def tick(self) -> float:
+        self.now += 0.5
+        return self.now
+
+    def virsh(self, _lab: object, host: str, commands: list[str]) -> None:
+        assert (host, commands) == ("host2", ["destroy guest1", "start guest1"])
+        self.starts += 1
+
+    def peer(self, _command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 0 if self.starts >= self.answers_after else 1)
+
+
+@pytest.mark.parametrize(("answers_after", "starts"), [(0, 0), (2, 2)])
+def test_a_guest_that_the_emulator_loses_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, answers_after: int, starts: int
+) -> None:
+    lab = Silent(monkeypatch, answers_after)
+    guests.answer(lab, guests.named("guest1"))  # type: ignore[arg-type]
+    assert lab.starts == starts
+
+
+def test_it_is_not_started_again_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Silent(monkeypatch, 99)
+    with pytest.raises(Problem, match="does not answer"):
+        guests.answer(lab, guests.named("guest1"))  # type: ignore[arg-type]
+    assert lab.starts == guests.MOST_RESTARTS
