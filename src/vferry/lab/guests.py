@@ -158,7 +158,7 @@ def answer(lab: "Lab", guest: Guest) -> None:
 
 
 def is_lost(lab: "Lab", name: str, host: str) -> bool:
-    """Whether a guest's CPU stays at one instruction of its kernel, with interrupts off: nothing gets it out of there."""
+    """Whether a guest's CPU stays at one instruction of its kernel, with interrupts off, and so for ever."""
     look = f"virsh qemu-monitor-command {name} --hmp 'info registers' | grep -o 'RIP=.*CPL=[0-3]'; sleep 0.5"
     return stays([lab.run(host, ["sh", "-c", look]).stdout for _ in range(LOOKS)])
 

@@ -220,7 +220,7 @@ class Silent:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, answers_after: int) -> None:
         self.now, self.starts, self.answers_after = 0.0, 0, answers_after
-        monkeypatch.setattr(guests.time, "monotonic", self.tick)
+        monkeypatch.setattr("vferry.lab.guests.time.monotonic", self.tick)
         monkeypatch.setattr(guests, "where", lambda _lab, _name: guests.Domain("guest1", "host2", "running"))
         monkeypatch.setattr(guests, "is_lost", lambda *_arguments: True)
         monkeypatch.setattr(guests, "virsh", self.virsh)
