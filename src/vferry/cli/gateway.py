@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
-from vferry.cli import output
 from vferry.model.compression import CODECS, DELTA_MIB, MOST_DELTA_MIB, MOST_STREAMS, Codec
 from vferry.model.problem import Problem
 from vferry.transfer.compression import MIB, Compression
@@ -160,7 +160,7 @@ def sample() -> None:
     found = sample_memory(sys.stdin.buffer.read(SAMPLE_LIMIT))
     if found is None:
         raise Problem("sample-empty", "There is not one page of 4 KiB on standard input", "Pipe memory to it")
-    output.json(found)
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
 
 
 def _security(
