@@ -129,13 +129,13 @@ def test_detaching_gives_the_addresses_back(scene: Scene) -> None:
 @pytest.mark.matrix
 @pytest.mark.guest("guest2")
 def test_the_bandwidth_of_a_copy_is_changed_while_it_runs(scene: Scene) -> None:
-    """Meanwhile its gateways are seen to be in their slice, below the guests."""
+    """Meanwhile its gateways are seen to be in their slice."""
     migration = scene.migrate("--bandwidth", "1M")
     migration.wait_for("copy")
     for host in (migration.source, migration.destination):
         (gateway,) = scene.run(host, "cat /sys/fs/cgroup/vferry.slice/*.scope/cgroup.procs").split()
         assert "gateway" in scene.run(host, f"tr '\\0' ' ' < /proc/{gateway}/cmdline")
-        assert scene.run(host, "cat /sys/fs/cgroup/vferry.slice/cpu.weight").strip() == "50"
+        assert scene.run(host, "cat /sys/fs/cgroup/vferry.slice/cpu.weight").strip() == "100"
     speed = f"virsh migrate-getspeed {scene.guest}"
     done = vferry("operation", "set", migration.operation, "--bandwidth", "none")
     assert done.returncode == 0, done.stderr

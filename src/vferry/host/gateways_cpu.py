@@ -1,7 +1,7 @@
 """How much of a host's processors its gateways get: a slice of systemd's, in which each gateway is a scope.
 
-libvirt has guests in ``machine.slice``, beside which this one weighs less: where the processors are short, guests come
-first. Within it all gateways weigh the same. A scope also outlives the agent that started it.
+libvirt has guests in ``machine.slice``. Where the processors are short, this one gets its weight's part, and within it
+all gateways get the same. A scope also outlives the agent that started it.
 """
 
 import logging
@@ -12,15 +12,15 @@ from pathlib import Path
 log = logging.getLogger("vferry.agent")
 
 SLICE = "vferry.slice"
-WEIGHT = 50
-"""Of the slice; systemd gives one 100 that says nothing (systemd.resource-control(5))."""
 STAYS = tuple(f"--property=Before={unit}.service" for unit in ("libvirtd", "virtqemud", "libvirt-guests"))
 """When the host shuts down, libvirt ends first: it lets a guest go on whose gateway ends (decision 7)."""
 TIMEOUT_S = 20.0
 
 
-def confine(share: float, root: Path = Path("/"), *, cpus: int | None = None) -> tuple[str, ...]:
+def confine(share: float, weight: int, root: Path = Path("/"), *, cpus: int | None = None) -> tuple[str, ...]:
     """Limits the slice to a `share` of the processors, at least one of them; the words that start a command in it.
+
+    `weight` is that of systemd.resource-control(5): guests have 100.
 
     None where systemd does not run this host: then a gateway is as important as the agent. Nor where systemd refuses,
     which the journal tells: a migration is worth more than its limit.
@@ -28,7 +28,7 @@ def confine(share: float, root: Path = Path("/"), *, cpus: int | None = None) ->
     if not (root / "run/systemd/system").is_dir():
         return ()
     quota = round(max(1.0, share * (cpus or os.cpu_count() or 1)) * 100)
-    limit = ["systemctl", "set-property", "--runtime", SLICE, f"CPUWeight={WEIGHT}", f"CPUQuota={quota}%"]
+    limit = ["systemctl", "set-property", "--runtime", SLICE, f"CPUWeight={weight}", f"CPUQuota={quota}%"]
     try:
         subprocess.run(limit, check=True, capture_output=True, timeout=TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
