@@ -50,8 +50,6 @@ class AgentConfiguration(Struct, frozen=True, kw_only=True):
     migration: MigrationEndpoint
     cpu_share: float = 0.5
     """Of the host's processors: all gateways together, but at least one processor."""
-    cpu_weight: int = 100
-    """Of the gateways where processors are short; all guests together have 100."""
     listen: Listen | None = None
     socket: Path = Path(DEFAULT_SOCKET)
     networks: dict[str, Network] = field(default_factory=dict)
@@ -69,7 +67,6 @@ def read_configuration(path: Path = DEFAULT_FILE) -> AgentConfiguration:
             bandwidth=written.migration.bandwidth,
         ),
         cpu_share=written.migration.cpu_share,
-        cpu_weight=written.migration.cpu_weight,
         listen=_listen(written.agent.listen) if written.agent.listen else None,
         socket=Path(written.agent.socket),
         networks={name: Network(pf=n.pf, bridge=n.bridge) for name, n in written.networks.items()},
@@ -81,7 +78,6 @@ class _Migration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ports: str
     slots: Annotated[int, Meta(ge=1, le=64)] = 2
     cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    cpu_weight: Annotated[int, Meta(ge=1, le=10_000)] = 100
     bandwidth: Annotated[int, Meta(ge=1)] | None = None
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """How much of a host's processors its gateways get: a slice of systemd's, in which each gateway is a scope.
 
-libvirt has guests in ``machine.slice``. Where the processors are short, this one gets its weight's part, and within it
-all gateways get the same. A scope also outlives the agent that started it.
+It is within ``system.slice``, where the agent is, too: where the processors are short, all of that together gets as
+much as all guests, in libvirt's ``machine.slice``, do. Within it all gateways get the same. A scope also outlives the
+agent that started it.
 """
 
 import logging
@@ -11,16 +12,14 @@ from pathlib import Path
 
 log = logging.getLogger("vferry.agent")
 
-SLICE = "vferry.slice"
+SLICE = "system-vferry.slice"
 STAYS = tuple(f"--property=Before={unit}.service" for unit in ("libvirtd", "virtqemud", "libvirt-guests"))
 """When the host shuts down, libvirt ends first: it lets a guest go on whose gateway ends (decision 7)."""
 TIMEOUT_S = 20.0
 
 
-def confine(share: float, weight: int, root: Path = Path("/"), *, cpus: int | None = None) -> tuple[str, ...]:
+def confine(share: float, root: Path = Path("/"), *, cpus: int | None = None) -> tuple[str, ...]:
     """Limits the slice to a `share` of the processors, at least one of them; the words that start a command in it.
-
-    `weight` is that of systemd.resource-control(5): guests have 100.
 
     None where systemd does not run this host: then a gateway is as important as the agent. Nor where systemd refuses,
     which the journal tells: a migration is worth more than its limit.
@@ -28,7 +27,7 @@ def confine(share: float, weight: int, root: Path = Path("/"), *, cpus: int | No
     if not (root / "run/systemd/system").is_dir():
         return ()
     quota = round(max(1.0, share * (cpus or os.cpu_count() or 1)) * 100)
-    limit = ["systemctl", "set-property", "--runtime", SLICE, f"CPUWeight={weight}", f"CPUQuota={quota}%"]
+    limit = ["systemctl", "set-property", "--runtime", SLICE, f"CPUQuota={quota}%"]
     try:
         subprocess.run(limit, check=True, capture_output=True, timeout=TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:

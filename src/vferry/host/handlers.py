@@ -62,7 +62,7 @@ class Handlers:
         self._links = links
         self._wire = wire
         self._hypervisor = hypervisor or Hypervisor()
-        confined = confine(configuration.cpu_share, configuration.cpu_weight, root)
+        confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
         self._migrations = Migrations(self._hypervisor, runtime, configuration.migration.bandwidth)
         self._held = Held(self._hypervisor, self._migrations, self._gateways, runtime)
