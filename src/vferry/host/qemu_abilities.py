@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,22 @@ def ask_qemu(hypervisor: Hypervisor, live_xml: str) -> QemuAbilities:
 def _ask(path: str, _inode: int, _changed: int, user: tuple[int, int] | None) -> QemuAbilities:
     asked = "".join(json.dumps({"execute": command}) + "\n" for command in COMMANDS)
     as_user: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
-    ended = subprocess.run(
-        [path, *WORDS], input=asked.encode(), capture_output=True, timeout=ANSWER_S, check=True, cwd="/", **as_user
-    )
-    return read_answers(ended.stdout.splitlines())
+    with subprocess.Popen(
+        [path, *WORDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", **as_user
+    ) as process:
+        timer = threading.Timer(ANSWER_S, process.kill)
+        timer.start()
+        try:
+            assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - for the type checker
+            # Its input stays open: at its end QEMU drops the commands that it has not come to.
+            process.stdin.write(asked.encode())
+            process.stdin.flush()
+            said = process.stdout.read()
+        finally:
+            timer.cancel()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, path)
+    return read_answers(said.splitlines())
 
 
 def read_answers(lines: Iterable[bytes]) -> QemuAbilities:
