@@ -1,4 +1,4 @@
-"""`PYTHONPATH=tests python -m fuzz`: feeds what reads the bytes of other processes with what may break it.
+"""`PYTHONPATH=tests:tests/unit python -m fuzz`: feeds what reads the bytes of other processes with what may break it.
 
 Coverage leads it, for `--seconds`. An input that raises, hangs or takes too much memory ends it, and is printed and
 kept; `--input FILE` tries it again.

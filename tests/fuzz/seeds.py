@@ -1,14 +1,15 @@
 """What the fuzzer begins with: bytes as they really come."""
 
 import random
-import struct
 from collections.abc import Iterator
+
+from transfer.qemu import INITIAL, packet
 
 from vferry.transfer.block import BlockHeader, pack_block_header
 from vferry.transfer.checksum import crc32
 from vferry.transfer.codecs import NUMBERS, available, make_codec
 from vferry.transfer.copies import DIFFERENCE, KEPT, PLAIN
-from vferry.transfer.multifd import HEADER_BYTES, PAGE_BYTES, PREAMBLE
+from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.table import Table, flatten_header, pack_table
 from vferry.transfer.wire import END, FRAME, Carriage, Hello, Reply, Status, pack_hello, pack_reply
 
@@ -17,7 +18,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     """Inputs by the name of their target."""
     yield "hello", pack_hello(Hello("memory", b"token", Carriage.BLOCKS, 1, 2, 256, bytes(8)))
     yield "reply", pack_reply(Reply(Status.ACCEPTED, frozenset({0, 1, 2}), 256))
-    stream = PREAMBLE + bytes(56) + _packet(2) + _packet(0)
+    stream = INITIAL + _packet(2) + _packet(0)
     yield "split", b"\x40" + stream
     yield "blocks", random.Random(1).randbytes(4096)  # noqa: S311
     for name in sorted(available()):
@@ -26,9 +27,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
 
 
 def _packet(normal: int) -> bytes:
-    fields = struct.pack(">IIIIQI28x256s", 0, 128, normal, normal * PAGE_BYTES, 1, 1, b"pc.ram")
-    header = PREAMBLE + fields + struct.pack(">3Q", 0, PAGE_BYTES, 2 * PAGE_BYTES)
-    return header.ljust(HEADER_BYTES, b"\0") + bytes(normal * PAGE_BYTES)
+    return packet(range(0, 3 * PAGE_BYTES, PAGE_BYTES), [bytes(PAGE_BYTES)] * normal)
 
 
 def _block(codec: str, packet: bytes, fates: bytes) -> bytes:

@@ -36,13 +36,13 @@ def command(guest: str, host: str, *, as_json: bool, **wished: Any) -> None:
                 "possible": plan is not None,
                 "network_mode": mode_chosen,
                 "findings": prepared.findings,
-                "modes": prepared.survey.outlooks,
+                "modes": prepared.outlooks(),
                 "estimate": prepared.survey.assessment.estimate,
             }
         )
     else:
         show.findings(prepared.findings)
-        show.outlooks(prepared.survey.outlooks)
+        show.outlooks(prepared.outlooks())
         if plan:
             click.echo(f"✓ {guest} can migrate from {plan.source} to {host}: mode {plan.mode.value}, {plan.reason}.")
     if plan is None:

@@ -22,6 +22,7 @@ from vferry.model.problem import Exit, Problem
 from vferry.model.report import Report, Status
 from vferry.plan import transfer
 from vferry.plan.facts import Finding, Wishes
+from vferry.plan.outlook import Outlook, outlooks
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 
 
@@ -49,6 +50,7 @@ class Prepared(Struct, frozen=True, kw_only=True):
     """What looking has brought: `plan` is None where the migration is refused."""
 
     request: Request
+    wishes: Wishes
     survey: Survey
     plan: Plan | None
     began: float
@@ -57,6 +59,10 @@ class Prepared(Struct, frozen=True, kw_only=True):
     @property
     def findings(self) -> tuple[Finding, ...]:
         return self.survey.assessment.findings
+
+    def outlooks(self) -> tuple[Outlook, ...]:
+        """What every network mode would do, as the facts are."""
+        return outlooks(self.survey.facts, self.wishes)
 
 
 async def prepare(state: State, request: Request, *, estimated: bool = False) -> Prepared:
@@ -74,7 +80,9 @@ async def prepare(state: State, request: Request, *, estimated: bool = False) ->
         unplug_timeout_s=settings.unplug_timeout_s,
     )
     seen = await survey(state, request.guest, request.destination, wishes, measured=estimated)
-    return Prepared(request=request, survey=seen, plan=seen.assessment.plan, began=began, started=started)
+    return Prepared(
+        request=request, wishes=wishes, survey=seen, plan=seen.assessment.plan, began=began, started=started
+    )
 
 
 def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPlan:

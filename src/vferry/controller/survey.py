@@ -23,7 +23,6 @@ from vferry.model.host import Inventory
 from vferry.model.memory import MemoryUse
 from vferry.model.problem import Problem
 from vferry.plan.facts import Assessment, Facts, Wishes
-from vferry.plan.outlook import Outlook, outlooks
 from vferry.plan.preflight import assess
 
 ASKING_S = 60.0
@@ -34,7 +33,6 @@ class Survey(Struct, frozen=True, kw_only=True):
 
     facts: Facts
     assessment: Assessment
-    outlooks: tuple[Outlook, ...]
     probe_address: str | None
     probe_from: str | None
 
@@ -59,7 +57,6 @@ async def survey(state: State, guest: str, destination: str, wishes: Wishes, *, 
     return Survey(
         facts=facts,
         assessment=assess(facts, wishes),
-        outlooks=outlooks(facts, wishes),
         probe_address=found.address or _inner_address(facts.guest_network, found),
         probe_from=source_record.probe_from,
     )

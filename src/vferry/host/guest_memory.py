@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from vferry.host.domain_xml import read_domain
 from vferry.host.gateways_process import COMMAND, environment
 from vferry.host.hypervisor import Hypervisor
+from vferry.host.hypervisor_domains import job_runs
 from vferry.model.memory import MemoryUse, Sample
 from vferry.model.problem import Problem
 
@@ -36,8 +37,8 @@ POLL_S = 0.1
 PRESENT = 1 << 63
 """Of an entry of /proc/PID/pagemap (admin-guide/mm/pagemap.rst in Linux's documentation)."""
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw.. ")
-# Numbers of libvirt's ABI: virDomainJobType, virDomainStatsTypes, virDomainDirtyRateStatus.
-JOB_RUNNING, DIRTY_RATE, MEASURED = (1, 2), 1 << 9, 2
+# Numbers of libvirt's ABI: virDomainStatsTypes, virDomainDirtyRateStatus.
+DIRTY_RATE, MEASURED = 1 << 9, 2
 
 
 class Seen(NamedTuple):
@@ -54,7 +55,7 @@ def measure_memory(hypervisor: Hypervisor, guest: str, seconds: int, root: Path 
     """
     domain = hypervisor.running(guest)
     notes: list[str] = []
-    measuring = _noted(hypervisor, notes, "the dirty rate", lambda: _start(domain, seconds))
+    measuring = _noted(hypervisor, notes, "the dirty rate", lambda: _start(hypervisor, domain, seconds))
     until = time.monotonic() + seconds + PATIENCE_S
     sample = _noted(hypervisor, notes, "the memory", lambda: _try_codecs(look(domain, guest, root)))
     rate = None
@@ -109,8 +110,8 @@ def _noted(hypervisor: Hypervisor, notes: list[str], what: str, ask: Callable[[]
         return None
 
 
-def _start(domain: Any, seconds: int) -> bool:
-    if domain.jobInfo()[0] in JOB_RUNNING:
+def _start(hypervisor: Hypervisor, domain: Any, seconds: int) -> bool:
+    if job_runs(hypervisor, domain):
         raise Problem("guest-busy", "the guest is at another job")
     domain.startDirtyRateCalc(seconds, 0)
     return True

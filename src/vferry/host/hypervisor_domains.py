@@ -9,6 +9,8 @@ from vferry.host.hypervisor_guests import PAUSE_REASONS, PAUSED
 from vferry.model.problem import Exit, Problem
 
 RUNNING = (1, 2, 4, 6)
+JOB_RUNNING = (1, 2)
+"""Numbers of libvirt's ABI: virDomainJobType."""
 INCOMING = ("migration", "starting up")
 UNDEFINE_FLAGS = ("VIR_DOMAIN_UNDEFINE_KEEP_NVRAM", "VIR_DOMAIN_UNDEFINE_KEEP_TPM", "VIR_DOMAIN_UNDEFINE_MANAGED_SAVE")
 """Firmware variables and TPM state are data and stay; a saved image is older than the guest that was migrated."""
@@ -29,6 +31,15 @@ def read_definition(hypervisor: Hypervisor, guest: str) -> Definition:
         persistent = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
         live = domain.XMLDesc(0) if domain.isActive() else None
     return Definition(live=live, persistent=persistent)
+
+
+def job_runs(hypervisor: Hypervisor, domain: Any) -> bool:
+    """Whether libvirt is at a job of a guest, such as its migration."""
+    try:
+        return domain.jobInfo()[0] in JOB_RUNNING
+    except hypervisor.libvirt.libvirtError:
+        # libvirt says so of a guest that is off.
+        return False
 
 
 def define(hypervisor: Hypervisor, xml: str) -> Done:

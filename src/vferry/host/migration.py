@@ -21,9 +21,8 @@ FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST"
 GRACE_S = 5.0
 """How long after its start a migration whose agent has died may be without a job in libvirt."""
 
-# Numbers of libvirt's ABI: virDomainState, virDomainShutoffReason, virDomainJobType.
+# Numbers of libvirt's ABI: virDomainState, virDomainShutoffReason.
 SHUTOFF, SHUTOFF_MIGRATED = 5, 4
-JOB_RUNNING = (1, 2)
 
 
 class Migrations:
@@ -256,11 +255,7 @@ class Migrations:
         return self._hypervisor.events.paused_for_migration(record.uuid, record.started) or record.paused
 
     def _job_runs(self, domain: Any) -> bool:
-        try:
-            return domain.jobInfo()[0] in JOB_RUNNING
-        except self._hypervisor.libvirt.libvirtError:
-            # libvirt says so of a guest that is off.
-            return False
+        return domains.job_runs(self._hypervisor, domain)
 
     def _ready(self, guest: str) -> Any:
         domain = self._hypervisor.running(guest)

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from vferry.lab.lab import Lab
 
 
+SUSPICIOUS_S = 15.0
+MOST_RESTARTS = 3
+LOOKS = 4
+INTERRUPTS_ON = 0x200
+"""The flag of the processor's flags register."""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """A guest as a host's libvirt lists it; `state` in virsh's words (running, shut off, paused, …)."""
@@ -68,13 +75,6 @@ def rows(domains: Sequence[Domain]) -> list[dict[str, str]]:
         for guest in GUESTS
         if guest.name in found
     ]
-
-
-SUSPICIOUS_S = 15.0
-MOST_RESTARTS = 3
-LOOKS = 4
-INTERRUPTS_ON = 0x200
-"""The flag of the processor's flags register."""
 
 
 def place(domains: Sequence[Domain], name: str) -> Domain:
@@ -143,10 +143,7 @@ def answer(lab: "Lab", guest: Guest) -> None:
         if elapsed - told > 10:
             told = elapsed
             outer.say(f"waiting for {guest.name} to answer at {guest.address}: {elapsed:.0f} s")
-            host = where(lab, guest.name).host
-            if elapsed > SUSPICIOUS_S and restarts < MOST_RESTARTS and is_lost(lab, guest.name, host):
-                outer.say(f"QEMU without KVM has lost {guest.name} (docs/lab.md): it is started again")
-                virsh(lab, host, [f"destroy {guest.name}", f"start {guest.name}"])
+            if elapsed > SUSPICIOUS_S and restarts < MOST_RESTARTS and _rescue(lab, guest.name):
                 start_time, told, restarts = time.monotonic(), 0.0, restarts + 1
         if elapsed > guest.answer_bound:
             raise Problem(
@@ -155,6 +152,17 @@ def answer(lab: "Lab", guest: Guest) -> None:
                 f"Read its console with: vferry lab guest {guest.name} --console",
                 exit=Exit.UNDONE,
             )
+    outer.say(f"{guest.name} answers at {guest.address} after {time.monotonic() - start_time:.0f} s")
+
+
+def _rescue(lab: "Lab", name: str) -> bool:
+    """Starts a guest again if the emulator has lost it; whether it had."""
+    host = where(lab, name).host
+    if not is_lost(lab, name, host):
+        return False
+    outer.say(f"QEMU without KVM has lost {name} (docs/lab.md): it is started again")
+    virsh(lab, host, [f"destroy {name}", f"start {name}"])
+    return True
 
 
 def is_lost(lab: "Lab", name: str, host: str) -> bool:

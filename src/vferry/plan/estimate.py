@@ -14,9 +14,8 @@ from vferry.model.compression import AUTOMATIC, Codec
 from vferry.model.memory import CodecTrial, Estimate, MemoryUse
 from vferry.plan.facts import Facts, Finding, info, warning
 from vferry.plan.plan import TransferPlan
-from vferry.plan.transfer import LIKE, choose
+from vferry.plan.transfer import LIKE, MIB, choose
 
-MIB = 1 << 20
 AS_IT_IS = CodecTrial(ratio=1.0, rate=math.inf)
 
 

@@ -23,8 +23,9 @@ def sample_memory(memory: bytes, codecs: Iterable[str] | None = None) -> Sample 
     if not len(pages):
         return None
     used = pages[pages.any(axis=1)]
+    content = used.tobytes()
     names = sorted(available() if codecs is None else codecs)
-    tried = {name: _try(make_codec(name), DEFAULT_LEVELS[name], used.tobytes()) for name in names if name != "none"}
+    tried = {name: _try(make_codec(name), DEFAULT_LEVELS[name], content) for name in names if name != "none"}
     found = {name: trial for name, trial in tried.items() if trial}
     return Sample(pages=len(pages), zero_pages=len(pages) - len(used), codecs=found)
 

@@ -239,11 +239,12 @@ class Silent:
 
 @pytest.mark.parametrize(("answers_after", "starts"), [(0, 0), (2, 2)])
 def test_a_guest_that_the_emulator_loses_is_started_again(
-    monkeypatch: pytest.MonkeyPatch, answers_after: int, starts: int
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers_after: int, starts: int
 ) -> None:
     lab = Silent(monkeypatch, answers_after)
     guests.answer(lab, guests.named("guest1"))  # type: ignore[arg-type]
     assert lab.starts == starts
+    assert "guest1 answers at" in "".join(capsys.readouterr())
 
 
 def test_it_is_not_started_again_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
