@@ -194,6 +194,16 @@ class Scene:
         finally:
             self._start_in_guest("kill", str(pid))
 
+    @contextlib.contextmanager
+    def without_library(self, host: str, name: str) -> Iterator[None]:
+        """A host whose loader does not find a library meanwhile."""
+        there, away = "/usr/lib/x86_64-linux-gnu", "/root/away"
+        self.run(host, f"mkdir {away} && mv {there}/{name}* {away}; ldconfig")
+        try:
+            yield
+        finally:
+            self.run(host, f"mv {away}/* {there} && rmdir {away}; ldconfig")
+
     def _start_in_guest(self, path: str, *words: str) -> Any:
         command = {"execute": "guest-exec", "arguments": {"path": path, "arg": words}}
         done = self.lab.run(self.host, ["virsh", "qemu-agent-command", self.guest, json.dumps(command)])

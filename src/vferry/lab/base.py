@@ -19,6 +19,7 @@ PACKAGES = (
     "libvirt-daemon-system",
     "libvirt-daemon-driver-qemu",
     "libvirt-clients",
+    "libqatzip3",
     "python3",
     "python3-libvirt",
     "apparmor",
