@@ -6,6 +6,7 @@ import pytest
 
 from lab.operator import PF, Scene, asked, other, vferry
 
+SLICE = "/sys/fs/cgroup/system.slice/system-vferry.slice"
 WRITER = """dd if=/dev/urandom of=/tmp/source bs=1M count=16
 while :; do dd if=/tmp/source of=/tmp/written bs=1M conv=notrunc; done"""
 """Has 16 MiB written again and again."""
@@ -134,8 +135,13 @@ def test_detaching_gives_the_addresses_back(scene: Scene) -> None:
 @pytest.mark.matrix
 @pytest.mark.guest("guest2")
 def test_the_bandwidth_of_a_copy_is_changed_while_it_runs(scene: Scene) -> None:
+    """Meanwhile its gateways are seen to be in their slice."""
     migration = scene.migrate("--bandwidth", "1M")
     migration.wait_for("copy")
+    for host in (migration.source, migration.destination):
+        (gateway,) = scene.run(host, f"cat {SLICE}/*.scope/cgroup.procs").split()
+        assert "gateway" in scene.run(host, f"tr '\\0' ' ' < /proc/{gateway}/cmdline")
+        assert scene.run(host, f"cat {SLICE}/cpu.max").strip() == "100000 100000", "one processor, at least"
     speed = f"virsh migrate-getspeed {scene.guest}"
     done = vferry("operation", "set", migration.operation, "--bandwidth", "none")
     assert done.returncode == 0, done.stderr

@@ -24,6 +24,7 @@ name = "host1"
 address = "10.8.0.1"
 ports = "49200-49215"
 slots = 2
+cpu_share = 0.5
 
 [agent]
 listen = "10.8.0.1:7443"
@@ -47,6 +48,8 @@ class AgentConfiguration(Struct, frozen=True, kw_only=True):
 
     name: str
     migration: MigrationEndpoint
+    cpu_share: float = 0.5
+    """Of the host's processors: all gateways together, but at least one processor."""
     listen: Listen | None = None
     socket: Path = Path(DEFAULT_SOCKET)
     networks: dict[str, Network] = field(default_factory=dict)
@@ -63,6 +66,7 @@ def read_configuration(path: Path = DEFAULT_FILE) -> AgentConfiguration:
             slots=written.migration.slots,
             bandwidth=written.migration.bandwidth,
         ),
+        cpu_share=written.migration.cpu_share,
         listen=_listen(written.agent.listen) if written.agent.listen else None,
         socket=Path(written.agent.socket),
         networks={name: Network(pf=n.pf, bridge=n.bridge) for name, n in written.networks.items()},
@@ -73,6 +77,7 @@ class _Migration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     address: str
     ports: str
     slots: Annotated[int, Meta(ge=1, le=64)] = 2
+    cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
     bandwidth: Annotated[int, Meta(ge=1)] | None = None
 
     def __post_init__(self) -> None:

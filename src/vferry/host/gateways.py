@@ -8,6 +8,7 @@ import secrets
 import shutil
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,20 @@ def places(runtime: Path, operation: str) -> Places:
 class Gateways:
     """Starts, finds again and stops gateways. One call at a time, so that two do not take the same port."""
 
-    def __init__(self, endpoint: MigrationEndpoint, hypervisor: Hypervisor, pki: Path, runtime: Path = RUNTIME) -> None:
+    def __init__(
+        self,
+        endpoint: MigrationEndpoint,
+        hypervisor: Hypervisor,
+        pki: Path,
+        runtime: Path = RUNTIME,
+        confined: Sequence[str] = (),
+    ) -> None:
+        """`confined` is what starts each of them within its share of the processors (`gateways_cpu`)."""
         self._endpoint = endpoint
         self._hypervisor = hypervisor
         self._pki = pki
         self._runtime = runtime
+        self._confined = confined
         self._lock = threading.Lock()
 
     def receive(self, operation: str, wanted: StartReceiving) -> Receiving:
@@ -150,7 +160,7 @@ class Gateways:
             local = ["--listen", f"control=unix:{here.control}", "--listen", f"memory=unix:{here.memory}"]
             local += ["--hold", "control", "--memory-owner", f"{_user_name(user)}:{_group_name(group)}"]
         arguments = [str(argument) for argument in (record.role, *wire, *local, *common)]
-        return process.launch(here.directory, record, arguments)
+        return process.launch(here.directory, record, arguments, self._confined)
 
 
 def statistics(directory: Path) -> GatewayStatistics:

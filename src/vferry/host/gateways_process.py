@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +18,8 @@ from msgspec import Struct
 from vferry.host.durable import write_durably
 from vferry.model.compression import Codec
 from vferry.model.problem import Exit, Problem
+
+log = logging.getLogger("vferry.agent")
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -53,15 +57,27 @@ class Wire(NamedTuple):
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def launch(directory: Path, record: GatewayRecord, arguments: list[str]) -> GatewayRecord:
-    """Starts a gateway and waits until it listens. Problem ``gateway-failed`` with what it said."""
+def launch(directory: Path, record: GatewayRecord, arguments: list[str], confined: Sequence[str] = ()) -> GatewayRecord:
+    """Starts a gateway and waits until it listens. Problem ``gateway-failed`` with what it said.
+
+    `confined` are words before the command, of a program that becomes it; where that fails, it is done without.
+    """
+    if confined:
+        try:
+            return _launch(directory, record, [*confined, *COMMAND, *arguments])
+        except (Problem, OSError) as problem:
+            log.error("a gateway is tried again without its limit of processors: %s", problem)
+    return _launch(directory, record, [*COMMAND, *arguments])
+
+
+def _launch(directory: Path, record: GatewayRecord, command: list[str]) -> GatewayRecord:
     output, errors = directory / "gateway.out", directory / "gateway.err"
     # The events of an earlier one must not be taken for this one's.
     output.unlink(missing_ok=True)
     with output.open("xb") as out, errors.open("ab") as err:
         # A session of its own: signals to the agent's group do not reach it.
         process = subprocess.Popen(
-            [*COMMAND, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

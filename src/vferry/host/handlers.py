@@ -14,6 +14,7 @@ from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.domain_xml import read_domain
 from vferry.host.gateways import RUNTIME, Gateways
+from vferry.host.gateways_cpu import confine
 from vferry.host.guest_agent import run_in_guest
 from vferry.host.guest_agent_latency import measure_guest
 from vferry.host.guest_agent_network import SCRIPT, read_network
@@ -61,7 +62,8 @@ class Handlers:
         self._links = links
         self._wire = wire
         self._hypervisor = hypervisor or Hypervisor()
-        self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime)
+        confined = confine(configuration.cpu_share, root)
+        self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
         self._migrations = Migrations(self._hypervisor, runtime, configuration.migration.bandwidth)
         self._held = Held(self._hypervisor, self._migrations, self._gateways, runtime)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")

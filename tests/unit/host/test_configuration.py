@@ -19,6 +19,7 @@ def test_the_example_is_read(tmp_path: Path) -> None:
     configuration = read_configuration(written(tmp_path, EXAMPLE))
     assert configuration.name == "host1"
     assert configuration.migration == MigrationEndpoint(address="10.8.0.1", ports=(49200, 49215), slots=2)
+    assert configuration.cpu_share == 0.5
     assert configuration.listen == Listen(address="10.8.0.1", port=7443)
     assert configuration.socket == Path("/run/vferry/agent.sock")
     assert configuration.networks == {"physnet1": Network(pf="enp1s0", bridge="br0")}
@@ -41,19 +42,20 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ("slots = 2", 'slots = "2"', 6, "migration.slots: Expected `int`", "[migration] slots = 2"),
         ("slots = 2", "slots = 0", 6, "migration.slots: Expected `int` >= 1", "slots = 2"),
         ("slots = 2", "slots = 17", 5, "has fewer ports than there are slots (17)", "ports = "),
-        ("slots = 2", "slots = 2\nbandwidth = 2000000", 7, "bandwidth: 2000000 is less than 1 MiB/s for each of 2", ""),
+        ("cpu_share = 0.5", "cpu_share = 2", 7, "migration.cpu_share: Expected `float` <= 1", "cpu_share = 0.5"),
+        ("cpu_share = 0.5", "bandwidth = 2000000", 7, "bandwidth: 2000000 is less than 1 MiB/s for each of 2", ""),
         ("slots = 2", "slot = 2", 6, "there is no setting migration.slot", "Write slots instead"),
         ("49200-49215", "49215-49200", 5, "is empty", 'ports = "49200-49215"'),
         ("49200-49215", "49200", 5, "is not a range", 'ports = "49200-49215"'),
         ('address = "10.8.0.1"', 'address = "host1"', 4, "is not an IP address", 'address = "10.8.0.1"'),
         ('address = "10.8.0.1"', "", 3, "migration.address is missing", 'address = "10.8.0.1"'),
-        ("10.8.0.1:7443", "7443", 9, "is not an address and a port", 'listen = "10.8.0.1:7443"'),
-        ("/run/vferry/agent.sock", "agent.sock", 10, "is not an absolute path", "socket = "),
-        ("[agent]", "[agnet]", 8, "there is no setting agnet", "Write agent instead"),
-        ('pf = "enp1s0"', "pf = 3", 13, "networks.physnet1.pf: Expected `str`", 'pf = "enp1s0"'),
-        ('pf = "enp1s0"', 'pf = "a/b"', 13, "networks.physnet1.pf: 'a/b' is not an interface", 'pf = "enp1s0"'),
-        ('bridge = "br0"', "", 12, "networks.physnet1.bridge is missing", 'bridge = "br0"'),
-        ('bridge = "br0"', 'bridge = "br0', 14, "not valid TOML", "double quotes"),
+        ("10.8.0.1:7443", "7443", 10, "is not an address and a port", 'listen = "10.8.0.1:7443"'),
+        ("/run/vferry/agent.sock", "agent.sock", 11, "is not an absolute path", "socket = "),
+        ("[agent]", "[agnet]", 9, "there is no setting agnet", "Write agent instead"),
+        ('pf = "enp1s0"', "pf = 3", 14, "networks.physnet1.pf: Expected `str`", 'pf = "enp1s0"'),
+        ('pf = "enp1s0"', 'pf = "a/b"', 14, "networks.physnet1.pf: 'a/b' is not an interface", 'pf = "enp1s0"'),
+        ('bridge = "br0"', "", 13, "networks.physnet1.bridge is missing", 'bridge = "br0"'),
+        ('bridge = "br0"', 'bridge = "br0', 15, "not valid TOML", "double quotes"),
     ],
 )
 def test_an_error_names_the_file_the_line_and_what_to_write(
@@ -72,7 +74,7 @@ def test_an_error_names_the_file_the_line_and_what_to_write(
 
 def test_the_right_one_of_several_networks_is_named(tmp_path: Path) -> None:
     text = EXAMPLE + '\n[networks."second one"]\npf = "enp2s0"\nbridge = 1\n'
-    with pytest.raises(Problem, match=r"line 18: networks\.second one\.bridge"):
+    with pytest.raises(Problem, match=r"line 19: networks\.second one\.bridge"):
         read_configuration(written(tmp_path, text))
 
 

@@ -59,6 +59,21 @@ def gateways(tmp_path: Path, endpoint: MigrationEndpoint) -> Iterator[Gateways]:
     gateways.release(OPERATION)
 
 
+@pytest.mark.parametrize("words", [("env", "-u", "NOTHING"), ("false",), ("/nowhere/systemd-run", "--")])
+def test_a_gateway_starts_confined_or_else_as_it_is(
+    tmp_path: Path, endpoint: MigrationEndpoint, caplog: pytest.LogCaptureFixture, words: tuple[str, ...]
+) -> None:
+    made = Gateways(endpoint, hypervisor(), tmp_path / "pki", tmp_path / "run", words)
+    try:
+        made.receive(OPERATION, RECEIVE)
+        record = gateways_process.load(here(tmp_path).directory)
+        assert record is not None
+        assert gateways_process.alive(record)
+        assert ("without its limit" in caplog.text) == (words[0] != "env")
+    finally:
+        made.release(OPERATION)
+
+
 def here(tmp_path: Path) -> Places:
     return places(tmp_path / "run", OPERATION)
 
