@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from vferry.transfer.block import Need
 from vferry.transfer.multifd import PAGE_BYTES
-from vferry.transfer.slots import SlotTable
+from vferry.transfer.slots import Placed, SlotTable
 from vferry.transfer.table import WORDS, Pages
 from vferry.transfer.wire import WireError
 
@@ -32,13 +32,15 @@ PLAIN, KEPT, DIFFERENCE = range(3)
 DENSE = WORDS * 3 // 4
 RAMBLOCKS = 256
 NOBODY = -1
+Slots = npt.NDArray[np.int64]
+NO_SLOTS = np.zeros(0, np.int64)
 
 
 class SentPages(NamedTuple):
     """The pages of one packet and where they belong: the sender's view."""
 
     ramblock: bytes
-    offsets: Sequence[int]
+    offsets: Pages
     pages: Pages
 
 
@@ -46,7 +48,7 @@ class Fates(NamedTuple):
     """What became of the pages of a block, in order."""
 
     fates: bytes
-    slots: Sequence[int]
+    slots: Slots
     needs: Sequence[Need]
 
 
@@ -58,7 +60,7 @@ class SenderCopies:
         self._pages = _reserve(slots)
         self._channel = np.full(slots, NOBODY, np.int32)
         self._sequence = np.zeros(slots, np.uint32)
-        self._table = SlotTable(slots)
+        self._table = SlotTable(slots, RAMBLOCKS)
         self._ramblocks: dict[bytes, int] = {}
         self._lock = threading.Lock()
 
@@ -68,53 +70,52 @@ class SenderCopies:
         The whole block is decided at once: two blocks may not build on each other.
         """
         fates: list[bytes] = []
-        slots: list[int] = []
+        slots: list[Slots] = []
         needs: dict[int, int] = {}
         with self._lock:
             for packet in packets:
                 packet_fates, packet_slots = self._exchange(packet, needs, channel, sequence)
                 fates.append(packet_fates)
-                slots += packet_slots
+                slots.append(packet_slots)
         needs.pop(channel, None)  # a channel's own blocks are applied in order anyway
-        return Fates(b"".join(fates), slots, [Need(*need) for need in needs.items()])
+        return Fates(b"".join(fates), np.concatenate([NO_SLOTS, *slots]), [Need(*need) for need in needs.items()])
 
-    def _exchange(
-        self, packet: SentPages, needs: dict[int, int], channel: int, sequence: int
-    ) -> tuple[bytes, Sequence[int]]:
+    def _exchange(self, packet: SentPages, needs: dict[int, int], channel: int, sequence: int) -> tuple[bytes, Slots]:
         pages = packet.pages
-        keys = self._keys(packet)
-        placed = self._table.place(keys) if keys else None
+        placed = self._place(packet)
         if placed is None:
-            return bytes([PLAIN]) * len(pages), ()
-        slots = np.array(placed.slots)
+            return bytes([PLAIN]) * len(pages), NO_SLOTS
+        slots, is_known = placed
         self._add_needs(needs, slots)
         self._channel[slots], self._sequence[slots] = channel, sequence
         fates = np.full(len(pages), KEPT, np.uint8)
-        if any(placed.known):
-            known = np.flatnonzero(placed.known)
-            differences = pages[known] ^ self._pages[slots[known]]
-            sparse = np.count_nonzero(differences, axis=1) <= DENSE
-            fates[known[sparse]] = DIFFERENCE
-        self._pages[slots] = pages
-        if any(placed.known):
-            pages[known[sparse]] = differences[sparse]
-        return fates.tobytes(), placed.slots
+        rows, known = _rows(slots), np.flatnonzero(is_known)
+        if not len(known):
+            self._pages[rows] = pages
+            return fates.tobytes(), slots
+        differences = pages[known] ^ self._pages[slots[known]]
+        sparse = np.count_nonzero(differences, axis=1) <= DENSE
+        fates[known[sparse]] = DIFFERENCE
+        self._pages[rows] = pages
+        pages[known[sparse]] = differences[sparse]
+        return fates.tobytes(), slots
 
-    def _keys(self, packet: SentPages) -> list[int]:
-        """A number for each page; none for a RAM block too many, or a packet with a page twice."""
-        number = self._ramblocks.setdefault(packet.ramblock, len(self._ramblocks))
-        if number >= RAMBLOCKS:
+    def _place(self, packet: SentPages) -> Placed | None:
+        """Slots for the pages; None for a RAM block too many, or a packet with a page twice."""
+        numbers = (packet.offsets // PAGE_BYTES).astype(np.int64)
+        if (packet.offsets % PAGE_BYTES).any() or len(set(numbers.tolist())) < len(numbers):
+            return None
+        block = self._ramblocks.setdefault(packet.ramblock, len(self._ramblocks))
+        if block >= RAMBLOCKS:
             del self._ramblocks[packet.ramblock]
-            return []
-        keys = [number << 64 | offset for offset in packet.offsets]
-        return keys if len(set(keys)) == len(keys) else []
+            return None
+        return self._table.place(block, numbers)
 
-    def _add_needs(self, needs: dict[int, int], slots: npt.NDArray[np.int64]) -> None:
+    def _add_needs(self, needs: dict[int, int], slots: Slots) -> None:
         channels, sequences = self._channel[slots], self._sequence[slots]
-        for channel in np.unique(channels).tolist():
-            if channel != NOBODY:
-                latest = int(sequences[channels == channel].max())
-                needs[channel] = max(latest, needs.get(channel, 0))
+        for channel in set(channels.tolist()) - {NOBODY}:
+            latest = int(sequences[channels == channel].max())
+            needs[channel] = max(latest, needs.get(channel, 0))
 
 
 class ReceiverCopies:
@@ -125,7 +126,7 @@ class ReceiverCopies:
         self.slots = slots
         self._pages = _reserve(slots)
 
-    def restore(self, packets: Sequence[Pages], fates: bytes, slots: Sequence[int]) -> None:
+    def restore(self, packets: Sequence[Pages], fates: bytes, slots: npt.ArrayLike) -> None:
         """Turn the differences among the pages of a block's packets into pages, in place; raises `WireError`.
 
         Threads of several channels may be in here at once: what a block needs keeps them from the same slots.
@@ -144,8 +145,15 @@ class ReceiverCopies:
 
     def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: npt.NDArray[np.int64]) -> None:
         different = np.flatnonzero(fate == DIFFERENCE)
-        pages[different] ^= self._pages[slot[fate[fate != PLAIN] == DIFFERENCE]]
-        self._pages[slot] = pages[fate != PLAIN]
+        if len(different):
+            pages[different] ^= self._pages[slot[fate[fate != PLAIN] == DIFFERENCE]]
+        self._pages[_rows(slot)] = pages if len(slot) == len(pages) else pages[fate != PLAIN]
+
+
+def _rows(slots: Slots) -> Slots | slice:
+    """The same as a slice where they follow each other, which is copied at once: most of the first pass."""
+    following = len(slots) and slots[-1] - slots[0] == len(slots) - 1 and (np.diff(slots) == 1).all()
+    return slice(int(slots[0]), int(slots[-1]) + 1) if following else slots
 
 
 def _reserve(slots: int) -> Pages:

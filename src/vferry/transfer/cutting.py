@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vferry.transfer.block import BlockHeader
 from vferry.transfer.checksum import crc32
-from vferry.transfer.copies import DIFFERENCE, Fates, SenderCopies, SentPages
+from vferry.transfer.copies import DIFFERENCE, NO_SLOTS, Fates, SenderCopies, SentPages
 from vferry.transfer.multifd import HEADER_BYTES, PACKET_PAGES, PAGE_BYTES
 from vferry.transfer.splitting import OPAQUE_BYTES, Packet, Splitter
 from vferry.transfer.stream import Stream
@@ -123,7 +123,7 @@ class Cutter:
     def _transform(self, stream: memoryview, packets: list[Packet], copies: SenderCopies | None) -> Fates:
         offsets = [flatten_header(stream, packet.start) for packet in packets]
         if copies is None:
-            return Fates(b"", (), ())
+            return Fates(b"", NO_SLOTS, ())
         sent = [
             SentPages(header.ramblock, before[: header.normal_pages], pages_at(stream, start, header))
             for (start, header), before in zip(packets, offsets, strict=True)

@@ -36,7 +36,7 @@ class Table(NamedTuple):
 
     starts: Sequence[int]
     fates: bytes = b""
-    slots: Sequence[int] = ()
+    slots: npt.ArrayLike = ()
 
 
 def pack_table(table: Table) -> bytes:
@@ -60,16 +60,15 @@ def unpack_table(data: memoryview) -> Table:
     if slots_at > len(data) or (len(data) - slots_at) % 4:
         raise WireError("table truncated")
     starts = np.frombuffer(data[_COUNTS.size : fates_at], ">u4").tolist()
-    return Table(starts, bytes(data[fates_at:slots_at]), np.frombuffer(data[slots_at:], ">u4").tolist())
+    return Table(starts, bytes(data[fates_at:slots_at]), np.frombuffer(data[slots_at:], ">u4"))
 
 
-def flatten_header(stream: memoryview, start: int) -> list[int]:
+def flatten_header(stream: memoryview, start: int) -> Pages:
     """Replace a header's offsets by differences, in place; returns all 128 of them as they were."""
     view = _offsets(stream, start)
     offsets = view.astype(np.uint64)
     view[1:] = np.diff(offsets)
-    before: list[int] = offsets.tolist()
-    return before
+    return offsets
 
 
 def restore_headers(stream: memoryview, starts: Sequence[int]) -> list[tuple[int, PacketHeader]]:
