@@ -38,7 +38,7 @@ class Bytes(PlainStream):
         self._rest = memoryview(data)
         self.sent = 0
 
-    def recv_into(self, buffer: memoryview) -> int:
+    def recv_into(self, buffer: memoryview, *, whole: bool = False) -> int:
         part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(part)] = part
         return len(part)

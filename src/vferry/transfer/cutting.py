@@ -5,6 +5,8 @@ one waits for its rest, at most `HOLD_MS`. Under load a block holds at most `BLO
 """
 
 import select
+import socket
+import struct
 import time
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from vferry.transfer.tuning import Choice
 BLOCK_BYTES = HEADER_BYTES * 8 + PACKET_PAGES * PAGE_BYTES
 BUFFER_BYTES = BLOCK_BYTES + 16 * 1024
 HOLD_MS = 100
+TIMEVAL = struct.Struct("ll")
 
 
 class Cut(NamedTuple):
@@ -55,6 +58,7 @@ class Cutter:
         self._number = number
         self._copies = copies
         self._tuner = tuner
+        local.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(*divmod(HOLD_MS * 1000, 1_000_000)))
         self._arrivals = select.poll()
         self._arrivals.register(local.socket, select.POLLIN)
         self._splitter = Splitter()
@@ -84,13 +88,17 @@ class Cutter:
         filled = len(self._rest)
         buffer[:filled] = self._rest
         while not self._ended and (wanted := self._wanted(filled)) > 0:
-            if filled and not self._arrivals.poll(HOLD_MS if self._splitter.inside else 0):
+            if not self._arrivals.poll(self._patience_ms(filled)):
                 break
-            size = self._local.recv_into(buffer[filled:][:wanted])
+            size = self._local.recv_into(buffer[filled:][:wanted], whole=self._splitter.inside)
             self._ended = not size
             self._packets += self._splitter.feed(buffer[filled:][:size])
             filled += size
         return filled
+
+    def _patience_ms(self, filled: int) -> int | None:
+        """How long to wait for more; None is for ever."""
+        return (HOLD_MS if self._splitter.inside else 0) if filled else None
 
     def _wanted(self, filled: int) -> int:
         """How many bytes to read next; none if the block is full."""

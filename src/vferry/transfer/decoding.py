@@ -43,7 +43,7 @@ class Decoder:
 
     def _fill(self, rest: memoryview) -> None:
         while rest:
-            size = self._peer.recv_into(rest)
+            size = self._peer.recv_into(rest, whole=True)
             if not size:
                 raise WireError("the peer gateway ended the connection without an end frame")
             rest = rest[size:]

@@ -22,8 +22,11 @@ class Stream(Protocol):
     def limit(self, seconds: float | None) -> None:
         """Let each later call wait at most so long before it raises TimeoutError; None waits for ever."""
 
-    def recv_into(self, buffer: memoryview) -> int:
-        """Wait for bytes and return how many came: whatever is there, without waiting for more. 0 is the end."""
+    def recv_into(self, buffer: memoryview, *, whole: bool = False) -> int:
+        """Wait for bytes and return how many came: whatever is there, without waiting for more. 0 is the end.
+
+        `whole` waits for more, until the buffer is full, the stream ends, or the socket's own SO_RCVTIMEO is over.
+        """
 
     def send(self, data: memoryview | bytes) -> None:
         """Hand all of `data` to the kernel."""
@@ -47,8 +50,8 @@ class PlainStream:
     def limit(self, seconds: float | None) -> None:
         self.socket.settimeout(seconds)
 
-    def recv_into(self, buffer: memoryview) -> int:
-        return self.socket.recv_into(buffer)
+    def recv_into(self, buffer: memoryview, *, whole: bool = False) -> int:
+        return self.socket.recv_into(buffer, 0, socket.MSG_WAITALL if whole else 0)
 
     def send(self, data: memoryview | bytes) -> None:
         self.socket.sendall(data)
@@ -73,8 +76,8 @@ class HeldStream(PlainStream):
         super().__init__(sock)
         self._ended = False
 
-    def recv_into(self, buffer: memoryview) -> int:
-        size = super().recv_into(buffer)
+    def recv_into(self, buffer: memoryview, *, whole: bool = False) -> int:
+        size = super().recv_into(buffer, whole=whole)
         self._ended = self._ended or not size
         return size
 
@@ -100,14 +103,14 @@ class TlsStream:
     def limit(self, seconds: float | None) -> None:
         self._limit_s = seconds
 
-    def recv_into(self, buffer: memoryview) -> int:
+    def recv_into(self, buffer: memoryview, *, whole: bool = False) -> int:
         total = 0
         while total < len(buffer):  # a read returns one record of 16 KiB; take the ones that are there together
             try:
                 with self._lock:
                     size = self.socket.recv_into(buffer[total:])
             except OSError as error:
-                if total:
+                if total and not whole:
                     break  # what came goes on first; the error will be there again
                 self._wait(error)
                 continue

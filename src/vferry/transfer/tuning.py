@@ -1,6 +1,7 @@
 """Which codec at which level: decisions only, made from what packing and sending took.
 
-What counts is the cost of a rung of the ladder: seconds of the connection's thread for a byte of the stream. The cost
+What counts is the cost of a rung of the ladder: seconds of the connection's thread for a byte of the stream, and half
+of those of the processor that encoding takes once more, so that a rung has to be worth its processor. The cost
 of the rung in use is measured. That of the others is a guess, or remembered; what is remembered drifts to the guess,
 so that a rung is tried again after some seconds, and is void when the cost of the one in use doubles or halves at
 once. The guess: a block is encoded while the kernel sends the one before, so it takes about the longer of encoding
@@ -19,8 +20,8 @@ GAIN = 1.05
 FORGET = 0.03
 UPSET = 2.0
 PROBE = 1.05
-# How much of the shorter cost the longer one does not hide.
-OVERLAP_LOSS = 0.25
+# What a second of the processor is worth, in seconds of the connection: the guests want it, too.
+PRICE = 0.5
 
 
 class Choice(NamedTuple):
@@ -43,8 +44,7 @@ LADDER = (
     Rung(Choice("none", 0), 4e9, 1.0),
     Rung(Choice("lz4", 1), 600e6, 1.7),
     Rung(Choice("zstd", 1), 400e6, 2.1),
-    Rung(Choice("zstd", 3), 250e6, 2.2),
-    Rung(Choice("zstd", 6), 100e6, 2.35),
+    Rung(Choice("zstd", 3), 250e6, 2.3),
 )
 USUAL = {rung.choice: rung for rung in LADDER}
 
@@ -101,16 +101,17 @@ def decide(belief: Belief, sample: Sample) -> Belief:
     belief = learn(belief, sample)
     if sample.waited_s > INPUT_SHARE * sample.seconds:
         return belief  # nothing waits for the gateway
-    best = min(range(len(belief.costs)), key=belief.costs.__getitem__)
-    better = belief.costs[best] * GAIN < belief.costs[belief.current]
-    return belief._replace(current=best, stayed=False) if better else belief
+    least = min(belief.costs) * GAIN
+    if belief.costs[belief.current] <= least:
+        return belief
+    return belief._replace(current=next(n for n, cost in enumerate(belief.costs) if cost <= least), stayed=False)
 
 
 def guess(rung: Rung, link: float, machine: float = 1.0, content: float = 1.0, prepare: float = 0.0) -> float:
     """What a rung should cost, in seconds a byte; `prepare` is what any of them costs."""
     encoding = 1 / (rung.speed * machine)
     sending = 1 / (link * (1 + (rung.ratio - 1) * content))
-    return prepare + max(encoding, sending) + OVERLAP_LOSS * min(encoding, sending)
+    return prepare + max(encoding, sending) + PRICE * encoding
 
 
 def learn(belief: Belief, sample: Sample) -> Belief:
@@ -125,7 +126,7 @@ def learn(belief: Belief, sample: Sample) -> Belief:
         content = (belief.content + gain / (used.ratio - 1)) / 2
     prepare = sample.prepared_s / sample.stream_bytes
     guesses = [guess(rung, link, machine, content, prepare) for rung in belief.rungs]
-    cost = sample.busy_s / sample.stream_bytes
+    cost = (sample.busy_s + PRICE * sample.encoded_s) / sample.stream_bytes
     before = belief.costs[belief.current]
     upset = belief.stayed and not before / UPSET < cost < before * UPSET
     tried = frozenset() if upset else belief.tried

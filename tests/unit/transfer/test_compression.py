@@ -25,7 +25,7 @@ PAGES = 100
 @pytest.fixture(autouse=True)
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A packet waits for its rest however late this process writes it: what is counted does not depend on the load."""
-    monkeypatch.setattr(cutting, "HOLD_MS", WAIT_S * 1000)
+    monkeypatch.setattr(cutting, "HOLD_MS", int(WAIT_S * 1000))
 
 
 def memory(seed: int) -> list[bytes]:

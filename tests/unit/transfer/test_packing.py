@@ -52,7 +52,7 @@ class Wire(PlainStream):
     def send(self, data: memoryview | bytes) -> None:
         self.data += data
 
-    def recv_into(self, buffer: memoryview) -> int:
+    def recv_into(self, buffer: memoryview, *, whole: bool = False) -> int:
         time.sleep(self._pauses())
         part = self.data[self._read : self._read + len(buffer)]
         buffer[: len(part)] = part
