@@ -22,7 +22,7 @@ AUTOMATIC = frozenset({Codec.LZ4, Codec.ZSTD})
 """What `AUTO` chooses among, beside none."""
 
 MOST_STREAMS = 16
-DELTA_MIB = 512
+DELTA_MIB = 1024
 """The usual memory for copies of pages, at each gateway."""
 MOST_DELTA_MIB = 1 << 20
 

@@ -1,5 +1,6 @@
 """The way into compression, without its libraries: who does not compress needs none of them and loads none."""
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from vferry.model.compression import DELTA_MIB, Codec
@@ -34,6 +35,7 @@ def sender_sessions(compression: Compression, statistics: Statistics) -> "Sender
     codec, delta_bytes, _ = compression
     if codec == Codec.NONE:
         return None
+    _leave_processors_alone()
     codecs = available()
     try:
         from vferry.transfer.sessions import SenderSessions
@@ -47,12 +49,18 @@ def sender_sessions(compression: Compression, statistics: Statistics) -> "Sender
 
 def receiver_sessions(delta_bytes: int, statistics: Statistics) -> "ReceiverSessions":
     """What undoes it; raises ImportError where the libraries are missing."""
+    _leave_processors_alone()
     from vferry.transfer.sessions import ReceiverSessions
 
     _keep_freed_memory()
     there = available()
     numbers = (number for number, name in CODECS.items() if name in there)
     return ReceiverSessions(delta_bytes, statistics.blocks, numbers)
+
+
+def _leave_processors_alone() -> None:
+    """Have numpy start no threads for linear algebra, which is not used: at first they keep processors busy waiting."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _keep_freed_memory() -> None:

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,20 @@ class ReceivingGateway(Gateway):
         self.address = listener.address
         self._listeners.append(listener)
         self._spawn("accept", lambda: self._accept(listener, self._serve))
+        if self._delta_bytes:
+            self._spawn("prepare", self._prepare)
+
+    def _prepare(self) -> None:
+        """Load what undoes compression before somebody waits for it."""
+        with suppress(ImportError):
+            self._prepared()
+
+    def _prepared(self) -> "ReceiverSessions":
+        """What undoes compression; raises ImportError where the libraries are missing."""
+        with self._sessions_lock:
+            if self._sessions is None:
+                self._sessions = receiver_sessions(self._delta_bytes, self.statistics)
+            return self._sessions
 
     def _serve(self, sock: socket.socket, where: str) -> None:
         try:
@@ -148,13 +163,11 @@ class ReceivingGateway(Gateway):
         return pumps
 
     def _join(self, hello: Hello, peer: Stream) -> tuple[Reply, Pumps]:
-        with self._sessions_lock:
-            if self._sessions is None:
-                try:
-                    self._sessions = receiver_sessions(self._delta_bytes, self.statistics)
-                except ImportError as error:
-                    raise _refusal(peer, Status.NO_BLOCKS, f"{error}: install vferry[compression]") from error
-        reply, unpacker = self._sessions.join(hello)
+        try:
+            sessions = self._prepared()
+        except ImportError as error:
+            raise _refusal(peer, Status.NO_BLOCKS, f"{error}: install vferry[compression]") from error
+        reply, unpacker = sessions.join(hello)
         return reply, Pumps(inward=unpacker.pump)
 
     def _leave(self, hello: Hello) -> None:

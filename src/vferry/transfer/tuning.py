@@ -1,7 +1,7 @@
 """Which codec at which level: decisions only, made from what packing and sending took.
 
-What counts is the cost of a rung of the ladder: seconds of the connection's thread for a byte of the stream, and half
-of those of the processor that encoding takes once more, so that a rung has to be worth its processor. The cost
+What counts is the cost of a rung of the ladder: seconds of the connection's thread for a byte of the stream, and a
+quarter of those that encoding takes once more, so that a rung has to be worth the processor that it takes. The cost
 of the rung in use is measured. That of the others is a guess, or remembered; what is remembered drifts to the guess,
 so that a rung is tried again after some seconds, and is void when the cost of the one in use doubles or halves at
 once. The guess: a block is encoded while the kernel sends the one before, so it takes about the longer of encoding
@@ -21,7 +21,7 @@ FORGET = 0.03
 UPSET = 2.0
 PROBE = 1.05
 # What a second of the processor is worth, in seconds of the connection: the guests want it, too.
-PRICE = 0.5
+PRICE = 0.25
 
 
 class Choice(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vferry.model.problem import Problem
 from vferry.trial.certificates import Identity, issue
-from vferry.trial.content import Layout, Memory, copy
+from vferry.trial.content import Layout, Memory, copy, warm
 from vferry.trial.gateways import Gateways
 from vferry.trial.guest import Guest
 from vferry.trial.link import ADDRESSES, DESTINATION, SOURCE, Link
@@ -22,6 +22,8 @@ PORT = 7002
 BEFORE_S = 3.0
 """How long the guest's own speed is measured before the migration."""
 SAMPLE_S = 0.1
+WARM = 4
+"""How often the guest's memory a migration takes, at both ends and in both gateways together, and some more."""
 Figures = dict[str, Any]
 
 
@@ -103,6 +105,7 @@ class _Run:
         before = self._speed(BEFORE_S)
         to = f"unix:{self._gateways.exit}" if self._gateways else f"tcp:{ADDRESSES[DESTINATION]}:{PORT}"
         self._destination.monitor.ask("migrate-incoming", uri=to)
+        warm(WARM * self._setting.places.size)
         carried, changed = self._link.carried(), self._source.changed()
         samples, begin = [self._sample()], time.time()
         self._source.monitor.ask("migrate", uri=f"unix:{self._gateways.entrance}" if self._gateways else to)

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from vferry.model.compression import DELTA_MIB
 from vferry.trial.content import MIB
 
 CHANNELS = 2
 """Of multifd: QEMU's default."""
-CACHE_BYTES = 512 * MIB
+CACHE_BYTES = DELTA_MIB * MIB
 """Of XBZRLE: as much as the gateway has for its copies of pages."""
 
 
