@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 
-from vferry.transfer.compression import UNCOMPRESSED, Compression
+from vferry.model.compression import DELTA_MIB
+from vferry.transfer.compression import MIB, UNCOMPRESSED, Compression
 from vferry.transfer.endpoint import TcpAddress
 from vferry.transfer.gateway import Security
 from vferry.transfer.receiving import ReceivingGateway
@@ -129,6 +130,7 @@ def make_pair(tmp_path: Path) -> Iterator[MakePair]:
         service: str = "memory",
         hold: Callable[[str], None] | None = None,
         compression: Compression = UNCOMPRESSED,
+        receiver_delta: int = DELTA_MIB * MIB,
     ) -> Pair:
         log: list[str] = []
         source, target = tmp_path / "source.sock", tmp_path / "destination.sock"
@@ -137,7 +139,10 @@ def make_pair(tmp_path: Path) -> Iterator[MakePair]:
         destination.settimeout(WAIT_S)
         destination.bind(str(target))
         destination.listen(64)
-        receive = ReceivingGateway(TcpAddress("127.0.0.1", 0), {"memory": target}, server, log=log.append)
+        services = {"memory": target}
+        receive = ReceivingGateway(
+            TcpAddress("127.0.0.1", 0), services, server, log=log.append, delta_bytes=receiver_delta
+        )
         receive.start()
         gateways.append(receive)
         held: dict[str, Any] = {"hold": [service], "lost": hold} if hold else {}

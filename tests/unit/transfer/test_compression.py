@@ -14,6 +14,8 @@ from vferry.transfer import codecs, compression, cutting
 from vferry.transfer.compression import MIB, Compression
 from vferry.transfer.endpoint import TcpAddress
 from vferry.transfer.sending import SendingGateway
+from vferry.transfer.sessions import ReceiverSessions
+from vferry.transfer.statistics import Statistics
 from vferry.transfer.wire import Carriage, Hello, pack_hello
 
 from .conftest import PLAIN, WAIT_S, Authority, MakePair, Pair, wait_for
@@ -160,8 +162,7 @@ def test_the_return_path_is_left_alone(make_pair: MakePair) -> None:
 
 @pytest.mark.parametrize(("sender", "receiver"), [(0, 512), (512, 0), (512, 1)])
 def test_the_lesser_delta_memory_counts(make_pair: MakePair, sender: int, receiver: int) -> None:
-    pair = make_pair(PLAIN, PLAIN, compression=Compression("lz4", sender * MIB))
-    pair.receive._delta_bytes = receiver * MIB
+    pair = make_pair(PLAIN, PLAIN, compression=Compression("lz4", sender * MIB), receiver_delta=receiver * MIB)
     streams = [channel(number, 4, places=1) for number in range(2)]  # all find room in 1 MiB, whoever is first
     assert carry(pair, streams) == streams
     sent, _ = reports(pair)
@@ -207,8 +208,11 @@ def test_a_channel_that_breaks_does_not_leave_the_others_waiting(make_pair: Make
 
 
 def test_a_receiver_without_the_codec_is_a_refusal(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_zstd(delta_bytes: int, statistics: Statistics) -> ReceiverSessions:
+        return ReceiverSessions(delta_bytes, statistics.blocks, [0, 1])
+
+    monkeypatch.setattr("vferry.transfer.receiving.receiver_sessions", without_zstd)
     pair = make_pair(PLAIN, PLAIN, compression=Compression("zstd"))
-    monkeypatch.setattr(compression, "available", lambda: frozenset({"none", "lz4"}))
     pair.refused("the receiving gateway has no codec zstd")
 
 
@@ -216,8 +220,8 @@ def test_a_receiver_without_the_libraries_is_a_refusal(make_pair: MakePair, monk
     def missing(*_: object) -> None:
         raise ImportError("No module named 'numpy'")
 
-    pair = make_pair(PLAIN, PLAIN, compression=Compression("zstd"))
     monkeypatch.setattr("vferry.transfer.receiving.receiver_sessions", missing)
+    pair = make_pair(PLAIN, PLAIN, compression=Compression("zstd"))
     pair.refused("install vferry[compression]")
     pair.refused("no blocks")
 
