@@ -16,7 +16,7 @@ CHANNELS = 2
 MIB = 1 << 20
 PAUSE_MS = 300
 """How long the guest may be paused for the last of its memory, at first. It is QEMU's own default."""
-INDEX = 32
+INDEX = 128
 """A gateway needs one byte to find the copies for so many bytes of them."""
 
 

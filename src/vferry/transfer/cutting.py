@@ -1,7 +1,8 @@
 """Cutting a local process's stream into blocks and making them smaller as far as no codec is needed.
 
 Nothing is held back while the input idles, but for a packet that QEMU has begun to write and writes in one piece: that
-one waits for its rest, at most `HOLD_MS`. Under load a block holds at most `BLOCK_BYTES`.
+one waits for its rest, `HOLD_MS` for it to go on and as long for it to end. Under load a block holds at most
+`BLOCK_BYTES`.
 """
 
 import select
@@ -90,10 +91,13 @@ class Cutter:
         while not self._ended and (wanted := self._wanted(filled)) > 0:
             if not self._arrivals.poll(self._patience_ms(filled)):
                 break
-            size = self._local.recv_into(buffer[filled:][:wanted], whole=self._splitter.inside)
+            inside = self._splitter.inside
+            size = self._local.recv_into(buffer[filled:][:wanted], whole=inside)
             self._ended = not size
             self._packets += self._splitter.feed(buffer[filled:][:size])
             filled += size
+            if inside and size < wanted:
+                break
         return filled
 
     def _patience_ms(self, filled: int) -> int | None:
