@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,21 @@ def _ask(path: str, _inode: int, _changed: int, user: tuple[int, int] | None) ->
     asked = "".join(json.dumps({"execute": command}) + "\n" for command in COMMANDS)
     as_user: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
     with subprocess.Popen(
-        [path, *WORDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", **as_user
+        [path, *WORDS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        cwd="/",
+        **as_user,
     ) as process:
         timer = threading.Timer(ANSWER_S, process.kill)
         timer.start()
         try:
             assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - for the type checker
             # Its input stays open: at its end QEMU drops the commands that it has not come to.
-            process.stdin.write(asked.encode())
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended: what it said, and how, says why
+                process.stdin.write(asked.encode())
             said = process.stdout.read()
         finally:
             timer.cancel()

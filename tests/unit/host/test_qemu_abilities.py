@@ -75,6 +75,13 @@ def test_one_that_does_not_answer_is_a_problem(emulator: Path, refusal: str | No
     assert caught.value.code == "qemu-silent"
 
 
+def test_one_that_ends_before_it_was_asked_has_said_what_it_has_said(
+    emulator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu_abilities, "COMMANDS", ["x" * 200_000])  # more than a pipe holds
+    assert ask(emulator) == ABLE
+
+
 def test_a_real_one_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu_abilities, "qemu_user", lambda _hypervisor: None)
     path = shutil.which("qemu-system-x86_64")
