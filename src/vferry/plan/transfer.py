@@ -16,8 +16,8 @@ CHANNELS = 2
 MIB = 1 << 20
 PAUSE_MS = 300
 """How long the guest may be paused for the last of its memory, at first. It is QEMU's own default."""
-INDEX = 128
-"""A gateway needs one byte to find the copies for so many bytes of them."""
+INDEX = 32
+"""A gateway needs one byte to find the copies for so many bytes of them, in a guest up to 25 times as large."""
 
 
 class Method(NamedTuple):

@@ -35,7 +35,7 @@ def sender_sessions(compression: Compression, statistics: Statistics) -> "Sender
     codec, delta_bytes, _ = compression
     if codec == Codec.NONE:
         return None
-    _leave_processors_alone()
+    _prepare_process()
     codecs = available()
     try:
         from vferry.transfer.sessions import SenderSessions
@@ -43,19 +43,23 @@ def sender_sessions(compression: Compression, statistics: Statistics) -> "Sender
         raise _missing(error.name or codec) from error
     if codec not in {Codec.AUTO, *codecs}:
         raise _missing(codec)
-    _keep_freed_memory()
     return SenderSessions(codec, delta_bytes, statistics.blocks, codecs)
 
 
 def receiver_sessions(delta_bytes: int, statistics: Statistics) -> "ReceiverSessions":
     """What undoes it; raises ImportError where the libraries are missing."""
-    _leave_processors_alone()
+    _prepare_process()
     from vferry.transfer.sessions import ReceiverSessions
 
-    _keep_freed_memory()
     there = available()
     numbers = (number for number, name in CODECS.items() if name in there)
     return ReceiverSessions(delta_bytes, statistics.blocks, numbers)
+
+
+def _prepare_process() -> None:
+    """Set what must be set before numpy is loaded and blocks are allocated."""
+    _leave_processors_alone()
+    _keep_freed_memory()
 
 
 def _leave_processors_alone() -> None:

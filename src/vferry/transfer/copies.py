@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from vferry.transfer.block import Need
 from vferry.transfer.multifd import PAGE_BYTES
-from vferry.transfer.slots import Placed, SlotTable
+from vferry.transfer.slots import Numbers, Placed, SlotTable
 from vferry.transfer.table import WORDS, Pages
 from vferry.transfer.wire import WireError
 
@@ -32,7 +32,6 @@ PLAIN, KEPT, DIFFERENCE = range(3)
 DENSE = WORDS * 3 // 4
 RAMBLOCKS = 256
 NOBODY = -1
-Slots = npt.NDArray[np.int64]
 NO_SLOTS = np.zeros(0, np.int64)
 
 
@@ -40,7 +39,7 @@ class SentPages(NamedTuple):
     """The pages of one packet and where they belong: the sender's view."""
 
     ramblock: bytes
-    offsets: Pages
+    offsets: npt.NDArray[np.uint64]
     pages: Pages
 
 
@@ -48,7 +47,7 @@ class Fates(NamedTuple):
     """What became of the pages of a block, in order."""
 
     fates: bytes
-    slots: Slots
+    slots: Numbers
     needs: Sequence[Need]
 
 
@@ -70,7 +69,7 @@ class SenderCopies:
         The whole block is decided at once: two blocks may not build on each other.
         """
         fates: list[bytes] = []
-        slots: list[Slots] = []
+        slots: list[Numbers] = []
         needs: dict[int, int] = {}
         with self._lock:
             for packet in packets:
@@ -80,7 +79,7 @@ class SenderCopies:
         needs.pop(channel, None)  # a channel's own blocks are applied in order anyway
         return Fates(b"".join(fates), np.concatenate([NO_SLOTS, *slots]), [Need(*need) for need in needs.items()])
 
-    def _exchange(self, packet: SentPages, needs: dict[int, int], channel: int, sequence: int) -> tuple[bytes, Slots]:
+    def _exchange(self, packet: SentPages, needs: dict[int, int], channel: int, sequence: int) -> tuple[bytes, Numbers]:
         pages = packet.pages
         placed = self._place(packet)
         if placed is None:
@@ -101,7 +100,7 @@ class SenderCopies:
         return fates.tobytes(), slots
 
     def _place(self, packet: SentPages) -> Placed | None:
-        """Slots for the pages; None for a RAM block too many, or a packet with a page twice."""
+        """Numbers for the pages; None for a RAM block too many, or a packet with a page twice."""
         numbers = (packet.offsets // PAGE_BYTES).astype(np.int64)
         if (packet.offsets % PAGE_BYTES).any() or len(set(numbers.tolist())) < len(numbers):
             return None
@@ -111,7 +110,7 @@ class SenderCopies:
             return None
         return self._table.place(block, numbers)
 
-    def _add_needs(self, needs: dict[int, int], slots: Slots) -> None:
+    def _add_needs(self, needs: dict[int, int], slots: Numbers) -> None:
         channels, sequences = self._channel[slots], self._sequence[slots]
         for channel in set(channels.tolist()) - {NOBODY}:
             latest = int(sequences[channels == channel].max())
@@ -143,14 +142,14 @@ class ReceiverCopies:
             self._restore(pages, mine, slot[:placed])
             slot = slot[placed:]
 
-    def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: npt.NDArray[np.int64]) -> None:
+    def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: Numbers) -> None:
         different = np.flatnonzero(fate == DIFFERENCE)
         if len(different):
             pages[different] ^= self._pages[slot[fate[fate != PLAIN] == DIFFERENCE]]
         self._pages[_rows(slot)] = pages if len(slot) == len(pages) else pages[fate != PLAIN]
 
 
-def _rows(slots: Slots) -> Slots | slice:
+def _rows(slots: Numbers) -> Numbers | slice:
     """The same as a slice where they follow each other, which is copied at once: most of the first pass."""
     following = len(slots) and slots[-1] - slots[0] == len(slots) - 1 and (np.diff(slots) == 1).all()
     return slice(int(slots[0]), int(slots[-1]) + 1) if following else slots

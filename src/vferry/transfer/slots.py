@@ -47,9 +47,10 @@ class SlotTable:
         known = slots >= 0
         self._again[slots[known]] = True
         if not known.all():
-            slots[~known] = found = self._free(len(pages) - int(np.count_nonzero(known)), slots[known])
-            slot_of[pages[~known]] = found + 1
-            self._block[found], self._page[found] = block, pages[~known]
+            new = pages[~known]
+            slots[~known] = found = self._free(len(new), slots[known])
+            slot_of[new] = found + 1
+            self._block[found], self._page[found] = block, new
         return Placed(slots, known)
 
     def _reaching(self, block: int, page: int) -> npt.NDArray[np.int32]:

@@ -63,7 +63,7 @@ def unpack_table(data: memoryview) -> Table:
     return Table(starts, bytes(data[fates_at:slots_at]), np.frombuffer(data[slots_at:], ">u4"))
 
 
-def flatten_header(stream: memoryview, start: int) -> Pages:
+def flatten_header(stream: memoryview, start: int) -> npt.NDArray[np.uint64]:
     """Replace a header's offsets by differences, in place; returns all 128 of them as they were."""
     view = _offsets(stream, start)
     offsets = view.astype(np.uint64)

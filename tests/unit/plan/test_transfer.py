@@ -97,7 +97,7 @@ def test_a_plan_keeps_no_more_copies_than_the_guest_has_pages() -> None:
 
 def test_the_destination_needs_room_for_the_guest_and_for_copies() -> None:
     guest = (256 + 256) * MIB
-    for free, refused in ((guest + 128 * MIB, True), (guest + 129 * MIB, False)):
+    for free, refused in ((guest + 131 * MIB, True), (guest + 132 * MIB, False)):
         found = f.found(f.host("destination", memory_free=free), transfer=ZSTD)
         assert ({error.code for error in found.errors} == {"no-delta-memory"}) == refused
     found = f.found(f.host("destination", memory_free=0), transfer=ZSTD)

@@ -65,7 +65,7 @@ def test_it_comes_close_to_the_best_choice(link: float, machine: float, compress
     world = World(link, machine, compressible)
     tuner = AdaptiveTuner(ALL)
     run(tuner, world, 1)
-    assert run(tuner, world, 20)[0] < 1.2 * world.least_cost()
+    assert run(tuner, world, 20)[0] < 1 / 0.9 * world.least_cost()
 
 
 @pytest.mark.parametrize(("before", "after"), [(World(12e6), World(5e9)), (World(5e9), World(12e6))])
@@ -73,7 +73,7 @@ def test_it_follows_a_link_that_changes(before: World, after: World) -> None:
     tuner = AdaptiveTuner(ALL)
     run(tuner, before, 5)
     run(tuner, after, 10)
-    assert run(tuner, after, 5)[0] < 1.2 * after.least_cost()
+    assert run(tuner, after, 5)[0] < 1 / 0.9 * after.least_cost()
 
 
 def test_it_is_off_on_a_link_faster_than_any_compressor() -> None:
@@ -94,7 +94,7 @@ def test_it_does_not_compress_for_a_receiver_that_decodes_slower_than_the_link()
     world = World(300e6, receiver=100e6)
     tuner = AdaptiveTuner(ALL)
     run(tuner, world, 2)
-    assert run(tuner, world, 20)[0] < 1.2 * world.least_cost()
+    assert run(tuner, world, 20)[0] < 1 / 0.9 * world.least_cost()
 
 
 def test_it_leaves_things_alone_while_it_waits_for_input() -> None:
