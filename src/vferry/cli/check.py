@@ -30,11 +30,10 @@ def command(guest: str, host: str, *, as_json: bool, **wished: Any) -> None:
     prepared = asyncio.run(prepare(find_state(), request(guest=guest, destination=host, **wished), estimated=True))
     plan = prepared.plan
     if as_json:
-        mode_chosen = plan.mode if plan else None
         output.json(
             {
                 "possible": plan is not None,
-                "network_mode": mode_chosen,
+                "network_mode": plan.network_mode if plan else None,
                 "findings": prepared.findings,
                 "modes": prepared.outlooks(),
                 "estimate": prepared.survey.assessment.estimate,
@@ -44,6 +43,6 @@ def command(guest: str, host: str, *, as_json: bool, **wished: Any) -> None:
         show.findings(prepared.findings)
         show.outlooks(prepared.outlooks())
         if plan:
-            click.echo(f"✓ {guest} can migrate from {plan.source} to {host}: mode {plan.mode.value}, {plan.reason}.")
+            click.echo(f"✓ {guest} can migrate from {plan.source} to {host}: mode {plan.network_mode}, {plan.reason}.")
     if plan is None:
         sys.exit(Exit.REFUSED)

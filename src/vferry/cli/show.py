@@ -45,7 +45,7 @@ def outlooks(found: tuple[Outlook, ...]) -> None:
 
 def steps(plan: Plan) -> None:
     """What `--dry-run` prints: the plan is the list of its steps."""
-    click.echo(f"{plan.guest}: {plan.source} → {plan.destination}, mode {plan.mode.value} ({plan.reason})")
+    click.echo(f"{plan.guest}: {plan.source} → {plan.destination}, mode {plan.network_mode} ({plan.reason})")
     phase = None
     for number, step in enumerate(stages(plan).all, start=1):
         if step.phase is not phase:

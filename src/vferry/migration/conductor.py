@@ -31,12 +31,11 @@ _PATIENCE_S = 60.0
 """For how long an undo or a step after the resume keeps asking a host that does not answer."""
 
 _DEGRADED = {
+    NetworkMode.DETACH: ("no-vf", "without its VF"),
     NetworkMode.SWITCH: ("standby", "on its standby NIC"),
     NetworkMode.FAILOVER: ("standby", "on its standby NIC"),
-    NetworkMode.DETACH: ("no-vf", "without its VF"),
-    NetworkMode.VIRTIO: ("leftovers", "not whole"),
 }
-"""What is missing where the way back to a VF has failed, for programs and for people."""
+"""What is missing where the way back to a VF has failed, for programs and for people; the worst first."""
 
 
 class Journal(Protocol):
@@ -106,8 +105,9 @@ class Conductor:
         restored = await self._all(stages.after)
         troubles = [record for record in (*landed, *unwound, *restored) if not record.ok]
         notes = tuple(_advice(record) for record in troubles)
-        missing, words = _DEGRADED[self._plan.mode]
+        degraded = "leftovers" if notes else None
         if failed is not None:
+            degraded, words = next(_DEGRADED[mode] for mode in _DEGRADED if mode in self._plan.modes)
             repair = f"When the cause is gone: vferry operation recover {self._plan.operation}"
             notes = (f"{self._plan.guest} is {words}: {failed.detail}", repair, *notes)
         return Ending(
@@ -115,7 +115,7 @@ class Conductor:
             reason=self._plan.reason,
             records=tuple(self._records),
             at_destination=True,
-            degraded=missing if failed else ("leftovers" if notes else None),
+            degraded=degraded,
             notes=notes,
         )
 

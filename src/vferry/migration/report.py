@@ -50,7 +50,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         source=plan.source,
         destination=plan.destination,
         status=status(ending),
-        network_mode=plan.mode.value,
+        network_mode=plan.network_mode,
         reason=ending.reason,
         started=measured.started,
         total_s=round(measured.ended - measured.began, 3),

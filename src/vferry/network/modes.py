@@ -1,6 +1,6 @@
 """From a plan to its steps: what all migrations share, with each network mode's own steps in their places."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from vferry.host.api import Announce, ClaimResources, Define, ReleaseClaim, SetForwarding, TeachBridge, Undefine
 from vferry.model.compression import Codec
@@ -14,23 +14,22 @@ Part = Callable[[Plan, VfMove], list[Step]]
 
 def stages(plan: Plan) -> Stages:
     """All steps of a plan, in order. Pure: a controller that takes over builds the same ones."""
-    parts = _PARTS[plan.mode]
     return Stages(
         before=(
             *_claims(plan),
-            *_each(plan, parts["prepare"]),
+            *_each(plan, "prepare"),
             *_forwarding(plan, plan.destination, present=True),
             _gateways(plan),
-            *_each(plan, parts["leave"]),
+            *_each(plan, "leave"),
             _copy(plan),
         ),
         landing=(
             *_announcements(plan),
-            *_each(plan, parts["landing"]),
+            *_each(plan, "landing"),
             *_forwarding(plan, plan.source, present=False),
         ),
-        arrival=tuple(_each(plan, parts["arrive"])),
-        after=(*_each(plan, parts["restore"]), *_hand_over(plan)),
+        arrival=tuple(_each(plan, "arrive")),
+        after=(*_each(plan, "restore"), *_hand_over(plan)),
     )
 
 
@@ -56,12 +55,12 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "arrive": (detach.attach,),
         "restore": (vf.wipe,),
     },
-    NetworkMode.VIRTIO: {"prepare": (), "leave": (), "landing": (), "arrive": (), "restore": ()},
 }
 
 
-def _each(plan: Plan, parts: Iterable[Part]) -> list[Step]:
-    return [step for part in parts for move in plan.moves for step in part(plan, move)]
+def _each(plan: Plan, place: str) -> list[Step]:
+    """The steps of all NICs in one place, each by its own mode."""
+    return [step for move in plan.moves for part in _PARTS[move.mode][place] for step in part(plan, move)]
 
 
 def _claims(plan: Plan) -> list[Step]:

@@ -11,7 +11,7 @@ _OWN = (None, "bond", "team", "bridge")
 """Kinds of interfaces whose addresses are those of the NIC below: a VLAN's belong elsewhere."""
 
 
-def announced(facts: Facts, mode: NetworkMode, moves: list[VfMove]) -> tuple[Announced, ...]:
+def announced(facts: Facts, moves: list[VfMove]) -> tuple[Announced, ...]:
     """All NICs that can be, those on a VF first.
 
     In mode `detach` the guest has no NIC when it resumes, and may look for duplicates of its addresses on the next one:
@@ -22,7 +22,7 @@ def announced(facts: Facts, mode: NetworkMode, moves: list[VfMove]) -> tuple[Ann
             mac=move.mac,
             interface=move.destination.pf,
             vlan=move.vlan,
-            addresses=() if mode is NetworkMode.DETACH else _addresses(facts, move.mac),
+            addresses=() if move.mode is NetworkMode.DETACH else _addresses(facts, move.mac),
         )
         for move in moves
     ]

@@ -35,6 +35,9 @@ class VfMove(Struct, frozen=True, kw_only=True):
     """One NIC of the guest on its way from a VF of the source to a VF of the destination."""
 
     mac: str
+    mode: NetworkMode
+    reason: str
+    """Why this mode."""
     network: str
     """The physical network that both VFs are on."""
     guest_side: GuestSide
@@ -129,9 +132,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     uuid: str
     source: str
     destination: str
-    mode: NetworkMode
     reason: str
-    """Why this mode."""
+    """Why these modes."""
     moves: tuple[VfMove, ...]
     plain_macs: tuple[str, ...]
     """The MACs of NICs that migrate by themselves, over a bridge."""
@@ -143,6 +145,16 @@ class Plan(Struct, frozen=True, kw_only=True):
     transfer: TransferPlan
     unplug_timeout_s: float = 15.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def network_mode(self) -> str:
+        """The modes of its NICs, each once, with a plus between them; ``virtio`` where none is on a VF."""
+        return "+".join(mode.value for mode in self.modes) or NetworkMode.VIRTIO.value
+
+    @property
+    def modes(self) -> tuple[NetworkMode, ...]:
+        """Those of its NICs that are on a VF, each once."""
+        return tuple(dict.fromkeys(move.mode for move in self.moves))
 
     @property
     def source_vfs(self) -> tuple[str, ...]:

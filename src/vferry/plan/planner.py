@@ -1,4 +1,4 @@
-"""From facts and wishes to a plan: which mode, which VF of the destination, who chooses inside the guest."""
+"""From facts and wishes to a plan: for each NIC its mode, its VF at the destination, and who chooses in the guest."""
 
 from collections.abc import Iterator
 
@@ -25,39 +25,35 @@ class Draft(Struct, frozen=True, kw_only=True):
 def draft(facts: Facts, wishes: Wishes) -> Draft:
     """The plan that these facts and wishes ask for."""
     vf_nics = [(nic, nic.vf) for nic in facts.guest.nics if nic.vf is not None]
-    mode = wishes.mode or _mode(facts.guest)
-    if mode is NetworkMode.VIRTIO and vf_nics:
+    if wishes.mode is NetworkMode.VIRTIO and vf_nics:
         return Draft(findings=(_refuse_virtio([vf for _, vf in vf_nics]),))
-    if mode is not NetworkMode.VIRTIO and not vf_nics:
-        return Draft(findings=(_no_vf(facts.guest, mode),))
+    if wishes.mode not in (None, NetworkMode.VIRTIO) and not vf_nics:
+        return Draft(findings=(_no_vf(facts.guest, wishes.mode),))
     findings: list[Finding] = []
     moves: list[VfMove] = []
     for nic, vf in vf_nics:
         try:
-            move = _move(facts, wishes, nic, vf, mode, {other.destination.address for other in moves})
+            move = _move(facts, wishes, nic, vf, {other.destination.address for other in moves})
         except Refusal as refusal:
             findings.append(refusal.finding)
             continue
         moves.append(move)
-        findings += _about(facts, mode, move)
+        findings += _about(facts, move)
     if len(moves) < len(vf_nics):
         return Draft(findings=tuple(findings))
     xml, missing = definition.with_vfs(
         facts.definition.persistent, {move.source.address: move.destination.address for move in moves}
     )
     findings += [_unnamed(address, facts.guest.name) for address in missing]
-    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, mode, moves, xml))
+    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, xml))
 
 
-def _mode(guest: Guest) -> NetworkMode:
-    """What the guest's NICs are made for; one that is not is refused when its move is planned."""
-    nics = [nic for nic in guest.nics if nic.vf is not None]
-    if any(teaming.is_teamed(guest, nic) for nic in nics):
-        return NetworkMode.FAILOVER
-    return NetworkMode.SWITCH if nics else NetworkMode.VIRTIO
+def _mode(guest: Guest, nic: Nic) -> NetworkMode:
+    """What a NIC on a VF is made for."""
+    return NetworkMode.FAILOVER if teaming.is_teamed(guest, nic) else NetworkMode.SWITCH
 
 
-def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], xml: str) -> Plan:
+def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], xml: str) -> Plan:
     moved = {move.mac for move in moves}
     plain = tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved)
     return Plan(
@@ -66,12 +62,11 @@ def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], 
         uuid=facts.guest.uuid,
         source=facts.source.name,
         destination=facts.destination.name,
-        mode=mode,
-        reason=_reason(wishes, mode, moves),
+        reason=_reason(moves),
         moves=tuple(moves),
         plain_macs=plain,
         forwarded=_forwarded(facts, plain),
-        announced=announced(facts, mode, moves),
+        announced=announced(facts, moves),
         routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
         persistent_xml=xml,
         transfer=transfer.fitted(wishes.transfer, facts.guest.memory),
@@ -79,8 +74,9 @@ def _plan(facts: Facts, wishes: Wishes, mode: NetworkMode, moves: list[VfMove], 
     )
 
 
-def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode, taken: set[str]) -> VfMove:
+def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -> VfMove:
     source, destination, guest = facts.source, facts.destination, facts.guest
+    mode = wishes.mode or _mode(guest, nic)
     network = source.network_of(ref.pf)
     if network is None:
         raise Refusal(
@@ -108,6 +104,8 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, mode: NetworkMode,
         _refuse_standby(facts, network, source_vf, own_standby)
     return VfMove(
         mac=nic.mac,
+        mode=mode,
+        reason=f"{mode.value} was asked for" if wishes.mode else _SIDES[side],
         network=network,
         guest_side=side,
         source=ref,
@@ -211,11 +209,11 @@ def _contested(facts: Facts, side: GuestSide) -> bool:
     return bool(inside.strict_rp_filter) or inside.configured_by == "networkd"
 
 
-def _about(facts: Facts, mode: NetworkMode, move: VfMove) -> Iterator[Finding]:
-    if mode in STANDBY_MODES:
+def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
+    if move.mode in STANDBY_MODES:
         for inventory in (facts.source, facts.destination):
             yield from standby.missing(inventory, move.network, move.vlan)
-    if mode is NetworkMode.DETACH:
+    if move.mode is NetworkMode.DETACH:
         yield info("dark", f"{move.mac} is without its VF from before the copy until after it")
     if move.guest_side is GuestSide.HOTPLUG:
         yield warning("hotplug-only", f"{move.mac} is left to the guest's own reaction to a NIC that comes and goes")
@@ -227,7 +225,7 @@ def _about(facts: Facts, mode: NetworkMode, move: VfMove) -> Iterator[Finding]:
             "it is loosened on the two NICs while the traffic moves",
         )
     if inside and move.guest_side is GuestSide.ADDRESSES:
-        yield from _configured_by(inside.configured_by, mode)
+        yield from _configured_by(inside.configured_by, move.mode)
 
 
 def _configured_by(manager: str | None, mode: NetworkMode) -> Iterator[Finding]:
@@ -241,18 +239,22 @@ def _configured_by(manager: str | None, mode: NetworkMode) -> Iterator[Finding]:
         yield warning("configured-by", f"The guest's network is configured by {manager}, which may interfere")
 
 
-def _reason(wishes: Wishes, mode: NetworkMode, moves: list[VfMove]) -> str:
-    if wishes.mode is not None:
-        return f"{mode.value} was asked for"
-    if not moves:
+_SIDES = {
+    GuestSide.BOND: "its own bond chooses the NIC",
+    GuestSide.ADDRESSES: "its agent moves addresses and routes",
+    GuestSide.FAILOVER: "its net_failover driver chooses the NIC",
+    GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
+}
+
+
+def _reason(moves: list[VfMove]) -> str:
+    """Why these modes: once what holds for all NICs, else each by itself."""
+    reasons = dict.fromkeys(move.reason for move in moves)
+    if not reasons:
         return "the guest has no VF"
-    sides = {
-        GuestSide.BOND: "its own bond chooses the NIC",
-        GuestSide.ADDRESSES: "its agent moves addresses and routes",
-        GuestSide.FAILOVER: "its net_failover driver chooses the NIC",
-        GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
-    }
-    return "the guest has a VF; " + ", ".join(sorted({sides[move.guest_side] for move in moves}))
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    return "; ".join(f"{move.mac}: {move.mode.value}, {move.reason}" for move in moves)
 
 
 def _no_vf(guest: Guest, mode: NetworkMode) -> Finding:

@@ -102,7 +102,7 @@ def _devices(facts: Facts, plan: Plan | None) -> Iterator[Finding]:
     if facts.definition.live is None or plan is None:
         return
     vfs = {move.source.address for move in plan.moves}
-    plugs = plan.mode is NetworkMode.SWITCH and any(not move.standby_stays for move in plan.moves)
+    plugs = any(move.mode is NetworkMode.SWITCH and not move.standby_stays for move in plan.moves)
     yield from devices.about(facts.definition.live, vfs, plugs=plugs)
 
 

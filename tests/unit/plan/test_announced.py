@@ -66,6 +66,6 @@ def test_a_nic_on_a_bridge_is_announced_by_the_uplink_of_its_network() -> None:
     other = Nic(mac="52:54:00:00:aa:02", model="virtio", alias="net2", bridge="br9")
     inside = GuestLink(name="eth0", mac=PLAIN, driver="virtio_net", addresses=(address("192.0.2.8"),))
     plan = f.planned(f.both(f.guest(nics=(plain, other)), f.inside(links=(inside,), routes_ipv6=True)))
-    assert plan.mode is NetworkMode.VIRTIO
+    assert plan.network_mode == "virtio"
     assert plan.announced == (Announced(mac=PLAIN, interface="pf0", addresses=("192.0.2.8",)),)
     assert plan.routes_ipv6

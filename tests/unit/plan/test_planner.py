@@ -9,6 +9,8 @@ from fakes import facts as f
 from fakes.samples import GUEST, MAC
 from vferry.model.guest import GuestLink, Nic, VfRef
 from vferry.model.host import Network, VfSettings
+from vferry.model.report import Phase
+from vferry.network.modes import stages
 from vferry.plan.facts import Facts
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
 
@@ -23,8 +25,8 @@ def test_the_plan_of_a_guest_with_a_vf() -> None:
         "host1",
         "host2",
     )
-    assert plan.mode is NetworkMode.SWITCH
-    assert plan.reason == "the guest has a VF; its agent moves addresses and routes"
+    assert plan.network_mode == "switch"
+    assert plan.reason == "its agent moves addresses and routes"
     assert plan.plain_macs == ("52:54:00:00:aa:01",)
     assert (move.mac, move.network, move.guest_side, move.mtu) == (MAC, "lan", GuestSide.ADDRESSES, 9000)
     assert (move.source, move.source_alias) == (VfRef(pf="pf0", index=1, address=f.VF), "hostdev0")
@@ -45,7 +47,7 @@ def test_a_guest_without_vfs_migrates_as_virtio() -> None:
         return f.guest(nics=facts.guest.nics[1:])(facts)
 
     plan = f.planned(without)
-    assert (plan.mode, plan.moves, plan.reason) == (NetworkMode.VIRTIO, (), "the guest has no VF")
+    assert (plan.network_mode, plan.moves, plan.reason) == ("virtio", (), "the guest has no VF")
     assert plan.plain_macs == ("52:54:00:00:aa:01",)
     assert plan.persistent_xml
 
@@ -90,7 +92,7 @@ def test_the_filter_entry_of_a_nic_on_a_bridge_goes_along() -> None:
 def test_wishes_are_followed() -> None:
     transfer = TransferPlan(policy="multifd", parallel=4, deadline_s=30)
     plan = f.planned(mode=NetworkMode.DETACH, transfer=transfer, unplug_timeout_s=5.0)
-    assert (plan.mode, plan.reason) == (NetworkMode.DETACH, "detach was asked for")
+    assert (plan.network_mode, plan.reason) == ("detach", "detach was asked for")
     assert (plan.transfer, plan.unplug_timeout_s) == (transfer, 5.0)
 
 
@@ -157,3 +159,48 @@ def test_planning_changes_no_facts(mode: NetworkMode) -> None:
     before = repr(facts)
     f.found(lambda _facts: facts, mode=mode)
     assert repr(facts) == before
+
+
+SECOND = "52:54:00:12:34:99"
+SECOND_VF = "0000:01:10.4"
+
+
+def with_a_teamed_second(facts: Facts) -> Facts:
+    """The guest has another VF, in a teaming pair."""
+    nics = (
+        Nic(mac=SECOND, model="hostdev", alias="vf2", vf=VfRef(pf="pf0", index=2, address=SECOND_VF), teamed_with="up"),
+        Nic(mac=SECOND, model="virtio", alias="up", bridge="br0", teaming="persistent"),
+    )
+    links = (
+        GuestLink(name="eth1", mac=SECOND, driver="virtio_net"),
+        GuestLink(name="enp8s0", mac=SECOND, driver="igbvf", master="eth1"),
+    )
+    inside = facts.guest_network.links if facts.guest_network else ()
+    both = f.both(f.guest(nics=(*facts.guest.nics, *nics)), f.inside(links=(*inside, *links)))
+    return f.vf("source", 2, settings=structs.replace(f.SETTINGS, vlan=0))(both(facts))
+
+
+def test_each_nic_has_a_mode_of_its_own_and_why() -> None:
+    plan = f.planned(with_a_teamed_second)
+    assert [move.mode for move in plan.moves] == [NetworkMode.SWITCH, NetworkMode.FAILOVER]
+    assert plan.network_mode == "switch+failover"
+    assert plan.reason == (
+        f"{MAC}: switch, its agent moves addresses and routes; "
+        f"{SECOND}: failover, its net_failover driver chooses the NIC"
+    )
+
+
+def test_a_mode_that_is_asked_for_is_that_of_every_nic() -> None:
+    plan = f.planned(with_a_teamed_second, mode=NetworkMode.DETACH)
+    assert (plan.network_mode, plan.reason) == ("detach", "detach was asked for")
+
+
+def test_each_nic_has_the_steps_of_its_mode() -> None:
+    plan = f.planned(with_a_teamed_second)
+    names = [step.name for step in stages(plan).all if step.phase in (Phase.TO_STANDBY, Phase.TO_VF)]
+    switch, failover = ["plug-standby", "guest-to-standby", "filter-to-bridge", "unplug-vf"], ["unplug-vf"]
+    assert names[:6] == [*switch, "filter-also-to-bridge", *failover]
+    assert names[6:] == [
+        *("plug-vf", "guest-to-vf", "filter-to-vf", "unplug-standby"),
+        *("filter-also-to-vf", "plug-vf", "filter-to-vf"),
+    ]

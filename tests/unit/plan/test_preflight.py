@@ -237,8 +237,8 @@ def test_a_teaming_pair_is_moved_by_failover(with_: str | None) -> None:
     assessment = f.found(teamed(with_=with_))
     assert assessment.findings == ()
     assert assessment.plan is not None
-    assert assessment.plan.mode is NetworkMode.FAILOVER
-    assert assessment.plan.reason == "the guest has a VF; its net_failover driver chooses the NIC"
+    assert assessment.plan.modes == (NetworkMode.FAILOVER,)
+    assert assessment.plan.reason == "its net_failover driver chooses the NIC"
     (move,) = assessment.plan.moves
     assert (move.guest_side, move.standby_alias, move.standby_stays) == (GuestSide.FAILOVER, "ua-standby", True)
 
