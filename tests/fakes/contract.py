@@ -12,7 +12,7 @@ from vferry.migration.conductor import Conductor, Ending
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
-from vferry.plan.plan import NetworkMode, Plan, VfMove
+from vferry.plan.plan import Plan, VfMove
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def _host(host: HostState) -> dict[str, Any]:
                 {(device.mac, device.address, device.bridge) for device in machine.devices.values()},
                 dict(machine.inside.chosen),
                 set(machine.inside.quiet),
+                set(machine.inside.bonds),
             )
             for name, machine in host.machines.items()
         },
@@ -67,6 +68,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the destination's definition is another one")
     if unannounced := set(machine.inside.chosen) - destination.announced:
         wrong.append(f"{unannounced} was not announced")
+    if machine.inside.bonds:
+        wrong.append("the temporary bond is left")
     if machine.inside.quiet:
         wrong.append("the guest's own network configuration is still kept quiet")
     nics = {(device.mac, device.address, device.bridge) for device in machine.devices.values()}
@@ -113,7 +116,7 @@ def unkept(drive: Drive, case: Case, before: Snapshot, ending: Ending) -> list[s
         if is_uncertain(ending):
             commands = [f"vferry operation recover {plan.operation} --guest-is-at {name}" for name in fleet.hosts]
             wrong += [f"{command} is not said" for command in commands if command not in " ".join(ending.notes)]
-        if ending.degraded == "standby" and case.mode not in (NetworkMode.SWITCH, NetworkMode.FAILOVER):
+        if ending.degraded == "standby" and not all(move.stands_by for move in plan.moves):
             wrong.append("there is no standby NIC in this mode")
     else:
         wrong.append(f"exit {ending.exit!r} is no ending of a migration")

@@ -32,6 +32,25 @@ def _to_vf(machine: Machine, mac: str) -> GuestRun:
     return GuestRun(code=0, stdout="on the VF\n")
 
 
+def _make_bond(machine: Machine, mac: str) -> GuestRun:
+    if machine.nic(mac, STANDBY) is None:
+        return GuestRun(code=3, stderr=f"no standby NIC for {mac} has appeared in the guest")
+    machine.inside.bonds.add(mac)
+    machine.inside.chosen[mac] = STANDBY
+    return GuestRun(code=0)
+
+
+def _dissolve_bond(machine: Machine, mac: str) -> GuestRun:
+    vf = machine.nic(mac, VF)
+    if vf is None:
+        return GuestRun(code=3, stderr=f"no vf NIC for {mac} has appeared in the guest")
+    if mac in machine.inside.bonds:
+        machine.inside.bonds.discard(mac)
+        vf.knows_mac = True
+        machine.inside.chosen[mac] = VF
+    return GuestRun(code=0)
+
+
 def _is_primary(machine: Machine, mac: str) -> GuestRun:
     if machine.inside.chosen.get(mac) == VF:
         return GuestRun(code=0, stdout="the VF is the one that net_failover uses\n")
@@ -72,6 +91,8 @@ ACTIONS: dict[guest_script.Script, Action] = {
     guest_script.addresses_to_vf: _to_vf,
     guest_script.bond_to_standby: _to_standby,
     guest_script.bond_to_vf: _to_vf,
+    guest_script.make_bond: _make_bond,
+    guest_script.dissolve_bond: _dissolve_bond,
     guest_script.failover_to_vf: _is_primary,
     guest_script.quiet: _quiet,
     guest_script.settle: _settle,

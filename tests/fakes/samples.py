@@ -68,6 +68,10 @@ CASES = (
     Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True),
     Case(NetworkMode.DETACH, GuestSide.ADDRESSES),
     Case(NetworkMode.DETACH, GuestSide.HOTPLUG),
+    Case(NetworkMode.DETACH, GuestSide.BOND, own_standby=True),
+    Case(NetworkMode.DETACH, GuestSide.HOTPLUG, own_standby=True),
+    Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND),
+    Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND, manager="networkd"),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
 )
 
@@ -112,7 +116,9 @@ def make_fleet(case: Case) -> Fleet:
         devices["ua-standby"] = Device("ua-standby", MAC, bridge=BRIDGE)
     if not case.has_vf:
         source.forwarding.add(MAC)
-    inside = Inside(case.side, dict.fromkeys(case.macs, VF if case.has_vf else STANDBY), manager=case.manager)
+    # Before vferry makes it, there is no bond.
+    side = GuestSide.ADDRESSES if case.side is GuestSide.TEMPORARY_BOND else case.side
+    inside = Inside(side, dict.fromkeys(case.macs, VF if case.has_vf else STANDBY), manager=case.manager)
     source.machines[GUEST] = Machine(GUEST, inside, devices)
     source.definitions[GUEST] = definition(*vfs, standby="ua-standby" in devices)
     # A neighbour, so that the first VF of the destination is not free.
@@ -148,7 +154,14 @@ async def survey(
         guest_network=network,
         guest_silence=silence,
     )
-    return assess(facts, Wishes(operation=operation, mode=case.mode, accept_interruption=True, transfer=transfer))
+    wishes = Wishes(
+        operation=operation,
+        mode=case.mode,
+        accept_interruption=True,
+        temporary_bond=case.side is GuestSide.TEMPORARY_BOND,
+        transfer=transfer,
+    )
+    return assess(facts, wishes)
 
 
 def make_plan(

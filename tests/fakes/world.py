@@ -59,6 +59,8 @@ class Inside:
     manager: str | None = None
     quiet: set[str] = field(default_factory=set)
     """The MACs for which its manager was told to keep quiet."""
+    bonds: set[str] = field(default_factory=set)
+    """The MACs for which vferry has made a bond in it."""
 
 
 @dataclass

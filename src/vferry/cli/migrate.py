@@ -70,6 +70,11 @@ WISHES = (
         help="Let QEMU slow the guest's processors down if it writes faster than can be copied.  "
         "[default: no, or the configuration's]",
     ),
+    click.option(
+        "--temporary-bond",
+        is_flag=True,
+        help="With --network detach: a bond is made in the guest, over the VF and a virtio NIC, and taken away after.",
+    ),
     click.option("--accept-interruption", is_flag=True, help="Allow what leaves it to the guest's own reaction."),
 )
 
@@ -85,6 +90,8 @@ def wishes(function: F) -> F:
 
 def request(*, mode: str, codec: str | None, **wished: Any) -> Request:
     """What was asked for."""
+    if wished["temporary_bond"] and mode != NetworkMode.DETACH.value:
+        raise click.UsageError("--temporary-bond is for --network detach")
     return Request(mode=None if mode == "auto" else NetworkMode(mode), codec=Codec(codec) if codec else None, **wished)
 
 

@@ -38,6 +38,7 @@ class Request(Struct, frozen=True, kw_only=True):
     delta_memory: int | None = None
     """In MiB."""
     accept_interruption: bool = False
+    temporary_bond: bool = False
     deadline_s: float | None = None
     bandwidth: int | None = None
     max_pause_s: float | None = None
@@ -76,6 +77,7 @@ async def prepare(state: State, request: Request, *, estimated: bool = False) ->
         operation=operations.new_operation(state),
         mode=request.mode,
         accept_interruption=request.accept_interruption,
+        temporary_bond=request.temporary_bond,
         transfer=asked_transfer(request, settings),
         unplug_timeout_s=settings.unplug_timeout_s,
     )

@@ -25,17 +25,10 @@ from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Step
-from vferry.plan.plan import NetworkMode, Plan
+from vferry.plan.plan import Plan
 
 _PATIENCE_S = 60.0
 """For how long an undo or a step after the resume keeps asking a host that does not answer."""
-
-_DEGRADED = {
-    NetworkMode.DETACH: ("no-vf", "without its VF"),
-    NetworkMode.SWITCH: ("standby", "on its standby NIC"),
-    NetworkMode.FAILOVER: ("standby", "on its standby NIC"),
-}
-"""What is missing where the way back to a VF has failed, for programs and for people; the worst first."""
 
 
 class Journal(Protocol):
@@ -107,7 +100,8 @@ class Conductor:
         notes = tuple(_advice(record) for record in troubles)
         degraded = "leftovers" if notes else None
         if failed is not None:
-            degraded, words = next(_DEGRADED[mode] for mode in _DEGRADED if mode in self._plan.modes)
+            dark = not all(move.stands_by for move in self._plan.moves)
+            degraded, words = ("no-vf", "without its VF") if dark else ("standby", "on its standby NIC")
             repair = f"When the cause is gone: vferry operation recover {self._plan.operation}"
             notes = (f"{self._plan.guest} is {words}: {failed.detail}", repair, *notes)
         return Ending(

@@ -55,6 +55,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         started=measured.started,
         total_s=round(measured.ended - measured.began, 3),
         pause_ms=figures.get("pause_ms"),
+        dark_s=_dark(plan, ending.records),
         network=attribute(measured.probes, spans) if measured.probes else None,
         network_note=measured.note,
         transfer=_transfer(plan, figures),
@@ -111,6 +112,15 @@ def _compression(compressed: Compressed | None) -> dict[str, Any]:
         return {}
     names = ("stream_bytes", "ratio", "codecs", *(("pages", "zero_pages", "delta_pages") if compressed.pages else ()))
     return {name: getattr(compressed, name) for name in names}
+
+
+def _dark(plan: Plan, records: Sequence[StepRecord]) -> float | None:
+    """From when the first VF with nothing beside it was taken away until the last was plugged."""
+    if all(move.stands_by for move in plan.moves):
+        return None
+    gone = [record.start for record in records if record.name == "unplug-vf"]
+    back = [record.end for record in records if record.name == "plug-vf" and record.outcome is Outcome.DONE]
+    return round(max(back) - min(gone), 3) if gone and back else None
 
 
 def _figures(records: Sequence[StepRecord]) -> dict[str, Any]:

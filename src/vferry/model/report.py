@@ -155,7 +155,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     `vf` is the guest's first one, and `more_vfs` are the others, in the order of its NICs.
     `network` is null when nothing was measured, and then `network_note` says why. `degraded` is null or says
     what is missing though the migration completed: ``standby`` (the guest is on its standby NIC), ``no-vf`` (it is
-    without its VF, mode `detach`), ``leftovers`` (it is whole; something else was not put in order).
+    without its VF, mode `detach`), ``leftovers`` (it is whole; something else was not put in order). `dark_s` is for
+    how long a NIC had no path at all, from the VF's unplugging until the next one was plugged; null where it had one.
     """
 
     operation: str
@@ -168,6 +169,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     total_s: float | None = None
     pause_ms: float | None = None
+    dark_s: float | None = None
     network: Network | None = None
     network_note: str | None = None
     transfer: Transfer | None = None

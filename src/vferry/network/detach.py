@@ -1,62 +1,119 @@
 """Mode `detach`: the VF is unplugged before the copy and one of the destination plugged after it.
 
-The guest is without its network meanwhile, unless it has another NIC of its own. Where its agent answers, the
-addresses and routes that went with the VF are given back to the new one.
+The guest is without its network meanwhile, unless another NIC stands by: that of the guest's own bond, which finds
+out by itself that the VF is gone, or one that is plugged for the migration, with a bond that is made for it. A lone
+VF's addresses and routes, which go with it, are given back to the new one where the guest's agent answers.
 """
 
 from typing import Any
 
-from vferry.host.api import Operation, PlugVf, RunInGuest, SetVf, Unplug
-from vferry.model.host import VfSettings
+from vferry.host.api import MoveFilter, Operation, PlugVf, RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
+from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
-from vferry.network import guest_script
+from vferry.network import guest_script, switch
 from vferry.network.step import Step
 from vferry.plan.plan import GuestSide, Plan, VfMove
 
 
+def open_path(plan: Plan, move: VfMove) -> list[Step]:
+    """The destination's PF takes the guest's MAC, where a NIC stands by."""
+    return switch.open_path(plan, move) if move.stands_by else []
+
+
 def detach(plan: Plan, move: VfMove) -> list[Step]:
     """Takes the source's VF away from the guest."""
+    if move.guest_side is GuestSide.TEMPORARY_BOND:
+        return switch.to_standby(plan, move)
     vf = move.source
-    aliases = (move.source_alias, move.vf_alias)
+    meanwhile = "goes on by its other NIC" if move.stands_by else "is without this NIC from here on"
     return [
         Step(
             phase=Phase.TO_STANDBY,
             name="unplug-vf",
             host=plan.source,
-            summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address}); the guest is without this NIC from here on",
-            apply=(
-                *_in_guest(plan, move, guest_script.save_addresses),
-                *(Unplug(guest=plan.guest, alias=alias, timeout_s=plan.unplug_timeout_s) for alias in aliases),
-            ),
-            undo=(
-                SetVf(pf=vf.pf, index=vf.index, settings=move.carried),
-                *_plug(plan, move, vf.pf, vf.index, vf.address),
-            ),
+            summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address}); the guest {meanwhile}",
+            apply=(*_in_guest(plan, move, guest_script.save_addresses), *_unplug(plan, move), *_to_bridge(plan, move)),
+            undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried), *_back(plan, move)),
         )
     ]
 
 
+def leave_source(plan: Plan, move: VfMove) -> list[Step]:
+    """The source's PF stops taking the guest's frames, once the guest runs elsewhere."""
+    return switch.leave_source(plan, move) if move.stands_by else []
+
+
 def attach(plan: Plan, move: VfMove) -> list[Step]:
-    """Gives the guest a VF of the destination, with the MAC from the start: nothing else receives for it."""
+    """Gives the guest a VF of the destination."""
+    if move.stands_by:
+        *steps, last = switch.to_vf(plan, move)
+        return [*steps, *_dissolve(plan, move), last]
     vf = move.destination
     return [
         Step(
             phase=Phase.TO_VF,
             name="plug-vf",
             host=plan.destination,
+            # With the MAC from the start: nothing else receives for it.
             summary=f"plug VF {vf.index} of {vf.pf} ({vf.address})",
             apply=_plug(plan, move, vf.pf, vf.index, vf.address),
         )
     ]
 
 
+def _dissolve(plan: Plan, move: VfMove) -> list[Step]:
+    if move.guest_side is not GuestSide.TEMPORARY_BOND:
+        return []
+    return [
+        Step(
+            phase=Phase.TO_VF,
+            name="dissolve-bond",
+            host=plan.destination,
+            summary="give the VF the addresses of the temporary bond, and delete that",
+            apply=(guest_script.run(plan.guest, guest_script.dissolve_bond(move.mac)),),
+            undo=(guest_script.run(plan.guest, guest_script.make_bond(move.mac)),),
+        )
+    ]
+
+
+def _unplug(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
+    aliases = (move.source_alias, move.vf_alias)
+    return tuple(Unplug(guest=plan.guest, alias=alias, timeout_s=plan.unplug_timeout_s) for alias in aliases)
+
+
+def _to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
+    """The filter follows the guest, whose bond has found the VF gone."""
+    if not move.stands_by:
+        return ()
+    vf = move.source
+    return (
+        SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),
+        SetForwarding(pf=vf.pf, mac=move.mac, present=True),
+        TeachBridge(guest=plan.guest, mac=move.mac),
+    )
+
+
+def _back(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
+    """The source's VF as it was; where a NIC stands by, in the order of mode `switch`."""
+    vf = move.source
+    if not move.stands_by:
+        return _plug(plan, move, vf.pf, vf.index, vf.address)
+    plug = PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias)
+    filters = (
+        MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True),
+        TeachBridge(guest=plan.guest, mac=move.mac, uplink=vf.pf),
+    )
+    if move.guest_side is GuestSide.HOTPLUG:
+        return (*filters, plug)
+    return (plug, guest_script.run(plan.guest, guest_script.bond_to_vf(move.mac)), *filters)
+
+
 def _plug(plan: Plan, move: VfMove, pf: str, index: int, address: str) -> tuple[Operation[Any], ...]:
-    operations: list[Operation[Any]] = [
+    return (
         SetVf(pf=pf, index=index, settings=VfSettings(mac=move.mac)),
         PlugVf(guest=plan.guest, address=address, alias=move.vf_alias),
         *_in_guest(plan, move, guest_script.restore_addresses),
-    ]
-    return tuple(operations)
+    )
 
 
 def _in_guest(plan: Plan, move: VfMove, script: guest_script.Script) -> tuple[RunInGuest, ...]:

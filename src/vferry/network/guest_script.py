@@ -44,6 +44,16 @@ def bond_to_vf(mac: str) -> str:
     return _compose(mac, "bond", "bond-to-vf")
 
 
+def make_bond(mac: str) -> str:
+    """Makes a bond over the standby NIC, and moves addresses and routes from the VF to it; the VF goes on receiving."""
+    return _compose(mac, "move", "bond", "make-bond")
+
+
+def dissolve_bond(mac: str) -> str:
+    """Gives the VF the addresses and routes of the bond that `make_bond` has made, and deletes that."""
+    return _compose(mac, "move", "bond", "dissolve-bond")
+
+
 def failover_to_vf(mac: str) -> str:
     """Waits until the guest's net_failover driver uses a newly plugged VF."""
     return _compose(mac, "failover-to-vf")
@@ -72,7 +82,9 @@ def restore_addresses(mac: str) -> str:
 def _compose(mac: str, *parts: str) -> str:
     if not _MAC.fullmatch(mac):
         raise ValueError(f"not a MAC: {mac!r}")
-    variables = f"set -eu\nmac={mac} key=vferry-{mac.replace(':', '')}\n"
+    plain = mac.replace(":", "")
+    # An interface's name has 15 characters at most.
+    variables = f"set -eu\nmac={mac} key=vferry-{plain} temporary=vb{plain}\n"
     return variables + "".join(_read(part) for part in ("find", *parts))
 
 

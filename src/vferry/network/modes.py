@@ -49,11 +49,11 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "restore": (vf.wipe,),
     },
     NetworkMode.DETACH: {
-        "prepare": (vf.configure,),
+        "prepare": (vf.configure, detach.open_path),
         "leave": (detach.detach,),
-        "landing": (),
+        "landing": (detach.leave_source,),
         "arrive": (detach.attach,),
-        "restore": (vf.wipe,),
+        "restore": (switch.settle, vf.wipe),
     },
 }
 

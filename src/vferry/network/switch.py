@@ -5,6 +5,8 @@ filters, the bridge. The new path is complete before the old one is taken away; 
 the change; only then does the filter move; only then is a device unplugged.
 """
 
+from collections.abc import Mapping
+
 from msgspec import structs
 
 from vferry.host.api import (
@@ -65,7 +67,7 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         host=host,
         summary=_CHOICE[move.guest_side].format(nic="the standby NIC"),
         apply=_guest_to_standby(plan, move),
-        undo=_guest_to_vf(plan, move),
+        undo=_guest_back(plan, move),
     )
     to_vf_filter = MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True)
     at_port, at_uplink = _taught(plan, move, vf.pf)
@@ -75,7 +77,7 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         host=host,
         summary=f"move {move.mac} from the filter of VF {vf.index} to that of {vf.pf}",
         apply=(at_port, MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False)),
-        undo=(*_guest_to_vf(plan, move), to_vf_filter, at_uplink),
+        undo=(*_guest_back(plan, move), to_vf_filter, at_uplink),
     )
     unplug = Step(
         phase=Phase.TO_STANDBY,
@@ -177,6 +179,7 @@ def settle(plan: Plan, move: VfMove) -> list[Step]:
 _CHOICE = {
     GuestSide.BOND: "make {nic} the active slave of the guest's bond",
     GuestSide.ADDRESSES: "move the guest's addresses and routes to {nic}",
+    GuestSide.TEMPORARY_BOND: "make {nic} the active slave of a temporary bond",
     GuestSide.HOTPLUG: "leave it to the guest to use {nic}",
 }
 
@@ -202,16 +205,30 @@ def _unpark(vf: VfRef, move: VfMove) -> Unpark:
 
 
 def _guest_to_standby(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:
-    return _in_guest(plan, move, guest_script.bond_to_standby, guest_script.addresses_to_standby)
+    return _in_guest(plan, move, _TO_STANDBY)
 
 
 def _guest_to_vf(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:
-    return _in_guest(plan, move, guest_script.bond_to_vf, guest_script.addresses_to_vf)
+    return _in_guest(plan, move, _TO_VF)
 
 
-def _in_guest(
-    plan: Plan, move: VfMove, bond: guest_script.Script, addresses: guest_script.Script
-) -> tuple[RunInGuest, ...]:
-    scripts = {GuestSide.BOND: bond, GuestSide.ADDRESSES: addresses}
+def _guest_back(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:
+    """To the source's VF, where the migration is undone: nothing that was made for it is needed any more."""
+    return _in_guest(plan, move, {**_TO_VF, GuestSide.TEMPORARY_BOND: guest_script.dissolve_bond})
+
+
+_TO_STANDBY = {
+    GuestSide.BOND: guest_script.bond_to_standby,
+    GuestSide.TEMPORARY_BOND: guest_script.make_bond,
+    GuestSide.ADDRESSES: guest_script.addresses_to_standby,
+}
+_TO_VF = {
+    GuestSide.BOND: guest_script.bond_to_vf,
+    GuestSide.TEMPORARY_BOND: guest_script.bond_to_vf,
+    GuestSide.ADDRESSES: guest_script.addresses_to_vf,
+}
+
+
+def _in_guest(plan: Plan, move: VfMove, scripts: Mapping[GuestSide, guest_script.Script]) -> tuple[RunInGuest, ...]:
     script = scripts.get(move.guest_side)
     return () if script is None else (guest_script.run(plan.guest, script(move.mac)),)

@@ -56,6 +56,8 @@ class Wishes(Struct, frozen=True, kw_only=True):
     mode: NetworkMode | None = None
     """None lets vferry choose."""
     accept_interruption: bool = False
+    temporary_bond: bool = False
+    """Mode `detach`: a bond is made in a guest that has none, over the VF and a NIC that is plugged for it."""
     transfer: TransferPlan = TransferPlan()
     unplug_timeout_s: float = 15.0
 

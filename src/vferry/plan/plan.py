@@ -27,6 +27,8 @@ class GuestSide(StrEnum):
     """Addresses and routes are moved between the NICs through the guest's agent."""
     FAILOVER = "failover"
     """The guest's net_failover driver: the VF as soon as it is there, else the virtio NIC that it is teamed with."""
+    TEMPORARY_BOND = "temporary-bond"
+    """A bond that its agent makes for the migration, and takes apart after it."""
     HOTPLUG = "hotplug"
     """The guest's own reaction to a NIC that comes and one that goes; it is interrupted meanwhile."""
 
@@ -55,6 +57,14 @@ class VfMove(Struct, frozen=True, kw_only=True):
     mtu: int = 1500
     contested: bool = False
     """Whether something in the guest fights two NICs of one MAC, and is kept quiet for the migration."""
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether another NIC carries the traffic while there is no VF; else the guest is dark meanwhile."""
+        if self.mode is not NetworkMode.DETACH:
+            return True
+        bonded = self.guest_side in (GuestSide.BOND, GuestSide.TEMPORARY_BOND)
+        return bonded or (self.standby_stays and self.guest_side is GuestSide.HOTPLUG)
 
     @property
     def vf_alias(self) -> str:
@@ -149,12 +159,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     @property
     def network_mode(self) -> str:
         """The modes of its NICs, each once, with a plus between them; ``virtio`` where none is on a VF."""
-        return "+".join(mode.value for mode in self.modes) or NetworkMode.VIRTIO.value
-
-    @property
-    def modes(self) -> tuple[NetworkMode, ...]:
-        """Those of its NICs that are on a VF, each once."""
-        return tuple(dict.fromkeys(move.mode for move in self.moves))
+        return "+".join(dict.fromkeys(move.mode.value for move in self.moves)) or NetworkMode.VIRTIO.value
 
     @property
     def source_vfs(self) -> tuple[str, ...]:

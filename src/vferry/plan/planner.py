@@ -4,15 +4,12 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from vferry.model.guest import Guest, Nic, VfRef
+from vferry.model.guest import Guest, GuestLink, Nic, VfRef
 from vferry.model.host import Inventory, Vf
 from vferry.plan import definition, standby, teaming, transfer
 from vferry.plan.announced import announced
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, vf_link, warning
 from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
-
-STANDBY_MODES = (NetworkMode.SWITCH, NetworkMode.FAILOVER)
-"""Those in which a virtio NIC on a bridge stands in for the VF."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -100,9 +97,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         _refuse_switch(guest, nic, source_vf, own_standby, side)
     if mode is NetworkMode.FAILOVER:
         teaming.refuse(facts, nic)
-    if mode in STANDBY_MODES:
-        _refuse_standby(facts, network, source_vf, own_standby)
-    return VfMove(
+    move = VfMove(
         mac=nic.mac,
         mode=mode,
         reason=f"{mode.value} was asked for" if wishes.mode else _SIDES[side],
@@ -118,8 +113,11 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         standby_alias=own_standby.alias if own_standby else f"ua-vferry-standby-{nic.mac.replace(':', '')}",
         standby_stays=own_standby is not None,
         mtu=mtu,
-        contested=own_standby is None and mode is NetworkMode.SWITCH and _contested(facts, side),
+        contested=own_standby is None and _contested(facts, mode, side),
     )
+    if move.stands_by:
+        _refuse_standby(facts, network, source_vf, own_standby)
+    return move
 
 
 def _refuse_switch(guest: Guest, nic: Nic, vf: Vf, own_standby: Nic | None, side: GuestSide) -> None:
@@ -139,20 +137,20 @@ def _refuse_switch(guest: Guest, nic: Nic, vf: Vf, own_standby: Nic | None, side
 
 
 def _refuse_standby(facts: Facts, network: str, vf: Vf, own_standby: Nic | None) -> None:
-    """What no mode with a standby NIC can do; it can be migrated in mode `detach`."""
+    """What cannot be done where a standby NIC carries the traffic meanwhile."""
     source, destination = facts.source, facts.destination
     if own_standby is not None and own_standby.vlan != (vf.settings.vlan or 0):
         raise Refusal(
             "vlan-differs",
             f"VF {vf.address} is in VLAN {vf.settings.vlan}, its standby NIC in {own_standby.vlan}",
-            "Give both the same <vlan>, or use --network detach",
+            "Give both the same <vlan>",
         )
     bridges = [inventory.networks[network].bridge for inventory in (source, destination)]
     if bridges[0] != bridges[1]:
         raise Refusal(
             "bridge-differs",
             f"The bridge on {network} is {bridges[0]} on {source.name} and {bridges[1]} on {destination.name}",
-            "Give both the same name, or use --network detach",
+            "Give both the same name, or use --network detach, without a bond",
         )
 
 
@@ -189,6 +187,8 @@ def _guest_side(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tu
     link = vf_link(facts, nic.mac)
     if link is not None and mode is NetworkMode.FAILOVER:
         return GuestSide.FAILOVER, link.mtu
+    if wishes.temporary_bond and mode is NetworkMode.DETACH:
+        return _temporary_bond(facts, nic, link)
     if link is not None:
         return (GuestSide.BOND if link.master else GuestSide.ADDRESSES), link.mtu
     if not wishes.accept_interruption and mode is NetworkMode.SWITCH:
@@ -202,34 +202,54 @@ def _guest_side(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tu
     return GuestSide.HOTPLUG, 1500
 
 
-def _contested(facts: Facts, side: GuestSide) -> bool:
+def _temporary_bond(facts: Facts, nic: Nic, link: GuestLink | None) -> tuple[GuestSide, int]:
+    """Only where the guest can be told, and has nothing of the kind."""
+    if link is None:
+        why = facts.guest_silence or "its agent shows no NIC with this MAC"
+        raise Refusal(
+            "bond-not-made", f"No bond can be made in {facts.guest.name}: {why}", "Do without --temporary-bond"
+        )
+    if link.master is not None:
+        raise Refusal(
+            "bond-not-needed", f"The guest has {nic.mac} in {link.master} already", "Do without --temporary-bond"
+        )
+    if teaming.standby_of(facts.guest, nic) is not None:
+        raise Refusal(
+            "bond-not-made", f"The guest has another NIC with {nic.mac} already", "Do without --temporary-bond"
+        )
+    return GuestSide.TEMPORARY_BOND, link.mtu
+
+
+def _contested(facts: Facts, mode: NetworkMode, side: GuestSide) -> bool:
     inside = facts.guest_network
-    if inside is None or side is not GuestSide.ADDRESSES:
+    two_nics = side is GuestSide.TEMPORARY_BOND or (side is GuestSide.ADDRESSES and mode is NetworkMode.SWITCH)
+    if inside is None or not two_nics:
         return False
     return bool(inside.strict_rp_filter) or inside.configured_by == "networkd"
 
 
 def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
-    if move.mode in STANDBY_MODES:
+    if move.stands_by:
         for inventory in (facts.source, facts.destination):
             yield from standby.missing(inventory, move.network, move.vlan)
-    if move.mode is NetworkMode.DETACH:
+    else:
         yield info("dark", f"{move.mac} is without its VF from before the copy until after it")
     if move.guest_side is GuestSide.HOTPLUG:
         yield warning("hotplug-only", f"{move.mac} is left to the guest's own reaction to a NIC that comes and goes")
     inside = facts.guest_network
-    if inside and inside.strict_rp_filter and move.guest_side is GuestSide.ADDRESSES:
+    if inside is None or move.guest_side not in (GuestSide.ADDRESSES, GuestSide.TEMPORARY_BOND):
+        return
+    if inside.strict_rp_filter:
         yield warning(
             "strict-rp-filter",
             f"The guest filters strictly by reverse path ({', '.join(inside.strict_rp_filter)}); "
             "it is loosened on the two NICs while the traffic moves",
         )
-    if inside and move.guest_side is GuestSide.ADDRESSES:
-        yield from _configured_by(inside.configured_by, move.mode)
+    yield from _configured_by(inside.configured_by, move)
 
 
-def _configured_by(manager: str | None, mode: NetworkMode) -> Iterator[Finding]:
-    if manager == "networkd" and mode is NetworkMode.SWITCH:
+def _configured_by(manager: str | None, move: VfMove) -> Iterator[Finding]:
+    if manager == "networkd" and move.stands_by:
         yield info(
             "configured-by",
             "systemd-networkd, which configures the guest, is told to leave the standby NIC alone; the new VF has the "
@@ -243,6 +263,7 @@ _SIDES = {
     GuestSide.BOND: "its own bond chooses the NIC",
     GuestSide.ADDRESSES: "its agent moves addresses and routes",
     GuestSide.FAILOVER: "its net_failover driver chooses the NIC",
+    GuestSide.TEMPORARY_BOND: "a bond is made in it for the migration",
     GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
 }
 

@@ -64,6 +64,8 @@ def _figures(report: Report) -> str:
         ("total", words.seconds(report.total_s), "from start to end"),
         ("transfer ratio", ratio, "guest memory to wire"),
     ]
+    if report.dark_s is not None:
+        figures.append(("without the NIC", words.seconds(report.dark_s), "no VF, and nothing beside it"))
     cards = (
         f"<div><dt>{escape(label)}</dt><dd{_quiet(value)}>{escape(value)}</dd><small>{escape(hint)}</small></div>"
         for label, value, hint in figures

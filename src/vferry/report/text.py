@@ -64,6 +64,7 @@ def _summary(report: Report) -> Table:
         ("network mode", report.network_mode or "not chosen"),
         ("total", words.seconds(report.total_s)),
         ("pause", words.milliseconds(report.pause_ms)),
+        *([("without the NIC", words.seconds(report.dark_s))] if report.dark_s is not None else []),
         ("lost", words.lost(network)),
         ("late", words.count(network.late if network else None)),
         ("longest gap", words.milliseconds(network.longest_gap_ms if network else None)),

@@ -29,6 +29,8 @@ ADDRESSES = Case(SWITCH, GuestSide.ADDRESSES)
 HOTPLUG = Case(SWITCH, GuestSide.HOTPLUG)
 BOND = Case(SWITCH, GuestSide.BOND, own_standby=True)
 DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
+DETACH_BOND = Case(NetworkMode.DETACH, GuestSide.BOND, own_standby=True)
+TEMPORARY_BOND = Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND)
 FAILOVER = Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 
@@ -102,6 +104,33 @@ GOLDEN = {
         "to-vf: filter-also-to-vf @host2",
         "to-vf: plug-vf @host2",
         "to-vf: filter-to-vf @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    DETACH_BOND: [
+        *SWITCH_PREPARE,
+        "to-standby: unplug-vf @host1",
+        *COPY,
+        *CLOSE,
+        "to-vf: plug-vf @host2",
+        "to-vf: guest-to-vf @host2",
+        "to-vf: filter-to-vf @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    TEMPORARY_BOND: [
+        *SWITCH_PREPARE,
+        "to-standby: plug-standby @host1",
+        "to-standby: guest-to-standby @host1",
+        "to-standby: filter-to-bridge @host1",
+        "to-standby: unplug-vf @host1",
+        *COPY,
+        *CLOSE,
+        "to-vf: plug-vf @host2",
+        "to-vf: guest-to-vf @host2",
+        "to-vf: filter-to-vf @host2",
+        "to-vf: dissolve-bond @host2",
+        "to-vf: unplug-standby @host2",
         *WIPE,
         *HAND_OVER,
     ],

@@ -237,7 +237,7 @@ def test_a_teaming_pair_is_moved_by_failover(with_: str | None) -> None:
     assessment = f.found(teamed(with_=with_))
     assert assessment.findings == ()
     assert assessment.plan is not None
-    assert assessment.plan.modes == (NetworkMode.FAILOVER,)
+    assert assessment.plan.network_mode == "failover"
     assert assessment.plan.reason == "its net_failover driver chooses the NIC"
     (move,) = assessment.plan.moves
     assert (move.guest_side, move.standby_alias, move.standby_stays) == (GuestSide.FAILOVER, "ua-standby", True)
