@@ -23,6 +23,8 @@ SCRIPTS = [
     guest_script.addresses_to_vf,
     guest_script.bond_to_standby,
     guest_script.bond_to_vf,
+    guest_script.make_bond,
+    guest_script.dissolve_bond,
     guest_script.failover_to_vf,
     guest_script.quiet,
     guest_script.settle,

@@ -25,6 +25,7 @@ TEAMED = structs.replace(STANDBY, teaming="persistent", alias="ua-standby")
 CLAIM = Claim(operation="op-9", guest=GUEST)
 OTHER_CLAIMS = (Claim(operation="op-8"), Claim(operation="op-9"))
 DETACH: dict[str, object] = {"mode": NetworkMode.DETACH}
+TEMPORARY: dict[str, object] = {**DETACH, "temporary_bond": True}
 ACCEPT: dict[str, object] = {"accept_interruption": True}
 VIRTIO: dict[str, object] = {"mode": NetworkMode.VIRTIO}
 ZSTD: dict[str, object] = {"transfer": TransferPlan(codec=Codec.ZSTD, delta_memory=128)}
@@ -203,6 +204,9 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("virtiofs", WARNING, live(FREE + VIRTIOFS), {}),
     ("no-free-port", ERROR, live(""), {}),
     ("no-free-port", ERROR, live(FREE + DISK), {}),
+    ("bond-not-made", ERROR, f.silent, TEMPORARY),
+    ("bond-not-made", ERROR, more_nics(STANDBY), TEMPORARY),
+    ("bond-not-needed", ERROR, f.inside(links=(structs.replace(PRIMARY, master="bond0"),)), TEMPORARY),
     ("vf-not-unpluggable", ERROR, vf_on_root_bus, {}),
 ]
 
