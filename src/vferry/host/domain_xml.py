@@ -85,7 +85,7 @@ def read_domain(xml: str) -> DomainXml:
         arch=_attribute(domain, "os/type", "arch") or "x86_64",
         machine=_attribute(domain, "os/type", "machine") or "",
         emulator=domain.findtext("devices/emulator"),
-        memory=_bytes(domain.find("memory")),
+        memory=read_bytes(domain.find("memory")),
         vcpus=int(domain.findtext("vcpu", "1")),
         cpu=None if cpu is None else ET.tostring(cpu, encoding="unicode").strip(),
         cpu_mode=None if cpu is None else cpu.get("mode", "custom"),
@@ -230,10 +230,12 @@ def _agent_connected(domain: ET.Element) -> bool:
     )
 
 
-def _bytes(element: ET.Element | None) -> int:
-    if element is None or not element.text:
+def read_bytes(element: ET.Element | None, attribute: str | None = None) -> int:
+    """A size, from an element's text or from its attribute, in its unit; KiB where it has none."""
+    text = None if element is None else (element.get(attribute) if attribute else element.text)
+    if element is None or not text:
         return 0
-    return int(element.text) * UNITS.get(element.get("unit", "KiB").lower(), 1 << 10)
+    return int(text) * UNITS.get(element.get("unit", "KiB").lower(), 1 << 10)
 
 
 def _attribute(element: ET.Element, path: str, key: str) -> str | None:

@@ -1,12 +1,13 @@
-"""Whether this host can take a guest's platform in: CPU, machine type, emulator, files, bridges."""
+"""Whether this host can take a guest's platform in: CPU, machine type, emulator, files, bridges, resources."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vferry.host import resources
 from vferry.host.api import Fit
-from vferry.host.domain_xml import DomainXml, read_domain
+from vferry.host.domain_xml import DomainXml, parse, read_domain
 from vferry.host.hypervisor import Hypervisor
 
 # Modes that take the host's CPU as it is. Their live XML does not say which CPU that was, so nothing can be compared
@@ -18,7 +19,11 @@ INCOMPATIBLE = 0
 def check_fit(hypervisor: Hypervisor, root: Path, live_xml: str) -> Fit:
     """Asks libvirt and the file system. Problem ``xml-invalid``."""
     domain = read_domain(live_xml)
-    reasons = [*_files(root, domain), *_networks(hypervisor, root, domain)]
+    reasons = [
+        *_files(root, domain),
+        *_networks(hypervisor, root, domain),
+        *resources.missing(root, parse(live_xml)),
+    ]
     if domain.emulator and not _readable(root, domain.emulator):
         # Without it libvirt cannot say anything of the machine either.
         return Fit(reasons=(f"the emulator {domain.emulator} is not on this host", *reasons))

@@ -152,7 +152,6 @@ class Inventory(Struct, frozen=True, kw_only=True):
     vhost_net: bool = False
     """Whether the standby NIC can run on vhost-net, so that plugging devices does not stall it."""
     iommu: bool = False
-    locked_memory_limit: int | None = None
     codecs: tuple[str, ...] = ()
     """What a gateway of this host can compress with."""
     keepalive_off: bool | None = None
