@@ -13,6 +13,7 @@ from vferry.plan.plan import Plan
 from vferry.plan.preflight import assess
 
 VF = "0000:01:10.2"
+FRESH = VfSettings(vlan=0, qos=0, trust=False, spoof_check=True, max_tx_rate=0)
 SETTINGS = VfSettings(mac=MAC, vlan=0, qos=0, trust=True, spoof_check=False, max_tx_rate=500)
 
 
@@ -22,9 +23,7 @@ def address(index: int) -> str:
 
 
 def inventory(name: str, *, guests: tuple[Guest, ...] = (), vfs: int = 4) -> Inventory:
-    functions = tuple(
-        Vf(pf="pf0", index=at, address=address(at), settings=VfSettings(mac=None, vlan=0)) for at in range(vfs)
-    )
+    functions = tuple(Vf(pf="pf0", index=at, address=address(at), settings=FRESH) for at in range(vfs))
     pf = Pf(name="pf0", address="0000:01:00.0", driver="igb", mac="52:54:00:00:00:01", vfs=functions)
     return Inventory(
         name=name,

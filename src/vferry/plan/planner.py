@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from vferry.model.guest import Guest, GuestLink, Nic, VfRef
 from vferry.model.host import Inventory, Vf
-from vferry.plan import definition, standby, teaming, transfer
+from vferry.plan import carried, definition, standby, teaming, transfer
 from vferry.plan.announced import announced
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, vf_link, warning
 from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
@@ -229,6 +229,7 @@ def _contested(facts: Facts, mode: NetworkMode, side: GuestSide) -> bool:
 
 
 def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
+    yield from carried.missing(facts.destination.name, move)
     if move.stands_by:
         for inventory in (facts.source, facts.destination):
             yield from standby.missing(inventory, move.network, move.vlan)

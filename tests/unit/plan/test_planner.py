@@ -8,7 +8,7 @@ from msgspec import structs
 from fakes import facts as f
 from fakes.samples import GUEST, MAC
 from vferry.model.guest import GuestLink, Nic, VfRef
-from vferry.model.host import Network, VfSettings
+from vferry.model.host import Network
 from vferry.model.report import Phase
 from vferry.network.modes import stages
 from vferry.plan.facts import Facts
@@ -116,7 +116,7 @@ def test_the_networks_names_decide_not_those_of_their_pfs() -> None:
 
 
 def test_what_the_destinations_vf_had_is_kept_for_the_undo() -> None:
-    settings = VfSettings(mac="00:00:00:00:00:00", vlan=7, trust=False)
+    settings = structs.replace(f.FRESH, mac="00:00:00:00:00:00", vlan=7)
     assert f.planned(f.vf("destination", 0, settings=settings)).moves[0].destination_before == settings
 
 

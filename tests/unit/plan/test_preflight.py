@@ -202,7 +202,11 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ),
     ("does-not-migrate", ERROR, live(f"{FREE}</devices><launchSecurity type='sev'/><devices>"), {}),
     ("virtiofs", WARNING, live(FREE + VIRTIOFS), {}),
+    ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
+    ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
     ("no-free-port", ERROR, live(""), {}),
+    ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
+    ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
     ("no-free-port", ERROR, live(FREE + DISK), {}),
     ("bond-not-made", ERROR, f.silent, TEMPORARY),
     ("bond-not-made", ERROR, more_nics(STANDBY), TEMPORARY),
@@ -302,3 +306,16 @@ def test_what_is_fine_is_not_complained_about(change: f.Change, wishes: dict[str
 def test_what_only_the_standby_path_lacks_does_not_matter_without_it(change: f.Change) -> None:
     """Preflight says "use --network detach" for these, so that has to do."""
     assert f.found(change, **DETACH).errors == ()
+
+
+def test_a_setting_that_the_destination_lacks_is_named() -> None:
+    lacking = structs.replace(f.FRESH, trust=None, spoof_check=None)
+    (trust, spoof) = f.found(f.vf("destination", 0, settings=lacking)).errors
+    assert trust.message == f"{MAC} has trust on, which the driver of pf0 on host2 does not know"
+    assert trust.remedy.endswith("ip link set pf0 vf 1 trust off")
+    assert "spoof_check off" in spoof.message
+
+
+def test_a_setting_that_is_as_the_kernel_makes_it_is_not_missed() -> None:
+    usual = f.vf("source", 1, settings=structs.replace(f.FRESH, mac=MAC))
+    assert f.found(f.both(usual, f.vf("destination", 0, settings=VfSettings()))).errors == ()
