@@ -24,7 +24,7 @@ def address(index: int) -> str:
 
 def inventory(name: str, *, guests: tuple[Guest, ...] = (), vfs: int = 4) -> Inventory:
     functions = tuple(Vf(pf="pf0", index=at, address=address(at), settings=FRESH) for at in range(vfs))
-    pf = Pf(name="pf0", address="0000:01:00.0", driver="igb", mac="52:54:00:00:00:01", vfs=functions)
+    pf = Pf(name="pf0", address="0000:01:00.0", driver="igb", mac="52:54:00:00:00:01", mtu=9000, vfs=functions)
     return Inventory(
         name=name,
         versions=Versions(vferry="0.1.0", kernel="6.12.0", qemu=(10, 0, 0), libvirt=(11, 3, 0)),

@@ -97,6 +97,16 @@ class Migration:
         return self._process.poll() is None
 
 
+def migrate(scene: "Scene", *options: str) -> dict[str, Any]:
+    """The report of a migration of the guest to the other host, which must be whole there."""
+    destination = other(scene.host)
+    report = asked("migrate", scene.guest, destination, *options)
+    assert report["status"] == "completed", report
+    assert report["degraded"] is None, report
+    assert report["destination"] == destination
+    return dict(report)
+
+
 class EmulatorLostGuestError(Exception):
     """A guest hangs in its own kernel, since QEMU without KVM delivered an interrupt twice (docs/lab.md)."""
 
@@ -194,6 +204,15 @@ class Scene:
         finally:
             self._start_in_guest("kill", str(pid))
 
+    def tell(self, script: str) -> None:
+        """Runs a shell script in the guest to its end; it must succeed."""
+        asked_for = {"pid": self._start_in_guest("sh", "-c", script)["pid"]}
+        until = time.monotonic() + ANSWER_S
+        while not (status := self._agent("guest-exec-status", **asked_for))["exited"]:
+            assert time.monotonic() < until, f"not within {ANSWER_S:.0f} s: {script}"
+            time.sleep(0.2)
+        assert status["exitcode"] == 0, status
+
     @contextlib.contextmanager
     def without_library(self, host: str, name: str) -> Iterator[None]:
         """A host whose loader does not find a library meanwhile."""
@@ -205,8 +224,11 @@ class Scene:
             self.run(host, f"mv {away}/* {there} && rmdir {away}; ldconfig")
 
     def _start_in_guest(self, path: str, *words: str) -> Any:
-        command = {"execute": "guest-exec", "arguments": {"path": path, "arg": words}}
-        done = self.lab.run(self.host, ["virsh", "qemu-agent-command", self.guest, json.dumps(command)])
+        return self._agent("guest-exec", path=path, arg=words, **{"capture-output": True})
+
+    def _agent(self, command: str, **arguments: object) -> Any:
+        asked = {"execute": command, "arguments": arguments}
+        done = self.lab.run(self.host, ["virsh", "qemu-agent-command", self.guest, json.dumps(asked)])
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)["return"]
 

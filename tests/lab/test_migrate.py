@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lab.operator import PF, Scene, asked, other, vferry
+from lab.operator import PF, Scene, asked, migrate, other, vferry
 
 SLICE = "/sys/fs/cgroup/system.slice/system-vferry.slice"
 WRITER = """dd if=/dev/urandom of=/tmp/source bs=1M count=16
@@ -12,15 +12,6 @@ while :; do dd if=/tmp/source of=/tmp/written bs=1M conv=notrunc; done"""
 """Has 16 MiB written again and again."""
 
 pytestmark = pytest.mark.lab
-
-
-def migrate(scene: Scene, *options: str) -> dict[str, object]:
-    destination = other(scene.host)
-    report = asked("migrate", scene.guest, destination, *options)
-    assert report["status"] == "completed", report
-    assert report["degraded"] is None, report
-    assert report["destination"] == destination
-    return dict(report)
 
 
 def test_a_guest_on_a_lone_vf_goes_and_comes_back(scene: Scene) -> None:
@@ -32,7 +23,7 @@ def test_a_guest_on_a_lone_vf_goes_and_comes_back(scene: Scene) -> None:
         after = next(nic for nic in asked("guest", "show", "guest1")["nics"] if nic["vf"])
         assert after["mac"] == before["mac"]
         assert report["network"] is not None, report["network_note"]
-        assert report["vf"]["after"]["host"] == host  # type: ignore[index]
+        assert report["vf"]["after"]["host"] == host
         scene.assert_nothing_left()
 
 
@@ -51,7 +42,7 @@ def test_a_guest_that_says_nothing_is_reachable_at_once(scene: Scene) -> None:
         host = other(scene.host)
         report = migrate(scene, "--no-probe")
         reached = scene.lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", scene.address]).returncode
-        (announced,) = [step for step in report["steps"] if step["name"] == "announce"]  # type: ignore[attr-defined]
+        (announced,) = [step for step in report["steps"] if step["name"] == "announce"]
         assert "7 times in 5 s" in announced["detail"]
         assert reached == 0
         scene.assert_whole(host)
@@ -122,13 +113,6 @@ def test_a_guest_that_is_started_anew_after_a_migration_comes_up_on_its_vf(scene
     host = other(scene.host)
     migrate(scene, "--no-probe")
     scene.cold_boot(host)
-    scene.assert_whole(host)
-
-
-@pytest.mark.matrix
-def test_detaching_gives_the_addresses_back(scene: Scene) -> None:
-    host = other(scene.host)
-    assert migrate(scene, "--network", "detach")["network_mode"] == "detach"
     scene.assert_whole(host)
 
 

@@ -232,7 +232,7 @@ def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
     yield from carried.missing(facts.destination.name, move)
     if move.stands_by:
         for inventory in (facts.source, facts.destination):
-            yield from standby.missing(inventory, move.network, move.vlan)
+            yield from standby.missing(inventory, move.network, move.vlan, move.mtu)
     else:
         yield info("dark", f"{move.mac} is without its VF from before the copy until after it")
     if move.guest_side is GuestSide.HOTPLUG:

@@ -9,8 +9,8 @@ VLAN_LIBVIRT = (11, 0, 0)
 """The first libvirt that puts a NIC on a Linux bridge into a VLAN (its NEWS of January 2025)."""
 
 
-def missing(inventory: Inventory, network: str, vlan: int = 0) -> Iterator[Finding]:
-    """What is missing on a host for a standby NIC on a physical network, in a VLAN if it is not 0."""
+def missing(inventory: Inventory, network: str, vlan: int = 0, mtu: int = 0) -> Iterator[Finding]:
+    """What is missing on a host for a standby NIC on a physical network, in a VLAN if it is not 0, for an MTU."""
     reached = inventory.networks[network]
     bridge = next((bridge for bridge in inventory.bridges if bridge.name == reached.bridge), None)
     if bridge is None or reached.pf not in bridge.ports:
@@ -34,6 +34,12 @@ def missing(inventory: Inventory, network: str, vlan: int = 0) -> Iterator[Findi
             "forwarding-full",
             f"The unicast filter of {pf.name} on {inventory.name} is full ({pf.forwarding_limit} entries)",
             f"Remove entries that nobody needs: bridge fdb show dev {pf.name}",
+        )
+    if pf and pf.mtu < mtu:
+        yield error(
+            "mtu-too-small",
+            f"The guest has an MTU of {mtu}, and {pf.name} of {inventory.name} passes {pf.mtu} to its bridge",
+            f"ip link set dev {pf.name} mtu {mtu}; or give the guest's NIC a smaller MTU",
         )
     if not inventory.vhost_net:
         yield warning(

@@ -204,6 +204,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("virtiofs", WARNING, live(FREE + VIRTIOFS), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
+    ("mtu-too-small", ERROR, f.pf("source", mtu=8999), {}),
+    ("mtu-too-small", ERROR, f.pf("destination", mtu=1500), {}),
     ("no-free-port", ERROR, live(""), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
