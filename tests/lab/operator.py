@@ -168,16 +168,29 @@ class Scene:
     @contextlib.contextmanager
     def booted_with(self, parameter: str) -> Iterator[None]:
         """The guest, started anew with one more parameter of its kernel, and as it was afterwards."""
-        host, line = self.host, "console=ttyS0"
-        self._restart(host, f"s/{line}/{line} {parameter}/")
+        line = "console=ttyS0"
+        with self.defined_as(lambda xml: xml.replace(line, f"{line} {parameter}")):
+            yield
+
+    @contextlib.contextmanager
+    def defined_as(self, edit: Callable[[str], str]) -> Iterator[None]:
+        """The guest, started anew with another definition, and with its own afterwards, where it was."""
+        home = self.host
+        own = self.run(home, f"virsh dumpxml --inactive {self.guest}")
+        self._restart(home, edit(own))
         try:
             yield
         finally:
-            self._restart(host, f"s/{line} {parameter}/{line}/")
+            if self.host != home:
+                self.run(self.host, f"virsh destroy {self.guest}; virsh undefine {self.guest}")
+            self._restart(home, own)
 
-    def _restart(self, host: str, edit: str) -> None:
-        edited = f"virsh dumpxml --inactive {self.guest} | sed '{edit}' > /run/edited.xml"
-        self.run(host, f"virsh destroy {self.guest}; {edited}; virsh define /run/edited.xml; rm /run/edited.xml")
+    def _restart(self, host: str, definition: str) -> None:
+        self.run(host, f"virsh destroy {self.guest}")
+        defined = self.lab.run(
+            host, ["sh", "-c", "cat > /run/x.xml; virsh define /run/x.xml; rm /run/x.xml"], definition
+        )
+        assert "defined" in defined.stdout, defined.stderr
         self.lab.guest(self.guest)
 
     def cold_boot(self, host: str) -> None:

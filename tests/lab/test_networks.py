@@ -64,6 +64,41 @@ def test_a_guest_that_has_ipv6_alone(scene: Scene) -> None:
         scene.cold_boot(scene.host)
 
 
+POOL = f"<network><name>vfs</name><forward mode='hostdev' managed='yes'><pf dev='{PF}'/></forward></network>"
+OWN_VF = re.compile(r"<interface type='hostdev' managed='yes'>(.*?)<source>.*?</source>", re.DOTALL)
+
+
+@contextlib.contextmanager
+def pools(scene: Scene) -> Iterator[None]:
+    """A libvirt network on each host, of all VFs of its PF."""
+    try:
+        for host in HOSTS:
+            start = "cat > /run/pool.xml; virsh net-define /run/pool.xml && virsh net-start vfs; rm /run/pool.xml"
+            assert scene.lab.run(host, ["sh", "-c", start], POOL).returncode == 0
+        yield
+    finally:
+        for host in HOSTS:
+            scene.run(host, "virsh net-destroy vfs; virsh net-undefine vfs")
+
+
+def from_pool(xml: str) -> str:
+    edited, times = OWN_VF.subn(r"<interface type='network'>\1<source network='vfs'/>", xml)
+    assert times == 1
+    return edited
+
+
+def test_a_vf_from_a_pool_of_libvirt_s(scene: Scene) -> None:
+    home = scene.host
+    with pools(scene), scene.defined_as(from_pool):
+        for host in (other(home), home):
+            report = migrate(scene)
+            assert report["network_mode"] == "switch"
+            assert lost(report, "to-standby", "to-vf") == 0
+            scene.assert_whole(host)
+        scene.cold_boot(home)
+        scene.assert_whole(home)
+
+
 @contextlib.contextmanager
 def large_frames(scene: Scene) -> Iterator[None]:
     """An MTU of 9000 all the way from the peer into the guest."""

@@ -66,7 +66,8 @@ async def _facts(
     source: Host, destination: Host, source_inventory: Inventory, inventory: Inventory, guest: Guest
 ) -> Facts:
     definition = await source.call(ReadDefinition(guest=guest.name))
-    fit = await destination.call(CheckFit(live_xml=definition.live or definition.persistent))
+    now = definition.live or definition.persistent
+    fit = await destination.call(CheckFit(live_xml=now, persistent_xml=definition.persistent))
     network, silence = None, None
     if guest.state is GuestState.RUNNING:
         try:

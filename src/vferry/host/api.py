@@ -117,9 +117,11 @@ class Fit(Struct, frozen=True, kw_only=True):
 
 
 class CheckFit(Operation[Fit], frozen=True, kw_only=True, tag="fit"):
-    """Asks a destination whether it accepts the guest's CPU, machine type and disks (are its paths there?)."""
+    """Asks a destination whether it accepts the guest: CPU, machine type, files, networks, what it is bound to."""
 
     live_xml: str
+    persistent_xml: str | None = None
+    """With it, the libvirt networks are looked for that the guest's NICs come from at its next start."""
 
 
 class QemuAbilities(Struct, frozen=True, kw_only=True):

@@ -16,12 +16,13 @@ HOST_MODES = ("host-passthrough", "maximum")
 INCOMPATIBLE = 0
 
 
-def check_fit(hypervisor: Hypervisor, root: Path, live_xml: str) -> Fit:
+def check_fit(hypervisor: Hypervisor, root: Path, live_xml: str, persistent_xml: str | None = None) -> Fit:
     """Asks libvirt and the file system. Problem ``xml-invalid``."""
     domain = read_domain(live_xml)
     reasons = [
         *_files(root, domain),
         *_networks(hypervisor, root, domain),
+        *_pools(hypervisor, domain, persistent_xml),
         *resources.missing(root, parse(live_xml)),
     ]
     if domain.emulator and not _readable(root, domain.emulator):
@@ -50,6 +51,17 @@ def _networks(hypervisor: Hypervisor, root: Path, domain: DomainXml) -> Iterator
                 yield f"the {what} {nic.source} of NIC {nic.mac} is not on this host"
         elif nic.type == "network" and nic.source and not _network_active(hypervisor, nic.source):
             yield f"the libvirt network {nic.source} of NIC {nic.mac} is not active on this host"
+
+
+def _pools(hypervisor: Hypervisor, live: DomainXml, persistent_xml: str | None) -> Iterator[str]:
+    """A NIC that is from a pool shows what it has got of it while the guest runs, and the pool only in between."""
+    if persistent_xml is None:
+        return
+    seen = {nic.mac for nic in live.nics if nic.type == "network"}
+    for nic in read_domain(persistent_xml).nics:
+        pooled = nic.type == "network" and nic.source and nic.mac not in seen
+        if pooled and not _network_active(hypervisor, nic.source or ""):
+            yield f"the libvirt network {nic.source}, from which NIC {nic.mac} comes, is not active on this host"
 
 
 def _network_active(hypervisor: Hypervisor, name: str) -> bool:

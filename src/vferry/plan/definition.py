@@ -28,6 +28,17 @@ def with_vfs(xml: str, moved: Mapping[str, str]) -> tuple[str, list[str]]:
     return ET.tostring(root, encoding="unicode"), sorted(missing)
 
 
+def pools(xml: str) -> dict[str, str]:
+    """The libvirt networks from which NICs get what they are on when the guest starts, by MAC."""
+    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own XML
+    found = {}
+    for interface in root.iterfind("./devices/interface[@type='network']"):
+        mac, source = interface.find("mac"), interface.find("source")
+        if mac is not None and source is not None:
+            found[mac.get("address", "").lower()] = source.get("network", "")
+    return found
+
+
 def address_of(element: ET.Element) -> str:
     """A libvirt `<address domain='0x0000' bus=… slot=… function=…/>` as ``0000:01:10.0``."""
     domain, bus, slot, function = (int(element.get(name, "0"), 16) for name in ("domain", "bus", "slot", "function"))

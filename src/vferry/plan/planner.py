@@ -41,7 +41,7 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
     xml, missing = definition.with_vfs(
         facts.definition.persistent, {move.source.address: move.destination.address for move in moves}
     )
-    findings += [_unnamed(address, facts.guest.name) for address in missing]
+    findings += _undefined(facts, [move for move in moves if move.source.address in missing])
     return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, xml))
 
 
@@ -288,12 +288,22 @@ def _refuse_virtio(vfs: list[VfRef]) -> Finding:
     return error("has-vf", f"A guest with a VF ({addresses}) does not migrate as virtio alone", "Use --network switch")
 
 
-def _unnamed(address: str, guest: str) -> Finding:
-    return warning(
-        "vf-not-defined",
-        f"The definition of {guest} does not name VF {address}: after a cold boot it comes up without",
-        f"virsh edit {guest}",
-    )
+def _undefined(facts: Facts, moves: list[VfMove]) -> Iterator[Finding]:
+    """What becomes of VFs that the persistent definition does not name."""
+    guest, destination = facts.guest.name, facts.destination.name
+    pools = definition.pools(facts.definition.persistent)
+    for move in moves:
+        if pool := pools.get(move.mac):
+            yield info(
+                "vf-from-pool",
+                f"When {guest} is next started, {move.mac} gets a VF from libvirt's network {pool} of {destination}",
+            )
+        else:
+            yield warning(
+                "vf-not-defined",
+                f"The definition of {guest} does not name VF {move.source.address}: after a cold boot it comes up without",
+                f"virsh edit {guest}",
+            )
 
 
 def _reference(vf: Vf) -> VfRef:

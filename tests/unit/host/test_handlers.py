@@ -295,6 +295,16 @@ async def test_files_and_bridges_must_be_there(host: Host) -> None:
     assert all(any(word in reason for reason in fit.reasons) for word in wanted)
 
 
+async def test_the_network_of_which_a_vf_comes_must_be_there(host: Host) -> None:
+    pooled = "<interface type='network'><mac address='52:54:00:00:00:01'/><source network='{}'/></interface>"
+    fit = await host.ask(api.CheckFit(live_xml=domain(), persistent_xml=domain(pooled.format("vfs"))), None)
+    assert isinstance(fit, api.Fit)
+    assert [reason for reason in fit.reasons if "network vfs, from which NIC 52:54:00:00:00:01 comes" in reason]
+    without = await host.ask(api.CheckFit(live_xml=domain(), persistent_xml=domain()), None)
+    assert isinstance(without, api.Fit)
+    assert len(without.reasons) == len(fit.reasons) - 1
+
+
 async def test_a_cpu_passed_through_is_not_compared_here(host: Host) -> None:
     host.library.cpu_error = "it differs"
     (host.claims.directory.parent / "usr/bin").mkdir(parents=True)

@@ -67,6 +67,12 @@ def without_xbzrle(facts: Facts) -> Facts:
     return structs.replace(facts, source_qemu=QemuAbilities(capabilities=("multifd",)))
 
 
+def from_pool(facts: Facts) -> Facts:
+    nic = f"<interface type='network'><mac address='{MAC}'/><source network='vfs'/></interface>"
+    xml = f"<domain><devices>{nic}</devices></domain>"
+    return structs.replace(facts, definition=structs.replace(facts.definition, persistent=xml))
+
+
 def silent_qemu(facts: Facts) -> Facts:
     return structs.replace(facts, destination_qemu="it does not start")
 
@@ -206,6 +212,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
     ("mtu-too-small", ERROR, f.pf("source", mtu=8999), {}),
     ("mtu-too-small", ERROR, f.pf("destination", mtu=1500), {}),
+    ("vf-from-pool", INFO, from_pool, {}),
     ("no-free-port", ERROR, live(""), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
