@@ -301,7 +301,8 @@ def _undefined(facts: Facts, moves: list[VfMove]) -> Iterator[Finding]:
         else:
             yield warning(
                 "vf-not-defined",
-                f"The definition of {guest} does not name VF {move.source.address}: after a cold boot it comes up without",
+                f"The definition of {guest} does not name VF {move.source.address}: "
+                "after a cold boot it comes up without",
                 f"virsh edit {guest}",
             )
 
