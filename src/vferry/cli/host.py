@@ -109,6 +109,7 @@ def _summary(host: Inventory) -> Table:
         ("Memory", f"{_gib(host.memory_free)} free of {_gib(host.memory_total)}"),
         ("IOMMU", _yes(value=host.iommu)),
         ("vhost-net", _yes(value=host.vhost_net)),
+        ("Tracked connections", "none" if host.connections is None else str(host.connections)),
         ("Migration", f"{migration.address}, ports {migration.ports[0]}-{migration.ports[1]}"),
         ("Compression", ", ".join(host.codecs) or "none"),
         ("Slots", f"{migration.slots - len(host.claims)} free of {migration.slots}"),

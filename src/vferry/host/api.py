@@ -10,6 +10,7 @@ from typing import Annotated, Generic, Protocol, TypeVar
 from msgspec import Meta, Struct
 
 from vferry.model.compression import Codec, Compressed, Count, DeltaMib, Streams
+from vferry.model.connections import Address, Connection
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Claim, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
@@ -97,6 +98,22 @@ class MeasureMemory(Operation[MemoryUse], frozen=True, kw_only=True, tag="guest-
 
     guest: str
     seconds: Annotated[int, Meta(ge=1, le=10)] = 1
+
+
+MOST_CONNECTIONS = 65_536
+
+
+class Tracked(Struct, frozen=True, kw_only=True):
+    """Connections of a guest in a host's connection tracking; `left_out` are those with NAT, or too many."""
+
+    connections: tuple[Connection, ...] = ()
+    left_out: int = 0
+
+
+class ReadConnections(Operation[Tracked], frozen=True, kw_only=True, tag="connections"):
+    """The tracked connections that have one of `addresses` at an end. Problem ``connections-unreadable``."""
+
+    addresses: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=256)]
 
 
 class Definition(Struct, frozen=True, kw_only=True):
@@ -291,6 +308,27 @@ class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
     addresses: tuple[str, ...] = ()
     router: bool = False
     """Whether the guest forwards IPv6: its neighbours would cease to send by it if that were not said."""
+
+
+class PutOutcome(Struct, frozen=True, kw_only=True):
+    """How many connections the kernel has now, how many it refused, and why the first of these."""
+
+    taken: int = 0
+    refused: int = 0
+    why: str = ""
+
+
+class PutConnections(Operation[PutOutcome], frozen=True, kw_only=True, tag="put-connections"):
+    """Puts connections of a guest into this host's connection tracking, in place of what it has of them.
+
+    One that it knows further on already stays as it is. Windows are not tracked in any of them from then on.
+    Problem ``connection-invalid``.
+    """
+
+    guest: str
+    connections: Annotated[tuple[Connection, ...], Meta(max_length=2048)]
+    lease_s: Annotated[int, Meta(ge=1, le=3600)] | None = None
+    """For how long at most those are known that were not, unless there is traffic; the others keep their time."""
 
 
 # --- the move itself -------------------------------------------------------------------------------------

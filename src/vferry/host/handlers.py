@@ -12,6 +12,8 @@ from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains
 from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
+from vferry.host.conntrack import put_connections, read_connections
+from vferry.host.conntrack_netlink import Table
 from vferry.host.domain_xml import read_domain
 from vferry.host.gateways import RUNTIME, Gateways
 from vferry.host.gateways_cpu import confine
@@ -53,6 +55,7 @@ class Handlers:
         runtime: Path = RUNTIME,
         root: Path = Path("/"),
         links: Callable[[], Links] = Links,
+        table: Callable[[], Table] = Table,
         wire: Callable[[str], Wire] = open_wire,
     ) -> None:
         """`directory` keeps the host's certificates in its ``pki``; the rest stands in for the system in tests."""
@@ -60,6 +63,7 @@ class Handlers:
         self._claims = claims
         self._root = root
         self._links = links
+        self._table = table
         self._wire = wire
         self._hypervisor = hypervisor or Hypervisor()
         confined = confine(configuration.cpu_share, root)
@@ -108,6 +112,8 @@ class Handlers:
                 return lambda: measure_guest(hypervisor, guest, seconds)
             case api.MeasureMemory(guest=guest, seconds=seconds):
                 return lambda: measure_memory(hypervisor, guest, seconds, self._root)
+            case api.ReadConnections():
+                return lambda: self._with_table(lambda table: read_connections(table, operation))
             case api.ReadDefinition(guest=guest):
                 return lambda: hypervisor_domains.read_definition(hypervisor, guest)
             case api.AskQemu(live_xml=xml):
@@ -166,6 +172,9 @@ class Handlers:
             case api.Announce():
                 check(session, guest=operation.guest)
                 return lambda: announce(operation, self._wire)
+            case api.PutConnections(guest=guest):
+                check(session, guest=guest)
+                return lambda: self._with_table(lambda table: put_connections(table, operation))
             case api.Define(xml=xml):
                 check(session, guest=read_domain(xml).name)
                 return lambda: hypervisor_domains.define(hypervisor, xml)
@@ -242,6 +251,10 @@ class Handlers:
     def _with_links(self, work: Callable[[Links], T]) -> T:
         with self._links() as links:
             return work(links)
+
+    def _with_table(self, work: Callable[[Table], T]) -> T:
+        with self._table() as table:
+            return work(table)
 
 
 def _named(session: api.Session | None) -> str:

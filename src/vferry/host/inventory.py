@@ -55,6 +55,7 @@ def take_inventory(
         vhost_net=(root / "dev/vhost-net").exists(),
         iommu=any((root / "sys/class/iommu").glob("*")),
         codecs=installed_codecs(root),
+        connections=_connections(root),
         keepalive_off=_keepalive_off(root / "etc/libvirt/qemu.conf"),
     )
 
@@ -119,6 +120,11 @@ def _versions(root: Path, qemu: int, libvirt: int) -> Versions:
 
 def _split(number: int) -> tuple[int, int, int]:
     return number // 1_000_000, number // 1000 % 1000, number % 1000
+
+
+def _connections(root: Path) -> int | None:
+    said = _read(root / "proc/sys/net/netfilter/nf_conntrack_count")
+    return int(said) if said.isdigit() else None
 
 
 def _keepalive_off(path: Path) -> bool | None:

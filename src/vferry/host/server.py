@@ -27,7 +27,9 @@ SLOW_CLIENT_S = 10.0
 """How long a client may take to shake hands, to send a request's head, and to send its body."""
 GRACE_S = 20.0
 """How long a stopping agent waits for what it is at."""
-LOOKING = frozenset({"inventory", "guest", "guest-network", "guest-latency", "definition", "fit", "migration"})
+LOOKING = frozenset(
+    {"inventory", "guest", "guest-network", "guest-latency", "definition", "fit", "migration", "connections"}
+)
 """Operations that change nothing: not logged unless they fail."""
 IP_FREEBIND = 15
 """Linux's: binds an address that the host has not got yet, such as that of a network still coming up."""

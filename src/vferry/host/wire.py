@@ -18,6 +18,7 @@ SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 SECRET = frozenset({"token", "pem", "certificate", "ca"})
 LONG = frozenset({"xml", "persistent_xml", "live_xml", "script"})
+MANY = frozenset({"connections"})
 SHOWN = 120
 
 
@@ -93,7 +94,7 @@ def decode_problem(body: bytes) -> Problem | None:
 
 
 def describe(operation: Operation[Any]) -> str:
-    """An operation for the log: no secrets, and of long texts the length only."""
+    """An operation for the log: no secrets, of long texts the length only, and how many of many."""
     words = []
     for field in operation.__struct_fields__:
         value = getattr(operation, field)
@@ -101,6 +102,8 @@ def describe(operation: Operation[Any]) -> str:
             continue
         if field in LONG:
             words.append(f"{field}=({len(value)} characters)")
+        elif field in MANY:
+            words.append(f"{field}=({len(value)})")
         else:
             words.append(f"{field}={_shown(value)}")
     return " ".join(words)

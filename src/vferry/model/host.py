@@ -154,6 +154,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     iommu: bool = False
     codecs: tuple[str, ...] = ()
     """What a gateway of this host can compress with."""
+    connections: int | None = None
+    """How many the kernel tracks at the moment; None where it has no connection tracking loaded."""
     keepalive_off: bool | None = None
     """Whether libvirt's keepalive leaves migrations' connections alone (qemu.conf); None where it cannot be read."""
 

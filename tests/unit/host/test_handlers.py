@@ -1,7 +1,7 @@
 import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
@@ -38,6 +38,7 @@ ACTING: list[Operation[Any]] = [
     api.Unpark(pf="pf0", index=1, mac=MAC),
     api.TeachBridge(guest="guest1", mac=MAC),
     api.Announce(guest="guest1", mac=MAC, interface="pf0"),
+    api.PutConnections(guest="guest1", connections=(), lease_s=60),
     api.StartReceiving(peer="host2"),
     api.StartSending(peer="host2", address="10.8.0.2", port=1, token="t"),
     api.StopGateway(),
@@ -57,6 +58,7 @@ LOOKING: list[Operation[Any]] = [
     api.ReadGuestNetwork(guest="guest1"),
     api.MeasureGuest(guest="guest1", seconds=0.1),
     api.MeasureMemory(guest="guest1"),
+    api.ReadConnections(addresses=("192.0.2.7",)),
     api.ReadDefinition(guest="guest1"),
     api.CheckFit(live_xml=domain()),
     api.AskQemu(live_xml=domain()),
@@ -80,6 +82,19 @@ class OneFrame:
         pass
 
 
+class EmptyTable:
+    """Connection tracking that has seen nothing yet."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        pass
+
+    def entries(self) -> tuple[bytes, ...]:
+        return ()
+
+
 class Host:
     """A host with a NIC of two VFs, a guest on the second, and a claim on both by `MINE`."""
 
@@ -93,6 +108,7 @@ class Host:
             "sys/class/net/br0/bridge/vlan_filtering": "1\n",
             "sys/class/net/br0/brif/pf0": "",
             "sys/class/net/pf0/ifindex": f"{PF_INDEX}\n",
+            "proc/sys/net/netfilter/nf_conntrack_count": "7\n",
             "dev/vhost-net": "",
             "sys/class/iommu/dmar0": "",
         }.items():
@@ -115,6 +131,7 @@ class Host:
             runtime=root / "run/vferry",
             root=root,
             links=lambda: cast("Any", FakeLinks(self.nic)),
+            table=lambda: cast("Any", EmptyTable()),
             wire=lambda interface: OneFrame(self.sent, interface),
         )
         self.sent: list[tuple[str, bytes]] = []
@@ -153,6 +170,7 @@ async def test_without_the_claim_nothing_is_changed(host: Host, operation: Opera
         api.SetVf(pf="pf0", index=0, settings=WIPED),
         api.MoveFilter(pf="pf0", index=0, mac=MAC, to_vf=True),
         api.Unplug(guest="guest2", alias="ua-vf"),
+        api.PutConnections(guest="guest2", connections=()),
         api.Define(xml=domain(name="guest2")),
     ],
 )
@@ -186,6 +204,8 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     assert await host.ask(api.TeachBridge(guest="guest1", mac=MAC)) == api.Done(changed=False)
     await host.ask(api.Announce(guest="guest1", mac=MAC, interface="pf0"))
     assert host.sent == [("pf0", rarp(MAC))]
+    assert await host.ask(api.ReadConnections(addresses=("192.0.2.7",))) == api.Tracked()
+    assert await host.ask(api.PutConnections(guest="guest1", connections=())) == api.PutOutcome()
     assert await host.ask(api.StopGateway()) == api.GatewayStatistics()
     assert await host.ask(api.AbortMigration(guest="guest1")) == api.Done(changed=False)
     assert await host.ask(api.Resume(guest="guest1")) == api.Done(changed=False)
@@ -229,6 +249,7 @@ async def test_the_inventory(host: Host) -> None:
     assert (inventory.memory_total, inventory.memory_free, inventory.cpus) == (16 << 20, 8 << 20, 2)
     assert inventory.vhost_net
     assert inventory.iommu
+    assert inventory.connections == 7
     assert inventory.link_rate == 1_250_000_000
     assert inventory.codecs == installed_codecs(host.claims.directory.parent)
     bridge = Bridge(name="br0", ports=("pf0",), up=True, vlan_filtering=True, vlans={"pf0": (1, 7)})
