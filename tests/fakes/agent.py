@@ -75,6 +75,10 @@ def _on_guest(
             assert mac in _active(host, guest).inside.chosen
             host.announced.add(mac)
             return api.Done()
+        case api.PutConnections(connections=connections, lease_s=lease_s):
+            assert host.connections is not None
+            host.connections |= dict.fromkeys(connections, lease_s)
+            return api.PutOutcome(taken=len(connections))
         case api.StartMigration():
             return _start(hosts, host, operation, session, now)
         case api.AbortMigration():

@@ -4,6 +4,7 @@ from typing import Any
 
 from fakes.world import BRIDGE, NETWORK, PF, STANDBY, VF, Device, HostState, Machine
 from vferry.host import api
+from vferry.host.conntrack import ends
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, Nic, VfRef
 from vferry.model.host import Bridge, Inventory, MigrationEndpoint, Network, Pf, Versions, Vf
 from vferry.model.memory import MemoryUse, Sample
@@ -28,6 +29,9 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
         case api.MeasureMemory(guest=guest):
             _guest(host, guest)
             return MemoryUse(dirty_rate=1e6, sample=Sample(pages=100, zero_pages=50))
+        case api.ReadConnections(addresses=addresses):
+            found = (each for each in host.connections or () if ends(each).intersection(addresses))
+            return api.Tracked(connections=tuple(found))
         case api.ReadDefinition(guest=guest):
             xml = host.definitions[_guest(host, guest).name]
             return api.Definition(live=xml if guest in host.machines else None, persistent=xml)
@@ -73,6 +77,7 @@ def inventory(host: HostState) -> Inventory:
         vhost_net=True,
         iommu=True,
         codecs=CODECS,
+        connections=None if host.connections is None else len(host.connections),
     )
 
 

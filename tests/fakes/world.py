@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 from vferry.host.claims import Claims
 from vferry.model.compression import Codec
+from vferry.model.connections import Connection
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.plan.definition import address_of
@@ -127,6 +128,8 @@ class HostState:
     jobs: dict[str, Job] = field(default_factory=dict)
     announced: set[str] = field(default_factory=set)
     """The MACs of running guests that it has announced."""
+    connections: dict[Connection, int | None] | None = None
+    """What it tracks, and for how long what was told of it is kept; None where it tracks nothing."""
     down_until: float = 0.0
     """Its agent does not answer until then."""
     dead: bool = False

@@ -101,6 +101,8 @@ class MeasureMemory(Operation[MemoryUse], frozen=True, kw_only=True, tag="guest-
 
 
 MOST_CONNECTIONS = 65_536
+MOST_ADDRESSES = 256
+MOST_PUT = 2048
 
 
 class Tracked(Struct, frozen=True, kw_only=True):
@@ -113,7 +115,7 @@ class Tracked(Struct, frozen=True, kw_only=True):
 class ReadConnections(Operation[Tracked], frozen=True, kw_only=True, tag="connections"):
     """The tracked connections that have one of `addresses` at an end. Problem ``connections-unreadable``."""
 
-    addresses: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=256)]
+    addresses: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=MOST_ADDRESSES)]
 
 
 class Definition(Struct, frozen=True, kw_only=True):
@@ -326,7 +328,7 @@ class PutConnections(Operation[PutOutcome], frozen=True, kw_only=True, tag="put-
     """
 
     guest: str
-    connections: Annotated[tuple[Connection, ...], Meta(max_length=2048)]
+    connections: Annotated[tuple[Connection, ...], Meta(max_length=MOST_PUT)]
     lease_s: Annotated[int, Meta(ge=1, le=3600)] | None = None
     """For how long at most those are known that were not, unless there is traffic; the others keep their time."""
 

@@ -19,12 +19,13 @@ from vferry.host.api import (
     StartSending,
     StopGateway,
 )
+from vferry.migration.connections import Connections
 from vferry.migration.copy import Copying
 from vferry.migration.record import Aborted, NoRequests, Observer, Outcome, Requests, StepRecord, now_text
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.network import modes
-from vferry.network.step import CloseGateways, Copy, OpenGateways, Step
+from vferry.network.step import CloseGateways, Copy, OpenGateways, Step, TakeConnections
 from vferry.plan.plan import Plan
 
 _PATIENCE_S = 60.0
@@ -198,6 +199,8 @@ class Conductor:
                 case Copy():
                     data = await self._copying().run()
                     return "", data
+                case TakeConnections():
+                    return await self._connections().last()
                 case OpenGateways():
                     return await self._open_gateways(step), {}
                 case CloseGateways():
@@ -222,7 +225,10 @@ class Conductor:
 
     def _copying(self) -> Copying:
         source, destination = self._hosts[self._plan.source], self._hosts[self._plan.destination]
-        return Copying(self._plan, source, destination, self._observer, self._requests)
+        return Copying(self._plan, source, destination, self._connections(), self._observer, self._requests)
+
+    def _connections(self) -> Connections:
+        return Connections(self._plan, self._hosts[self._plan.source], self._hosts[self._plan.destination])
 
     async def _open_gateways(self, step: OpenGateways) -> str:
         transfer = self._plan.transfer

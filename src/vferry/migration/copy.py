@@ -13,6 +13,7 @@ from vferry.host.api import (
     StartMigration,
     StretchPause,
 )
+from vferry.migration.connections import Connections
 from vferry.migration.record import Aborted, Observer, Requests
 from vferry.migration.settling import Settling, patiently
 from vferry.migration.whereabouts import Verdict
@@ -26,10 +27,19 @@ _POLL_S = 0.2
 class Copying:
     """One copy, from its start to the verdict on where the guest runs."""
 
-    def __init__(self, plan: Plan, source: Host, destination: Host, observer: Observer, requests: Requests) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        source: Host,
+        destination: Host,
+        connections: Connections,
+        observer: Observer,
+        requests: Requests,
+    ) -> None:
         self._plan = plan
         self._source = source
         self._destination = destination
+        self._connections = connections
         self._observer = observer
         self._requests = requests
         self._settling = Settling(plan, source, destination)
@@ -48,7 +58,8 @@ class Copying:
             if self._requests.abort_asked():
                 raise Aborted
             await self._start()
-            last = await self._follow()
+            async with self._connections.followed():
+                last = await self._follow()
         except Problem as problem:
             return await self._settle(problem)
         if last.state == "completed":
@@ -78,6 +89,8 @@ class Copying:
         while True:
             now = await patiently(self._source, ReadMigration(guest=self._plan.guest))
             self._observer.progress(now)
+            if now.paused_age_s is not None:
+                self._connections.hurry()
             if now.state != "active":
                 if cause and now.state != "completed":
                     raise cause

@@ -10,6 +10,7 @@ from vferry.migration.record import Outcome, StepRecord
 from vferry.model.compression import Compressed
 from vferry.model.problem import Exit
 from vferry.model.report import (
+    Connections,
     Phase,
     PhaseSpan,
     Report,
@@ -59,11 +60,12 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         network=attribute(measured.probes, spans) if measured.probes else None,
         network_note=measured.note,
         transfer=_transfer(plan, figures),
+        connections=convert(figures.get("connections"), Connections | None),
         vf=vfs[0] if vfs else Vf(),
         more_vfs=vfs[1:],
         steps=[_row(record) for record in ending.records],
         degraded=ending.degraded,
-        notes=[*plan.notes, *ending.notes, *_gaps(measured)],
+        notes=[*plan.notes, *ending.notes, *figures.get("notes", ()), *_gaps(measured)],
         timeline=_timeline(spans, measured),
     )
 

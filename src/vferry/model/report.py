@@ -85,6 +85,17 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     throttle: int | None = None
 
 
+class Connections(msgspec.Struct, frozen=True, kw_only=True):
+    """The guest's tracked connections when it left: how many the destination's connection tracking has `taken` over.
+
+    `refused` are those that its kernel did not take; `left_out` have NAT at the source, or were too many.
+    """
+
+    taken: int
+    refused: int = 0
+    left_out: int = 0
+
+
 class VfState(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual function with what is set on it. Rates in Mbit/s; null where it was not read."""
 
@@ -153,6 +164,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The whole report, as `--json` prints it. `started` is ISO 8601 in UTC.
 
     `vf` is the guest's first one, and `more_vfs` are the others, in the order of its NICs.
+    `connections` is null where none were taken along, since the hosts do not track them, or nothing is known of them.
     `network` is null when nothing was measured, and then `network_note` says why. `degraded` is null or says
     what is missing though the migration completed: ``standby`` (the guest is on its standby NIC), ``no-vf`` (it is
     without its VF, mode `detach`), ``leftovers`` (it is whole; something else was not put in order). `dark_s` is for
@@ -173,6 +185,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     network: Network | None = None
     network_note: str | None = None
     transfer: Transfer | None = None
+    connections: Connections | None = None
     vf: Vf = Vf()
     more_vfs: list[Vf] = []
     steps: list[Step] = []

@@ -6,7 +6,7 @@ from vferry.host.api import Announce, ClaimResources, Define, ReleaseClaim, SetF
 from vferry.model.compression import Codec
 from vferry.model.report import Phase
 from vferry.network import detach, failover, switch, vf
-from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
+from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
 from vferry.plan.plan import NetworkMode, Plan, VfMove
 
 Part = Callable[[Plan, VfMove], list[Step]]
@@ -24,6 +24,7 @@ def stages(plan: Plan) -> Stages:
             _copy(plan),
         ),
         landing=(
+            *_connections(plan),
             *_announcements(plan),
             *_each(plan, "landing"),
             *_forwarding(plan, plan.source, present=False),
@@ -94,8 +95,24 @@ def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
     ]
 
 
+def _connections(plan: Plan) -> list[Step]:
+    """First of all after the resume: what a filter does not know it may answer, and so end."""
+    if not plan.tracked:
+        return []
+    whose = f"the connections of {', '.join(plan.tracked)} that {plan.source} tracks"
+    return [
+        TakeConnections(
+            phase=Phase.SWITCHOVER,
+            name="take-connections",
+            host=plan.destination,
+            source=plan.source,
+            summary=f"know {whose}, as during the copy",
+        )
+    ]
+
+
 def _announcements(plan: Plan) -> list[Step]:
-    """First of all after the resume: until switches have learnt where the guest is, its frames go to the source."""
+    """As soon as the guest has resumed: until switches have learnt where the guest is, its frames go to the source."""
     if not plan.announced:
         return []
     # Held: what is announced may come back to the bridge by its uplink.

@@ -41,6 +41,12 @@ class Copy(Step, frozen=True, kw_only=True):
     """Copies the memory until the guest runs at the destination: the point of no return lies at its end."""
 
 
+class TakeConnections(Step, frozen=True, kw_only=True):
+    """Tells `host` of the guest's connections as `source` knew them last. That it cannot is noted, and no failure."""
+
+    source: str
+
+
 class Stages(Struct, frozen=True, kw_only=True):
     """A migration's steps, by what the failure of one means.
 

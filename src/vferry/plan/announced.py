@@ -22,7 +22,7 @@ def announced(facts: Facts, moves: list[VfMove]) -> tuple[Announced, ...]:
             mac=move.mac,
             interface=move.destination.pf,
             vlan=move.vlan,
-            addresses=() if move.mode is NetworkMode.DETACH else _addresses(facts, move.mac),
+            addresses=() if move.mode is NetworkMode.DETACH else addresses_of(facts, move.mac),
         )
         for move in moves
     ]
@@ -34,11 +34,12 @@ def _on_bridge(facts: Facts, nic: Nic) -> Iterator[Announced]:
     """The uplink of a bridge is known where it is that of a physical network."""
     for network in facts.destination.networks.values():
         if nic.bridge is not None and network.bridge == nic.bridge:
-            yield Announced(mac=nic.mac, interface=network.pf, vlan=nic.vlan, addresses=_addresses(facts, nic.mac))
+            yield Announced(mac=nic.mac, interface=network.pf, vlan=nic.vlan, addresses=addresses_of(facts, nic.mac))
             return
 
 
-def _addresses(facts: Facts, mac: str) -> tuple[str, ...]:
+def addresses_of(facts: Facts, mac: str) -> tuple[str, ...]:
+    """The global ones that the guest's agent tells of a NIC."""
     links = facts.guest_network.links if facts.guest_network else ()
     own = (link for link in links if link.mac == mac and link.kind in _OWN)
     found = (each.address for link in own for each in link.addresses if each.scope == "global")

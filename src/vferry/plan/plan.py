@@ -150,6 +150,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     forwarded: tuple[Forwarded, ...] = ()
     announced: tuple[Announced, ...] = ()
     routes_ipv6: bool = False
+    tracked: tuple[str, ...] = ()
+    """The guest's addresses whose connections both hosts track, and that go along; none where that does not matter."""
     persistent_xml: str
     """The definition at the destination, naming its VFs."""
     transfer: TransferPlan

@@ -8,6 +8,7 @@ from vferry.model.guest import Guest, GuestLink, Nic, VfRef
 from vferry.model.host import Inventory, Vf
 from vferry.plan import carried, definition, standby, teaming, transfer
 from vferry.plan.announced import announced
+from vferry.plan.connections import tracked
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, vf_link, warning
 from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
 
@@ -65,6 +66,7 @@ def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], xml: str) -> Plan:
         forwarded=_forwarded(facts, plain),
         announced=announced(facts, moves),
         routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
+        tracked=tracked(facts, moves),
         persistent_xml=xml,
         transfer=transfer.fitted(wishes.transfer, facts.guest.memory),
         unplug_timeout_s=wishes.unplug_timeout_s,

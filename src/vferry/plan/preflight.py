@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vferry.plan import devices, estimate, transfer
+from vferry.plan import connections, devices, estimate, transfer
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 from vferry.plan.planner import draft
@@ -26,6 +26,7 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *transfer.missing_methods(facts, wishes.transfer.policy),
         *transfer.missing_codecs(facts, wishes.transfer.codec),
         *_devices(facts, drafted.plan),
+        *connections.about(facts, drafted.plan),
         *drafted.findings,
         *(estimate.about(facts, wishes.transfer, expected) if expected else ()),
     )

@@ -70,6 +70,7 @@ def _summary(report: Report) -> Table:
         ("longest gap", words.milliseconds(network.longest_gap_ms if network else None)),
         ("transfer", _transfer(report)),
         *([("compression", compressed)] if compressed else []),
+        *([("connections", words.connections(report.connections))] if report.connections else []),
         *(line for vf in (report.vf, *report.more_vfs) for line in _vf_lines(vf)),
     ]
     table = Table.grid(padding=(0, 2))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from vferry.model.compression import CodecShare
-from vferry.model.report import Network, Phase, Report, Status, Transfer, VfState
+from vferry.model.report import Connections, Network, Phase, Report, Status, Transfer, VfState
 
 NOT_MEASURED = "not measured"
 
@@ -84,6 +84,14 @@ def compression(transfer: Transfer) -> str | None:
         return said
     zero, delta = count(transfer.zero_pages), count(transfer.delta_pages)
     return f"{said}; of {count(transfer.pages)} pages {zero} empty, {delta} sent as differences"
+
+
+def connections(found: Connections) -> str:
+    """How many tracked connections were taken along, and how many were not."""
+    lost = [
+        f"{count(number)} {why}" for number, why in ((found.refused, "refused"), (found.left_out, "left out")) if number
+    ]
+    return ", ".join((f"{count(found.taken)} taken along", *lost))
 
 
 def _share(name: str, share: CodecShare) -> str:

@@ -16,7 +16,8 @@ from msgspec import structs
 
 from vferry.host.api import PutConnections, PutOutcome, ReadConnections
 from vferry.host.conntrack import TOGETHER, put_connections, read_connections
-from vferry.host.conntrack_netlink import HEADER, Put, Table, create, decode, portable, replace, update
+from vferry.host.conntrack_netlink import Put, Table, create, decode, portable, replace, update
+from vferry.host.sriov_netlink import HEADER
 from vferry.host.wire import MAX_BODY
 from vferry.model.connections import Connection, Sctp, Tcp, Way
 from vferry.model.problem import Problem

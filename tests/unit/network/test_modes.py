@@ -20,7 +20,7 @@ from vferry.host.api import (
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network import modes
-from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step
+from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
 from vferry.network.vf import wiped
 from vferry.plan.plan import GuestSide, NetworkMode, Plan
 
@@ -300,6 +300,15 @@ def test_all_nics_are_announced_first_of_all_after_the_resume() -> None:
         *(TeachBridge(guest=GUEST, mac=mac, hold=True) for mac in case.macs),
         *(Announce(guest=GUEST, mac=mac, interface="pf0", addresses=("192.0.2.7",), router=True) for mac in case.macs),
     )
+
+
+def test_a_filter_knows_the_guest_s_connections_before_switches_learn_where_it_is() -> None:
+    tracked = structs.replace(plan_of(VIRTIO), tracked=("192.0.2.7", "2001:db8::7"))
+    first, second, *_ = modes.stages(tracked).landing
+    assert isinstance(first, TakeConnections)
+    assert (first.name, first.source, first.host) == ("take-connections", SOURCE, DESTINATION)
+    assert "192.0.2.7, 2001:db8::7" in first.summary
+    assert second.name == "announce"
 
 
 def test_both_aliases_of_the_vf_are_taken_away() -> None:

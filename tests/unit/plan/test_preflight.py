@@ -11,7 +11,7 @@ from fakes import facts as f
 from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.compression import Codec
-from vferry.model.guest import Guest, GuestLink, GuestState, Nic
+from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic
 from vferry.model.host import Bridge, Claim, Network, VfSettings
 from vferry.model.memory import MemoryUse
 from vferry.plan.facts import Facts, Severity
@@ -109,6 +109,14 @@ def vf_on_root_bus(facts: Facts) -> Facts:
     return structs.replace(moved, definition=Definition(live=xml, persistent=facts.definition.persistent))
 
 
+def tracking(source: int | None, destination: int | None) -> f.Change:
+    """How many connections the hosts track; the sample's guest has a NIC on a bridge beside its VF."""
+    return f.both(f.host("source", connections=source), f.host("destination", connections=destination))
+
+
+TOLD = GuestLink(
+    name="eth1", mac="52:54:00:00:aa:01", addresses=(GuestAddress(address="192.0.2.8", prefix=24, family="inet"),)
+)
 PORT = "<controller type='pci' index='%d' model='pcie-root-port'/>"
 FREE = PORT % 2
 DISK = "<disk type='file'><address type='pci' bus='0x02'/></disk>"
@@ -189,6 +197,11 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("standby-path-down", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("pf0",), up=False),)), {}),
     ("forwarding-full", ERROR, f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=1), {}),
     ("no-vhost-net", WARNING, f.host("destination", vhost_net=False), {}),
+    ("connections-on-vf", WARNING, f.host("source", connections=3), {}),
+    ("connections-on-vf", WARNING, f.host("destination", connections=3), {}),
+    ("connections-untracked", WARNING, f.host("destination", connections=3), DETACH),
+    ("connections-untold", WARNING, tracking(3, 0), DETACH),
+    ("connections-untold", WARNING, f.both(tracking(3, 0), f.silent), DETACH),
     ("keepalive-on", WARNING, f.host("source", keepalive_off=False), {}),
     ("dark", INFO, lambda facts: facts, DETACH),
     ("hotplug-only", WARNING, f.silent, ACCEPT),
@@ -292,6 +305,9 @@ def test_all_is_said_at_once() -> None:
         (f.host("source", codecs=("zstd",)), ZSTD),
         (f.inside(strict_rp_filter=()), {}),
         (live(FREE), {}),
+        (tracking(0, 0), {}),
+        (tracking(3, None), DETACH),
+        (f.both(tracking(3, 0), f.inside(links=(TOLD, GuestLink(name="eth0", mac=MAC, driver="igbvf")))), DETACH),
         (in_vlan("source", "destination"), {}),
         (f.both(in_vlan("source", "destination"), more_nics(structs.replace(STANDBY, vlan=42))), {}),
         (live(FREE + "<shmem name='x' role='master'/><tpm><backend type='emulator'/></tpm>"), {}),
