@@ -56,9 +56,7 @@ class Connections:
             said = error.message if isinstance(error, Problem) else f"that took more than {_LAST_S:.0f} s"
             told = f"{self._plan.destination} may not know all of the guest's connections: {said}"
             return told, {"notes": [f"{told}; a stateful filter there may end those"]}
-        return f"{taken.taken} connections" + (f", {taken.refused} refused: {why}" if why else ""), {
-            "connections": to_builtins(taken)
-        }
+        return _words(taken, why), {"connections": to_builtins(taken)}
 
     async def _follow(self) -> None:
         while True:
@@ -68,7 +66,8 @@ class Connections:
                 await self._take(_LEASE_S)
             took = time.monotonic() - began
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), max(_EVERY_S, took / _SHARE))
+                async with asyncio.timeout(max(_EVERY_S, took / _SHARE)):
+                    await self._hurry.wait()
 
     async def _take(self, lease_s: int | None) -> tuple[Taken, str]:
         """What became of all of them, and why the first was refused that was."""
@@ -81,3 +80,10 @@ class Connections:
             )
             taken, refused, why = taken + put.taken, refused + put.refused, why or put.why
         return Taken(taken=taken, refused=refused, left_out=found.left_out), why
+
+
+def _words(taken: Taken, why: str) -> str:
+    words = [f"{taken.taken:,} connection" + "s" * (taken.taken != 1)]
+    words += [f"{taken.refused:,} refused: {why}"] if taken.refused else []
+    words += [f"{taken.left_out:,} left out"] if taken.left_out else []
+    return ", ".join(words)

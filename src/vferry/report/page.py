@@ -31,6 +31,7 @@ def page(report: Report) -> str:
         _section("Phases", _phases(report)),
         _section("Virtual function", "".join(map(_vf, (report.vf, *report.more_vfs)))),
         _section("Transfer", _facts(words.transfer_facts(report.transfer))),
+        _connections(report),
         _section("Steps", _steps(report)),
         _notes(words.caveats(report)),
     ]
@@ -116,6 +117,12 @@ def _vf(vf: Vf) -> str:
 def _vf_state(when: str, vf: VfState | None) -> str:
     facts = words.vf_facts(vf)
     return f"<div><h3>{when}</h3>{_facts(facts) if facts else _paragraph('none')}</div>"
+
+
+def _connections(report: Report) -> str:
+    if report.connections is None:
+        return ""
+    return _section("Tracked connections", _paragraph(words.connections(report.connections)))
 
 
 def _notes(notes: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from fakes import faults
 from fakes.contract import moved
 from fakes.fleet import Fault, Instead
 from fakes.samples import DESTINATION, SOURCE, Case, Drive, make_fleet, make_plan
-from vferry.host.api import MOST_PUT, PutConnections, PutOutcome, ReadConnections
+from vferry.host.api import MOST_PUT, PutConnections, PutOutcome, ReadConnections, ReadMigration
 from vferry.migration.connections import _LEASE_S
 from vferry.migration.report import Measured, make_report
 from vferry.model.connections import Connection, Way
@@ -71,7 +71,7 @@ def test_they_are_known_before_the_guest_is_there_and_for_good_afterwards(case: 
     report = make_report(drive.plan, ending, MEASURED)
     assert (report.connections, report.notes) == (Connections(taken=1), [])
     (step,) = (step for step in report.steps if step.name == "take-connections")
-    assert step.detail == "1 connections"
+    assert step.detail == "1 connection"
 
 
 def test_what_comes_up_in_the_last_moment_goes_along() -> None:
@@ -134,7 +134,7 @@ def test_a_copy_that_is_aborted_leaves_them_for_a_while_only() -> None:
 
 def test_a_controller_that_dies_meanwhile_is_followed_by_one_that_goes_on() -> None:
     drive = tracking()
-    drive.fleet.faults.append(faults.crash(lambda call: call.number == 30))
+    drive.fleet.faults.append(faults.crash(lambda call: call.number > 20 and isinstance(call.operation, ReadMigration)))
     with pytest.raises(faults.Crash):
         drive.run()
     assert drive.run().exit is Exit.DONE
@@ -154,7 +154,7 @@ def test_many_go_in_several_requests_and_all_are_counted() -> None:
     ending = drive.run()
     report = make_report(drive.plan, ending, MEASURED)
     assert report.connections == Connections(taken=MOST_PUT, refused=1)
-    assert "2048 connections, 1 refused: No buffer space available" in [step.detail for step in report.steps]
+    assert "2,048 connections, 1 refused: No buffer space available" in [step.detail for step in report.steps]
 
 
 def _instead(answer: PutOutcome) -> None:

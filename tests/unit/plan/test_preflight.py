@@ -117,6 +117,7 @@ def tracking(source: int | None, destination: int | None) -> f.Change:
 TOLD = GuestLink(
     name="eth1", mac="52:54:00:00:aa:01", addresses=(GuestAddress(address="192.0.2.8", prefix=24, family="inet"),)
 )
+AS_VIRTIO = f.guest(nics=(Nic(mac=TOLD.mac, model="virtio", alias="net1", bridge="br9"),))
 PORT = "<controller type='pci' index='%d' model='pcie-root-port'/>"
 FREE = PORT % 2
 DISK = "<disk type='file'><address type='pci' bus='0x02'/></disk>"
@@ -306,8 +307,8 @@ def test_all_is_said_at_once() -> None:
         (f.inside(strict_rp_filter=()), {}),
         (live(FREE), {}),
         (tracking(0, 0), {}),
-        (tracking(3, None), DETACH),
-        (f.both(tracking(3, 0), f.inside(links=(TOLD, GuestLink(name="eth0", mac=MAC, driver="igbvf")))), DETACH),
+        (f.both(tracking(3, None), AS_VIRTIO), {}),
+        (f.both(tracking(3, 0), AS_VIRTIO, f.inside(links=(TOLD,))), {}),
         (in_vlan("source", "destination"), {}),
         (f.both(in_vlan("source", "destination"), more_nics(structs.replace(STANDBY, vlan=42))), {}),
         (live(FREE + "<shmem name='x' role='master'/><tpm><backend type='emulator'/></tpm>"), {}),

@@ -4,6 +4,7 @@ import math
 
 from vferry.model.compression import CodecShare
 from vferry.model.report import (
+    Connections,
     Network,
     Phase,
     PhaseNetwork,
@@ -88,6 +89,7 @@ def sample(**changes: object) -> Report:
             delta_pages=1_420,
             codecs={"zstd": CodecShare(blocks=131, stream_bytes=61_400_000, wire_bytes=30_500_000)},
         ),
+        "connections": Connections(taken=1204, refused=1, left_out=2),
         "vf": Vf(
             before=VfState(
                 host="host1",

@@ -36,6 +36,7 @@ def test_the_report_says_what_happened() -> None:
         "2.99 : 1",
         "unplug the VF",
         "2.01 : 1, 58.6 MiB of QEMU's stream, by zstd in 131 blocks",
+        "1,204 taken along, 1 refused, 2 left out",
         "of 22,800 pages 7,900 empty, 1,420 sent as differences",
     ):
         assert part in text
