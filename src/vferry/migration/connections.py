@@ -30,11 +30,11 @@ class Connections:
         self._plan = plan
         self._source = source
         self._destination = destination
-        self._hurry = asyncio.Event()
+        self._paused = asyncio.Event()
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        """Tells of them again and again meanwhile."""
+        """Tells of them again and again meanwhile, until the guest is paused."""
         following = asyncio.create_task(self._follow()) if self._plan.tracked else None
         try:
             yield
@@ -43,9 +43,9 @@ class Connections:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
 
-    def hurry(self) -> None:
-        """The guest is paused: what is tracked of it now is all that there will be."""
-        self._hurry.set()
+    def paused(self) -> None:
+        """The guest is paused: what is tracked of it now is all that there will be, and told of at once."""
+        self._paused.set()
 
     async def last(self) -> tuple[str, dict[str, Any]]:
         """Tells of them for good, once the guest has gone on: in words, and for the report."""
@@ -59,15 +59,15 @@ class Connections:
         return _words(taken, why), {"connections": to_builtins(taken)}
 
     async def _follow(self) -> None:
-        while True:
-            began = time.monotonic()
-            self._hurry.clear()
+        paused = False
+        while not paused:
+            began, paused = time.monotonic(), self._paused.is_set()
             with suppress(Problem):
                 await self._take(_LEASE_S)
             took = time.monotonic() - began
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_EVERY_S, took / _SHARE)):
-                    await self._hurry.wait()
+                    await self._paused.wait()
 
     async def _take(self, lease_s: int | None) -> tuple[Taken, str]:
         """What became of all of them, and why the first was refused that was."""

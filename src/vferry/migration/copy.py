@@ -90,7 +90,7 @@ class Copying:
             now = await patiently(self._source, ReadMigration(guest=self._plan.guest))
             self._observer.progress(now)
             if now.paused_age_s is not None:
-                self._connections.hurry()
+                self._connections.paused()
             if now.state != "active":
                 if cause and now.state != "completed":
                     raise cause

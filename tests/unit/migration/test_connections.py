@@ -8,6 +8,7 @@ from fakes import faults
 from fakes.contract import moved
 from fakes.fleet import Fault, Instead
 from fakes.samples import DESTINATION, SOURCE, Case, Drive, make_fleet, make_plan
+from fakes.samples import GUEST as WEB
 from vferry.host.api import MOST_PUT, PutConnections, PutOutcome, ReadConnections, ReadMigration
 from vferry.migration.connections import _LEASE_S
 from vferry.migration.report import Measured, make_report
@@ -80,12 +81,23 @@ def test_what_comes_up_in_the_last_moment_goes_along() -> None:
 
     def come_up() -> None:
         assert here.connections is not None
-        if drive.fleet.running("web") == []:
-            here.connections[LATER] = None
+        here.connections[LATER] = None
 
-    drive.fleet.faults.append(faults.doing(lambda _call: drive.fleet.running("web") == [], come_up))
+    drive.fleet.faults.append(faults.doing(lambda _call: drive.fleet.running(WEB) == [], come_up))
     assert drive.run().exit is Exit.DONE
     assert there.connections == {FIRST: None, LATER: None}
+
+
+def test_the_destination_is_told_while_the_guest_is_paused() -> None:
+    """Which is between two of the looks that are taken each second."""
+    drive = tracking(copy_s=3.5)
+    drive.fleet.pace.pause_s = 0.5
+    told: list[list[str]] = []
+    look = faults.doing(faults.at_operation(PutConnections), lambda: told.append(drive.fleet.running(WEB)))
+    look.times = 100
+    drive.fleet.faults.append(look)
+    assert drive.run().exit is Exit.DONE
+    assert told == [[SOURCE]] * 4 + [[], [DESTINATION]]
 
 
 def test_hosts_that_do_not_track_are_not_asked() -> None:
@@ -112,7 +124,7 @@ def test_that_it_cannot_be_done_is_noted_and_no_more(operation: type, fault: Cal
 def test_a_source_that_is_silent_after_the_resume_does_not_hold_up_the_announcements() -> None:
     drive = tracking()
     reads = faults.at_operation(ReadConnections)
-    landed = lambda call: reads(call) and drive.fleet.running("web") == [DESTINATION]  # noqa: E731
+    landed = lambda call: reads(call) and drive.fleet.running(WEB) == [DESTINATION]  # noqa: E731
     drive.fleet.faults.append(faults.outage(landed, seconds=20))
     ending = drive.run()
     assert ending.exit is Exit.DONE
