@@ -1,8 +1,9 @@
 """The measuring process: `python -m vferry.probe CONFIGURATION`, with the configuration as JSON.
 
-It sends packets, or where a `port` is given watches a TCP connection to it. It writes one JSON object a line: ``ready`` or ``problem`` first, ``live`` each second, ``end`` last. It ends
-when its standard input closes, so nothing remains of it when the process that started it is killed. It imports
-nothing beyond the standard library, so that it starts fast and stays small.
+It sends packets, or where a `port` is given watches a TCP connection to it. It writes one JSON object a line:
+``ready`` or ``problem`` first, ``live`` each second, ``end`` last. It ends when its standard input closes, so nothing
+remains of it when the process that started it is killed. It imports nothing beyond the standard library, so that it
+starts fast and stays small.
 """
 
 import contextlib

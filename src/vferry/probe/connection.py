@@ -43,7 +43,8 @@ class ConnectionWatch:
     """
 
     def __init__(self, sock: socket.socket, emit: Callable[[dict[str, Any]], None], stdin: int | None = None) -> None:
-        self._socket, self._emit, self._stdin = sock, emit, stdin
+        self._socket, self._emit = sock, emit
+        self._stdin = [] if stdin is None else [stdin]
         self._content = Content(secrets.token_bytes(16))
         self._echo = Echo(self._content)
         self._stopped = False
@@ -75,17 +76,17 @@ class ConnectionWatch:
 
     def _wait(self, due: int) -> int:
         """Waits for an echo until `due`, and takes it; returns the time at which it woke up."""
-        files = [self._socket] if self._stdin is None else [self._socket, self._stdin]
+        files = [self._socket.fileno(), *self._stdin]
         ready, _, _ = select.select(files, [], [], max(0, due - time.monotonic_ns()) / SECOND)
         now = time.monotonic_ns()
         late = now - due
         if late > STALL:
             self._excess += late
             self._stall_max = max(self._stall_max, late)
-        if self._socket in ready:
+        if files[0] in ready:
             self._read(now)
         # Whoever started it is gone, or wants it to end.
-        self._stopped = self._stopped or self._stdin in ready
+        self._stopped = self._stopped or any(file in ready for file in self._stdin)
         return now
 
     def _read(self, now: int) -> None:
