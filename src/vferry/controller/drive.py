@@ -69,11 +69,12 @@ async def drive(state: State, folder: OperationFolder, observer: Audience, act: 
     async with probes as stop_probing, _hosts(state, plan, operation.epoch) as hosts:
         ending = await _journaled(state, folder, plan, hosts, watcher, act, run)
         await asyncio.sleep(SETTLE_S)
+        ended = time.monotonic()
         seen = await stop_probing()
     measured = Measured(
         began=operation.began,
         started=operation.started,
-        ended=time.monotonic(),
+        ended=ended,
         probes=seen.probes,
         note=seen.note,
         tcp=seen.tcp,

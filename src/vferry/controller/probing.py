@@ -109,7 +109,7 @@ async def _ended(connection: Connection) -> tuple[TcpRecord | None, str | None]:
     if connection is None or isinstance(connection, str):
         return None, connection
     try:
-        return await connection.stop(), None
+        return await connection.stop(patient=True), None
     except Problem as problem:
         return None, str(problem)
 

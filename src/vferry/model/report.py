@@ -45,7 +45,7 @@ class Tcp(msgspec.Struct, frozen=True, kw_only=True):
     did not. `stall_ms`: the longest time without an echo, without the prober's own stalls, and `stall_phase` the phase
     in which it began; `self_stall_max_ms` is the prober's longest one, null if it was never more than 20 ms.
     `retransmissions`: segments that this machine's kernel sent again. `ended`: why the connection ended, null if it
-    survived; `ended_s` after how many seconds since the operation started, in `ended_phase`.
+    did not; `ended_s` after how many seconds since the operation started, in `ended_phase`.
     """
 
     port: int
@@ -59,6 +59,11 @@ class Tcp(msgspec.Struct, frozen=True, kw_only=True):
     ended: str | None = None
     ended_s: float | None = None
     ended_phase: Phase | None = None
+
+    @property
+    def survived(self) -> bool:
+        """Whether it was seen to live at the end: everything came back, right or wrong."""
+        return self.ended is None and (self.echoed == self.sent or self.wrong_bytes > 0)
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """The watched TCP connection: writes numbered records on a fixed schedule, and follows what is echoed."""
 
+import os
 import secrets
 import select
 import socket
@@ -14,6 +15,9 @@ SECOND = 1000 * MS
 INTERVAL = 20 * MS
 # Waking up later than planned by more than this is the prober's own stall.
 STALL = 20 * MS
+# A kernel sends again after twice the time each time: so a silent connection is known to live, or not, after as long
+# again as it has been silent. Nobody waits longer than this for it.
+PATIENCE = 30 * SECOND
 CONNECT_S = 5.0
 CHUNK = 64 * 1024
 CLOSED = "the other side closed it"
@@ -37,9 +41,10 @@ def connect(address: str, port: int) -> socket.socket:
 
 
 class ConnectionWatch:
-    """Measures until `stdin` closes, `stop` is called or the connection ends; `emit` gets a line each second.
+    """Measures until `stdin` says so or closes, `stop` is called or the connection ends.
 
-    It keeps no record that it has written, so its memory does not grow.
+    `emit` gets a line each second. After that it waits up to a second for the echoes that are due, and if `stdin` is still open, longer for a
+    connection that is silent. It keeps no record that it has written, so its memory does not grow.
     """
 
     def __init__(self, sock: socket.socket, emit: Callable[[dict[str, Any]], None], stdin: int | None = None) -> None:
@@ -47,7 +52,7 @@ class ConnectionWatch:
         self._stdin = [] if stdin is None else [stdin]
         self._content = Content(secrets.token_bytes(16))
         self._echo = Echo(self._content)
-        self._stopped = False
+        self._stopped = self._patient = False
         self._taken = 0
         self._rest = b""
         self._last = self._last_excess = 0
@@ -57,7 +62,7 @@ class ConnectionWatch:
         self._ended_at: int | None = None
 
     def stop(self) -> None:
-        """Ends the measurement; the loop still waits up to a second for the echoes that are due."""
+        """Ends the measurement."""
         self._stopped = True
 
     def run(self) -> None:
@@ -76,18 +81,26 @@ class ConnectionWatch:
 
     def _wait(self, due: int) -> int:
         """Waits for an echo until `due`, and takes it; returns the time at which it woke up."""
-        files = [self._socket.fileno(), *self._stdin]
-        ready, _, _ = select.select(files, [], [], max(0, due - time.monotonic_ns()) / SECOND)
+        ready = self._ready(due)
         now = time.monotonic_ns()
         late = now - due
         if late > STALL:
             self._excess += late
             self._stall_max = max(self._stall_max, late)
-        if files[0] in ready:
+        if ready:
             self._read(now)
-        # Whoever started it is gone, or wants it to end.
-        self._stopped = self._stopped or any(file in ready for file in self._stdin)
         return now
+
+    def _ready(self, until: int) -> bool:
+        """Waits, at most until then, for something to read from the socket, or for word from whoever started it."""
+        files = [self._socket.fileno(), *self._stdin]
+        ready, _, _ = select.select(files, [], [], max(0, until - time.monotonic_ns()) / SECOND)
+        for stdin in self._stdin:
+            if stdin in ready:
+                self._stopped, self._patient = True, bool(os.read(stdin, 64))
+        if self._stopped and not self._patient:
+            self._stdin = []  # closed, it would be ready for ever
+        return files[0] in ready
 
     def _read(self, now: int) -> None:
         try:
@@ -129,10 +142,12 @@ class ConnectionWatch:
 
     def _finish(self) -> None:
         stopped = self._ended_at or time.monotonic_ns()
-        until = stopped + SECOND
-        while self._ended is None and self._echo.received < self._taken and time.monotonic_ns() < until:
-            ready, _, _ = select.select([self._socket], [], [], 0.05)
-            if ready:
+        silent = min(stopped - self._last, PATIENCE)
+        while self._ended is None and self._echo.received < self._taken:
+            until = stopped + SECOND + (silent if self._patient else 0)
+            if time.monotonic_ns() >= until:
+                break
+            if self._ready(until):
                 self._read(time.monotonic_ns())
         self._tell("end", stopped)
 

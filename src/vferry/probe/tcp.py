@@ -1,6 +1,7 @@
 """The watched TCP connection, for the controller and the command line; it is measured in a process of its own."""
 
 import asyncio
+import contextlib
 from typing import Any, Self
 
 import msgspec
@@ -9,6 +10,8 @@ from vferry.model.problem import Problem
 from vferry.probe.process import MeasuringProcess, check_namespace, launched
 
 PORT_MIN, PORT_MAX = 1, 65535
+# Somewhat longer than the process waits for a silent connection.
+PATIENCE_S = 35.0
 
 
 class TcpRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,11 +53,17 @@ class TcpSession(MeasuringProcess):
         process, ready = await launched({"address": address, "port": port, "namespace": namespace})
         return cls(process, TcpRecord(port=port, opened_at=ready["opened_at"]))
 
-    async def stop(self) -> TcpRecord:
-        """Ends the measurement, which takes up to a second for the echoes due, and returns what was measured.
+    async def stop(self, *, patient: bool = False) -> TcpRecord:
+        """Ends the measurement and returns what was measured; that takes up to a second for the echoes due.
 
-        May be called again.
+        If `patient`, a connection that is silent is given as long again as it has been silent, 30 s at most, to show
+        that it lives. May be called again. Raises Problem.
         """
+        if patient and self._process.stdin and not self._process.stdin.is_closing():
+            self._process.stdin.write(b"stop\n")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await self.wait()
         await self._finish()
         return self._record
 

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from msgspec import convert
 from rich.table import Table
 from rich.text import Text
 
+from vferry.model.report import Tcp
 from vferry.report import words
 
 # The cases of the comparison with what they mean; others are shown as they are named.
@@ -153,7 +155,7 @@ def _tcp(run: dict[str, Any]) -> dict[str, Any]:
 
 def _connections(runs: Sequence[dict[str, Any]]) -> dict[str, int]:
     found = [_tcp(run) for run in runs if _tcp(run)]
-    return {"watched": len(found), "survived": sum(tcp["ended"] is None for tcp in found)}
+    return {"watched": len(found), "survived": sum(convert(tcp, Tcp).survived for tcp in found)}
 
 
 def _figures(values: Iterable[float | None]) -> Figures:

@@ -82,8 +82,8 @@ def _of(report: Report) -> str:
 
 
 def _connection(tcp: Tcp) -> str:
-    ended = "survived" if tcp.ended is None else "ended"
-    return f"without an echo; {words.count(tcp.retransmissions)} retransmissions, {ended}"
+    end = "survived" if tcp.survived else "did not survive" if tcp.ended else "silent at the end"
+    return f"without an echo; {words.count(tcp.retransmissions)} retransmissions, {end}"
 
 
 def _quiet(value: str) -> str:

@@ -114,7 +114,7 @@ def tcp(found: Tcp) -> str:
 def survival(found: Tcp) -> str:
     """Whether the TCP connection lives, and if not, when and why it ended."""
     if found.ended is None:
-        return "survived"
+        return "survived" if found.survived else "was silent at the end"
     return f"ended after {seconds(found.ended_s)}{_in(found.ended_phase)}: {found.ended}"
 
 
@@ -220,7 +220,7 @@ def caveats(report: Report) -> list[str]:
 def of_tcp(found: Tcp) -> list[str]:
     """What a reader must know to read the figures of the TCP connection right."""
     said = []
-    if found.ended is not None:
+    if not found.survived:
         said.append(f"The TCP connection {survival(found)}.")
     if found.wrong_bytes:
         said.append(f"{count(found.wrong_bytes)} bytes of the TCP connection came back other than they were sent.")

@@ -96,6 +96,44 @@ async def test_silence_that_does_not_end_is_counted_up_to_the_end() -> None:
     assert record.ended is None
 
 
+@pytest.mark.parametrize("patient", [True, False])
+async def test_a_connection_that_is_silent_at_the_end_is_waited_for_as_long_again(*, patient: bool) -> None:
+    wake = asyncio.Event()
+
+    async def sleeping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await wake.wait()
+        await echo(reader, writer)
+
+    async with serving(sleeping) as port, await TcpSession.start(HERE, port) as session:
+        await asyncio.sleep(2.5)
+        began = time.monotonic()
+        stopping = asyncio.create_task(session.stop(patient=patient))
+        await asyncio.sleep(1.6)
+        assert stopping.done() != patient
+        wake.set()
+        record = await stopping
+        took = time.monotonic() - began
+    assert took < 3.4
+    assert (record.echoed == record.sent > 50) == patient
+    assert record.ended is None
+    assert record.stall_ns > (3.5e9 if patient else 2e9)
+
+
+async def test_patience_ends_with_whoever_asked_for_it() -> None:
+    async def mute(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        while await reader.read(4096):
+            pass
+
+    async with serving(mute) as port, await TcpSession.start(HERE, port) as session:
+        await asyncio.sleep(3)
+        asked = asyncio.create_task(session.stop(patient=True))
+        await asyncio.sleep(1.2)
+        assert not asked.done()
+        assert session._process.stdin is not None
+        session._process.stdin.close()
+        await asyncio.wait_for(asked, 1)
+
+
 async def test_a_stopped_prober_is_no_stall() -> None:
     async with serving(echo) as port, await TcpSession.start(HERE, port) as session:
         await asyncio.sleep(0.5)

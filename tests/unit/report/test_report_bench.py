@@ -106,12 +106,17 @@ def shown(runs: list[dict[str, Any]]) -> str:
 
 
 def test_connections_have_their_lines_where_any_was_watched() -> None:
-    runs = [with_tcp("virtio", 800), with_tcp("switch", 1200, ended="reset"), with_tcp("switch", 1000)]
+    runs = [
+        with_tcp("virtio", 800),
+        with_tcp("switch", 1200, ended="reset"),
+        with_tcp("switch", 1000),
+        with_tcp("switch", 1100, echoed=3),
+    ]
     result = bench.summary([*runs, run("detach", 3)])
-    assert result["cases"]["switch"]["tcp_stall_ms"] == {"median": 1100, "min": 1000, "max": 1200, "n": 2}
+    assert result["cases"]["switch"]["tcp_stall_ms"] == {"median": 1100, "min": 1000, "max": 1200, "n": 3}
     assert result["cases"]["detach"]["tcp_stall_ms"]["median"] is None
     assert result["ratios"]["tcp_stall_ms"] == 1100 / 800
-    assert result["tcp"]["switch"] == {"watched": 2, "survived": 1}
+    assert result["tcp"]["switch"] == {"watched": 3, "survived": 1}
     text = shown([*runs, run("detach", 3)])
     (stall,) = [line for line in text.splitlines() if line.startswith("TCP stall")]
     assert "1,100 ms (1,000 ms … 1,200 ms)" in stall

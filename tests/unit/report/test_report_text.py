@@ -69,6 +69,7 @@ def test_a_watched_connection_has_a_line() -> None:
             {"ended": "Connection reset by peer", "ended_s": 4.5, "ended_phase": Phase.COPY},
             "The TCP connection ended after 4.5 s in copy: Connection reset by peer.",
         ),
+        ({"echoed": 811}, "The TCP connection was silent at the end."),
         ({"wrong_bytes": 1200}, "1,200 bytes of the TCP connection came back other than they were sent."),
         ({"self_stall_max_ms": 31.0}, "The TCP connection's prober stood still for up to 31.0 ms"),
     ],
