@@ -43,8 +43,9 @@ def connect(address: str, port: int) -> socket.socket:
 class ConnectionWatch:
     """Measures until `stdin` says so or closes, `stop` is called or the connection ends.
 
-    `emit` gets a line each second. After that it waits up to a second for the echoes that are due, and if `stdin` is still open, longer for a
-    connection that is silent. It keeps no record that it has written, so its memory does not grow.
+    `emit` gets a line each second. At the end it waits up to a second for the echoes that are due, and if `stdin` is
+    still open, longer for a connection that is silent. It keeps no record that it has written, so its memory does not
+    grow.
     """
 
     def __init__(self, sock: socket.socket, emit: Callable[[dict[str, Any]], None], stdin: int | None = None) -> None:

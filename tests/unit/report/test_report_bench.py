@@ -122,7 +122,7 @@ def test_connections_have_their_lines_where_any_was_watched() -> None:
     assert "1,100 ms (1,000 ms … 1,200 ms)" in stall
     assert "not measured" in stall
     (survived,) = [line for line in text.splitlines() if "survived" in line]
-    assert survived.split()[-9:] == ["1", "of", "1", "1", "of", "2", "0", "of", "0"]
+    assert survived.split()[-9:] == ["1", "of", "1", "1", "of", "3", "0", "of", "0"]
 
 
 def test_without_connections_nothing_is_said_of_them() -> None:
