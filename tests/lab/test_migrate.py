@@ -1,9 +1,11 @@
 """Migrations as an operator asks for them, in the lab."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab.download import Download
 from lab.operator import PF, Scene, asked, migrate, other, vferry
 
 SLICE = "/sys/fs/cgroup/system.slice/system-vferry.slice"
@@ -32,6 +34,33 @@ def test_a_guest_without_a_vf_goes_as_virtio(scene: Scene) -> None:
     host = other(scene.host)
     assert migrate(scene, "--no-probe")["network_mode"] == "virtio"
     scene.assert_whole(host)
+
+
+@pytest.mark.matrix
+def test_a_connection_that_was_open_before_survives(scene: Scene) -> None:
+    host = other(scene.host)
+    report: Any = migrate(scene, "--network", "switch", "--probe-tcp", "7")
+    scene.assert_whole(host)
+    assert report["network"] is not None, report["network_note"]
+    tcp = report["network"]["tcp"]
+    assert tcp is not None, report["notes"]
+    assert (tcp["ended"], tcp["wrong_bytes"]) == (None, 0), tcp
+    assert tcp["echoed"] == tcp["sent"] > 10 * report["total_s"], tcp
+    assert report["pause_ms"] - 50 < tcp["stall_ms"] < 20_000, tcp
+
+
+@pytest.mark.matrix
+def test_a_download_goes_on_through_a_migration(scene: Scene, tmp_path: Path) -> None:
+    scene.await_agent()
+    host = other(scene.host)
+    download = Download(scene, tmp_path / "received")
+    with download.running():
+        migrate(scene, "--network", "switch", "--no-probe")
+        before = download.received
+        scene.assert_whole(host)
+    assert before > 1 << 20, before
+    assert download.received > before, "it ended before the migration did"
+    download.assert_whole()
 
 
 @pytest.mark.matrix

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from vferry.cli import show
 from vferry.controller.bench import Case, Results, measure
 from vferry.controller.state import find_state
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import NetworkMode
+from vferry.probe.tcp import PORT_MAX, PORT_MIN
 from vferry.trial.modes import MODES
 
 
@@ -35,6 +37,12 @@ def command() -> None:
 @click.option("--guest", default="guest1", show_default=True, help="The guest with a VF.")
 @click.option("--virtio-guest", default="guest2", show_default=True, help="The guest without one.")
 @click.option("--failover-guest", default="failover1", show_default=True, help="The guest with a teaming pair.")
+@click.option(
+    "--probe-tcp",
+    type=click.IntRange(PORT_MIN, PORT_MAX),
+    metavar="PORT",
+    help="Watch a TCP connection to this port of the guest too, where something echoes.",
+)
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False), default=Path("bench/network.json"))
 @click.option("--fresh", is_flag=True, help="Forget the runs of an earlier one that was cut short.")
 @click.option("--json", "as_json", is_flag=True, help="Print all runs, the summary and the latency as JSON.")
@@ -44,6 +52,7 @@ def network(
     guest: str,
     virtio_guest: str,
     failover_guest: str,
+    probe_tcp: int | None,
     results: Path,
     fresh: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
@@ -58,6 +67,7 @@ def network(
     \b
     Example: vferry bench network --runs 5
              vferry bench network --runs 5 --modes virtio,switch,failover
+             vferry bench network --runs 5 --probe-tcp 7
     """
     # Drawing takes most of a second to import.
     from vferry.report import bench_latency
@@ -69,16 +79,9 @@ def network(
         results.unlink(missing_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
     kept = Results(results)
-    asyncio.run(
-        measure(
-            find_state(),
-            _cases(modes, guest, {NetworkMode.VIRTIO: virtio_guest, NetworkMode.FAILOVER: failover_guest}),
-            runs,
-            kept,
-            show.Stage,
-            _tell,
-        )
-    )
+    cases = _cases(modes, guest, {NetworkMode.VIRTIO: virtio_guest, NetworkMode.FAILOVER: failover_guest})
+    cases = tuple(replace(case, probe_tcp=probe_tcp) for case in cases)
+    asyncio.run(measure(find_state(), cases, runs, kept, show.Stage, _tell))
     write_bench(kept.runs, results.with_suffix(".png"))
     result = summary(kept.runs)
     if as_json:

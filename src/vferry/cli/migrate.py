@@ -20,6 +20,7 @@ from vferry.model.problem import Exit
 from vferry.model.report import Report
 from vferry.plan.plan import NetworkMode, Plan
 from vferry.plan.transfer import METHODS
+from vferry.probe.tcp import PORT_MAX, PORT_MIN
 from vferry.report.text import print_report
 
 MODES = ["auto", *(mode.value for mode in NetworkMode)]
@@ -102,6 +103,12 @@ def request(*, mode: str, codec: str | None, **wished: Any) -> Request:
 @click.option("--dry-run", is_flag=True, help="Print the steps and change nothing.")
 @click.option("--detach", is_flag=True, help="Return at once with the operation's id; it goes on by itself.")
 @click.option("--probe", "probe_address", metavar="ADDRESS", help="Measure the interruption of this address.")
+@click.option(
+    "--probe-tcp",
+    type=click.IntRange(PORT_MIN, PORT_MAX),
+    metavar="PORT",
+    help="Watch a TCP connection to this port too, where something echoes what it gets.",
+)
 @click.option("--no-probe", is_flag=True, help="Do not measure the interruption.")
 @show.file_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, and nothing else.")
@@ -112,6 +119,7 @@ def command(
     dry_run: bool,
     detach: bool,
     probe_address: str | None,
+    probe_tcp: int | None,
     no_probe: bool,
     report_file: Path | None,
     page_file: Path | None,
@@ -128,11 +136,14 @@ def command(
     Example: vferry migrate guest1 host2
              vferry migrate guest1 host2 --dry-run
              vferry migrate guest1 host2 --codec zstd --streams 4
+             vferry migrate guest1 host2 --probe-tcp 7
     """
-    if probe_address and no_probe:
-        raise click.UsageError("--probe and --no-probe contradict each other")
+    if no_probe and (probe_address or probe_tcp):
+        given = "--probe" if probe_address else "--probe-tcp"
+        raise click.UsageError(f"{given} and --no-probe contradict each other")
     state = find_state()
-    asked = request(guest=guest, destination=host, probe_address=probe_address, measured=not no_probe, **wished)
+    wished |= {"probe_address": probe_address, "probe_tcp": probe_tcp, "measured": not no_probe}
+    asked = request(guest=guest, destination=host, **wished)
     prepared = asyncio.run(migrate.prepare(state, asked, estimated=dry_run))
     if not as_json:
         show.findings(prepared.findings, err=not dry_run)

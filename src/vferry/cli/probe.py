@@ -10,12 +10,14 @@ from pathlib import Path
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from vferry.model.problem import Problem
 from vferry.model.report import Network
-from vferry.probe.analysis import attribute
-from vferry.probe.record import ProbeRecord
+from vferry.probe.analysis import attribute, connection
 from vferry.probe.session import METHODS, RATE_MAX, RATE_MIN, SECONDS_MAX, Live, ProbeSession
+from vferry.probe.tcp import PORT_MAX, PORT_MIN, TcpRecord, TcpSession
+from vferry.report import words
 
 
 @click.command("probe")
@@ -26,6 +28,13 @@ from vferry.probe.session import METHODS, RATE_MAX, RATE_MIN, SECONDS_MAX, Live,
 @click.option("--seconds", type=click.FloatRange(0, SECONDS_MAX, min_open=True), help="How long; else until Ctrl-C.")
 @click.option("--from", "origin", metavar="netns:NAME", help="Probe from this network namespace (see ip netns).")
 @click.option("--method", type=click.Choice(METHODS), default="icmp", show_default=True, help="What a probe is.")
+@click.option(
+    "--tcp",
+    "port",
+    type=click.IntRange(PORT_MIN, PORT_MAX),
+    metavar="PORT",
+    help="Watch a TCP connection to this port too, where something echoes what it gets.",
+)
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), help="Keep the record of all probes here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
 def command(
@@ -34,6 +43,7 @@ def command(
     seconds: float | None,
     origin: str | None,
     method: str,
+    port: int | None,
     record: Path | None,
     as_json: bool,  # noqa: FBT001 - click passes options by name
 ) -> None:
@@ -45,12 +55,14 @@ def command(
     \b
     Example: vferry probe 192.0.2.10 --seconds 30
              vferry probe 192.0.2.10 --from netns:peer --method arp --json
+             vferry probe 192.0.2.10 --tcp 7
     """
     with contextlib.ExitStack() as stack:
         if record is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vferry-probe-"))
             record = Path(folder, "probes")
-        network = asyncio.run(_measure(address, record, rate, seconds, _namespace(origin), method, quiet=as_json))
+        namespace = _namespace(origin)
+        network = asyncio.run(_measure(address, record, rate, seconds, namespace, method, port, quiet=as_json))
     if as_json:
         sys.stdout.write(json.dumps({"address": address, **msgspec.to_builtins(network)}) + "\n")
     else:
@@ -74,23 +86,38 @@ async def _measure(
     seconds: float | None,
     namespace: str | None,
     method: str,
+    port: int | None,
     *,
     quiet: bool,
 ) -> Network:
     """Measures until the time is over or a signal comes, with a line each second unless `quiet`."""
-    started = ProbeSession.start(address, path, rate=rate, method=method, namespace=namespace, seconds=seconds)
-    async with await started as session:
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopping.set)
+    async with contextlib.AsyncExitStack() as stack:
+        watched = None
+        if port is not None:
+            watched = await stack.enter_async_context(await TcpSession.start(address, port, namespace=namespace))
+        started = ProbeSession.start(address, path, rate=rate, method=method, namespace=namespace, seconds=seconds)
+        session = await stack.enter_async_context(await started)
         shower = asyncio.create_task(_show(session, quiet=quiet))
-        waiter = asyncio.create_task(stopping.wait())
-        await asyncio.wait([shower, waiter], return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
-        record: ProbeRecord = await session.stop()
+        await _over_or_stopped(shower)
+        record, tcp = await asyncio.gather(session.stop(), _ended(watched))
         await shower
-    return await asyncio.to_thread(attribute, record, [])
+    network = await asyncio.to_thread(attribute, record, [])
+    return replace(network, tcp=connection(tcp, [], tcp.opened_at / 1e9)) if tcp else network
+
+
+async def _ended(watched: TcpSession | None) -> TcpRecord | None:
+    return await watched.stop() if watched else None
+
+
+async def _over_or_stopped(shower: asyncio.Task[None]) -> None:
+    """Waits until the measurement is over or a signal comes."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    waiter = asyncio.create_task(stopping.wait())
+    await asyncio.wait([shower, waiter], return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
 
 
 async def _show(session: ProbeSession, *, quiet: bool) -> None:
@@ -120,4 +147,6 @@ def summary(network: Network) -> str:
         lines.append(f"{network.unsent} of the lost were refused by this machine's own kernel")
     if network.self_stall_max_ms is not None:
         lines.append(f"this machine kept the prober waiting for up to {network.self_stall_max_ms:.0f} ms (taken off)")
+    if network.tcp:
+        lines += [f"TCP: {words.tcp(network.tcp)}", *words.of_tcp(network.tcp)]
     return "\n".join(lines)

@@ -8,23 +8,17 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.hosts import open_host
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
+from vferry.controller.probing import SETTLE_S, probing
 from vferry.controller.state import State
 from vferry.host.api import Migration, Session
 from vferry.host.client import RemoteHost
 from vferry.migration.conductor import Conductor, Ending, Journal
 from vferry.migration.record import Observer, StepRecord, now_text
 from vferry.migration.report import Measured, make_report
-from vferry.model.problem import Problem
 from vferry.model.report import Phase, Report
 from vferry.plan.plan import Plan
-from vferry.probe.record import ProbeRecord
-from vferry.probe.session import ProbeSession
-
-_SETTLE_S = 0.5
-"""Probes before the first change and after the last one, so that both have a baseline."""
 
 Act = Callable[[Conductor], Awaitable[Ending]]
 
@@ -71,16 +65,20 @@ async def drive(state: State, folder: OperationFolder, observer: Audience, act: 
     plan, operation = folder.plan(), folder.stored()
     watcher = Watcher(folder, replace(operation, status=RUNNING, exit=None), observer)
     folder.write_state(watcher.state)
-    async with _probing(state, folder, operation, observer) as probing, _hosts(state, plan, operation.epoch) as hosts:
+    probes = probing(state, folder, operation, observer.probed)
+    async with probes as stop_probing, _hosts(state, plan, operation.epoch) as hosts:
         ending = await _journaled(state, folder, plan, hosts, watcher, act, run)
-        await asyncio.sleep(_SETTLE_S)
-        probes, note = await probing()
+        await asyncio.sleep(SETTLE_S)
+        ended = time.monotonic()
+        seen = await stop_probing()
     measured = Measured(
         began=operation.began,
         started=operation.started,
-        ended=time.monotonic(),
-        probes=probes,
-        note=note,
+        ended=ended,
+        probes=seen.probes,
+        note=seen.note,
+        tcp=seen.tcp,
+        tcp_note=seen.tcp_note,
         rates=tuple(watcher.rates),
     )
     report = make_report(plan, ending, measured)
@@ -115,64 +113,6 @@ async def _hosts(state: State, plan: Plan, epoch: int) -> AsyncIterator[dict[str
             name: await stack.enter_async_context(open_host(name, session, state))
             for name in (plan.source, plan.destination)
         }
-
-
-Probing = Callable[[], Awaitable[tuple[ProbeRecord | None, str | None]]]
-
-
-@asynccontextmanager
-async def _probing(
-    state: State, folder: OperationFolder, operation: OperationState, audience: Audience
-) -> AsyncIterator[Probing]:
-    """Probes the guest meanwhile; yields what ends that with the record, or with why there is none."""
-    if not operation.measured:
-        yield _unmeasured("it was asked for with --no-probe")
-        return
-    if operation.probe_address is None:
-        yield _unmeasured("the guest's address is not known: name it with --probe ADDRESS")
-        return
-    settings = read_controller_configuration(state).probe
-    namespace = operation.probe_from.removeprefix("netns:") if operation.probe_from else None
-    method = "icmp" if settings.method == "auto" else settings.method
-    try:
-        session = await ProbeSession.start(
-            operation.probe_address, folder.probes, rate=settings.rate_hz, method=method, namespace=namespace
-        )
-    except Problem as problem:
-        yield _unmeasured(str(problem))
-        return
-    async with session:
-        news = asyncio.create_task(_pass_on(session, audience))
-        await asyncio.sleep(_SETTLE_S)
-
-        async def stop() -> tuple[ProbeRecord | None, str | None]:
-            try:
-                return _answered(await session.stop(), operation.probe_address)
-            except Problem as problem:
-                return None, str(problem)
-            finally:
-                await news
-
-        yield stop
-
-
-async def _pass_on(session: ProbeSession, audience: Audience) -> None:
-    async for live in session.lines():
-        audience.probed(live.lost, live.gap_ms)
-
-
-def _answered(record: ProbeRecord, address: str | None) -> tuple[ProbeRecord | None, str | None]:
-    """A record without a single answer says nothing of the migration."""
-    if any(rtt >= 0 for rtt in record.rtt):
-        return record, None
-    return None, f"no probe to {address} was ever answered, before, during or after"
-
-
-def _unmeasured(why: str) -> Probing:
-    async def stop() -> tuple[ProbeRecord | None, str | None]:
-        return None, why
-
-    return stop
 
 
 def first_state(plan: Plan, probe_address: str | None, probe_from: str | None, began: float) -> OperationState:

@@ -45,6 +45,7 @@ class Request(Struct, frozen=True, kw_only=True):
     throttle: bool | None = None
     measured: bool = True
     probe_address: str | None = None
+    probe_tcp: int | None = None
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
@@ -143,8 +144,9 @@ def begun(state: State, prepared: Prepared, plan: Plan) -> Iterator[OperationFol
     folder = operations.create(state, plan)
     address = prepared.request.probe_address or prepared.survey.probe_address
     first = first_state(plan, address, prepared.survey.probe_from, prepared.began)
+    asked = prepared.request
     with folder.driven():
-        folder.write_state(replace(first, started=prepared.started, measured=prepared.request.measured))
+        folder.write_state(replace(first, started=prepared.started, measured=asked.measured, probe_tcp=asked.probe_tcp))
         yield folder
 
 

@@ -42,6 +42,8 @@ class OperationState(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its interruption is to be measured."""
     probe_address: str | None = None
     probe_from: str | None = None
+    probe_tcp: int | None = None
+    """The port to which a TCP connection is to be watched."""
 
 
 class OperationFolder:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct, convert
+from msgspec.structs import replace
 
 from vferry.migration.conductor import Ending
 from vferry.migration.record import Outcome, StepRecord
@@ -16,18 +17,21 @@ from vferry.model.report import (
     Report,
     Status,
     Step,
+    Tcp,
     Timeline,
     Transfer,
     Vf,
     VfState,
 )
 from vferry.plan.plan import Plan, VfMove
-from vferry.probe.analysis import Span, attribute, buckets
+from vferry.probe.analysis import Span, attribute, buckets, connection
 from vferry.probe.record import ProbeRecord
+from vferry.probe.tcp import TcpRecord
+from vferry.report import words
 
 
 class Measured(Struct, frozen=True, kw_only=True):
-    """What was seen from outside: the probes, or why there are none, and the transfer rate over time.
+    """What was seen from outside: the probes and the TCP connection, or why there are none, and the transfer rate.
 
     Times are this machine's CLOCK_MONOTONIC in seconds; `rates` holds pairs of a time and bytes per second.
     """
@@ -37,6 +41,8 @@ class Measured(Struct, frozen=True, kw_only=True):
     ended: float
     probes: ProbeRecord | None = None
     note: str | None = None
+    tcp: TcpRecord | None = None
+    tcp_note: str | None = None
     rates: tuple[tuple[float, float], ...] = ()
 
 
@@ -45,6 +51,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
     spans = phase_spans(ending.records, measured.began, measured.ended)
     figures = _figures(ending.records)
     vfs = [_vf(plan, ending, move) for move in plan.moves]
+    tcp = connection(measured.tcp, spans, measured.began) if measured.tcp else None
     return Report(
         operation=plan.operation,
         guest=plan.guest,
@@ -57,7 +64,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         total_s=round(measured.ended - measured.began, 3),
         pause_ms=figures.get("pause_ms"),
         dark_s=_dark(plan, ending.records),
-        network=attribute(measured.probes, spans) if measured.probes else None,
+        network=replace(attribute(measured.probes, spans), tcp=tcp) if measured.probes else None,
         network_note=measured.note,
         transfer=_transfer(plan, figures),
         connections=convert(figures.get("connections"), Connections | None),
@@ -65,7 +72,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         more_vfs=vfs[1:],
         steps=[_row(record) for record in ending.records],
         degraded=ending.degraded,
-        notes=[*plan.notes, *ending.notes, *figures.get("notes", ()), *_gaps(measured)],
+        notes=[*plan.notes, *ending.notes, *figures.get("notes", ()), *_gaps(measured, tcp)],
         timeline=_timeline(spans, measured),
     )
 
@@ -132,10 +139,16 @@ def _figures(records: Sequence[StepRecord]) -> dict[str, Any]:
     return found
 
 
-def _gaps(measured: Measured) -> list[str]:
+def _gaps(measured: Measured, tcp: Tcp | None) -> list[str]:
+    """What the probes' figures lack; a connection beside which no probe was answered is told in words."""
+    said = []
     if measured.probes and measured.probes.wrapped:
-        return ["The measurement outlasted its record: the oldest probes are not in it"]
-    return []
+        said.append("The measurement outlasted its record: the oldest probes are not in it")
+    if measured.tcp_note:
+        said.append(measured.tcp_note)
+    if tcp is not None and measured.probes is None:
+        said.append(f"TCP: {words.tcp(tcp)}")
+    return said
 
 
 def _timeline(spans: list[Span], measured: Measured) -> Timeline:

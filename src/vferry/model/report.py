@@ -38,6 +38,34 @@ class PhaseNetwork(msgspec.Struct, frozen=True, kw_only=True):
     longest_gap_ms: float | None
 
 
+class Tcp(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a TCP connection to the guest that was opened before the migration.
+
+    `sent` and `echoed`: numbered records written, and those that came back in their place, byte for byte; `wrong_bytes`
+    did not. `stall_ms`: the longest time without an echo, without the prober's own stalls, and `stall_phase` the phase
+    in which it began; `self_stall_max_ms` is the prober's longest one, null if it was never more than 20 ms.
+    `retransmissions`: segments that this machine's kernel sent again. `ended`: why the connection ended, null if it
+    did not; `ended_s` after how many seconds since the operation started, in `ended_phase`.
+    """
+
+    port: int
+    sent: int
+    echoed: int
+    wrong_bytes: int
+    stall_ms: float | None
+    stall_phase: Phase | None = None
+    self_stall_max_ms: float | None = None
+    retransmissions: int | None
+    ended: str | None = None
+    ended_s: float | None = None
+    ended_phase: Phase | None = None
+
+    @property
+    def survived(self) -> bool:
+        """Whether it was seen to live at the end: everything came back, right or wrong."""
+        return self.ended is None and (self.echoed == self.sent or self.wrong_bytes > 0)
+
+
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     """What the probes saw.
 
@@ -45,6 +73,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     `longest_gap_ms`: the longest time without an answer, without the prober's own stalls.
     `self_stall_max_ms`: the longest time for which the prober itself did not get to send, beyond its interval;
     null if it was never more than 20 ms. `unsent`: probes this machine's kernel refused to send, part of `lost`.
+    `tcp` is null unless it was asked for and there was a connection.
     """
 
     probe_hz: int
@@ -55,6 +84,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     phases: dict[Phase, PhaseNetwork]
     self_stall_max_ms: float | None = None
     unsent: int | None = None
+    tcp: Tcp | None = None
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):

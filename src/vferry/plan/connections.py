@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from vferry.host.api import MOST_ADDRESSES
 from vferry.plan.announced import addresses_of
 from vferry.plan.facts import Facts, Finding, warning
-from vferry.plan.plan import NetworkMode, Plan, VfMove
+from vferry.plan.plan import Plan, VfMove
 
 
 def tracked(facts: Facts, moves: Sequence[VfMove]) -> tuple[str, ...]:
     """The addresses of NICs that are on a bridge, for now or for good, where the source tracks and both hosts can."""
     if not facts.source.connections or facts.destination.connections is None:
         return ()
-    macs = (*(move.mac for move in moves if move.mode is not NetworkMode.DETACH), *_on_bridges(facts))
+    macs = (*(move.mac for move in moves if move.stands_by), *_on_bridges(facts))
     found = (address for mac in macs for address in addresses_of(facts, mac))
     return tuple(dict.fromkeys(found))[:MOST_ADDRESSES]
 
@@ -23,7 +23,7 @@ def about(facts: Facts, plan: Plan | None) -> Iterator[Finding]:
     active = [inventory.name for inventory in (source, destination) if inventory.connections]
     if plan is None or not active:
         return
-    if any(move.mode is not NetworkMode.DETACH for move in plan.moves):
+    if any(move.stands_by for move in plan.moves):
         yield warning(
             "connections-on-vf",
             f"Connections are tracked on {' and '.join(active)}, but not those that {guest} has on its VF: a stateful "

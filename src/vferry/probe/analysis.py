@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from vferry.model.report import Network, Phase, PhaseNetwork, ProbeBuckets
+from vferry.model.report import Network, Phase, PhaseNetwork, ProbeBuckets, Tcp
 from vferry.probe.record import UNSENT, ProbeRecord
+from vferry.probe.tcp import TcpRecord
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -83,6 +84,33 @@ def attribute(record: ProbeRecord, phases: Sequence[Span]) -> Network:
         phases=_merged(order, lost, late, longest),
         self_stall_max_ms=_ms(own) if own > STALL else None,
         unsent=sum(rtt == UNSENT for rtt in record.rtt),
+    )
+
+
+def connection(record: TcpRecord, phases: Sequence[Span], began: float) -> Tcp:
+    """What a report says of a TCP connection; `began` is CLOCK_MONOTONIC in seconds.
+
+    A stall belongs, as a gap does, to the phase in which it began.
+    """
+    order = sorted(phases, key=lambda span: span[1])
+    starts = [round(start * SECOND) for _, start, _ in order]
+
+    def phase(moment: int) -> Phase | None:
+        return order[_at(starts, moment)][0] if order else None
+
+    ended_at = record.ended_at
+    return Tcp(
+        port=record.port,
+        sent=record.sent,
+        echoed=record.echoed,
+        wrong_bytes=record.wrong,
+        stall_ms=_ms(record.stall_ns) if record.sent else None,
+        stall_phase=phase(record.stall_at) if record.sent else None,
+        self_stall_max_ms=_ms(record.self_stall_ns) if record.self_stall_ns > STALL else None,
+        retransmissions=record.retransmissions,
+        ended=record.ended,
+        ended_s=None if ended_at is None else round(ended_at / SECOND - began, 3),
+        ended_phase=None if ended_at is None else phase(ended_at),
     )
 
 

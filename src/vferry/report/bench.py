@@ -4,18 +4,23 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from msgspec import convert
 from rich.table import Table
 from rich.text import Text
 
+from vferry.model.report import Tcp
 from vferry.report import words
 
 # The cases of the comparison with what they mean; others are shown as they are named.
 CASES = {"virtio": "(a) virtio", "switch": "(b) switch", "detach": "(c) detach", "failover": "(d) failover"}
-METRICS = ("lost", "late", "longest_gap_ms", "pause_ms", "total_s")
+METRICS = ("lost", "late", "longest_gap_ms", "tcp_stall_ms", "pause_ms", "total_s")
+# Shown only where it was asked for.
+WISHED = "tcp_stall_ms"
 LABELS = {
     "lost": "probes lost",
     "late": "probes late",
     "longest_gap_ms": "longest gap",
+    "tcp_stall_ms": "TCP stall",
     "pause_ms": "pause",
     "total_s": "total",
 }
@@ -32,6 +37,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         phases: {case: {phase: {lost: {median, min, max, n}, longest_gap_ms: {...}}}}
         ratios: {metric: the median of `switch` by the one of `virtio`, null if that is 0 or not measured}
         runs:   {case: {all, completed}}
+        tcp:    {case: {watched, survived}}                   runs with a TCP connection
     """
     names = _order(run["case"] for run in runs)
     completed = {name: [run for run in runs if run["case"] == name and _whole(run)] for name in names}
@@ -47,6 +53,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             name: {"all": sum(run["case"] == name for run in runs), "completed": len(of)}
             for name, of in completed.items()
         },
+        "tcp": {name: _connections(of) for name, of in completed.items()},
     }
 
 
@@ -59,15 +66,24 @@ def render(result: dict[str, Any]) -> Table:
         runs = f"{ran['completed']} runs" + (f" of {ran['all']}" if ran["all"] != ran["completed"] else "")
         table.add_column(f"{label(name)}\n{runs}", justify="right")
     table.add_column("(b) : (a)", justify="right")
-    for metric in METRICS:
+    for metric in shown(result):
         cells = [spread(metric, case[metric]) for case in result["cases"].values()]
         table.add_row(LABELS[metric], *map(Text, cells), _times(result["ratios"][metric]))
+        if metric == WISHED:
+            survivals = [f"{of['survived']} of {of['watched']}" for of in result["tcp"].values()]
+            table.add_row(Text("  connections that survived", style="dim"), *map(Text, survivals), "")
     for phase in losing_phases(result):
         cells = [
             spread("lost", result["phases"][name].get(phase, {}).get("lost", _figures([]))) for name in result["cases"]
         ]
         table.add_row(Text(f"  lost in {phase}", style="dim"), *map(Text, cells), "")
     return table
+
+
+def shown(result: dict[str, Any]) -> list[str]:
+    """The metrics to show of what `summary` returned."""
+    watched = any(case["watched"] for case in result["tcp"].values())
+    return [metric for metric in METRICS if metric != WISHED or watched]
 
 
 def label(case: str) -> str:
@@ -127,7 +143,19 @@ def _whole(run: dict[str, Any]) -> bool:
 def _value(run: dict[str, Any], metric: str) -> float | None:
     if metric in ("lost", "late", "longest_gap_ms"):
         return (run.get("network") or {}).get(metric)
+    if metric == "tcp_stall_ms":
+        return _tcp(run).get("stall_ms")
     return run.get(metric)
+
+
+def _tcp(run: dict[str, Any]) -> dict[str, Any]:
+    """What became of a run's TCP connection; empty where there was none."""
+    return (run.get("network") or {}).get("tcp") or {}
+
+
+def _connections(runs: Sequence[dict[str, Any]]) -> dict[str, int]:
+    found = [_tcp(run) for run in runs if _tcp(run)]
+    return {"watched": len(found), "survived": sum(convert(tcp, Tcp).survived for tcp in found)}
 
 
 def _figures(values: Iterable[float | None]) -> Figures:

@@ -18,20 +18,29 @@ from vferry.report.picture import STYLE
 COLOURS = ("#7a8a99", "#3f8fd2", "#e0a030", "#4aa58a", "#b07cc6")
 # How many times the least median the greatest value must be for a logarithmic scale.
 FAR = 30
-TITLES = {"longest_gap_ms": "longest gap, ms", "pause_ms": "pause, ms", "total_s": "total, s"}
+TITLES = {
+    "longest_gap_ms": "longest gap, ms",
+    "tcp_stall_ms": "TCP stall, ms",
+    "pause_ms": "pause, ms",
+    "total_s": "total, s",
+}
 
 
 def write_bench(runs: list[dict[str, Any]], path: Path) -> None:
     """Writes the picture as PNG: each run as a dot, each median as a bar. Raises OSError."""
     result = bench.summary(runs)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(13, 8))
+        metrics = bench.shown(result)
+        columns = len(metrics) // 2 + 1
+        figure = Figure(figsize=(13 * columns / 3, 8))
         FigureCanvasAgg(figure)
-        axes = figure.subplots(2, 3)
+        axes = figure.subplots(2, columns)
         figure.subplots_adjust(left=0.06, right=0.97, top=0.83, bottom=0.12, hspace=0.38, wspace=0.24)
-        for panel, metric in zip(axes.flat, bench.METRICS, strict=False):
+        for panel, metric in zip(axes.flat, metrics, strict=False):
             _metric(panel, metric, result, runs)
-        handles = _phases(axes.flat[len(bench.METRICS)], result)
+        handles = _phases(axes.flat[len(metrics)], result)
+        for empty in axes.flat[len(metrics) + 1 :]:
+            empty.set_visible(False)
         _titles(figure, result)
         if handles:
             columns = len(handles)

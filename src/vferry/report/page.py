@@ -5,7 +5,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from vferry.model.report import Report, Status, Vf, VfState
+from vferry.model.report import Report, Status, Tcp, Vf, VfState
 from vferry.report import words
 from vferry.report.chart import draw
 
@@ -65,6 +65,8 @@ def _figures(report: Report) -> str:
         ("total", words.seconds(report.total_s), "from start to end"),
         ("transfer ratio", ratio, "guest memory to wire"),
     ]
+    if network and network.tcp:
+        figures.append(("TCP stall", words.milliseconds(network.tcp.stall_ms), _connection(network.tcp)))
     if report.dark_s is not None:
         figures.append(("without the NIC", words.seconds(report.dark_s), "no VF, and nothing beside it"))
     cards = (
@@ -78,6 +80,11 @@ def _of(report: Report) -> str:
     if report.network is None:
         return "not answered within 1 s"
     return f"of {words.count(report.network.sent)}, {report.network.probe_hz:,} a second"
+
+
+def _connection(tcp: Tcp) -> str:
+    end = "survived" if tcp.survived else "did not survive" if tcp.ended else "silent at the end"
+    return f"without an echo; {words.count(tcp.retransmissions)} retransmissions, {end}"
 
 
 def _quiet(value: str) -> str:

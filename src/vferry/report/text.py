@@ -68,6 +68,7 @@ def _summary(report: Report) -> Table:
         ("lost", words.lost(network)),
         ("late", words.count(network.late if network else None)),
         ("longest gap", words.milliseconds(network.longest_gap_ms if network else None)),
+        *([("TCP", words.tcp(network.tcp))] if network and network.tcp else []),
         ("transfer", _transfer(report)),
         *([("compression", compressed)] if compressed else []),
         *([("connections", words.connections(report.connections))] if report.connections else []),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from vferry.model.compression import CodecShare
-from vferry.model.report import Connections, Network, Phase, Report, Status, Transfer, VfState
+from vferry.model.report import Connections, Network, Phase, Report, Status, Tcp, Transfer, VfState
 
 NOT_MEASURED = "not measured"
 
@@ -110,13 +110,34 @@ def lost(network: Network | None) -> str:
     return NOT_MEASURED if network is None else f"{count(network.lost)} of {count(network.sent)} probes"
 
 
+def tcp(found: Tcp) -> str:
+    """What became of the TCP connection, in one line."""
+    return (
+        f"longest stall {milliseconds(found.stall_ms)}{_in(found.stall_phase)}"
+        f", {count(found.echoed)} of {count(found.sent)} records echoed"
+        f", {count(found.retransmissions)} retransmissions, port {found.port}, {survival(found)}"
+    )
+
+
+def survival(found: Tcp) -> str:
+    """Whether the TCP connection lives, and if not, when and why it ended."""
+    if found.ended is None:
+        return "survived" if found.survived else "was silent at the end"
+    return f"ended after {seconds(found.ended_s)}{_in(found.ended_phase)}: {found.ended}"
+
+
+def _in(phase: Phase | None) -> str:
+    return "" if phase is None else f" in {phase}"
+
+
 def headline(report: Report) -> str:
     """The figures that matter most, in one line."""
     network = report.network
     late = None if network is None else network.late
     gap = None if network is None else network.longest_gap_ms
+    stall = f" · TCP stall {milliseconds(network.tcp.stall_ms)}" if network and network.tcp else ""
     return (
-        f"lost {lost(network)} · late {count(late)} · longest gap {milliseconds(gap)}"
+        f"lost {lost(network)} · late {count(late)} · longest gap {milliseconds(gap)}{stall}"
         f" · pause {milliseconds(report.pause_ms)} · total {seconds(report.total_s)}"
     )
 
@@ -199,4 +220,19 @@ def caveats(report: Report) -> list[str]:
         said.append(f"The prober itself stood still for up to {stall}; that is taken off the gaps.")
     if network is not None and network.unsent:
         said.append(f"{count(network.unsent)} of the lost probes could not be sent by the measuring machine.")
+    if network is not None and network.tcp is not None:
+        said += of_tcp(network.tcp)
     return said + list(report.notes)
+
+
+def of_tcp(found: Tcp) -> list[str]:
+    """What a reader must know to read the figures of the TCP connection right."""
+    said = []
+    if not found.survived:
+        said.append(f"The TCP connection {survival(found)}.")
+    if found.wrong_bytes:
+        said.append(f"{count(found.wrong_bytes)} bytes of the TCP connection came back other than they were sent.")
+    if found.self_stall_max_ms is not None:
+        stall = milliseconds(found.self_stall_max_ms)
+        said.append(f"The TCP connection's prober stood still for up to {stall}; that is taken off its stall.")
+    return said

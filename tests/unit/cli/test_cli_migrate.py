@@ -72,6 +72,19 @@ def test_whether_it_is_measured(ask: Any) -> None:
     assert ask().measured
     assert not ask("--no-probe").measured
     assert ask("--probe", "10.0.0.1").probe_address == "10.0.0.1"
-    refused = CliRunner().invoke(migrate.command, ["guest1", "host2", "--no-probe", "--probe", "10.0.0.1"])
+    assert (ask().probe_tcp, ask("--probe-tcp", "7").probe_tcp) == (None, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--no-probe", "--probe", "10.0.0.1"), "--probe and --no-probe contradict"),
+        (("--no-probe", "--probe-tcp", "7"), "--probe-tcp and --no-probe contradict"),
+        (("--probe-tcp", "0"), "--probe-tcp"),
+        (("--probe-tcp", "65536"), "--probe-tcp"),
+    ],
+)
+def test_what_cannot_be_probed_is_refused(words: tuple[str, ...], says: str) -> None:
+    refused = CliRunner().invoke(migrate.command, ["guest1", "host2", *words])
     assert refused.exit_code == 2
-    assert "contradict" in refused.output
+    assert says in refused.output

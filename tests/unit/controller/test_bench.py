@@ -26,7 +26,7 @@ from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide, NetworkMode, Plan
 
 VIRTIO = Case(name="virtio", guest="guest2", mode=NetworkMode.VIRTIO)
-SWITCH = Case(name="switch", guest="guest1", mode=NetworkMode.SWITCH)
+SWITCH = Case(name="switch", guest="guest1", mode=NetworkMode.SWITCH, probe_tcp=7)
 FIGURES = {"median": 1.0, "max": 2.0, "n": 3}
 LATENCY = {"baseline": {"host": "host1", "agent_ms": FIGURES, "disk_ms": FIGURES, "no_answer": 0}}
 
@@ -36,12 +36,14 @@ class Migrations:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, latency: dict[str, Any] | None = LATENCY) -> None:
         self.done: list[str] = []
+        self.ports: list[int | None] = []
         self.latency = latency
         monkeypatch.setattr(bench, "_once", self._once)
         monkeypatch.setattr(bench, "_latency", self._latency)
 
     async def _once(self, _state: Any, case: Case, _audience: Any) -> dict[str, Any]:
         self.done.append(case.name)
+        self.ports.append(case.probe_tcp)
         return {"case": case.name, "status": "completed"}
 
     async def _latency(self, _state: Any, case: Case, _audience: Any) -> dict[str, Any] | None:
@@ -106,6 +108,15 @@ def test_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert printed["summary"]["runs"] == {"switch": {"all": 1, "completed": 1}}
 
 
+def test_a_connection_is_watched_in_every_mode_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Migrations(monkeypatch)
+    monkeypatch.setenv("VFERRY_STATE", str(tmp_path / "state"))
+    arguments = ["network", "--modes", "virtio,switch", "--results", str(tmp_path / "network.json")]
+    CliRunner().invoke(command.command, [*arguments, "--runs", "1"], catch_exceptions=False)
+    CliRunner().invoke(command.command, [*arguments, "--runs", "2", "--probe-tcp", "7"], catch_exceptions=False)
+    assert made.ports == [None, None, 7, 7]
+
+
 # --- the run that measures latency -----------------------------------------------------------------------
 
 
@@ -155,12 +166,19 @@ def test_the_run_for_latency_is_a_migration_without_probes(monkeypatch: pytest.M
     assert found is not None
     assert list(found) == [BASELINE, *STEPS]
     assert all(one["agent_ms"]["n"] and one["disk_ms"]["n"] for one in found.values())
-    assert [(one.destination, one.measured) for one in lab.requests] == [
-        (samples.SOURCE, False),
-        (samples.DESTINATION, False),
+    assert [(one.destination, one.measured, one.probe_tcp) for one in lab.requests] == [
+        (samples.SOURCE, False, None),
+        (samples.DESTINATION, False, None),
     ]
     assert lab.ending is not None
     assert lab.ending.exit is Exit.DONE
+
+
+def test_a_measured_run_watches_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(monkeypatch)
+    state: Any = SimpleNamespace()
+    asyncio.run(bench._planned(state, SWITCH))
+    assert {(one.measured, one.probe_tcp) for one in lab.requests} == {(True, 7)}
 
 
 def test_a_guest_without_an_agent_is_not_migrated_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

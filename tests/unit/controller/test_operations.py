@@ -123,7 +123,7 @@ def test_one_that_ends_while_it_is_looked_at_is_not_taken_for_interrupted(
 def test_a_new_operation_is_never_seen_undriven(state: State) -> None:
     case = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
     prepared: Any = SimpleNamespace(
-        request=Request(guest="guest1", destination="host2"),
+        request=Request(guest="guest1", destination="host2", probe_tcp=7),
         survey=SimpleNamespace(probe_address=None, probe_from=None),
         began=0.0,
         started="2026-01-01T00:00:00.000Z",
@@ -131,3 +131,4 @@ def test_a_new_operation_is_never_seen_undriven(state: State) -> None:
     with begun(state, prepared, make_plan(make_fleet(case), case)) as folder:
         assert [each.state().status for each in operations.every(state)] == [RUNNING]
     assert folder.state().status == operations.INTERRUPTED
+    assert folder.stored().probe_tcp == 7, "for whoever takes it over"

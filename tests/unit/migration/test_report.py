@@ -1,6 +1,10 @@
 """The report of a migration: what its steps, its ending and the probes make of it."""
 
+from array import array
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 from fakes.samples import Case, Drive, make_fleet, make_plan
 from vferry.migration.conductor import Ending
@@ -10,6 +14,7 @@ from vferry.model.problem import Exit
 from vferry.model.report import Phase, Status
 from vferry.plan.plan import GuestSide, NetworkMode
 from vferry.probe.record import ProbeRecord
+from vferry.probe.tcp import TcpRecord
 from vferry.report.page import page
 
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
@@ -60,6 +65,34 @@ def test_a_record_that_started_over_is_said_to_lack_its_oldest_probes(*, wrapped
     probes.rtt.append(1000)
     report = make_report(drive.plan, ending, Measured(began=0.0, started="", ended=1.0, probes=probes))
     assert len(report.notes) == notes
+
+
+TCP = TcpRecord(port=7, opened_at=0, sent=9, echoed=9, stall_ns=10**9, stall_at=1, retransmissions=2)
+
+
+def test_a_watched_connection_is_in_it_with_the_phase_of_its_stall() -> None:
+    drive, ending = driven()
+    probes = ProbeRecord(rate=1000, sent=array("q", [1]), rtt=array("q", [1000]))
+    report = make_report(drive.plan, ending, replace(MEASURED, probes=probes, tcp=TCP))
+    assert report.network is not None
+    assert report.network.tcp is not None
+    assert (report.network.tcp.stall_ms, report.network.tcp.stall_phase) == (1000, Phase.CHECK)
+    assert report.notes == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "note"),
+    [
+        ({"tcp_note": "No TCP connection"}, "No TCP connection"),
+        ({"tcp": TCP}, "TCP: longest stall 1,000 ms in check, 9 of 9 records echoed"),
+    ],
+)
+def test_what_has_no_place_among_the_figures_is_noted(measured: dict[str, Any], note: str) -> None:
+    drive, ending = driven()
+    report = make_report(drive.plan, ending, replace(MEASURED, **measured))
+    assert report.network is None
+    (said,) = report.notes
+    assert said.startswith(note)
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 import itertools
 from array import array
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vferry.model.report import Phase
-from vferry.probe.analysis import MS, Span, attribute, buckets, gaps
+from vferry.probe.analysis import MS, Span, attribute, buckets, connection, gaps
 from vferry.probe.record import LOST, UNSENT, ProbeRecord
+from vferry.probe.tcp import TcpRecord
 
 
 def record_of(rtts_ms: list[float], sent_ms: list[float] | None = None, rate: int = 1000) -> ProbeRecord:
@@ -121,3 +123,31 @@ def test_a_phase_that_ran_twice_has_one_entry() -> None:
         Phase.COPY: 200,
         Phase.SWITCHOVER: 100,
     }
+
+
+def tcp_record(**changes: Any) -> TcpRecord:
+    fields = {"port": 7, "opened_at": 0, "sent": 90, "echoed": 88, "wrong": 3, "retransmissions": 4}
+    fields |= {"stall_ns": 1500 * MS, "stall_at": 5200 * MS, "self_stall_ns": 20 * MS}
+    return TcpRecord(**(fields | changes))
+
+
+def test_a_connection_s_stall_and_end_belong_to_phases() -> None:
+    phases = spans(5.0, 5.1, 6.0, 9.0)  # check, prepare, to-standby
+    found = connection(tcp_record(ended="Connection reset by peer", ended_at=7000 * MS), phases, 5.0)
+    assert (found.port, found.sent, found.echoed, found.wrong_bytes, found.retransmissions) == (7, 90, 88, 3, 4)
+    assert (found.stall_ms, found.stall_phase) == (1500, Phase.PREPARE)
+    assert (found.ended, found.ended_s, found.ended_phase) == ("Connection reset by peer", 2.0, Phase.TO_STANDBY)
+    assert found.self_stall_max_ms is None
+
+
+def test_a_connection_that_survived_has_no_end() -> None:
+    found = connection(tcp_record(self_stall_ns=21 * MS), spans(6.0, 7.0), 6.0)
+    assert (found.ended, found.ended_s, found.ended_phase) == (None, None, None)
+    assert found.stall_phase is Phase.CHECK, "what lies before all phases belongs to the first"
+    assert found.self_stall_max_ms == 21
+
+
+@pytest.mark.parametrize(("record", "stall"), [(tcp_record(), 1500), (tcp_record(sent=0, stall_ns=0), None)])
+def test_without_phases_a_connection_has_none(record: TcpRecord, stall: float | None) -> None:
+    found = connection(record, [], 0.0)
+    assert (found.stall_ms, found.stall_phase) == (stall, None)

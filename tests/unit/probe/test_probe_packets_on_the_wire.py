@@ -17,11 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 from vferry.cli.probe import command
-from vferry.model.problem import Problem
+from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.probe.analysis import attribute
 from vferry.probe.record import ProbeRecord
 from vferry.probe.session import Live, ProbeSession
+from vferry.probe.tcp import TcpSession
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="making network namespaces needs root and ip"
@@ -127,6 +128,47 @@ async def test_an_interrupted_link_is_a_gap_in_its_phase(ready: Pair, tmp_path: 
     assert network.phases[Phase.PREPARE].lost == 0
 
 
+ECHO = """
+import socket, sys
+server = socket.create_server(("", 7))
+print("ready", flush=True)
+connection, _ = server.accept()
+while data := connection.recv(4096):
+    connection.sendall(data)
+"""
+
+
+@contextlib.contextmanager
+def echo_in(namespace: str) -> Iterator[None]:
+    """An echo service for one connection, on port 7 of a namespace."""
+    words = ["ip", "netns", "exec", namespace, sys.executable, "-c", ECHO]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        try:
+            yield
+        finally:
+            server.kill()
+
+
+async def test_a_connection_outlives_an_interrupted_link(ready: Pair) -> None:
+    with echo_in(ready.far):
+        async with await TcpSession.start(ready.address, 7, namespace=ready.near) as session:
+            await asyncio.sleep(0.7)
+            down = time.monotonic_ns()
+            ip("-n", ready.far, "link", "set", "p0", "down")
+            await asyncio.sleep(0.6)
+            ip("-n", ready.far, "link", "set", "p0", "up")
+            await asyncio.sleep(3)
+            record = await session.stop()
+    assert (record.ended, record.wrong) == (None, 0)
+    assert record.echoed == record.sent
+    assert record.retransmissions is not None
+    assert record.retransmissions > 0
+    assert 500e6 < record.stall_ns < 3500e6
+    assert abs(record.stall_at - down) < 300e6
+
+
 async def test_a_stopped_prober_reports_itself_and_no_gap(ready: Pair, tmp_path: Path) -> None:
     async with await ProbeSession.start(ready.address, tmp_path / "probes", namespace=ready.near) as session:
         await asyncio.sleep(0.5)
@@ -209,6 +251,28 @@ def test_the_command_prints_json() -> None:
     printed = json.loads(result.stdout)
     assert printed["sent"] == 50
     assert printed["lost"] == 0
+
+
+async def test_the_command_tells_of_the_connection(ready: Pair) -> None:
+    words = [ready.address, "--from", f"netns:{ready.near}", "--tcp", "7", "--rate", "100"]
+    with echo_in(ready.far):
+        said = await asyncio.to_thread(vferry_probe, *words, "--seconds", "1")
+    assert said.returncode == 0, said.stderr
+    assert "records echoed" in said.stdout
+    assert "port 7, survived" in said.stdout
+    with echo_in(ready.far):
+        said = await asyncio.to_thread(vferry_probe, *words, "--seconds", "1", "--json")
+    printed = json.loads(said.stdout)
+    assert printed["lost"] == 0
+    assert printed["tcp"]["echoed"] == printed["tcp"]["sent"] > 10
+    refused = await asyncio.to_thread(vferry_probe, *words)
+    assert refused.returncode == Exit.UNDONE
+    assert f"No TCP connection to {ready.address}, port 7, could be made: Connection refused" in refused.stderr
+
+
+def vferry_probe(*words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "vferry", "probe", *words]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_ctrl_c_ends_with_the_summary() -> None:

@@ -2,6 +2,8 @@
 
 import math
 
+from msgspec import structs
+
 from vferry.model.compression import CodecShare
 from vferry.model.report import (
     Connections,
@@ -13,6 +15,7 @@ from vferry.model.report import (
     Report,
     Status,
     Step,
+    Tcp,
     Timeline,
     Transfer,
     Vf,
@@ -48,6 +51,25 @@ def timeline() -> Timeline:
     ]
     rate = [(4.12 + at * 0.25, 9.2e6 * (0.72 + 0.28 * math.cos(at / 5) ** 2)) for at in range(35)]
     return Timeline(phases=phases, rate=rate, probes=ProbeBuckets(lost=lost, late=late, rtt_ms_max=rtt))
+
+
+def tcp(**changes: object) -> Tcp:
+    """A connection that stalled for the pause and the kernel's waiting to send again, with fields exchanged."""
+    fields: dict[str, object] = {
+        "port": 7,
+        "sent": 812,
+        "echoed": 812,
+        "wrong_bytes": 0,
+        "stall_ms": 214.3,
+        "stall_phase": Phase.SWITCHOVER,
+        "retransmissions": 3,
+    }
+    return Tcp(**(fields | changes))  # type: ignore[arg-type]
+
+
+def watched(**changes: object) -> Report:
+    """The report of a migration through which a connection was watched."""
+    return sample(network=structs.replace(network(), tcp=tcp(**changes)))
 
 
 def network() -> Network:

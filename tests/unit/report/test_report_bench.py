@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_sample import bare, sample
+from report_sample import bare, sample, tcp
 from rich.console import Console
 
 from vferry.report import bench
@@ -82,10 +82,7 @@ def test_only_completed_runs_count() -> None:
 
 def test_the_table_has_cases_spreads_and_ratios() -> None:
     runs = [run("switch", lost) for lost in (58, 60, 66)] + [run("virtio", 50), run("detach", None)]
-    console = Console(file=io.StringIO(), width=150)
-    console.print(bench.render(bench.summary(runs)))
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    text = shown(runs)
     lost = next(line for line in text.splitlines() if line.startswith("probes lost"))
     assert lost.split("  ")[0] == "probes lost"
     assert "60 (58 … 66)" in lost
@@ -95,9 +92,47 @@ def test_the_table_has_cases_spreads_and_ratios() -> None:
     assert "lost in switchover" in text
 
 
+def with_tcp(case: str, stall_ms: float, **changes: Any) -> dict[str, Any]:
+    found = run(case, 50)
+    found["network"]["tcp"] = msgspec.to_builtins(tcp(stall_ms=stall_ms, **changes))
+    return found
+
+
+def shown(runs: list[dict[str, Any]]) -> str:
+    console = Console(file=io.StringIO(), width=150)
+    console.print(bench.render(bench.summary(runs)))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_connections_have_their_lines_where_any_was_watched() -> None:
+    runs = [
+        with_tcp("virtio", 800),
+        with_tcp("switch", 1200, ended="reset"),
+        with_tcp("switch", 1000),
+        with_tcp("switch", 1100, echoed=3),
+    ]
+    result = bench.summary([*runs, run("detach", 3)])
+    assert result["cases"]["switch"]["tcp_stall_ms"] == {"median": 1100, "min": 1000, "max": 1200, "n": 3}
+    assert result["cases"]["detach"]["tcp_stall_ms"]["median"] is None
+    assert result["ratios"]["tcp_stall_ms"] == 1100 / 800
+    assert result["tcp"]["switch"] == {"watched": 3, "survived": 1}
+    text = shown([*runs, run("detach", 3)])
+    (stall,) = [line for line in text.splitlines() if line.startswith("TCP stall")]
+    assert "1,100 ms (1,000 ms … 1,200 ms)" in stall
+    assert "not measured" in stall
+    (survived,) = [line for line in text.splitlines() if "survived" in line]
+    assert survived.split()[-9:] == ["1", "of", "1", "1", "of", "3", "0", "of", "0"]
+
+
+def test_without_connections_nothing_is_said_of_them() -> None:
+    assert "TCP" not in shown([run("virtio", 50), run("switch", 60)])
+
+
 @pytest.mark.parametrize(
     "runs",
     [
+        pytest.param([with_tcp("virtio", 700.0), with_tcp("switch", 900.0), run("detach", 7000)], id="connections"),
         pytest.param([run("virtio", 50), run("switch", 55), run("detach", 7000)], id="far apart"),
         pytest.param([run("virtio", 0), run("virtio", None)], id="nothing lost"),
         pytest.param([run("switch", None, status="failed")], id="nothing completed"),

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_sample import bare, sample, timeline
+from report_sample import bare, sample, timeline, watched
 
 from vferry.model.report import Phase, PhaseSpan, ProbeBuckets, Report, Timeline
 from vferry.report.layout import coarser, place
@@ -36,6 +36,7 @@ def brief() -> Timeline:
 REPORTS = {
     "whole": sample(),
     "nothing measured": bare(),
+    "a connection watched": watched(),
     "short phases": sample(timeline=brief()),
     "hostile": sample(guest=HOSTILE, reason=HOSTILE, degraded=HOSTILE, notes=[HOSTILE]),
     "empty": sample(timeline=Timeline(), total_s=0.0),
@@ -110,6 +111,12 @@ def test_the_page_says_what_happened() -> None:
     ):
         assert part in text
     assert "of 16,340, 1,000 a second" in text
+
+
+def test_the_page_shows_a_connection_that_was_watched() -> None:
+    text = Structure(page(watched())).text
+    assert "TCP stall214 mswithout an echo; 3 retransmissions, survived" in text
+    assert "TCP" not in Structure(page(sample())).text
 
 
 def test_hostile_names_stay_text() -> None:

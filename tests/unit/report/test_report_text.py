@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
-from report_sample import bare, sample
+from report_sample import bare, sample, watched
 from rich.console import Console
 
 from vferry.model.compression import CodecShare
 from vferry.model.report import Phase, Report, Status, Transfer, Vf
 from vferry.report import words
+from vferry.report.page import page
 from vferry.report.progress import Progress
 from vferry.report.text import print_report
 
@@ -51,6 +52,32 @@ def test_what_is_null_reads_not_measured() -> None:
         line = next(line for line in text.splitlines() if line.strip().startswith(label))
         assert line.split(label)[1].strip() == "not measured"
     assert "refused before measuring began" in text
+
+
+def test_a_watched_connection_has_a_line() -> None:
+    text = printed(watched())
+    line = next(line for line in text.splitlines() if line.strip().startswith("TCP"))
+    assert "longest stall 214 ms in switchover, 812 of 812 records echoed, 3 retransmissions, port 7, survived" in line
+    assert words.headline(watched()).count("TCP stall 214 ms") == 1
+    assert "TCP" not in printed(sample())
+    assert "TCP" not in words.headline(sample())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"ended": "Connection reset by peer", "ended_s": 4.5, "ended_phase": Phase.COPY},
+            "The TCP connection ended after 4.5 s in copy: Connection reset by peer.",
+        ),
+        ({"echoed": 811}, "The TCP connection was silent at the end."),
+        ({"wrong_bytes": 1200}, "1,200 bytes of the TCP connection came back other than they were sent."),
+        ({"self_stall_max_ms": 31.0}, "The TCP connection's prober stood still for up to 31.0 ms"),
+    ],
+)
+def test_what_went_wrong_with_a_connection_is_said(changes: dict[str, object], said: str) -> None:
+    assert said in printed(watched(**changes))
+    assert said in page(watched(**changes)).replace("&#x27;", "'")
 
 
 def transfer(**changes: object) -> Transfer:
