@@ -35,25 +35,27 @@ def ensure(ground: Path) -> Path:
 
 def build(folder: Path, ground: Path, mirror: str) -> None:
     """Fills the layer; about a minute, most of it downloading the kernel's source."""
-    kernel = archive.kernel_of(ground / "root")
-    version = outer.call(["chroot", ground / "root", "dpkg-query", "-W", "-f", "${Version}", f"linux-image-{kernel}"])
-    root = folder / "root"
+    kernel, root = archive.kernel_of(ground / "root"), folder / "root"
     series = ".".join(kernel.split(".")[:2])
+    version = outer.call(["chroot", ground / "root", "dpkg-query", "-W", "-f", "${Version}", f"linux-image-{kernel}"])
     packages = f"linux-headers-{kernel},linux-source-{series}={version},make"
     with outer.step(f"building the module {NAME} for the hosts' kernel (about a minute, once)"):
         argv = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
         outer.call([*argv, base.SUITE, root, f"deb {mirror} {base.SUITE} main"], env={"LC_ALL": "C.UTF-8"})
-        (root / "build").mkdir()
-        (root / "build/Makefile").write_text(f"obj-m := {NAME}.o\n")
-        source = f"linux-source-{series}"
-        outer.call(
-            ["tar", "-xJf", root / f"usr/src/{source}.tar.xz", "-C", root / "build", "--strip-components=3"]
-            + [f"{source}/samples/vfio-mdev/{NAME}.c"]
-        )
-        outer.call(["chroot", root, "make", "-C", f"/usr/src/linux-headers-{kernel}", "M=/build", "modules"])
-        outer.call(["chroot", root, "strip", "--strip-debug", f"/build/{NAME}.ko"])
+        compile_module(root, kernel, f"linux-source-{series}")
         shutil.copy2(root / f"build/{NAME}.ko", folder)
     shutil.rmtree(root)
+
+
+def compile_module(root: Path, kernel: str, source: str) -> None:
+    """Builds /build/mtty.ko in a root that has the kernel's headers and source."""
+    (root / "build").mkdir()
+    (root / "build/Makefile").write_text(f"obj-m := {NAME}.o\n")
+    taken = f"{source}/samples/vfio-mdev/{NAME}.c"
+    unpack = ["tar", "-xJf", f"/usr/src/{source}.tar.xz", "-C", "/build", "--strip-components=3", taken]
+    make = ["make", "-C", f"/usr/src/linux-headers-{kernel}", "M=/build", "modules"]
+    for argv in (unpack, make, ["strip", "--strip-debug", f"/build/{NAME}.ko"]):
+        outer.call(["chroot", root, *argv])
 
 
 def provide(lab: "Lab", guest: Guest, home: str) -> None:
