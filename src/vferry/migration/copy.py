@@ -67,6 +67,7 @@ class Copying:
                 throttle=transfer.throttle,
                 compression=transfer.compression,
                 cache=transfer.cache << 20,
+                vfs=self._plan.migrated_vfs,
             )
         )
 

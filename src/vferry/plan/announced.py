@@ -22,6 +22,7 @@ def announced(facts: Facts, moves: list[VfMove]) -> tuple[Announced, ...]:
             mac=move.mac,
             interface=move.destination.pf,
             vlan=move.vlan,
+            behind_pf=move.mode is NetworkMode.VFIO,
             addresses=() if move.mode is NetworkMode.DETACH else _addresses(facts, move.mac),
         )
         for move in moves
