@@ -14,6 +14,9 @@ from vferry.plan.plan import GuestSide
 PF = "pf0"
 BRIDGE = "br0"
 NETWORK = "lan"
+MDEV_TYPE, MDEV_PARENT = "sample-1", "sample"
+DRIVER = "sample_vfio_pci"
+"""To which VFs are bound that QEMU migrates."""
 
 VF = "vf"
 STANDBY = "standby"
@@ -70,6 +73,8 @@ class Machine:
     guest: str
     inside: Inside
     devices: dict[str, Device]
+    mdevs: frozenset[str] = frozenset()
+    """Its mediated devices."""
     state: GuestState = GuestState.RUNNING
     reason: str | None = None
 
@@ -94,6 +99,8 @@ class Job:
     guest: str
     target: str
     persistent_xml: str
+    vfs: dict[str, str]
+    """Those that QEMU migrates, and what they become."""
     started: float
     state: str = "active"
     paused: float | None = None
@@ -125,6 +132,8 @@ class HostState:
     definitions: dict[str, str] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
+    mdevs: set[str] = field(default_factory=set)
+    """The mediated devices that it has made."""
     announced: set[str] = field(default_factory=set)
     """The MACs of running guests that it has announced."""
     down_until: float = 0.0

@@ -117,7 +117,7 @@ def _compression(compressed: Compressed | None) -> dict[str, Any]:
 
 def _dark(plan: Plan, records: Sequence[StepRecord]) -> float | None:
     """From when the first VF with nothing beside it was taken away until the last was plugged."""
-    if all(move.stands_by for move in plan.moves):
+    if not any(move.dark for move in plan.moves):
         return None
     gone = [record.start for record in records if record.name == "unplug-vf"]
     back = [record.end for record in records if record.name == "plug-vf" and record.outcome is Outcome.DONE]

@@ -63,11 +63,16 @@ class VfMove(Struct, frozen=True, kw_only=True):
 
     @property
     def stands_by(self) -> bool:
-        """Whether another NIC carries the traffic while there is no VF; else the guest is dark meanwhile."""
+        """Whether another NIC carries the traffic while there is no VF."""
         if self.mode is not NetworkMode.DETACH:
-            return True
+            return self.mode is not NetworkMode.VFIO
         bonded = self.guest_side in (GuestSide.BOND, GuestSide.TEMPORARY_BOND)
         return bonded or (self.standby_stays and self.guest_side is GuestSide.HOTPLUG)
+
+    @property
+    def dark(self) -> bool:
+        """Whether nothing carries the traffic from before the copy until after it."""
+        return self.mode is NetworkMode.DETACH and not self.stands_by
 
     @property
     def vf_alias(self) -> str:

@@ -240,7 +240,7 @@ def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
     if move.stands_by:
         for inventory in (facts.source, facts.destination):
             yield from standby.missing(inventory, move.network, move.vlan, move.mtu)
-    elif move.mode is NetworkMode.DETACH:
+    elif move.dark:
         yield info("dark", f"{move.mac} is without its VF from before the copy until after it")
     if move.guest_side is GuestSide.HOTPLUG:
         yield warning("hotplug-only", f"{move.mac} is left to the guest's own reaction to a NIC that comes and goes")
