@@ -79,6 +79,8 @@ def _on_guest(
             assert host.connections is not None
             host.connections |= dict.fromkeys(connections, lease_s)
             return api.PutOutcome(taken=len(connections))
+        case api.SetMdev(guest=guest, uuid=uuid, present=present):
+            return _set_mdev(host, guest, uuid, present=present)
         case api.StartMigration():
             return _start(hosts, host, operation, session, now)
         case api.AbortMigration():
@@ -250,13 +252,25 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
     gateway = host.gateways.get(session.operation)
     if gateway is None or gateway.role != "send":
         raise Problem("gateway-missing", f"{host.name} has no sending gateway", exit=Exit.REFUSED)
-    if any(device.address for device in machine.devices.values()):
+    if any(device.address not in (None, *wanted.vfs) for device in machine.devices.values()):
         raise Problem("libvirt-failed", f"{wanted.guest} has a VF and cannot migrate", exit=Exit.REFUSED)
     if machine.state is not GuestState.RUNNING:
         raise Problem("guest-off", f"Guest {wanted.guest} is {machine.state.value}", exit=Exit.REFUSED)
     if wanted.guest in hosts[gateway.peer].machines:
         raise Problem("libvirt-failed", f"{gateway.peer} has {wanted.guest} already", exit=Exit.REFUSED)
-    moving.start(hosts, host, Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, now))
+    if not machine.mdevs <= hosts[gateway.peer].mdevs:
+        raise Problem("libvirt-failed", f"{gateway.peer} has not the guest's devices", exit=Exit.REFUSED)
+    job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now)
+    moving.start(hosts, host, job)
+    return api.Done()
+
+
+def _set_mdev(host: HostState, guest: str, uuid: str, *, present: bool) -> api.Done:
+    if (uuid in host.mdevs) == present:
+        return api.Done(changed=False)
+    if not present and any(uuid in machine.mdevs for machine in host.machines.values()):
+        raise Problem("mdev-in-use", f"Guest {guest} has {uuid}", exit=Exit.REFUSED)
+    (host.mdevs.add if present else host.mdevs.discard)(uuid)
     return api.Done()
 
 

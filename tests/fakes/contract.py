@@ -40,6 +40,7 @@ def _host(host: HostState) -> dict[str, Any]:
         "functions": {address: one.settings for address, one in host.functions.items()},
         "forwarding": set(host.forwarding),
         "definitions": dict(host.definitions),
+        "mdevs": set(host.mdevs),
         "claims": host.claims.all(),
         "gateways": dict(host.gateways),
         "guests": {
@@ -68,6 +69,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the destination's definition is another one")
     if unannounced := set(machine.inside.chosen) - destination.announced:
         wrong.append(f"{unannounced} was not announced")
+    if source.mdevs or machine.mdevs != destination.mdevs:
+        wrong.append(f"mediated devices: {source.mdevs} at the source, {destination.mdevs} at the destination")
     if machine.inside.bonds:
         wrong.append("the temporary bond is left")
     if machine.inside.quiet:

@@ -1,12 +1,25 @@
 """What the fake agent of a host shows, without changing anything."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from fakes.world import BRIDGE, NETWORK, PF, STANDBY, VF, Device, HostState, Machine
+from fakes.world import (
+    BRIDGE,
+    DRIVER,
+    MDEV_PARENT,
+    MDEV_TYPE,
+    NETWORK,
+    PF,
+    STANDBY,
+    VF,
+    Device,
+    HostState,
+    Machine,
+)
 from vferry.host import api
 from vferry.host.conntrack import ends
-from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, Nic, VfRef
-from vferry.model.host import Bridge, Inventory, MigrationEndpoint, Network, Pf, Versions, Vf
+from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, HostDevice, Nic, VfRef
+from vferry.model.host import Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
 from vferry.model.memory import MemoryUse, Sample
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide
@@ -35,6 +48,8 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
         case api.ReadDefinition(guest=guest):
             xml = host.definitions[_guest(host, guest).name]
             return api.Definition(live=xml if guest in host.machines else None, persistent=xml)
+        case api.ReadBlockers(guest=guest):
+            return api.Blockers(reasons=tuple(_blockers(host.machines[guest])))
         case api.AskQemu():
             return api.QemuAbilities(capabilities=("multifd", "xbzrle"), multifd_compression=("none", "zlib", "zstd"))
         case api.CheckFit():
@@ -48,6 +63,7 @@ def inventory(host: HostState) -> Inventory:
             pf=PF,
             index=one.index,
             address=one.address,
+            driver=DRIVER,
             settings=one.settings,
             guest=host.user_of(one.address),
             claim=claim.operation if (claim := host.claims.of_vf(one.address)) else None,
@@ -70,6 +86,8 @@ def inventory(host: HostState) -> Inventory:
         networks={NETWORK: Network(pf=PF, bridge=BRIDGE)},
         pfs=(pf,),
         bridges=(Bridge(name=BRIDGE, ports=(PF,)),),
+        mdev_types=(MdevType(name=MDEV_TYPE, parent=MDEV_PARENT, available=2),),
+        mdevs=tuple(Mdev(uuid=uuid, type=MDEV_TYPE, parent=MDEV_PARENT) for uuid in sorted(host.mdevs)),
         guests=tuple(_guest(host, name) for name in names),
         claims=host.claims.all(),
         memory_total=8 << 30,
@@ -93,8 +111,18 @@ def _guest(host: HostState, name: str) -> Guest:
         persistent=name in host.definitions,
         memory=256 << 20,
         nics=tuple(_nic(host, machine, device) for device in machine.devices.values()) if machine else (),
+        devices=tuple(HostDevice(kind="mdev", name=uuid) for uuid in sorted(machine.mdevs)) if machine else (),
         pause_reason=machine.reason if machine else None,
     )
+
+
+def _blockers(machine: Machine) -> Iterator[str]:
+    """QEMU's, for the VFs that it would not migrate."""
+    if machine.inside.side is GuestSide.NOBODY:
+        return
+    for device in machine.devices.values():
+        if device.address is not None:
+            yield f"{device.address}: VFIO migration is not supported in kernel"
 
 
 def _nic(host: HostState, machine: Machine, device: Device) -> Nic:

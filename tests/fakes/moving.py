@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fakes.world import HostState, Job, Machine, name_of
+from fakes.world import Device, HostState, Job, Machine, name_of
 from vferry.host.api import Done, Migration
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
@@ -35,12 +35,17 @@ def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
     incoming = Machine(
         guest=job.guest,
         inside=machine.inside,
-        devices={alias: replace(device) for alias, device in machine.devices.items()},
+        devices={alias: _elsewhere(device, job.vfs) for alias, device in machine.devices.items()},
+        mdevs=machine.mdevs,
         state=GuestState.PAUSED,
         reason="migration",
     )
     hosts[job.target].machines[job.guest] = incoming
     host.jobs[job.operation] = job
+
+
+def _elsewhere(device: Device, vfs: Mapping[str, str]) -> Device:
+    return replace(device) if device.address is None else replace(device, address=vfs[device.address])
 
 
 def advance(hosts: Mapping[str, HostState], pace: Pace, now: float) -> None:

@@ -10,7 +10,15 @@ from fakes.faults import Crash
 from fakes.fleet import Fleet
 from fakes.journal import MemoryJournal, Witness
 from fakes.world import BRIDGE, PF, STANDBY, VF, Device, Inside, Machine, make_host
-from vferry.host.api import CheckFit, ClaimResources, Host, ReadDefinition, ReadGuestNetwork, TakeInventory
+from vferry.host.api import (
+    CheckFit,
+    ClaimResources,
+    Host,
+    ReadBlockers,
+    ReadDefinition,
+    ReadGuestNetwork,
+    TakeInventory,
+)
 from vferry.migration.conductor import Conductor, Ending
 from vferry.model.host import VfSettings
 from vferry.model.problem import Problem
@@ -20,6 +28,7 @@ from vferry.plan.preflight import assess
 
 GUEST = "web"
 MAC = "52:54:00:12:34:56"
+MDEV = "7f0e0000-0000-4000-a000-000000000001"
 SOURCE, DESTINATION = "host1", "host2"
 OPERATION = "op-1"
 UNCOMPRESSED = TransferPlan()
@@ -38,18 +47,27 @@ class Case:
     """What configures the guest's network."""
     nics: int = 1
     """How many NICs it has, each on a VF."""
+    mediated: bool = False
+    """Whether it has a mediated device, which QEMU migrates."""
 
     @property
     def has_vf(self) -> bool:
         return self.mode is not NetworkMode.VIRTIO
 
     @property
+    def unplugs(self) -> bool:
+        """Whether the guest's VFs are taken away for the migration."""
+        return self.has_vf and self.mode is not NetworkMode.VFIO
+
+    @property
     def never_dark(self) -> bool:
         """Whether the guest's network may not be interrupted but by the pause."""
-        return self.mode in (NetworkMode.SWITCH, NetworkMode.FAILOVER) and self.side is not GuestSide.HOTPLUG
+        kept = (NetworkMode.SWITCH, NetworkMode.FAILOVER, NetworkMode.VFIO)
+        return self.mode in kept and self.side is not GuestSide.HOTPLUG
 
     def __str__(self) -> str:
-        more = ("own-standby" if self.own_standby else "", self.manager, f"{self.nics}-nics" if self.nics > 1 else "")
+        own, mediated = "own-standby" if self.own_standby else "", "mediated" if self.mediated else ""
+        more = (own, self.manager, f"{self.nics}-nics" if self.nics > 1 else "", mediated)
         return "-".join(word for word in (self.mode.value, self.side.value, *more) if word)
 
     @property
@@ -73,6 +91,9 @@ CASES = (
     Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND),
     Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND, manager="networkd"),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
+    Case(NetworkMode.VFIO, GuestSide.NOBODY),
+    Case(NetworkMode.VFIO, GuestSide.NOBODY, own_standby=True, nics=2, mediated=True),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, mediated=True),
 )
 
 
@@ -119,7 +140,9 @@ def make_fleet(case: Case) -> Fleet:
     # Before vferry makes it, there is no bond.
     side = GuestSide.ADDRESSES if case.side is GuestSide.TEMPORARY_BOND else case.side
     inside = Inside(side, dict.fromkeys(case.macs, VF if case.has_vf else STANDBY), manager=case.manager)
-    source.machines[GUEST] = Machine(GUEST, inside, devices)
+    if case.mediated:
+        source.mdevs.add(MDEV)
+    source.machines[GUEST] = Machine(GUEST, inside, devices, frozenset(source.mdevs))
     source.definitions[GUEST] = definition(*vfs, standby="ua-standby" in devices)
     # A neighbour, so that the first VF of the destination is not free.
     destination.function(0).settings = structs.replace(destination.function(0).settings, mac="52:54:00:99:99:99")
@@ -148,7 +171,7 @@ async def survey(
     facts = Facts(
         source=inventory,
         destination=await there.call(TakeInventory()),
-        guest=guest,
+        guest=structs.replace(guest, blockers=(await here.call(ReadBlockers(guest=GUEST))).reasons),
         definition=described,
         fit=await there.call(CheckFit(live_xml=described.persistent)),
         guest_network=network,

@@ -15,6 +15,9 @@ from vferry.plan.plan import GuestSide
 PF = "pf0"
 BRIDGE = "br0"
 NETWORK = "lan"
+MDEV_TYPE, MDEV_PARENT = "sample-1", "sample"
+DRIVER = "sample_vfio_pci"
+"""To which VFs are bound that QEMU migrates."""
 
 VF = "vf"
 STANDBY = "standby"
@@ -71,6 +74,8 @@ class Machine:
     guest: str
     inside: Inside
     devices: dict[str, Device]
+    mdevs: frozenset[str] = frozenset()
+    """Its mediated devices."""
     state: GuestState = GuestState.RUNNING
     reason: str | None = None
 
@@ -95,6 +100,8 @@ class Job:
     guest: str
     target: str
     persistent_xml: str
+    vfs: dict[str, str]
+    """Those that QEMU migrates, and what they become."""
     started: float
     state: str = "active"
     paused: float | None = None
@@ -126,6 +133,8 @@ class HostState:
     definitions: dict[str, str] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
+    mdevs: set[str] = field(default_factory=set)
+    """The mediated devices that it has made."""
     announced: set[str] = field(default_factory=set)
     """The MACs of running guests that it has announced."""
     connections: dict[Connection, int | None] | None = None

@@ -14,6 +14,7 @@ from vferry.host.api import (
     Host,
     MeasureMemory,
     QemuAbilities,
+    ReadBlockers,
     ReadDefinition,
     ReadGuestNetwork,
     TakeInventory,
@@ -74,15 +75,28 @@ async def _facts(
             network = await source.call(ReadGuestNetwork(guest=guest.name), timeout_s=40)
         except Problem as problem:
             silence = problem.message
+    guest, qemu_silence = await _with_blockers(source, guest)
     return Facts(
         source=source_inventory,
         destination=inventory,
         guest=guest,
+        qemu_silence=qemu_silence,
         definition=definition,
         fit=fit,
         guest_network=network,
         guest_silence=silence,
     )
+
+
+async def _with_blockers(source: Host, guest: Guest) -> tuple[Guest, str | None]:
+    """The guest with what QEMU says against migrating it, or why that is not known; asked only where it matters."""
+    if guest.state is not GuestState.RUNNING or not guest.uses_vfio:
+        return guest, None
+    try:
+        answer = await source.call(ReadBlockers(guest=guest.name))
+    except Problem as problem:
+        return guest, problem.message
+    return replace(guest, blockers=answer.reasons), None
 
 
 async def _with_abilities(source: Host, destination: Host, facts: Facts) -> Facts:

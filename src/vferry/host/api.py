@@ -17,6 +17,9 @@ from vferry.model.memory import MemoryUse
 
 R = TypeVar("R")
 
+SysfsName = Annotated[str, Meta(pattern="^[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,99}$")]
+PciAddress = Annotated[str, Meta(pattern="^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}[.][0-7]$")]
+
 
 class Operation(Struct, Generic[R], frozen=True, kw_only=True):
     """Asks an agent for something that is answered with an R."""
@@ -116,6 +119,21 @@ class ReadConnections(Operation[Tracked], frozen=True, kw_only=True, tag="connec
     """The tracked connections that have one of `addresses` at an end. Problem ``connections-unreadable``."""
 
     addresses: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=MOST_ADDRESSES)]
+
+
+class Blockers(Struct, frozen=True, kw_only=True):
+    """Why a guest's QEMU would not migrate it as it is now, in QEMU's words; empty when it would."""
+
+    reasons: tuple[str, ...] = ()
+
+
+class ReadBlockers(Operation[Blockers], frozen=True, kw_only=True, tag="blockers"):
+    """Asks a guest's running QEMU, over its monitor. Not while it migrates: it answers nobody in its pause.
+
+    Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``.
+    """
+
+    guest: str
 
 
 class Definition(Struct, frozen=True, kw_only=True):
@@ -235,6 +253,21 @@ class RunInGuest(Operation[GuestRun], frozen=True, kw_only=True, tag="guest-run"
     guest: str
     script: str
     timeout_s: float = 15.0
+
+
+class SetMdev(Operation[Done], frozen=True, kw_only=True, tag="set-mdev"):
+    """Makes a guest's mediated device on this host, or removes it, which none that runs may have.
+
+    Problems: ``mdev-in-use``, ``mdev-differs`` (it is of another type), ``mdev-refused`` by the kernel.
+    """
+
+    guest: str
+    uuid: Annotated[str, Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    kind: SysfsName
+    """Its type, by the kernel's name."""
+    parent: SysfsName
+    """The device of this host that has it."""
+    present: bool
 
 
 # --- the NIC and the host's forwarding -------------------------------------------------------------------
@@ -406,6 +439,8 @@ class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migr
     """QEMU's own, by libvirt's name."""
     cache: Annotated[int, Meta(ge=0)] = 0
     """Bytes for XBZRLE's copies of pages, a power of two; 0 is QEMU's usual 64 MiB."""
+    vfs: dict[PciAddress, PciAddress] = {}
+    """Those that QEMU migrates itself, and which of the destination's each becomes."""
 
 
 class Migration(Struct, frozen=True, kw_only=True):
@@ -437,6 +472,8 @@ class Migration(Struct, frozen=True, kw_only=True):
     expected_pause_ms: float | None = None
     pause_ms: float | None = None
     """How long QEMU kept the guest stopped; known when completed."""
+    device_bytes: int | None = None
+    """State of VFIO devices that QEMU has sent, known when completed; None where there was none."""
     started_age_s: float | None = None
     paused_age_s: float | None = None
     ended_age_s: float | None = None

@@ -1,6 +1,6 @@
 """A guest's libvirt XML as values, and the few changes that vferry makes to it. Pure: text in, text out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree as ET
 
 from msgspec import Struct
@@ -52,6 +52,14 @@ class NicXml(Struct, frozen=True, kw_only=True):
     teamed_with: str | None = None
 
 
+class DeviceXml(Struct, frozen=True, kw_only=True):
+    """A `<hostdev>` that is not on PCI; `uuid` is a mediated device's."""
+
+    type: str
+    uuid: str | None = None
+    alias: str = ""
+
+
 class DomainXml(Struct, frozen=True, kw_only=True):
     """What vferry reads of a `<domain>`. `memory` in bytes; `paths` are local files that QEMU opens at its start."""
 
@@ -66,6 +74,7 @@ class DomainXml(Struct, frozen=True, kw_only=True):
     cpu: str | None = None
     cpu_mode: str | None = None
     nics: tuple[NicXml, ...] = ()
+    devices: tuple[DeviceXml, ...] = ()
     disks: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     address: str | None = None
@@ -90,6 +99,7 @@ def read_domain(xml: str) -> DomainXml:
         cpu=None if cpu is None else ET.tostring(cpu, encoding="unicode").strip(),
         cpu_mode=None if cpu is None else cpu.get("mode", "custom"),
         nics=tuple(_nics(domain)),
+        devices=tuple(_devices(domain)),
         disks=disks,
         paths=tuple(_boot_paths(domain)),
         address=None if metadata is None else metadata.get("address"),
@@ -141,11 +151,12 @@ def vf_xml(address: str, alias: str, teamed_with: str | None = None) -> str:
     return ET.tostring(hostdev, encoding="unicode")
 
 
-def replace_vf(xml: str, old: str, new: str) -> str:
-    """A definition whose VF `old` is `new`, in `<interface type='hostdev'>` and `<hostdev>` alike."""
+def replace_vfs(xml: str, moved: Mapping[str, str]) -> str:
+    """A definition with other VFs, by those that it has, in `<interface type='hostdev'>` and `<hostdev>` alike."""
     domain = parse(xml)
     for address in _host_addresses(domain):
-        if pci_address(address) == old:
+        new = moved.get(pci_address(address) or "")
+        if new is not None:
             address.attrib.update(pci_attributes(new))
     return ET.tostring(domain, encoding="unicode")
 
@@ -183,6 +194,14 @@ def _nics(domain: ET.Element) -> Iterator[NicXml]:
             teaming=_attribute(hostdev, "teaming", "type"),
             teamed_with=_attribute(hostdev, "teaming", "persistent"),
         )
+
+
+def _devices(domain: ET.Element) -> Iterator[DeviceXml]:
+    for hostdev in domain.iterfind("devices/hostdev"):
+        if hostdev.get("type") != "pci":
+            uuid = _attribute(hostdev, "source/address", "uuid")
+            kind, alias = hostdev.get("type", ""), _attribute(hostdev, "alias", "name") or ""
+            yield DeviceXml(type=kind, uuid=uuid.lower() if uuid else None, alias=alias)
 
 
 def _interface(interface: ET.Element) -> NicXml:

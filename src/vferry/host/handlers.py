@@ -14,6 +14,7 @@ from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.conntrack import put_connections, read_connections
 from vferry.host.conntrack_netlink import Table
+from vferry.host.device_state import read_blockers
 from vferry.host.domain_xml import read_domain
 from vferry.host.gateways import RUNTIME, Gateways
 from vferry.host.gateways_cpu import confine
@@ -24,6 +25,7 @@ from vferry.host.guest_memory import measure_memory
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.host.inventory import take_inventory
+from vferry.host.mediated import read_mdevs, set_mdev
 from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
 from vferry.host.platform import check_fit
@@ -116,6 +118,8 @@ class Handlers:
                 return lambda: self._with_table(lambda table: read_connections(table, operation))
             case api.ReadDefinition(guest=guest):
                 return lambda: hypervisor_domains.read_definition(hypervisor, guest)
+            case api.ReadBlockers(guest=guest):
+                return lambda: read_blockers(hypervisor, guest)
             case api.AskQemu(live_xml=xml):
                 return lambda: ask_qemu(hypervisor, xml)
             case api.CheckFit(live_xml=xml, persistent_xml=persistent):
@@ -149,6 +153,9 @@ class Handlers:
             case api.Unpark(pf=pf, index=index, mac=mac):
                 check(session, vf=vf_address(self._root, pf, index))
                 return lambda: self._with_links(lambda links: forwarding.unpark(links, pf, index, mac))
+            case api.SetMdev(guest=guest):
+                check(session, guest=guest)
+                return lambda: set_mdev(self._hypervisor, self._root, operation)
         return None
 
     def _on_guest(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:
@@ -204,6 +211,8 @@ class Handlers:
                 return lambda: held.stop(of, resume=resume)
             case api.StartMigration():
                 of = check(session, guest=operation.guest).operation
+                for vf in operation.vfs:
+                    check(session, vf=vf)
                 return lambda: migrations.start(of, operation)
             case api.AbortMigration(guest=guest):
                 of = check(session, guest=guest).operation
@@ -226,9 +235,8 @@ class Handlers:
 
     def _show_guest(self, guest: str) -> Guest:
         described = describe(self._hypervisor, self._hypervisor.domain(guest))
-        return guest_of(
-            described, self._configuration.name, self._with_links(lambda links: read_pfs(self._root, links))
-        )
+        pfs = self._with_links(lambda links: read_pfs(self._root, links))
+        return guest_of(described, self._configuration.name, pfs, read_mdevs(self._root))
 
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))

@@ -5,6 +5,7 @@ Calls block: they are made from threads. The binding is the distribution's, impo
 
 import contextlib
 import importlib
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +35,7 @@ class Hypervisor:
         self.uri = uri
         self.events = Events()
         self._library = library
-        self._agent_library = agent_library
+        self._qemu_library = agent_library
         self._connection: Any = None
         self._lock = threading.Lock()
 
@@ -45,6 +46,13 @@ class Hypervisor:
             self._library = _load("libvirt")
             _start_event_loop(self._library)
         return self._library
+
+    @property
+    def qemu_library(self) -> Any:
+        """The binding's module for what only QEMU has."""
+        if self._qemu_library is None:
+            self._qemu_library = _load("libvirt_qemu")
+        return self._qemu_library
 
     def connection(self) -> Any:
         """The open connection, a new one when the old one broke."""
@@ -87,9 +95,13 @@ class Hypervisor:
 
     def agent_command(self, domain: Any, command: str, timeout_s: int) -> str:
         """Sends one command to a guest's agent; libvirt's own error passes, for the caller to read."""
-        if self._agent_library is None:
-            self._agent_library = _load("libvirt_qemu")
-        answer: str = self._agent_library.qemuAgentCommand(domain, command, timeout_s, 0)
+        answer: str = self.qemu_library.qemuAgentCommand(domain, command, timeout_s, 0)
+        return answer
+
+    def query_migrate(self, domain: Any) -> dict[str, Any]:
+        """What a running guest's QEMU says of its migration, be there one or none; libvirt's own error passes."""
+        asked = json.dumps({"execute": "query-migrate"})
+        answer: dict[str, Any] = json.loads(self.qemu_library.qemuMonitorCommand(domain, asked, 0))["return"]
         return answer
 
     @contextlib.contextmanager

@@ -42,6 +42,13 @@ def job_runs(hypervisor: Hypervisor, domain: Any) -> bool:
         return False
 
 
+def uses_vfio(hypervisor: Hypervisor, domain: Any) -> bool:
+    """Whether a running guest has devices of its host now."""
+    with hypervisor.calling("Reading a guest's definition"):
+        xml = read_domain(domain.XMLDesc(0))
+    return bool(xml.devices) or any(nic.address for nic in xml.nics)
+
+
 def define(hypervisor: Hypervisor, xml: str) -> Done:
     """Unchanged when it is defined exactly so. Problems: ``xml-invalid``, ``libvirt-failed``."""
     name = read_domain(xml).name

@@ -7,8 +7,8 @@ from msgspec import Struct
 
 from vferry.host.domain_xml import DomainXml, NicXml, read_domain
 from vferry.host.hypervisor import Hypervisor
-from vferry.model.guest import Guest, GuestState, Nic, VfRef
-from vferry.model.host import NO_MAC, Pf, Vf
+from vferry.model.guest import Guest, GuestState, HostDevice, Nic, VfRef
+from vferry.model.host import NO_MAC, Mdev, Pf, Vf
 
 # virDomainState and virDomainPausedReason: numbers of libvirt's ABI.
 PAUSED = (3, 7)
@@ -54,6 +54,11 @@ class Described(Struct, frozen=True, kw_only=True):
         definitions = (xml for xml in (self.live, self.persistent) if xml)
         return {nic.address for xml in definitions for nic in xml.nics if nic.address}
 
+    def has_mdev(self, uuid: str) -> bool:
+        """Whether the guest has a mediated device, or will have it when it starts."""
+        definitions = (xml for xml in (self.live, self.persistent) if xml)
+        return any(device.uuid == uuid for xml in definitions for device in xml.devices)
+
 
 def describe(hypervisor: Hypervisor, domain: Any) -> Described:
     """Asks libvirt for a domain's state and definitions."""
@@ -85,10 +90,11 @@ def state_of(number: int, *, active: bool) -> GuestState:
     return GuestState.PAUSED if number in PAUSED else GuestState.RUNNING
 
 
-def guest_of(described: Described, host: str, pfs: Iterable[Pf]) -> Guest:
+def guest_of(described: Described, host: str, pfs: Iterable[Pf], mdevs: Iterable[Mdev] = ()) -> Guest:
     """A guest as the API shows it."""
     xml = described.now
     vfs = {vf.address: vf for pf in pfs for vf in pf.vfs}
+    types = {mdev.uuid: mdev.type for mdev in mdevs}
     paused = described.state == GuestState.PAUSED
     metadata = described.persistent or described.live
     return Guest(
@@ -101,6 +107,7 @@ def guest_of(described: Described, host: str, pfs: Iterable[Pf]) -> Guest:
         vcpus=xml.vcpus,
         machine=xml.machine,
         nics=tuple(_nics(described, vfs)),
+        devices=tuple(_devices(described, vfs, types)),
         disks=xml.disks,
         address=xml.address or (metadata.address if metadata else None),
         agent_connected=bool(described.live and described.live.agent_connected),
@@ -112,7 +119,6 @@ def _nics(described: Described, vfs: dict[str, Vf]) -> Iterator[Nic]:
     for nic in described.now.nics:
         vf = vfs.get(nic.address) if nic.address else None
         if nic.mac is None and vf is None:
-            # A host device that is no VF of a NIC: a graphics card, say.
             continue
         yield Nic(
             mac=_mac(nic, vf, described),
@@ -124,6 +130,16 @@ def _nics(described: Described, vfs: dict[str, Vf]) -> Iterator[Nic]:
             teaming=nic.teaming,
             teamed_with=nic.teamed_with,
         )
+
+
+def _devices(described: Described, vfs: dict[str, Vf], types: dict[str, str]) -> Iterator[HostDevice]:
+    for nic in described.now.nics:
+        if nic.mac is None and nic.address not in vfs:
+            # A host device that is no VF of a NIC: a graphics card, say.
+            yield HostDevice(kind="pci", name=nic.address or "", alias=nic.alias)
+    for device in described.now.devices:
+        uuid = device.uuid or ""
+        yield HostDevice(kind=device.type, name=uuid, alias=device.alias, type=types.get(uuid))
 
 
 def _mac(nic: NicXml, vf: Vf | None, described: Described) -> str:

@@ -13,6 +13,7 @@ from vferry.host.codecs import installed_codecs
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import Described, describe_all, guest_of
+from vferry.host.mediated import read_mdevs, read_types
 from vferry.host.sriov import read_pfs
 from vferry.host.sriov_netlink import Links
 from vferry.model.host import Bridge, Claim, Inventory, Pf, Versions
@@ -39,6 +40,7 @@ def take_inventory(
             link_rate = _link_rate(root, netlink, configuration.migration.address)
         described, (qemu, libvirt) = asked.result()
     memory = _memory(root)
+    mdevs = read_mdevs(root)
     return Inventory(
         name=configuration.name,
         versions=_versions(root, qemu, libvirt),
@@ -46,7 +48,9 @@ def take_inventory(
         networks=configuration.networks,
         pfs=_with_owners(pfs, described, claims),
         bridges=bridges,
-        guests=tuple(guest_of(one, configuration.name, pfs) for one in described),
+        mdev_types=read_types(root),
+        mdevs=mdevs,
+        guests=tuple(guest_of(one, configuration.name, pfs, mdevs) for one in described),
         claims=claims,
         link_rate=link_rate,
         memory_total=memory.get("MemTotal", 0),

@@ -9,10 +9,12 @@ import msgspec
 
 from vferry.host import hypervisor_domains as domains
 from vferry.host.api import Done, Migration, StartMigration
+from vferry.host.domain_xml import replace_vfs
 from vferry.host.gateways import RUNTIME, Places, places
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration_bandwidth import Bandwidth, mib_per_second
-from vferry.host.migration_record import Record, answer, figures, load, save, update
+from vferry.host.migration_record import Record, answer, load, save, update
+from vferry.host.migration_statistics import Statistics
 from vferry.model.problem import Exit, Problem
 
 FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST")
@@ -32,6 +34,7 @@ class Migrations:
         """`bandwidth` in bytes per second is for all together; None is no limit."""
         self._hypervisor = hypervisor
         self._bandwidth = Bandwidth(bandwidth, hypervisor, runtime)
+        self._statistics = Statistics(hypervisor)
         self._runtime = runtime
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
@@ -51,6 +54,8 @@ class Migrations:
             here = places(self._runtime, operation)
             uuid = domain.UUIDString()
             self._hypervisor.events.forget_job(uuid)
+            if domains.uses_vfio(self._hypervisor, domain):
+                self._statistics.device_state.expect(uuid)
             self._limit_pause(domain, wanted)
             asked = wanted.bandwidth or 0
             started = time.monotonic()
@@ -194,7 +199,7 @@ class Migrations:
         error: str | None = None
         try:
             uri = f"qemu+unix:///system?socket={here.control}"
-            domain.migrateToURI3(uri, self._parameters(wanted, here, record), self._flags(wanted))
+            domain.migrateToURI3(uri, self._parameters(domain, wanted, here, record), self._flags(wanted))
         except self._hypervisor.libvirt.libvirtError as problem:
             error = str(problem.get_error_message() or problem)
         # An error may mean that only the connection to libvirt broke: its job may go on, or have succeeded.
@@ -235,21 +240,11 @@ class Migrations:
         if paused is not None:
             # Nothing new is to be learnt, and QEMU's monitor is needed for the switchover.
             return msgspec.structs.replace(record, paused=paused)
-        try:
-            job = domain.jobStats()
-        except self._hypervisor.libvirt.libvirtError:
-            # Between two phases, or over: the next answer will say.
-            job = {}
-        return msgspec.structs.replace(record, statistics={**record.statistics, **figures(job)})
+        known = {**record.statistics, **self._statistics.running(record, domain)}
+        return msgspec.structs.replace(record, statistics=known)
 
     def _final(self, record: Record, domain: Any) -> dict[str, float]:
-        job = self._hypervisor.events.completed_job(record.uuid)
-        if job is None and domain is not None:
-            try:
-                job = domain.jobStats(self._hypervisor.libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-            except self._hypervisor.libvirt.libvirtError:
-                job = None
-        return {**record.statistics, **figures(job or {}, completed=True)}
+        return {**record.statistics, **self._statistics.completed(record, domain)}
 
     def _paused(self, record: Record) -> float | None:
         return self._hypervisor.events.paused_for_migration(record.uuid, record.started) or record.paused
@@ -286,7 +281,7 @@ class Migrations:
             flags |= libvirt.VIR_MIGRATE_COMPRESSED
         return flags
 
-    def _parameters(self, wanted: StartMigration, here: Places, record: Record) -> dict[str, str | int]:
+    def _parameters(self, domain: Any, wanted: StartMigration, here: Places, record: Record) -> dict[str, str | int]:
         libvirt = self._hypervisor.libvirt
         parameters: dict[str, str | int] = {
             libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{here.memory}",
@@ -300,4 +295,7 @@ class Migrations:
             parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] = wanted.compression
         if wanted.cache:
             parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE] = wanted.cache
+        if wanted.vfs:
+            xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)
+            parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = replace_vfs(xml, wanted.vfs)
         return parameters

@@ -98,6 +98,7 @@ def answer(record: Record) -> Migration:
         downtime_ms=record.downtime_ms,
         expected_pause_ms=values.get("expected_pause_ms"),
         pause_ms=values.get("pause_ms") if record.state == "completed" else None,
+        device_bytes=count("device_bytes") if "device_bytes" in values else None,
         started_age_s=now - record.started,
         paused_age_s=None if record.paused is None else now - record.paused,
         ended_age_s=None if record.ended is None else now - record.ended,

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vferry.lab import cloud, guestxml, hosts, outer
+from vferry.lab import cloud, guestxml, hosts, mtty, outer
 from vferry.lab.topology import GUESTS, HOSTS, Guest, Host, guest_named
 from vferry.model.problem import Exit, Problem
 
@@ -98,6 +98,8 @@ def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
         host = place(domains, guest.name).host
         if guest.cloud:
             cloud.provide(guest, lab.folder)
+        if guest.serial:
+            mtty.provide(lab, guest, host)
         with outer.step(f"starting {guest.name} on {host}"):
             virsh(lab, host, [f"start {guest.name}"])
     for guest in off:

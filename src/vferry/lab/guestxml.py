@@ -11,6 +11,7 @@ LAB = "/opt/vferry/lab"
 # Units that a cloud guest starts without, by the kernel's command line: its image stays what it is. Compiling
 # AppArmor's profiles takes an emulated CPU minutes, and there is no mirror to ask for upgrades.
 MASKED = ("apparmor.service", "unattended-upgrades.service", "apt-daily.timer", "apt-daily-upgrade.timer")
+SERIAL_ALIAS = "ua-serial"
 COMMON_WORDS = "console=ttyS0 quiet mitigations=off panic=5"
 
 
@@ -91,6 +92,31 @@ def seed_disk(guest: Guest) -> str:
     </disk>"""
 
 
+def serial_device(guest: Guest) -> str:
+    """The mediated device that migrates itself, an integrated one: it need not be unplugged."""
+    if not guest.serial:
+        return ""
+    return f"""
+    <hostdev mode='subsystem' type='mdev' model='vfio-pci'>
+      <source><address uuid='{guest.device}'/></source>
+      <alias name='{SERIAL_ALIAS}'/>
+      {integrated(20)}
+    </hostdev>"""
+
+
+def overrides(guest: Guest) -> str:
+    """What libvirt has no words for: the device migrates, though the kernel does not track what it writes to memory."""
+    if not guest.serial:
+        return ""
+    settings = {"enable-migration": "on", "x-device-dirty-page-tracking": "off"}
+    properties = "".join(f"<qemu:property name='{name}' type='string' value='{settings[name]}'/>" for name in settings)
+    frontend = f"<qemu:frontend>{properties}</qemu:frontend>"
+    return f"""
+  <qemu:override xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+    <qemu:device alias='{SERIAL_ALIAS}'>{frontend}</qemu:device>
+  </qemu:override>"""
+
+
 def file_name(guest: Guest) -> str:
     """Where the definition is on a host, below `LAB`. What is not in a folder is defined when the hosts first boot."""
     return f"{'spare/' if guest.spare else ''}{guest.name}.xml"
@@ -131,10 +157,10 @@ def definition(guest: Guest) -> str:
       <source dev='/dev/disk/by-id/virtio-{guest.name}'/>
       <target dev='vda' bus='virtio'/>
       {integrated(17)}
-    </disk>{seed_disk(guest)}{standby_interface(guest)}{vf_interfaces(guest)}
+    </disk>{seed_disk(guest)}{standby_interface(guest)}{vf_interfaces(guest)}{serial_device(guest)}
     <serial type='pty'><log file='/var/log/libvirt/qemu/{guest.name}.console' append='on'/></serial>
     {channel}
     <memballoon model='virtio'>{integrated(18)}</memballoon>
-  </devices>
+  </devices>{overrides(guest)}
 </domain>
 """

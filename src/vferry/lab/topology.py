@@ -115,8 +115,9 @@ class Guest:
     `kind` chooses what its init does (files/guest-init), or is "cloud": its disk holds a system of its own (cloud).
     `vfs` are the indices of its VFs, none for a guest that has a virtio NIC only; `standby` says whether it has a
     virtio NIC; `vlan` is set on its VF, and the guest knows nothing of it. A `spare` guest is defined when it is first
-    started, since a NIC has fewer VFs than all guests together. Memory and disk in MiB; `answer_bound`: how long it
-    may take to answer ping, in seconds; most need about 15 without KVM.
+    started, since a NIC has fewer VFs than all guests together. `serial`: whether it has serial ports on a device that
+    migrates itself (mtty). Memory and disk in MiB; `answer_bound`: how long it may take to answer ping, in seconds;
+    most need about 15 without KVM.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Guest:
     standby: bool = False
     vlan: int | None = None
     spare: bool = False
+    serial: bool = False
     memory_mib: int = 256
     disk_mib: int = 64
     answer_bound: float = 120.0
@@ -174,6 +176,11 @@ class Guest:
     def uuid(self) -> str:
         return f"7f0e0000-0000-4000-9000-0000000000{self.number:02d}"
 
+    @property
+    def device(self) -> str | None:
+        """UUID of its mediated device, if it has one."""
+        return f"7f0e0000-0000-4000-a000-0000000000{self.number:02d}" if self.serial else None
+
 
 GUESTS = (
     Guest("guest1", "lone", 11, vfs=(0,)),
@@ -185,6 +192,7 @@ GUESTS = (
     Guest("vlan1", "lone", 17, vfs=(5,), vlan=7),
     Guest("two1", "two", 18, vfs=(4, 5), spare=True),
     Guest("failover1", "failover", 19, vfs=(3,), standby=True, spare=True),
+    Guest("mtty1", "lone", 21, vfs=(2,), spare=True, serial=True),
 )
 VLANS = tuple(sorted({guest.vlan for guest in GUESTS if guest.vlan}))
 """Those that guests are in: the hosts' bridges pass them."""

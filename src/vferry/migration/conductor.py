@@ -101,7 +101,7 @@ class Conductor:
         notes = tuple(_advice(record) for record in troubles)
         degraded = "leftovers" if notes else None
         if failed is not None:
-            dark = not all(move.stands_by for move in self._plan.moves)
+            dark = any(move.dark for move in self._plan.moves)
             degraded, words = ("no-vf", "without its VF") if dark else ("standby", "on its standby NIC")
             repair = f"When the cause is gone: vferry operation recover {self._plan.operation}"
             notes = (f"{self._plan.guest} is {words}: {failed.detail}", repair, *notes)

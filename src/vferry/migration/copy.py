@@ -78,6 +78,7 @@ class Copying:
                 throttle=transfer.throttle,
                 compression=transfer.compression,
                 cache=transfer.cache << 20,
+                vfs=self._plan.migrated_vfs,
             )
         )
 
@@ -96,7 +97,7 @@ class Copying:
                     raise cause
                 return now
             if cause is None:
-                cause = self._cause(deadline)
+                cause = self._cause(deadline, now)
                 if cause:
                     await patiently(self._source, AbortMigration(guest=self._plan.guest))
             limit = await self._limit(limit)
@@ -125,10 +126,11 @@ class Copying:
                 return
         self._course = course
 
-    def _cause(self, deadline: float) -> Problem | None:
+    def _cause(self, deadline: float, now: Migration) -> Problem | None:
         if self._requests.abort_asked():
             return Aborted()
-        if time.monotonic() > deadline:
+        # In the pause the memory is copied; what devices send then takes its time.
+        if now.paused_age_s is None and time.monotonic() > deadline:
             limit = self._plan.transfer.deadline_s
             return Problem(
                 "deadline",
@@ -159,6 +161,7 @@ class Copying:
             "pause_ms": last.pause_ms,
             "guest_bytes": last.total_bytes or None,
             "rounds": last.rounds or None,
+            "device_bytes": last.device_bytes,
             "pause_limit_ms": max(self._course.allowed_ms, last.downtime_ms),
             "throttle": max(self._throttle, last.throttle) if self._plan.transfer.throttle else None,
         }

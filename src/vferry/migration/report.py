@@ -23,7 +23,7 @@ from vferry.model.report import (
     Vf,
     VfState,
 )
-from vferry.plan.plan import Plan, VfMove
+from vferry.plan.plan import NetworkMode, Plan, VfMove
 from vferry.probe.analysis import Span, attribute, buckets, connection
 from vferry.probe.record import ProbeRecord
 from vferry.probe.tcp import TcpRecord
@@ -109,6 +109,7 @@ def _transfer(plan: Plan, figures: dict[str, Any]) -> Transfer:
         rounds=figures.get("rounds"),
         cpu_s=figures.get("cpu_s"),
         cpu_peak=figures.get("cpu_peak"),
+        device_bytes=figures.get("device_bytes"),
         pause_limit_ms=figures.get("pause_limit_ms"),
         throttle=figures.get("throttle"),
         **_compression(convert(figures.get("compressed"), Compressed | None)),
@@ -125,7 +126,7 @@ def _compression(compressed: Compressed | None) -> dict[str, Any]:
 
 def _dark(plan: Plan, records: Sequence[StepRecord]) -> float | None:
     """From when the first VF with nothing beside it was taken away until the last was plugged."""
-    if all(move.stands_by for move in plan.moves):
+    if not any(move.dark for move in plan.moves):
         return None
     gone = [record.start for record in records if record.name == "unplug-vf"]
     back = [record.end for record in records if record.name == "plug-vf" and record.outcome is Outcome.DONE]
@@ -177,7 +178,8 @@ def _vf(plan: Plan, ending: Ending, move: VfMove) -> Vf:
     source = _state(plan.source, move, at_source=True)
     if not ending.at_destination:
         return Vf(before=source, after=source if ending.exit in (Exit.UNDONE, Exit.ABORTED) else None)
-    return Vf(before=source, after=None if ending.degraded in ("standby", "no-vf") else _state(plan.destination, move))
+    lost = ending.degraded in ("standby", "no-vf") and move.mode is not NetworkMode.VFIO
+    return Vf(before=source, after=None if lost else _state(plan.destination, move))
 
 
 def _state(host: str, move: VfMove, *, at_source: bool = False) -> VfState:

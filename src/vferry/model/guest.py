@@ -34,6 +34,19 @@ class Nic(Struct, frozen=True, kw_only=True):
     """Of a transient one: the alias of the persistent NIC."""
 
 
+class HostDevice(Struct, frozen=True, kw_only=True):
+    """A device of its host that a guest has, and that is no NIC.
+
+    `kind` is libvirt's: ``mdev`` for a mediated one, ``pci``… `name` is what QEMU calls it, a UUID or a PCI address,
+    and empty for other kinds. `type` is a mediated device's, while there is one.
+    """
+
+    kind: str
+    name: str = ""
+    alias: str = ""
+    type: str | None = None
+
+
 class Guest(Struct, frozen=True, kw_only=True):
     """A guest on one host. `memory` in bytes; `address` is what its definition's metadata says, for probing."""
 
@@ -46,11 +59,19 @@ class Guest(Struct, frozen=True, kw_only=True):
     vcpus: int = 1
     machine: str = ""
     nics: tuple[Nic, ...] = ()
+    devices: tuple[HostDevice, ...] = ()
     disks: tuple[str, ...] = ()
     address: str | None = None
     agent_connected: bool = False
     pause_reason: str | None = None
     """Why it is paused, where libvirt says (``migration``, ``starting up``, ``io error``…)."""
+    blockers: tuple[str, ...] | None = None
+    """Why its QEMU would not migrate it as it is now, in QEMU's words; None where it was not asked."""
+
+    @property
+    def uses_vfio(self) -> bool:
+        """Whether it has anything of which only QEMU can say whether it migrates."""
+        return bool(self.devices) or any(nic.vf for nic in self.nics)
 
 
 class GuestAddress(Struct, frozen=True, kw_only=True):

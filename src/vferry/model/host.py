@@ -98,6 +98,22 @@ class Bridge(Struct, frozen=True, kw_only=True):
     vlans: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
+class MdevType(Struct, frozen=True, kw_only=True):
+    """A type of mediated devices that a device of this host offers, its `parent`, and how many more it can make."""
+
+    name: str
+    parent: str
+    available: int = 0
+
+
+class Mdev(Struct, frozen=True, kw_only=True):
+    """A mediated device that exists on this host."""
+
+    uuid: str
+    type: str
+    parent: str
+
+
 class Versions(Struct, frozen=True, kw_only=True):
     """What runs on a host. QEMU's and libvirt's as (major, minor, micro)."""
 
@@ -141,6 +157,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     networks: dict[str, Network] = field(default_factory=dict)
     pfs: tuple[Pf, ...] = ()
     bridges: tuple[Bridge, ...] = ()
+    mdev_types: tuple[MdevType, ...] = ()
+    mdevs: tuple[Mdev, ...] = ()
     guests: tuple[Guest, ...] = ()
     claims: tuple[Claim, ...] = ()
     link_rate: int | None = None

@@ -95,7 +95,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     `codec` is the one that was asked for, `codecs` has what was used, by name. `stream_bytes` is what QEMU wrote and
     the gateway compressed, `ratio` how many bytes of it went over the wire as one; null where nothing was compressed.
     Of the `pages` in multifd's packets, `zero_pages` were empty and `delta_pages` went as differences; null where there
-    were no such packets.
+    were no such packets. `device_bytes` is the state that VFIO devices sent; null where none migrated itself.
     """
 
     policy: str
@@ -111,6 +111,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     zero_pages: int | None = None
     delta_pages: int | None = None
     codecs: dict[str, CodecShare] = {}
+    device_bytes: int | None = None
     pause_limit_ms: int | None = None
     throttle: int | None = None
 

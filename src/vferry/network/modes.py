@@ -5,7 +5,7 @@ from collections.abc import Callable
 from vferry.host.api import Announce, ClaimResources, Define, ReleaseClaim, SetForwarding, TeachBridge, Undefine
 from vferry.model.compression import Codec
 from vferry.model.report import Phase
-from vferry.network import detach, failover, switch, vf
+from vferry.network import detach, failover, switch, vf, vfio
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
 from vferry.plan.plan import NetworkMode, Plan, VfMove
 
@@ -17,6 +17,7 @@ def stages(plan: Plan) -> Stages:
     return Stages(
         before=(
             *_claims(plan),
+            *vfio.make_devices(plan),
             *_each(plan, "prepare"),
             *_forwarding(plan, plan.destination, present=True),
             _gateways(plan),
@@ -30,11 +31,18 @@ def stages(plan: Plan) -> Stages:
             *_forwarding(plan, plan.source, present=False),
         ),
         arrival=tuple(_each(plan, "arrive")),
-        after=(*_each(plan, "restore"), *_hand_over(plan)),
+        after=(*_each(plan, "restore"), *vfio.remove_devices(plan), *_hand_over(plan)),
     )
 
 
 _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
+    NetworkMode.VFIO: {
+        "prepare": (vfio.configure,),
+        "leave": (),
+        "landing": (),
+        "arrive": (),
+        "restore": (vf.wipe,),
+    },
     NetworkMode.SWITCH: {
         "prepare": (vf.configure, switch.open_path),
         "leave": (switch.to_standby,),
@@ -116,7 +124,12 @@ def _announcements(plan: Plan) -> list[Step]:
     if not plan.announced:
         return []
     # Held: what is announced may come back to the bridge by its uplink.
-    ports = (TeachBridge(guest=plan.guest, mac=each.mac, hold=True) for each in plan.announced)
+    ports = (
+        TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.interface)
+        if each.behind_pf
+        else TeachBridge(guest=plan.guest, mac=each.mac, hold=True)
+        for each in plan.announced
+    )
     frames = (
         Announce(
             guest=plan.guest,

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 from vferry.model.guest import Nic
 from vferry.plan.facts import Facts
-from vferry.plan.plan import Announced, VfMove
+from vferry.plan.plan import Announced, NetworkMode, VfMove
 
 _OWN = (None, "bond", "team", "bridge")
 """Kinds of interfaces whose addresses are those of the NIC below: a VLAN's belong elsewhere."""
@@ -14,7 +14,7 @@ _OWN = (None, "bond", "team", "bridge")
 def announced(facts: Facts, moves: list[VfMove]) -> tuple[Announced, ...]:
     """All NICs that can be, those on a VF first.
 
-    Where nothing stands by, the guest has no NIC when it resumes, and may look for duplicates of its addresses on the
+    In the dark, the guest has no NIC when it resumes, and may look for duplicates of its addresses on the
     next one: those are not announced.
     """
     of_vfs = [
@@ -22,7 +22,8 @@ def announced(facts: Facts, moves: list[VfMove]) -> tuple[Announced, ...]:
             mac=move.mac,
             interface=move.destination.pf,
             vlan=move.vlan,
-            addresses=addresses_of(facts, move.mac) if move.stands_by else (),
+            behind_pf=move.mode is NetworkMode.VFIO,
+            addresses=() if move.dark else addresses_of(facts, move.mac),
         )
         for move in moves
     ]

@@ -12,16 +12,17 @@ _PORTS = ("pcie-root-port", "pcie-switch-downstream-port")
 _ROOT_BUS = 0
 
 
-def about(live: str, vfs: Collection[str], *, plugs: bool) -> Iterator[Finding]:
+def about(live: str, going: Collection[str], unplugged: Collection[str], *, plugs: bool) -> Iterator[Finding]:
     """What a running guest's definition says against moving it.
 
-    `vfs`: PCI addresses of the VFs that are moved. `plugs`: whether a NIC is plugged while they are still there.
+    `going`: PCI addresses and UUIDs of the devices of its host that the plan moves; `unplugged`: those of them that it
+    takes away meanwhile. `plugs`: whether a NIC is plugged while they are still there.
     """
     domain = ET.fromstring(live)  # noqa: S314 - libvirt's own XML
-    yield from _stuck(domain, vfs)
+    yield from _stuck(domain, going)
     if "q35" not in _attribute(domain, "os/type", "machine"):
         return  # the slots of a conventional PCI bus all take and give
-    yield from _fixed(domain, vfs)
+    yield from _fixed(domain, unplugged)
     if plugs and not _free_ports(domain):
         yield error(
             "no-free-port",
@@ -31,9 +32,9 @@ def about(live: str, vfs: Collection[str], *, plugs: bool) -> Iterator[Finding]:
         )
 
 
-def _stuck(domain: ET.Element, vfs: Collection[str]) -> Iterator[Finding]:
+def _stuck(domain: ET.Element, going: Collection[str]) -> Iterator[Finding]:
     for device in domain.iterfind("devices/hostdev"):
-        if not _is_moved(device, vfs):
+        if not _is_moved(device, going):
             kind = device.get("type", "pci")
             yield _refusal(f"a device of its host ({kind})", _TAKE_AWAY)
     for path, test, what, remedy in _KINDS:
@@ -92,9 +93,12 @@ def _free_ports(domain: ET.Element) -> set[int]:
     return ports - {_bus(device) for device in domain.iterfind("devices/*")}
 
 
-def _is_moved(device: ET.Element, vfs: Collection[str]) -> bool:
+def _is_moved(device: ET.Element, names: Collection[str]) -> bool:
     source = device.find("source/address")
-    return source is not None and source.get("slot") is not None and address_of(source) in vfs
+    if source is None:
+        return False
+    uuid = source.get("uuid")
+    return (uuid.lower() if uuid else source.get("slot") is not None and address_of(source)) in names
 
 
 def _bus(device: ET.Element) -> int | None:

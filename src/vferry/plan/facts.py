@@ -73,6 +73,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     guest_network: GuestNetwork | None = None
     guest_silence: str | None = None
     """Why there is no `guest_network`."""
+    qemu_silence: str | None = None
+    """Why the guest's `blockers` are not known, where they were asked for."""
     source_qemu: QemuAbilities | str | None = None
     destination_qemu: QemuAbilities | str | None = None
     """None where they were not asked, and the reason where they did not answer."""

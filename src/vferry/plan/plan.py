@@ -12,6 +12,7 @@ from vferry.model.host import VfSettings
 class NetworkMode(StrEnum):
     """How the guest's traffic gets from the source's VF to the destination's."""
 
+    VFIO = "vfio"
     SWITCH = "switch"
     FAILOVER = "failover"
     DETACH = "detach"
@@ -31,6 +32,8 @@ class GuestSide(StrEnum):
     """A bond that its agent makes for the migration, and takes apart after it."""
     HOTPLUG = "hotplug"
     """The guest's own reaction to a NIC that comes and one that goes; it is interrupted meanwhile."""
+    NOBODY = "nobody"
+    """There is nothing to choose: it has one and the same NIC all the time."""
 
 
 class VfMove(Struct, frozen=True, kw_only=True):
@@ -60,11 +63,16 @@ class VfMove(Struct, frozen=True, kw_only=True):
 
     @property
     def stands_by(self) -> bool:
-        """Whether another NIC carries the traffic while there is no VF; else the guest is dark meanwhile."""
+        """Whether another NIC carries the traffic while there is no VF."""
         if self.mode is not NetworkMode.DETACH:
-            return True
+            return self.mode is not NetworkMode.VFIO
         bonded = self.guest_side in (GuestSide.BOND, GuestSide.TEMPORARY_BOND)
         return bonded or (self.standby_stays and self.guest_side is GuestSide.HOTPLUG)
+
+    @property
+    def dark(self) -> bool:
+        """Whether nothing carries the traffic from before the copy until after it."""
+        return self.mode is NetworkMode.DETACH and not self.stands_by
 
     @property
     def vf_alias(self) -> str:
@@ -91,6 +99,19 @@ class VfMove(Struct, frozen=True, kw_only=True):
         )
 
 
+class DeviceMove(Struct, frozen=True, kw_only=True):
+    """A mediated device that QEMU migrates: the destination gets one with the same UUID.
+
+    The parents are the devices of the hosts that have it. `exists`: whether it is there already, made by others.
+    """
+
+    uuid: str
+    type: str
+    source_parent: str
+    destination_parent: str
+    exists: bool = False
+
+
 class Forwarded(Struct, frozen=True, kw_only=True):
     """A NIC on a bridge whose MAC the PF behind it was told to pass: the entry goes along."""
 
@@ -107,6 +128,8 @@ class Announced(Struct, frozen=True, kw_only=True):
     vlan: int = 0
     addresses: tuple[str, ...] = ()
     """Those that the guest's agent has told of, and that the NIC has all the time."""
+    behind_pf: bool = False
+    """Whether the guest resumes on a VF of `interface`, and not behind a port of the bridge."""
 
 
 class TransferPlan(Struct, frozen=True, kw_only=True):
@@ -147,6 +170,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     moves: tuple[VfMove, ...]
     plain_macs: tuple[str, ...]
     """The MACs of NICs that migrate by themselves, over a bridge."""
+    devices: tuple[DeviceMove, ...] = ()
     forwarded: tuple[Forwarded, ...] = ()
     announced: tuple[Announced, ...] = ()
     routes_ipv6: bool = False
@@ -162,6 +186,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     def network_mode(self) -> str:
         """The modes of its NICs, each once, with a plus between them; ``virtio`` where none is on a VF."""
         return "+".join(dict.fromkeys(move.mode.value for move in self.moves)) or NetworkMode.VIRTIO.value
+
+    @property
+    def migrated_vfs(self) -> dict[str, str]:
+        """The addresses of the VFs whose state QEMU migrates, and of those that they become."""
+        stay = (move for move in self.moves if move.mode is NetworkMode.VFIO)
+        return {move.source.address: move.destination.address for move in stay}
 
     @property
     def source_vfs(self) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ from msgspec import Struct
 
 from vferry.model.guest import Guest, GuestLink, Nic, VfRef
 from vferry.model.host import Inventory, Vf
-from vferry.plan import carried, definition, standby, teaming, transfer
+from vferry.plan import carried, definition, standby, teaming, transfer, vfio
 from vferry.plan.announced import announced
 from vferry.plan.connections import tracked
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, vf_link, warning
-from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
+from vferry.plan.plan import DeviceMove, Forwarded, GuestSide, NetworkMode, Plan, VfMove
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
         return Draft(findings=(_refuse_virtio([vf for _, vf in vf_nics]),))
     if wishes.mode not in (None, NetworkMode.VIRTIO) and not vf_nics:
         return Draft(findings=(_no_vf(facts.guest, wishes.mode),))
-    findings: list[Finding] = []
+    devices, findings = vfio.plan_devices(facts)
     moves: list[VfMove] = []
     for nic, vf in vf_nics:
         try:
@@ -37,21 +37,23 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
             continue
         moves.append(move)
         findings += _about(facts, move)
-    if len(moves) < len(vf_nics):
+    if len(moves) < len(vf_nics) or len(devices) < sum(device.kind == "mdev" for device in facts.guest.devices):
         return Draft(findings=tuple(findings))
     xml, missing = definition.with_vfs(
         facts.definition.persistent, {move.source.address: move.destination.address for move in moves}
     )
     findings += _undefined(facts, [move for move in moves if move.source.address in missing])
-    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, xml))
+    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, devices, xml))
 
 
-def _mode(guest: Guest, nic: Nic) -> NetworkMode:
+def _mode(facts: Facts, nic: Nic, ref: VfRef, taken: set[str]) -> NetworkMode:
     """What a NIC on a VF is made for."""
-    return NetworkMode.FAILOVER if teaming.is_teamed(guest, nic) else NetworkMode.SWITCH
+    if teaming.is_teamed(facts.guest, nic):
+        return NetworkMode.FAILOVER
+    return NetworkMode.VFIO if vfio.migrates(facts, nic, ref, taken) else NetworkMode.SWITCH
 
 
-def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], xml: str) -> Plan:
+def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], devices: list[DeviceMove], xml: str) -> Plan:
     moved = {move.mac for move in moves}
     plain = tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved)
     return Plan(
@@ -63,6 +65,7 @@ def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], xml: str) -> Plan:
         reason=_reason(moves),
         moves=tuple(moves),
         plain_macs=plain,
+        devices=tuple(devices),
         forwarded=_forwarded(facts, plain),
         announced=announced(facts, moves),
         routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
@@ -75,7 +78,7 @@ def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], xml: str) -> Plan:
 
 def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -> VfMove:
     source, destination, guest = facts.source, facts.destination, facts.guest
-    mode = wishes.mode or _mode(guest, nic)
+    mode = wishes.mode or _mode(facts, nic, ref, taken)
     network = source.network_of(ref.pf)
     if network is None:
         raise Refusal(
@@ -89,7 +92,9 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
             f"{destination.name} is not on the physical network {network}",
             f"Choose a host that is, or name it in {destination.name}'s agent configuration",
         )
-    vf = _free_vf(destination, network, taken)
+    if mode is NetworkMode.VFIO:
+        vfio.refuse(facts, nic, ref)
+    vf = vfio.free_vf(facts, ref, taken) if mode is NetworkMode.VFIO else _free_vf(destination, network, taken)
     own_standby = teaming.standby_of(guest, nic)
     side, mtu = _guest_side(facts, wishes, nic, mode)
     source_vf = source.vf(ref.address)
@@ -187,6 +192,8 @@ def _free_vf(destination: Inventory, network: str, taken: set[str]) -> Vf:
 def _guest_side(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[GuestSide, int]:
     """Who chooses in the guest, and the MTU there. Refuses what only the guest's own reaction could do."""
     link = vf_link(facts, nic.mac)
+    if mode is NetworkMode.VFIO:
+        return GuestSide.NOBODY, link.mtu if link else 1500
     if link is not None and mode is NetworkMode.FAILOVER:
         return GuestSide.FAILOVER, link.mtu
     if wishes.temporary_bond and mode is NetworkMode.DETACH:
@@ -235,7 +242,7 @@ def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
     if move.stands_by:
         for inventory in (facts.source, facts.destination):
             yield from standby.missing(inventory, move.network, move.vlan, move.mtu)
-    else:
+    elif move.dark:
         yield info("dark", f"{move.mac} is without its VF from before the copy until after it")
     if move.guest_side is GuestSide.HOTPLUG:
         yield warning("hotplug-only", f"{move.mac} is left to the guest's own reaction to a NIC that comes and goes")
@@ -268,6 +275,7 @@ _SIDES = {
     GuestSide.FAILOVER: "its net_failover driver chooses the NIC",
     GuestSide.TEMPORARY_BOND: "a bond is made in it for the migration",
     GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
+    GuestSide.NOBODY: "QEMU migrates the VF itself",
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vferry.plan import connections, devices, estimate, transfer
+from vferry.plan import connections, devices, estimate, transfer, vfio
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 from vferry.plan.planner import draft
@@ -102,9 +102,11 @@ def _keepalive(facts: Facts) -> Iterator[Finding]:
 def _devices(facts: Facts, plan: Plan | None) -> Iterator[Finding]:
     if facts.definition.live is None or plan is None:
         return
-    vfs = {move.source.address for move in plan.moves}
+    yield from vfio.about(facts, plan)
+    unplugged = {move.source.address for move in plan.moves if move.mode is not NetworkMode.VFIO}
+    going = unplugged | {*plan.migrated_vfs} | {move.uuid for move in plan.devices}
     plugs = any(move.mode is NetworkMode.SWITCH and not move.standby_stays for move in plan.moves)
-    yield from devices.about(facts.definition.live, vfs, plugs=plugs)
+    yield from devices.about(facts.definition.live, going, unplugged, plugs=plugs)
 
 
 def _memory(facts: Facts, wanted: TransferPlan) -> Iterator[Finding]:

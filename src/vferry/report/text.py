@@ -59,6 +59,7 @@ def _title(report: Report) -> Text:
 def _summary(report: Report) -> Table:
     network = report.network
     compressed = words.compression(report.transfer) if report.transfer else None
+    devices = report.transfer.device_bytes if report.transfer else None
     lines = [("reason", report.reason)] if report.reason else []
     lines += [
         ("network mode", report.network_mode or "not chosen"),
@@ -72,6 +73,7 @@ def _summary(report: Report) -> Table:
         ("transfer", _transfer(report)),
         *([("compression", compressed)] if compressed else []),
         *([("connections", words.connections(report.connections))] if report.connections else []),
+        *([("devices", f"{words.size(devices)} of their state sent")] if devices is not None else []),
         *(line for vf in (report.vf, *report.more_vfs) for line in _vf_lines(vf)),
     ]
     table = Table.grid(padding=(0, 2))

@@ -158,6 +158,7 @@ def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
         ("CPU time", seconds(transfer.cpu_s)),
         ("CPU at most", peak),
         *([("compression", compressed)] if compressed else []),
+        *([("state of devices", size(transfer.device_bytes))] if transfer.device_bytes is not None else []),
         *([("pause allowed", milliseconds(transfer.pause_limit_ms))] if transfer.pause_limit_ms else []),
         *([("guest slowed by", f"{transfer.throttle} %")] if transfer.throttle is not None else []),
     ]

@@ -1,5 +1,6 @@
 """A stand-in for python3-libvirt, as far as vferry uses it: hosts with guests in memory. No QEMU, no threads."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,7 @@ class FakeLibvirt:
     VIR_DOMAIN_AFFECT_LIVE = 1
     VIR_DOMAIN_XML_SECURE = 1
     VIR_DOMAIN_XML_INACTIVE = 2
+    VIR_DOMAIN_XML_MIGRATABLE = 8
     VIR_DOMAIN_JOB_STATS_COMPLETED = 1
     VIR_DOMAIN_UNDEFINE_MANAGED_SAVE = 1
     VIR_DOMAIN_UNDEFINE_KEEP_NVRAM = 8
@@ -58,6 +60,7 @@ class FakeLibvirt:
     VIR_MIGRATE_PARALLEL = 1 << 17
     VIR_MIGRATE_PARAM_URI = "migrate_uri"
     VIR_MIGRATE_PARAM_PERSIST_XML = "persistent_xml"
+    VIR_MIGRATE_PARAM_DEST_XML = "destination_xml"
     VIR_MIGRATE_PARAM_BANDWIDTH = "bandwidth"
     VIR_MIGRATE_PARAM_COMPRESSION = "compression"
     VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE = "compression.xbzrle.cache"
@@ -168,6 +171,8 @@ class FakeDomain:
         self.agent: Callable[[dict[str, Any]], Any] | None = None
         self.job: dict[str, Any] | None = None
         self.completed_job: dict[str, Any] = {}
+        self.query_migrate: dict[str, Any] = {}
+        """What its QEMU answers."""
         self.migrate: Callable[[str, dict[str, Any], int], None] | None = None
         self.calls: list[tuple[Any, ...]] = []
         self.dirty_rates: list[dict[str, int]] = []
@@ -261,9 +266,22 @@ class FakeDomain:
 class FakeAgents:
     """The module ``libvirt_qemu``: hands a command to the domain's `agent`, which returns text or raises."""
 
-    def qemuAgentCommand(self, domain: FakeDomain, command: str, _timeout: int, _flags: int) -> str:  # noqa: N802
-        import json
+    def __init__(self) -> None:
+        self.callbacks: dict[str, Callable[..., None]] = {}
 
+    def qemuMonitorEventRegister(  # noqa: N802
+        self, _connection: FakeConnection, _domain: None, event: str, callback: Callable[..., None], _opaque: None
+    ) -> int:
+        self.callbacks[event] = callback
+        return 1
+
+    def qemuMonitorCommand(self, domain: FakeDomain, command: str, _flags: int) -> str:  # noqa: N802
+        assert json.loads(command) == {"execute": "query-migrate"}
+        if domain.live_xml is None:
+            raise FakeError(FakeLibvirt.VIR_ERR_OPERATION_INVALID, "domain is not running")
+        return json.dumps({"return": domain.query_migrate, "id": "libvirt-1"})
+
+    def qemuAgentCommand(self, domain: FakeDomain, command: str, _timeout: int, _flags: int) -> str:  # noqa: N802
         if domain.agent is None:
             raise FakeError(FakeLibvirt.VIR_ERR_AGENT_UNRESPONSIVE, "Guest agent is not responding")
         answer = domain.agent(json.loads(command))

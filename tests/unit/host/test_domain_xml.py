@@ -10,7 +10,7 @@ from vferry.host.domain_xml import (
     pci_address,
     pci_attributes,
     read_domain,
-    replace_vf,
+    replace_vfs,
     standby_xml,
     vf_xml,
 )
@@ -151,7 +151,7 @@ def test_has_alias_looks_at_devices_only() -> None:
 @pytest.mark.parametrize("devices", [VF_INTERFACE, PLAIN_HOSTDEV])
 def test_replacing_a_vf_changes_its_address_on_the_host_alone(devices: str) -> None:
     before = read_domain(domain(devices))
-    xml = replace_vf(domain(devices), VF, "0000:02:00.7")
+    xml = replace_vfs(domain(devices), {VF: "0000:02:00.7"})
     after = read_domain(xml)
     assert [nic.address for nic in after.nics] == ["0000:02:00.7"]
     assert [nic.mac for nic in after.nics] == [nic.mac for nic in before.nics]
@@ -161,7 +161,7 @@ def test_replacing_a_vf_changes_its_address_on_the_host_alone(devices: str) -> N
 
 
 def test_replacing_a_vf_that_the_guest_has_not_changes_nothing() -> None:
-    assert read_domain(replace_vf(domain(), "0000:09:00.0", "0000:02:00.7")) == read_domain(domain())
+    assert read_domain(replace_vfs(domain(), {"0000:09:00.0": "0000:02:00.7"})) == read_domain(domain())
 
 
 @pytest.mark.parametrize(

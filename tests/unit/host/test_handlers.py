@@ -8,7 +8,7 @@ from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
 from fake_netlink import PF_INDEX, FakeLinks, FakeNic
 from msgspec import Struct
 from test_sriov import make_host
-from xml_samples import MAC, STANDBY, VF_INTERFACE, domain
+from xml_samples import MAC, MDEV, STANDBY, VF_INTERFACE, domain
 
 from vferry.host import api
 from vferry.host.announcement import rarp
@@ -33,6 +33,7 @@ ACTING: list[Operation[Any]] = [
     api.Unplug(guest="guest1", alias="ua-vf"),
     api.RunInGuest(guest="guest1", script=":"),
     api.SetVf(pf="pf0", index=1, settings=WIPED),
+    api.SetMdev(guest="guest1", uuid=MDEV, kind="mtty-2", parent="mtty", present=True),
     api.SetForwarding(pf="pf0", mac=MAC, present=True),
     api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=False),
     api.Unpark(pf="pf0", index=1, mac=MAC),
@@ -59,6 +60,7 @@ LOOKING: list[Operation[Any]] = [
     api.MeasureGuest(guest="guest1", seconds=0.1),
     api.MeasureMemory(guest="guest1"),
     api.ReadConnections(addresses=("192.0.2.7",)),
+    api.ReadBlockers(guest="guest1"),
     api.ReadDefinition(guest="guest1"),
     api.CheckFit(live_xml=domain()),
     api.AskQemu(live_xml=domain()),

@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -5,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_libvirt import PAUSED, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
+from fake_libvirt import PAUSED, SHUTOFF, FakeAgents, FakeDomain, FakeError, FakeLibvirt
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from xml_samples import domain
+from xml_samples import VF, domain
 
+from vferry.host import migration_statistics
 from vferry.host.api import Done, Migration, StartMigration
+from vferry.host.domain_xml import read_domain
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration import Migrations
 from vferry.host.migration_bandwidth import shares
@@ -37,7 +40,8 @@ class Source:
 
     def agent(self) -> Migrations:
         """As after a restart: nothing but the files and libvirt are left."""
-        self.hypervisor = Hypervisor(library=self.library)
+        self.qemu = FakeAgents()
+        self.hypervisor = Hypervisor(library=self.library, agent_library=self.qemu)
         self.hypervisor.connection()
         return Migrations(self.hypervisor, self.runtime)
 
@@ -371,3 +375,72 @@ def test_a_migration_that_ends_after_its_operation_was_forgotten_leaves_nothing(
     found = load(tmp_path / "here")
     assert found is not None
     assert found.state == "completed"
+
+
+def test_a_vf_that_qemu_migrates_becomes_the_destination_s(source: Source) -> None:
+    source.start(replace(WANTED, vfs={VF: "0000:02:00.7"}))
+    ((_uri, parameters, _flags),) = source.asked
+    addresses = [nic.address for nic in read_domain(parameters["destination_xml"]).nics]
+    assert addresses == ["0000:02:00.7"]
+
+
+def test_no_other_migration_has_a_definition_of_its_own_for_the_destination(source: Source) -> None:
+    source.start()
+    assert "destination_xml" not in source.asked[0][1]
+
+
+def sent_all(source: Source, status: str = "completed") -> None:
+    event = json.dumps({"status": status})
+    source.qemu.callbacks["MIGRATION"](None, source.guest, "MIGRATION", 0, 0, event, None)
+    for thread in threading.enumerate():
+        if thread.name == "device-state":
+            thread.join(5)
+
+
+def test_the_state_that_devices_have_sent_is_asked_for_when_all_is_sent(source: Source) -> None:
+    source.start()
+    sent_all(source, "active")
+    assert source.read().device_bytes is None
+    source.guest.query_migrate = {"status": "completed", "vfio": {"transferred": 60}}
+    sent_all(source)
+    source.leave()
+    source.finish()
+    assert source.ended().device_bytes == 60
+
+
+def test_a_guest_that_is_gone_too_soon_leaves_it_unknown(source: Source) -> None:
+    source.start()
+    source.leave()
+    sent_all(source)
+    source.finish()
+    assert source.ended().device_bytes is None
+
+
+def test_a_guest_without_devices_is_not_asked_for_their_state(source: Source) -> None:
+    source.guest.live_xml = domain("")
+    source.start()
+    assert source.qemu.callbacks == {}
+
+
+def test_qemu_s_silence_is_no_failure(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the pause already, and libvirt has not said so yet."""
+    monkeypatch.setattr(migration_statistics, "ANSWER_S", 0.01)
+    source.start()
+    before = source.read()
+    assert before.total_bytes == 1000
+    speaks, asked = threading.Event(), []
+
+    def silent(_flags: int = 0) -> dict[str, Any]:
+        asked.append(1)
+        assert speaks.wait(5)
+        return {"memory_total": 2000}
+
+    monkeypatch.setattr(source.guest, "jobStats", silent)
+    assert [source.read().total_bytes for _ in range(3)] == [0] * 3, "as in the pause"
+    assert len(asked) == 1, "who asks again would wait as well"
+    speaks.set()
+    for _ in range(200):
+        if source.read().total_bytes == 2000:
+            break
+        time.sleep(0.01)
+    assert source.read().total_bytes == 2000

@@ -38,6 +38,15 @@ GRAPHICS_CARD = """
       <source><vendor id='0x1234'/><product id='0xbeef'/></source>
     </hostdev>"""
 
+MDEV = "7f0e0000-0000-4000-a000-000000000021"
+
+MEDIATED = f"""
+    <hostdev mode='subsystem' type='mdev' managed='no' model='vfio-pci' display='off'>
+      <source><address uuid='{MDEV.upper()}'/></source>
+      <alias name='ua-serial'/>
+      <address type='pci' domain='0x0000' bus='0x00' slot='0x14' function='0x0'/>
+    </hostdev>"""
+
 STANDBY = f"""
     <interface type='bridge'>
       <mac address='{MAC}'/>

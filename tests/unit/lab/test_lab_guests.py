@@ -252,3 +252,16 @@ def test_it_is_not_started_again_for_ever(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Problem, match="does not answer"):
         guests.answer(lab, guests.named("guest1"))  # type: ignore[arg-type]
     assert lab.starts == guests.MOST_RESTARTS
+
+
+def test_a_guest_with_a_device_that_migrates_itself_says_so_to_qemu() -> None:
+    domain, namespace = xml("mtty1"), "{http://libvirt.org/schemas/domain/qemu/1.0}"
+    device = domain.find("devices/hostdev")
+    assert device is not None
+    assert (device.get("type"), device.find("source/address").get("uuid")) == ("mdev", guests.named("mtty1").device)  # type: ignore[union-attr]
+    override = domain.find(f"{namespace}override/{namespace}device")
+    assert override is not None
+    assert override.get("alias") == device.find("alias").get("name")  # type: ignore[union-attr]
+    properties = {each.get("name"): each.get("value") for each in override.iter(f"{namespace}property")}
+    assert properties == {"enable-migration": "on", "x-device-dirty-page-tracking": "off"}
+    assert [guest.name for guest in GUESTS if guest.serial] == ["mtty1"]
