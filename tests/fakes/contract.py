@@ -159,7 +159,7 @@ def _settle_by_hand(fleet: Fleet) -> None:
     paused = [host for host in fleet.hosts.values() if GUEST in host.machines]
     assert paused, "the guest is gone"
     for other in paused[1:]:
-        del other.machines[GUEST]
+        other.end(GUEST)
     paused[0].machines[GUEST].state = GuestState.RUNNING
 
 

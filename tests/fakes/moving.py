@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fakes.world import HostState, Job, Machine, name_of
+from msgspec import structs
+
+from fakes.world import Device, HostState, Job, Machine, name_of
 from vferry.host.api import Done, Migration
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
@@ -35,12 +37,22 @@ def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
     incoming = Machine(
         guest=job.guest,
         inside=machine.inside,
-        devices={alias: replace(device) for alias, device in machine.devices.items()},
+        devices={alias: _arriving(device, hosts[job.target], job) for alias, device in machine.devices.items()},
         state=GuestState.PAUSED,
         reason="migration",
     )
     hosts[job.target].machines[job.guest] = incoming
     host.jobs[job.operation] = job
+
+
+def _arriving(device: Device, target: HostState, job: Job) -> Device:
+    """The device at the destination; a macvtap's VF is given the MAC when QEMU starts there."""
+    if not device.macvtap:
+        return replace(device)
+    wanted = job.interfaces[device.mac]
+    (function,) = (each for each in target.functions.values() if each.interface == wanted)
+    function.settings = structs.replace(function.settings, mac=device.mac)
+    return replace(device, address=function.address)
 
 
 def advance(hosts: Mapping[str, HostState], pace: Pace, now: float) -> None:
@@ -86,16 +98,16 @@ def _land(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pace)
         if pace.torn == "held-running":
             _go_on(target, job)
         if pace.torn == "held-gone":
-            target.machines.pop(job.guest, None)
+            target.end(job.guest)
         return
     if pace.torn == "source":
-        target.machines.pop(job.guest, None)
+        target.end(job.guest)
     if pace.torn == "destination":
-        host.machines.pop(job.guest)
+        host.end(job.guest)
     if pace.torn or target.dead:
         job.state, job.error, job.ended = "failed", "the connection was lost in the pause", ended
         return
-    host.machines.pop(job.guest)
+    host.end(job.guest)
     _go_on(target, job)
     job.state, job.ended = "completed", ended
 
@@ -136,7 +148,7 @@ def concede(host: HostState, guest: str, operation: str, now: float) -> Done:
         raise Problem("guest-running", f"Guest {guest} runs here", exit=Exit.OPERATOR)
     if job is None:
         raise Problem("guest-not-leaving", f"Guest {guest} has not left with this operation", exit=Exit.OPERATOR)
-    del host.machines[guest]
+    host.end(guest)
     host.gateways.pop(operation, None)
     job.state, job.ended = "completed", now
     return Done()
@@ -172,4 +184,4 @@ def _carried(host: HostState, target: HostState, job: Job) -> bool:
 
 def _fail(host: HostState, target: HostState, job: Job, error: str, now: float) -> None:
     job.state, job.error, job.ended = "failed", error, now
-    target.machines.pop(job.guest, None)
+    target.end(job.guest)

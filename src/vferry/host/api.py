@@ -16,6 +16,9 @@ from vferry.model.memory import MemoryUse
 
 R = TypeVar("R")
 
+Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
+"""The name of a network interface, as the kernel allows it."""
+
 
 class Operation(Struct, Generic[R], frozen=True, kw_only=True):
     """Asks an agent for something that is answered with an R."""
@@ -353,6 +356,8 @@ class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migr
 
     guest: str
     persistent_xml: str
+    interfaces: Annotated[dict[str, Interface], Meta(max_length=64)] = {}
+    """For NICs on a macvtap, by MAC: the interface of the destination that each is put on."""
     parallel: int = 0
     """How many multifd channels; 0 is a plain stream."""
     bandwidth: int | None = None

@@ -20,7 +20,7 @@ from vferry.model.report import (
     Vf,
     VfState,
 )
-from vferry.plan.plan import Plan, VfMove
+from vferry.plan.plan import NetworkMode, Plan, VfMove
 from vferry.probe.analysis import Span, attribute, buckets
 from vferry.probe.record import ProbeRecord
 
@@ -152,7 +152,8 @@ def _vf(plan: Plan, ending: Ending, move: VfMove) -> Vf:
     source = _state(plan.source, move, at_source=True)
     if not ending.at_destination:
         return Vf(before=source, after=source if ending.exit in (Exit.UNDONE, Exit.ABORTED) else None)
-    return Vf(before=source, after=None if ending.degraded in ("standby", "no-vf") else _state(plan.destination, move))
+    lost = ending.degraded in ("standby", "no-vf") and move.mode is not NetworkMode.MACVTAP
+    return Vf(before=source, after=None if lost else _state(plan.destination, move))
 
 
 def _state(host: str, move: VfMove, *, at_source: bool = False) -> VfState:

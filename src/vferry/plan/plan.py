@@ -15,6 +15,7 @@ class NetworkMode(StrEnum):
     SWITCH = "switch"
     FAILOVER = "failover"
     DETACH = "detach"
+    MACVTAP = "macvtap"
     VIRTIO = "virtio"
 
 
@@ -29,6 +30,8 @@ class GuestSide(StrEnum):
     """The guest's net_failover driver: the VF as soon as it is there, else the virtio NIC that it is teamed with."""
     HOTPLUG = "hotplug"
     """The guest's own reaction to a NIC that comes and one that goes; it is interrupted meanwhile."""
+    NOBODY = "nobody"
+    """It has one NIC all the time: a virtio NIC, on a macvtap on a VF."""
 
 
 class VfMove(Struct, frozen=True, kw_only=True):
@@ -144,17 +147,20 @@ class Plan(Struct, frozen=True, kw_only=True):
     """The definition at the destination, naming its VFs."""
     transfer: TransferPlan
     unplug_timeout_s: float = 15.0
+    interfaces: dict[str, str] = {}
+    """The NICs on a macvtap, by MAC, and the interface of the destination that each is put on."""
     notes: tuple[str, ...] = ()
 
     @property
     def network_mode(self) -> str:
-        """The modes of its NICs, each once, with a plus between them; ``virtio`` where none is on a VF."""
+        """The modes of its NICs, each once, with a plus between them; ``virtio`` where all are on bridges."""
         return "+".join(mode.value for mode in self.modes) or NetworkMode.VIRTIO.value
 
     @property
     def modes(self) -> tuple[NetworkMode, ...]:
-        """Those of its NICs that are on a VF, each once."""
-        return tuple(dict.fromkeys(move.mode for move in self.moves))
+        """Those of its NICs that are on a VF, or on a macvtap, each once."""
+        found = dict.fromkeys(move.mode for move in self.moves)
+        return tuple(found | dict.fromkeys((NetworkMode.MACVTAP,) if self.interfaces else ()))
 
     @property
     def source_vfs(self) -> tuple[str, ...]:

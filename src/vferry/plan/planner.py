@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from vferry.model.guest import Guest, Nic, VfRef
-from vferry.model.host import Inventory, Vf
-from vferry.plan import definition, standby, teaming, transfer
+from vferry.model.host import Vf
+from vferry.plan import definition, destination_vf, macvtap, standby, teaming, transfer
 from vferry.plan.announced import announced
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, vf_link, warning
 from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Plan, VfMove
@@ -26,10 +26,10 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
     """The plan that these facts and wishes ask for."""
     vf_nics = [(nic, nic.vf) for nic in facts.guest.nics if nic.vf is not None]
     if wishes.mode is NetworkMode.VIRTIO and vf_nics:
-        return Draft(findings=(_refuse_virtio([vf for _, vf in vf_nics]),))
-    if wishes.mode not in (None, NetworkMode.VIRTIO) and not vf_nics:
-        return Draft(findings=(_no_vf(facts.guest, wishes.mode),))
-    findings: list[Finding] = []
+        return Draft(findings=(_refuse_virtio(vf_nics),))
+    if wishes.mode is not None and not any(_fits(wishes.mode, nic) for nic in facts.guest.nics):
+        return Draft(findings=(_fits_none(facts.guest, wishes.mode),))
+    findings = [*macvtap.about(facts)]
     moves: list[VfMove] = []
     for nic, vf in vf_nics:
         try:
@@ -41,19 +41,30 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
         findings += _about(facts, move)
     if len(moves) < len(vf_nics):
         return Draft(findings=tuple(findings))
-    xml, missing = definition.with_vfs(
-        facts.definition.persistent, {move.source.address: move.destination.address for move in moves}
-    )
-    findings += [_unnamed(address, facts.guest.name) for address in missing]
-    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, xml))
+    interfaces = macvtap.interfaces(facts, moves)
+    passed = {m.source.address: m.destination.address for m in moves if m.mode is not NetworkMode.MACVTAP}
+    xml, missing = definition.rewritten(facts.definition.persistent, passed, interfaces)
+    findings += [_unnamed(what, facts.guest.name) for what in missing]
+    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, interfaces, xml))
 
 
-def _mode(guest: Guest, nic: Nic) -> NetworkMode:
-    """What a NIC on a VF is made for."""
+def _fits(mode: NetworkMode, nic: Nic) -> bool:
+    """Whether a mode is for such a NIC; `failover` looks closer where it is planned."""
+    if mode is NetworkMode.MACVTAP:
+        return nic.interface is not None
+    return mode is NetworkMode.VIRTIO or nic.passed_through
+
+
+def _mode(guest: Guest, nic: Nic, asked: NetworkMode | None) -> NetworkMode:
+    """What was asked for, where it fits; else what a NIC on a VF is made for."""
+    if asked is not None and _fits(asked, nic):
+        return asked
+    if not nic.passed_through:
+        return NetworkMode.MACVTAP
     return NetworkMode.FAILOVER if teaming.is_teamed(guest, nic) else NetworkMode.SWITCH
 
 
-def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], xml: str) -> Plan:
+def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], interfaces: dict[str, str], xml: str) -> Plan:
     moved = {move.mac for move in moves}
     plain = tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved)
     return Plan(
@@ -62,7 +73,7 @@ def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], xml: str) -> Plan:
         uuid=facts.guest.uuid,
         source=facts.source.name,
         destination=facts.destination.name,
-        reason=_reason(moves),
+        reason=_reason(moves, interfaces),
         moves=tuple(moves),
         plain_macs=plain,
         forwarded=_forwarded(facts, plain),
@@ -71,12 +82,13 @@ def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], xml: str) -> Plan:
         persistent_xml=xml,
         transfer=transfer.fitted(wishes.transfer, facts.guest.memory),
         unplug_timeout_s=wishes.unplug_timeout_s,
+        interfaces=interfaces,
     )
 
 
 def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -> VfMove:
     source, destination, guest = facts.source, facts.destination, facts.guest
-    mode = wishes.mode or _mode(guest, nic)
+    mode = _mode(guest, nic, wishes.mode)
     network = source.network_of(ref.pf)
     if network is None:
         raise Refusal(
@@ -90,7 +102,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
             f"{destination.name} is not on the physical network {network}",
             f"Choose a host that is, or name it in {destination.name}'s agent configuration",
         )
-    vf = _free_vf(destination, network, taken)
+    vf = destination_vf.choose(destination, network, mode, taken)
     own_standby = teaming.standby_of(guest, nic)
     side, mtu = _guest_side(facts, wishes, nic, mode)
     source_vf = source.vf(ref.address)
@@ -105,7 +117,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     return VfMove(
         mac=nic.mac,
         mode=mode,
-        reason=f"{mode.value} was asked for" if wishes.mode else _SIDES[side],
+        reason=f"{mode.value} was asked for" if wishes.mode is mode else _SIDES[side],
         network=network,
         guest_side=side,
         source=ref,
@@ -168,24 +180,10 @@ def _forwarded(facts: Facts, macs: tuple[str, ...]) -> tuple[Forwarded, ...]:
     return tuple(found)
 
 
-def _free_vf(destination: Inventory, network: str, taken: set[str]) -> Vf:
-    """The first VF of the network's PF that no guest has and nobody has claimed."""
-    name = destination.networks[network].pf
-    pf = next((pf for pf in destination.pfs if pf.name == name), None)
-    if pf is None or not pf.up:
-        raise Refusal("pf-missing", f"{destination.name} has no PF {name} that is up", f"ip link set dev {name} up")
-    free = [vf for vf in pf.vfs if vf.guest is None and vf.claim is None and vf.address not in taken]
-    if not free:
-        raise Refusal(
-            "no-free-vf",
-            f"{destination.name} has no free VF on {network}: all {len(pf.vfs)} of {name} are taken",
-            "Free one, or make more (sriov_numvfs), or choose another host",
-        )
-    return free[0]
-
-
 def _guest_side(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[GuestSide, int]:
     """Who chooses in the guest, and the MTU there. Refuses what only the guest's own reaction could do."""
+    if mode is NetworkMode.MACVTAP:
+        return GuestSide.NOBODY, 1500
     link = vf_link(facts, nic.mac)
     if link is not None and mode is NetworkMode.FAILOVER:
         return GuestSide.FAILOVER, link.mtu
@@ -244,32 +242,40 @@ _SIDES = {
     GuestSide.ADDRESSES: "its agent moves addresses and routes",
     GuestSide.FAILOVER: "its net_failover driver chooses the NIC",
     GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
+    GuestSide.NOBODY: "it keeps its virtio NIC, whose macvtap is put on another VF",
 }
 
 
-def _reason(moves: list[VfMove]) -> str:
+def _reason(moves: list[VfMove], interfaces: dict[str, str]) -> str:
     """Why these modes: once what holds for all NICs, else each by itself."""
     reasons = dict.fromkeys(move.reason for move in moves)
     if not reasons:
-        return "the guest has no VF"
+        return "its macvtap is put on another PF" if interfaces else "the guest has no VF"
     if len(reasons) == 1:
         return next(iter(reasons))
     return "; ".join(f"{move.mac}: {move.mode.value}, {move.reason}" for move in moves)
 
 
-def _no_vf(guest: Guest, mode: NetworkMode) -> Finding:
+def _fits_none(guest: Guest, mode: NetworkMode) -> Finding:
+    if mode is NetworkMode.MACVTAP:
+        return error("no-macvtap", f"{guest.name} has no NIC on a macvtap, which mode {mode.value} is for", "Use auto")
+    if any(nic.vf is not None for nic in guest.nics):
+        return error("no-vf", f"{guest.name} has no VF passed through, which mode {mode.value} is for", "Use auto")
     return error("no-vf", f"{guest.name} has no VF, which mode {mode.value} is for", "Use --network virtio, or auto")
 
 
-def _refuse_virtio(vfs: list[VfRef]) -> Finding:
-    addresses = ", ".join(vf.address for vf in vfs)
-    return error("has-vf", f"A guest with a VF ({addresses}) does not migrate as virtio alone", "Use --network switch")
+def _refuse_virtio(vf_nics: list[tuple[Nic, VfRef]]) -> Finding:
+    addresses = ", ".join(vf.address for _, vf in vf_nics)
+    instead = "switch" if any(nic.passed_through for nic, _ in vf_nics) else "macvtap"
+    return error(
+        "has-vf", f"A guest with a VF ({addresses}) does not migrate as virtio alone", f"Use --network {instead}"
+    )
 
 
-def _unnamed(address: str, guest: str) -> Finding:
+def _unnamed(what: str, guest: str) -> Finding:
     return warning(
         "vf-not-defined",
-        f"The definition of {guest} does not name VF {address}: after a cold boot it comes up without",
+        f"The definition of {guest} does not name VF {what}: after a cold boot it comes up without",
         f"virsh edit {guest}",
     )
 

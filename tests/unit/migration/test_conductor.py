@@ -125,7 +125,7 @@ def test_what_was_not_compressed_has_no_ratio() -> None:
     assert found.codecs == {}
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.has_vf], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.passed_through], ids=str)
 def test_a_guest_that_keeps_its_vf_stays_as_it_was(case: Case) -> None:
     drive = drive_of(case)
     before = Snapshot.of(drive.fleet)
@@ -146,7 +146,7 @@ def test_a_standby_nic_that_stays_is_reported_and_taken_away_later() -> None:
     assert healed(drive, before, ending) == []
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.has_vf], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.passed_through], ids=str)
 def test_without_a_vf_to_be_had_the_guest_stays_at_the_destination_and_gets_one_later(case: Case) -> None:
     drive = drive_of(case)
     before = Snapshot.of(drive.fleet)

@@ -30,6 +30,7 @@ HOTPLUG = Case(SWITCH, GuestSide.HOTPLUG)
 BOND = Case(SWITCH, GuestSide.BOND, own_standby=True)
 DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
 FAILOVER = Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True)
+MACVTAP = Case(NetworkMode.MACVTAP, GuestSide.NOBODY, nics=0, macvtaps=1)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 
 CLAIMS = ["prepare: claim @host1", "prepare: claim @host2"]
@@ -113,6 +114,16 @@ GOLDEN = {
         *COPY,
         *ANNOUNCE,
         "to-vf: plug-vf @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    MACVTAP: [
+        *CLAIMS,
+        "prepare: configure-vf @host2",
+        "prepare: open-gateways @host1",
+        *COPY,
+        *ANNOUNCE,
+        "switchover: settle-vf @host2",
         *WIPE,
         *HAND_OVER,
     ],
