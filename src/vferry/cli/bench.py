@@ -17,6 +17,10 @@ from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import NetworkMode
 from vferry.trial.modes import MODES
 
+OF_A_VF = ""
+GUESTS = {OF_A_VF: "guest1", "virtio": "guest2", "failover": "failover1", "macvtap": "macvtap1"}
+"""Which guest of the lab serves which mode."""
+
 
 @click.group("bench")
 def command() -> None:
@@ -32,18 +36,20 @@ def command() -> None:
 @click.option(
     "--modes", default="virtio,switch,detach", show_default=True, help="Which modes, in which order, by commas."
 )
-@click.option("--guest", default="guest1", show_default=True, help="The guest with a VF.")
-@click.option("--virtio-guest", default="guest2", show_default=True, help="The guest without one.")
-@click.option("--failover-guest", default="failover1", show_default=True, help="The guest with a teaming pair.")
+@click.option(
+    "--guest",
+    "guests",
+    multiple=True,
+    metavar="[MODE=]GUEST",
+    help="The guest for a mode, again for another; without MODE, for those of a VF.  [default: the lab's]",
+)
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False), default=Path("bench/network.json"))
 @click.option("--fresh", is_flag=True, help="Forget the runs of an earlier one that was cut short.")
 @click.option("--json", "as_json", is_flag=True, help="Print all runs, the summary and the latency as JSON.")
 def network(
     runs: int,
     modes: str,
-    guest: str,
-    virtio_guest: str,
-    failover_guest: str,
+    guests: tuple[str, ...],
     results: Path,
     fresh: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
@@ -57,7 +63,8 @@ def network(
 
     \b
     Example: vferry bench network --runs 5
-             vferry bench network --runs 5 --modes virtio,switch,failover
+             vferry bench network --runs 5 --modes virtio,switch,failover,macvtap
+             vferry bench network --guest web1 --guest virtio=web2
     """
     # Drawing takes most of a second to import.
     from vferry.report import bench_latency
@@ -72,7 +79,7 @@ def network(
     asyncio.run(
         measure(
             find_state(),
-            _cases(modes, guest, {NetworkMode.VIRTIO: virtio_guest, NetworkMode.FAILOVER: failover_guest}),
+            _cases(modes, guests),
             runs,
             kept,
             show.Stage,
@@ -191,9 +198,16 @@ def _numbers(text: str, option: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _cases(modes: str, guest: str, others: dict[NetworkMode, str]) -> tuple[Case, ...]:
+def _cases(modes: str, guests: Iterable[str]) -> tuple[Case, ...]:
+    """The modes that were chosen, each with its guest."""
+    named = {mode or OF_A_VF: guest for mode, _, guest in (words.rpartition("=") for words in guests)}
+    unknown = sorted({*named} - {OF_A_VF, *NetworkMode})
+    if unknown:
+        choose = ", ".join(NetworkMode)
+        raise click.BadParameter(f"{', '.join(unknown)}: choose among {choose}", param_hint="--guest")
+    using = GUESTS | named
     chosen = map(NetworkMode, _chosen(modes, NetworkMode))
-    return tuple(Case(name=mode.value, guest=others.get(mode, guest), mode=mode) for mode in chosen)
+    return tuple(Case(name=mode.value, guest=using.get(mode, using[OF_A_VF]), mode=mode) for mode in chosen)
 
 
 def _tell(line: str) -> None:

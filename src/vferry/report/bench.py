@@ -10,7 +10,13 @@ from rich.text import Text
 from vferry.report import words
 
 # The cases of the comparison with what they mean; others are shown as they are named.
-CASES = {"virtio": "(a) virtio", "switch": "(b) switch", "detach": "(c) detach", "failover": "(d) failover"}
+CASES = {
+    "virtio": "(a) virtio",
+    "switch": "(b) switch",
+    "detach": "(c) detach",
+    "failover": "(d) failover",
+    "macvtap": "(e) macvtap",
+}
 METRICS = ("lost", "late", "longest_gap_ms", "pause_ms", "total_s")
 LABELS = {
     "lost": "probes lost",
