@@ -252,7 +252,10 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
     gateway = host.gateways.get(session.operation)
     if gateway is None or gateway.role != "send":
         raise Problem("gateway-missing", f"{host.name} has no sending gateway", exit=Exit.REFUSED)
-    if any(device.address not in (None, *wanted.vfs) for device in machine.devices.values()):
+    if any(
+        device.address and not device.macvtap and device.address not in wanted.vfs
+        for device in machine.devices.values()
+    ):
         raise Problem("libvirt-failed", f"{wanted.guest} has a VF and cannot migrate", exit=Exit.REFUSED)
     if machine.state is not GuestState.RUNNING:
         raise Problem("guest-off", f"Guest {wanted.guest} is {machine.state.value}", exit=Exit.REFUSED)
@@ -260,7 +263,7 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
         raise Problem("libvirt-failed", f"{gateway.peer} has {wanted.guest} already", exit=Exit.REFUSED)
     if not machine.mdevs <= hosts[gateway.peer].mdevs:
         raise Problem("libvirt-failed", f"{gateway.peer} has not the guest's devices", exit=Exit.REFUSED)
-    job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now)
+    job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now, wanted.interfaces)
     moving.start(hosts, host, job)
     return api.Done()
 
@@ -289,5 +292,5 @@ def _destroy(host: HostState, guest: str, session: api.Session) -> api.Done:
         return api.Done(changed=False)
     if machine.state is GuestState.RUNNING:
         raise Problem("guest-running", f"Guest {guest} runs here", exit=Exit.OPERATOR)
-    del host.machines[guest]
+    host.end(guest)
     return api.Done()

@@ -119,7 +119,7 @@ def unkept(drive: Drive, case: Case, before: Snapshot, ending: Ending) -> list[s
         if is_uncertain(ending):
             commands = [f"vferry operation recover {plan.operation} --guest-is-at {name}" for name in fleet.hosts]
             wrong += [f"{command} is not said" for command in commands if command not in " ".join(ending.notes)]
-        if ending.degraded == "standby" and not all(move.stands_by for move in plan.moves):
+        if ending.degraded == "standby" and any(move.dark for move in plan.moves):
             wrong.append("there is no standby NIC in this mode")
     else:
         wrong.append(f"exit {ending.exit!r} is no ending of a migration")
@@ -165,7 +165,7 @@ def _settle_by_hand(fleet: Fleet) -> None:
     paused = [host for host in fleet.hosts.values() if GUEST in host.machines]
     assert paused, "the guest is gone"
     for other in paused[1:]:
-        del other.machines[GUEST]
+        other.end(GUEST)
     paused[0].machines[GUEST].state = GuestState.RUNNING
 
 

@@ -113,6 +113,15 @@ def inside(**values: object) -> Change:
     return change
 
 
+def on_macvtap(facts: Facts) -> Facts:
+    """The guest's VF is not passed through: its virtio NIC is on the VF's interface."""
+    xml = definition("pf0v1", standby=False)
+    nic = structs.replace(facts.guest.nics[0], model="virtio", alias="net0", interface="pf0v1")
+    links = (GuestLink(name="eth0", mac=MAC, driver="virtio_net"),)
+    changed = both(guest(nics=(nic, *facts.guest.nics[1:])), inside(links=links))(facts)
+    return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
 def silent(facts: Facts) -> Facts:
     return structs.replace(facts, guest_network=None, guest_silence="its agent does not answer")
 

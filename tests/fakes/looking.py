@@ -64,6 +64,7 @@ def inventory(host: HostState) -> Inventory:
             index=one.index,
             address=one.address,
             driver=DRIVER,
+            interface=one.interface,
             settings=one.settings,
             guest=host.user_of(one.address),
             claim=claim.operation if (claim := host.claims.of_vf(one.address)) else None,
@@ -133,9 +134,10 @@ def _nic(host: HostState, machine: Machine, device: Device) -> Nic:
     function = host.functions[device.address]
     return Nic(
         mac=device.mac,
-        model="hostdev",
+        model="virtio" if device.macvtap else "hostdev",
         alias=device.alias,
         vf=VfRef(pf=PF, index=function.index, address=function.address),
+        interface=function.interface if device.macvtap else None,
         vlan=function.settings.vlan or 0,
         teaming="transient" if teamed else None,
         teamed_with="ua-standby" if teamed else None,
@@ -168,7 +170,7 @@ def _link(machine: Machine, device: Device) -> GuestLink:
     return GuestLink(
         name=f"eth-{kind}",
         mac=device.mac,
-        driver="virtio_net" if kind == STANDBY else "igbvf",
+        driver="virtio_net" if kind == STANDBY or device.macvtap else "igbvf",
         master=MASTERS.get(machine.inside.side),
         addresses=(GuestAddress(address="192.0.2.7", prefix=24, family="inet"),) if has_it else (),
     )

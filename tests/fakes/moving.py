@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from fakes.world import Device, HostState, Job, Machine, name_of
 from vferry.host.api import Done, Migration
 from vferry.model.guest import GuestState
@@ -35,7 +37,7 @@ def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
     incoming = Machine(
         guest=job.guest,
         inside=machine.inside,
-        devices={alias: _elsewhere(device, job.vfs) for alias, device in machine.devices.items()},
+        devices={alias: _arriving(device, hosts[job.target], job) for alias, device in machine.devices.items()},
         mdevs=machine.mdevs,
         state=GuestState.PAUSED,
         reason="migration",
@@ -44,8 +46,16 @@ def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
     host.jobs[job.operation] = job
 
 
-def _elsewhere(device: Device, vfs: Mapping[str, str]) -> Device:
-    return replace(device) if device.address is None else replace(device, address=vfs[device.address])
+def _arriving(device: Device, target: HostState, job: Job) -> Device:
+    """The device at the destination; a macvtap's VF is given the MAC when QEMU starts there."""
+    if device.address is None:
+        return replace(device)
+    if not device.macvtap:
+        return replace(device, address=job.vfs[device.address])
+    wanted = job.interfaces[device.mac]
+    (function,) = (each for each in target.functions.values() if each.interface == wanted)
+    function.settings = structs.replace(function.settings, mac=device.mac)
+    return replace(device, address=function.address)
 
 
 def advance(hosts: Mapping[str, HostState], pace: Pace, now: float) -> None:
@@ -91,16 +101,16 @@ def _land(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pace)
         if pace.torn == "held-running":
             _go_on(target, job)
         if pace.torn == "held-gone":
-            target.machines.pop(job.guest, None)
+            target.end(job.guest)
         return
     if pace.torn == "source":
-        target.machines.pop(job.guest, None)
+        target.end(job.guest)
     if pace.torn == "destination":
-        host.machines.pop(job.guest)
+        host.end(job.guest)
     if pace.torn or target.dead:
         job.state, job.error, job.ended = "failed", "the connection was lost in the pause", ended
         return
-    host.machines.pop(job.guest)
+    host.end(job.guest)
     _go_on(target, job)
     job.state, job.ended = "completed", ended
 
@@ -141,7 +151,7 @@ def concede(host: HostState, guest: str, operation: str, now: float) -> Done:
         raise Problem("guest-running", f"Guest {guest} runs here", exit=Exit.OPERATOR)
     if job is None:
         raise Problem("guest-not-leaving", f"Guest {guest} has not left with this operation", exit=Exit.OPERATOR)
-    del host.machines[guest]
+    host.end(guest)
     host.gateways.pop(operation, None)
     job.state, job.ended = "completed", now
     return Done()
@@ -177,4 +187,4 @@ def _carried(host: HostState, target: HostState, job: Job) -> bool:
 
 def _fail(host: HostState, target: HostState, job: Job, error: str, now: float) -> None:
     job.state, job.error, job.ended = "failed", error, now
-    target.machines.pop(job.guest, None)
+    target.end(job.guest)

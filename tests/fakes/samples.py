@@ -46,7 +46,9 @@ class Case:
     manager: str | None = None
     """What configures the guest's network."""
     nics: int = 1
-    """How many NICs it has, each on a VF."""
+    """How many NICs it has that this mode is for, each on a VF."""
+    macvtaps: int = 0
+    """How many it has beside them on macvtaps, each on a VF."""
     mediated: bool = False
     """Whether it has a mediated device, which QEMU migrates."""
 
@@ -57,22 +59,23 @@ class Case:
     @property
     def unplugs(self) -> bool:
         """Whether the guest's VFs are taken away for the migration."""
-        return self.has_vf and self.mode is not NetworkMode.VFIO
+        return self.mode in (NetworkMode.SWITCH, NetworkMode.FAILOVER, NetworkMode.DETACH)
 
     @property
     def never_dark(self) -> bool:
         """Whether the guest's network may not be interrupted but by the pause."""
-        kept = (NetworkMode.SWITCH, NetworkMode.FAILOVER, NetworkMode.VFIO)
-        return self.mode in kept and self.side is not GuestSide.HOTPLUG
+        dark = (NetworkMode.DETACH, NetworkMode.VIRTIO)
+        return self.mode not in dark and self.side is not GuestSide.HOTPLUG
 
     def __str__(self) -> str:
         own, mediated = "own-standby" if self.own_standby else "", "mediated" if self.mediated else ""
-        more = (own, self.manager, f"{self.nics}-nics" if self.nics > 1 else "", mediated)
+        beside = f"{self.macvtaps}-macvtaps" if self.macvtaps and self.nics else ""
+        more = (own, self.manager, f"{self.nics}-nics" if self.nics > 1 else "", mediated, beside)
         return "-".join(word for word in (self.mode.value, self.side.value, *more) if word)
 
     @property
     def macs(self) -> tuple[str, ...]:
-        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.nics))
+        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.nics + self.macvtaps))
 
 
 CASES = (
@@ -90,6 +93,8 @@ CASES = (
     Case(NetworkMode.DETACH, GuestSide.HOTPLUG, own_standby=True),
     Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND),
     Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND, manager="networkd"),
+    Case(NetworkMode.MACVTAP, GuestSide.NOBODY, nics=0, macvtaps=1),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, macvtaps=1),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
     Case(NetworkMode.VFIO, GuestSide.NOBODY),
     Case(NetworkMode.VFIO, GuestSide.NOBODY, own_standby=True, nics=2, mediated=True),
@@ -98,8 +103,8 @@ CASES = (
 
 
 def definition(*vfs: str, standby: bool) -> str:
-    """A guest's libvirt definition."""
-    hostdevs = "".join(_hostdev(vf, at) for at, vf in enumerate(vfs))
+    """A guest's libvirt definition, with its VFs' addresses, or the interfaces that its macvtaps are on."""
+    hostdevs = "".join(_hostdev(vf, at) if ":" in vf else _macvtap(vf, at) for at, vf in enumerate(vfs))
     virtio = f"""
     <interface type='bridge'>
       <mac address='{MAC}'/><source bridge='{BRIDGE}'/><model type='virtio'/><alias name='ua-standby'/>
@@ -118,6 +123,14 @@ def _hostdev(vf: str, at: int) -> str:
     </interface>"""
 
 
+def _macvtap(interface: str, at: int) -> str:
+    return f"""
+    <interface type='direct'>
+      <mac address='{MAC[:-2]}{0x56 + at:02x}'/>
+      <source dev='{interface}' mode='passthrough'/><model type='virtio'/><alias name='{alias_of(at)}'/>
+    </interface>"""
+
+
 def alias_of(at: int) -> str:
     """The alias of a guest's VF in its definition."""
     return f"ua-vf{at or ''}"
@@ -125,14 +138,18 @@ def alias_of(at: int) -> str:
 
 def make_fleet(case: Case) -> Fleet:
     """Two hosts, the guest running on the first one, on its VF if it has one."""
-    source, destination = make_host(SOURCE), make_host(DESTINATION)
+    own = tuple(range(1 + case.nics, 1 + case.nics + case.macvtaps))
+    source, destination = make_host(SOURCE, with_interface=own), make_host(DESTINATION, with_interface=(3,))
     devices: dict[str, Device] = {}
     vfs = []
     for at, mac in enumerate(case.macs if case.has_vf else ()):
         function = source.function(1 + at)
-        vfs.append(function.address)
+        vfs.append(function.interface or function.address)
         function.settings = structs.replace(CARRIED, mac=mac)
-        devices[alias_of(at)] = Device(alias_of(at), mac, address=function.address, managed=True)
+        macvtap = at >= case.nics
+        devices[alias_of(at)] = Device(
+            alias_of(at), mac, address=function.address, managed=not macvtap, macvtap=macvtap
+        )
     if case.own_standby or not case.has_vf:
         devices["ua-standby"] = Device("ua-standby", MAC, bridge=BRIDGE)
     if not case.has_vf:

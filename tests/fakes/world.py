@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from msgspec import structs
+
 from vferry.host.claims import Claims
 from vferry.model.compression import Codec
 from vferry.model.connections import Connection
@@ -41,11 +43,12 @@ class MemoryClaims(Claims):
 
 @dataclass
 class Device:
-    """A NIC of a guest: a VF where `address` is set, else a virtio NIC."""
+    """A NIC of a guest: a VF, or on one with `macvtap`, where `address` is set; else a virtio NIC on a bridge."""
 
     alias: str
     mac: str
     address: str | None = None
+    macvtap: bool = False
     bridge: str | None = None
     managed: bool = False
     """A libvirt interface: libvirt takes MAC and VLAN back from the VF when it is unplugged."""
@@ -90,6 +93,7 @@ class Function:
     index: int
     address: str
     settings: VfSettings
+    interface: str | None = None
 
 
 @dataclass
@@ -103,6 +107,7 @@ class Job:
     vfs: dict[str, str]
     """Those that QEMU migrates, and what they become."""
     started: float
+    interfaces: dict[str, str] = field(default_factory=dict)
     state: str = "active"
     paused: float | None = None
     ended: float | None = None
@@ -155,11 +160,26 @@ class HostState:
         for machine in self.machines.values():
             if any(device.address == address for device in machine.devices.values()):
                 return machine.guest
-        return next((name for name, xml in self.definitions.items() if address in vfs_of(xml)), None)
+        names = {address, self.functions[address].interface} - {None}
+        return next(
+            (name for name, xml in self.definitions.items() if names & (vfs_of(xml) | interfaces_of(xml))), None
+        )
+
+    def end(self, guest: str) -> None:
+        """A guest's QEMU ends, and libvirt takes its MAC from the VFs that its macvtaps are on."""
+        machine = self.machines.pop(guest, None)
+        for device in machine.devices.values() if machine else ():
+            if device.macvtap and device.address is not None:
+                function = self.functions[device.address]
+                function.settings = structs.replace(function.settings, mac=NO_MAC)
 
 
-def make_host(name: str, *, vfs: int = 4, slots: int = 2) -> HostState:
-    functions = [Function(at, f"0000:01:10.{2 * at:x}", fresh_settings()) for at in range(vfs)]
+def make_host(name: str, *, vfs: int = 4, slots: int = 2, with_interface: tuple[int, ...] = ()) -> HostState:
+    """`with_interface`: the indices of the VFs that a NIC driver has."""
+    functions = [
+        Function(at, f"0000:01:10.{2 * at:x}", fresh_settings(), f"{name}v{at}" if at in with_interface else None)
+        for at in range(vfs)
+    ]
     return HostState(name, {one.address: one for one in functions}, MemoryClaims(slots))
 
 
@@ -174,6 +194,12 @@ def vfs_of(xml: str) -> set[str]:
     assert devices is not None
     sources = [*devices.findall("interface[@type='hostdev']/source"), *devices.findall("hostdev/source")]
     return {address_of(address) for source in sources if (address := source.find("address")) is not None}
+
+
+def interfaces_of(xml: str) -> set[str]:
+    """The interfaces of the host that a definition puts macvtaps on."""
+    sources = ET.fromstring(xml).iterfind("devices/interface[@type='direct']/source")  # noqa: S314 - our own
+    return {source.get("dev", "") for source in sources}
 
 
 def name_of(xml: str) -> str:

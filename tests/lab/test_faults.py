@@ -58,6 +58,7 @@ CASES = [
     *(Case(fault, "copy", STAYS, "guest2") for fault in (faults.SENDING, faults.RECEIVING)),
     Case(faults.ABORT, "copy", ("aborted",), "guest2"),
     Case(faults.CONTROLLER, "copy", EITHER, "guest2"),
+    Case(faults.RECEIVING, "copy", STAYS, "macvtap1"),
 ]
 
 

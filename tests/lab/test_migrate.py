@@ -7,6 +7,7 @@ import pytest
 
 from lab.download import Download
 from lab.operator import PF, Scene, asked, migrate, other, vferry
+from vferry.lab.topology import host_named
 
 SLICE = "/sys/fs/cgroup/system.slice/system-vferry.slice"
 WRITER = """dd if=/dev/urandom of=/tmp/source bs=1M count=16
@@ -187,7 +188,7 @@ def test_what_a_copy_will_take_is_said_before(scene: Scene) -> None:
     found = checked["estimate"]
     assert checked["possible"], checked
     modes = {each["mode"]: each["possible"] for each in checked["modes"]}
-    assert modes == {"switch": True, "failover": False, "detach": True, "virtio": False}
+    assert modes == {"switch": True, "failover": False, "detach": True, "macvtap": False, "virtio": False}
     assert 0 < found["wire_bytes"] < found["guest_bytes"] < 256 << 20, found
     assert found["dirty_rate"] is not None, checked["findings"]
     assert found["converges"], found
@@ -267,6 +268,26 @@ def test_a_teaming_pair_goes_and_comes_back_by_the_guest_s_own_driver(scene: Sce
         scene.assert_nothing_left()
         pair = asked("guest", "show", scene.guest)["nics"]
         assert sorted(nic["teaming"] for nic in pair) == ["persistent", "transient"]
+    scene.cold_boot(home)
+    scene.assert_whole(home)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("macvtap1")
+def test_a_guest_on_a_macvtap_goes_and_comes_back_on_another_vf(scene: Scene) -> None:
+    home = scene.host
+    refused = vferry("migrate", scene.guest, other(home), "--network", "switch")
+    assert refused.returncode == 3
+    assert "no VF passed through" in refused.stderr
+    for host in (other(home), home):
+        report: Any = migrate(scene)
+        assert report["network_mode"] == "macvtap"
+        assert {step["phase"] for step in report["steps"]}.isdisjoint({"to-standby", "to-vf"})
+        scene.assert_whole(host)
+        scene.assert_nothing_left()
+        (nic,) = asked("guest", "show", scene.guest)["nics"]
+        assert nic["interface"] == f"{PF}v{host_named(host).own_vf}"  # type: ignore[union-attr]
+        assert report["vf"]["after"]["index"] == nic["vf"]["index"] != report["vf"]["before"]["index"]
     scene.cold_boot(home)
     scene.assert_whole(home)
 

@@ -19,6 +19,10 @@ from vferry.plan.plan import NetworkMode
 from vferry.probe.tcp import PORT_MAX, PORT_MIN
 from vferry.trial.modes import MODES
 
+OF_A_VF = ""
+GUESTS = {OF_A_VF: "guest1", "virtio": "guest2", "failover": "failover1", "macvtap": "macvtap1"}
+"""Which guest of the lab serves which mode."""
+
 
 @click.group("bench")
 def command() -> None:
@@ -34,9 +38,13 @@ def command() -> None:
 @click.option(
     "--modes", default="virtio,switch,detach", show_default=True, help="Which modes, in which order, by commas."
 )
-@click.option("--guest", default="guest1", show_default=True, help="The guest with a VF.")
-@click.option("--virtio-guest", default="guest2", show_default=True, help="The guest without one.")
-@click.option("--failover-guest", default="failover1", show_default=True, help="The guest with a teaming pair.")
+@click.option(
+    "--guest",
+    "guests",
+    multiple=True,
+    metavar="[MODE=]GUEST",
+    help="The guest for a mode, again for another; without MODE, for those of a VF.  [default: the lab's]",
+)
 @click.option(
     "--probe-tcp",
     type=click.IntRange(PORT_MIN, PORT_MAX),
@@ -49,9 +57,7 @@ def command() -> None:
 def network(
     runs: int,
     modes: str,
-    guest: str,
-    virtio_guest: str,
-    failover_guest: str,
+    guests: tuple[str, ...],
     probe_tcp: int | None,
     results: Path,
     fresh: bool,  # noqa: FBT001
@@ -66,8 +72,8 @@ def network(
 
     \b
     Example: vferry bench network --runs 5
-             vferry bench network --runs 5 --modes virtio,switch,failover
-             vferry bench network --runs 5 --probe-tcp 7
+             vferry bench network --runs 5 --modes virtio,switch,failover,macvtap
+             vferry bench network --guest web1 --guest virtio=web2 --probe-tcp 7
     """
     # Drawing takes most of a second to import.
     from vferry.report import bench_latency
@@ -79,8 +85,7 @@ def network(
         results.unlink(missing_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
     kept = Results(results)
-    cases = _cases(modes, guest, {NetworkMode.VIRTIO: virtio_guest, NetworkMode.FAILOVER: failover_guest})
-    cases = tuple(replace(case, probe_tcp=probe_tcp) for case in cases)
+    cases = tuple(replace(case, probe_tcp=probe_tcp) for case in _cases(modes, guests))
     asyncio.run(measure(find_state(), cases, runs, kept, show.Stage, _tell))
     write_bench(kept.runs, results.with_suffix(".png"))
     result = summary(kept.runs)
@@ -194,9 +199,16 @@ def _numbers(text: str, option: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _cases(modes: str, guest: str, others: dict[NetworkMode, str]) -> tuple[Case, ...]:
+def _cases(modes: str, guests: Iterable[str]) -> tuple[Case, ...]:
+    """The modes that were chosen, each with its guest."""
+    named = {mode or OF_A_VF: guest for mode, _, guest in (words.rpartition("=") for words in guests)}
+    unknown = sorted({*named} - {OF_A_VF, *NetworkMode})
+    if unknown:
+        choose = ", ".join(NetworkMode)
+        raise click.BadParameter(f"{', '.join(unknown)}: choose among {choose}", param_hint="--guest")
+    using = GUESTS | named
     chosen = map(NetworkMode, _chosen(modes, NetworkMode))
-    return tuple(Case(name=mode.value, guest=others.get(mode, guest), mode=mode) for mode in chosen)
+    return tuple(Case(name=mode.value, guest=using.get(mode, using[OF_A_VF]), mode=mode) for mode in chosen)
 
 
 def _tell(line: str) -> None:

@@ -105,8 +105,11 @@ def choose(found: Found, name: str) -> list[Guest]:
 
 def describe(nic: Nic) -> str:
     """What a NIC is on, in a few words."""
-    if nic.vf:
-        return f"VF {nic.vf.index} of {nic.vf.pf}"
+    on = f"VF {nic.vf.index} of {nic.vf.pf}" if nic.vf else nic.interface
+    if nic.interface:
+        return f"{nic.model} on a macvtap on {on}"
+    if on:
+        return on
     return f"{nic.model} on {nic.bridge}" if nic.bridge else nic.model
 
 
@@ -143,9 +146,10 @@ def _summary(guest: Guest) -> Table:
 
 
 def _nics(guest: Guest) -> Table:
-    table = output.table("MAC", "MODEL", "ALIAS", "VF", "ADDRESS", "BRIDGE", "VLAN", "TEAMING", title="NICs")
+    table = output.table("MAC", "MODEL", "ALIAS", "VF", "ADDRESS", "ON", "VLAN", "TEAMING", title="NICs")
     for nic in guest.nics:
         vf, address = (f"{nic.vf.pf}/{nic.vf.index}", nic.vf.address) if nic.vf else ("-", "-")
-        columns = (nic.mac, nic.model, nic.alias, vf, address, nic.bridge or "-", str(nic.vlan), nic.teaming or "-")
+        on = nic.bridge or nic.interface or "-"
+        columns = (nic.mac, nic.model, nic.alias, vf, address, on, str(nic.vlan), nic.teaming or "-")
         table.add_row(*columns)
     return table

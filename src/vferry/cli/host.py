@@ -6,6 +6,7 @@ import click
 from rich.table import Table
 
 from vferry.cli import output
+from vferry.cli.guest import describe
 from vferry.controller.hosts import add_host, list_hosts, open_host, remove_host
 from vferry.host.api import TakeInventory
 from vferry.model.host import Inventory, Pf, Vf, VfSettings
@@ -134,7 +135,20 @@ def _functions(pf: Pf) -> Table:
         f"PF {pf.name}  {pf.address}  {pf.driver}  {pf.mac}  MTU {pf.mtu}  {'up' if pf.up else 'down'}  "
         f"{pf.eswitch or 'legacy'}  {len(pf.forwarding)}{limit} forwarded MACs"
     )
-    columns = ("VF", "ADDRESS", "MAC", "VLAN", "QOS", "TRUST", "SPOOF CHECK", "RATE Mbit/s", "LINK", "GUEST", "CLAIM")
+    columns = (
+        "VF",
+        "ADDRESS",
+        "INTERFACE",
+        "MAC",
+        "VLAN",
+        "QOS",
+        "TRUST",
+        "SPOOF CHECK",
+        "RATE Mbit/s",
+        "LINK",
+        "GUEST",
+        "CLAIM",
+    )
     table = output.table(*columns, title=title)
     for vf in pf.vfs:
         table.add_row(*_row(vf))
@@ -146,6 +160,7 @@ def _row(vf: Vf) -> tuple[str, ...]:
     return (
         str(vf.index),
         vf.address,
+        vf.interface or "-",
         s.mac or "-",
         _or_dash(s.vlan),
         _or_dash(s.qos),
@@ -161,7 +176,7 @@ def _row(vf: Vf) -> tuple[str, ...]:
 def _guests(host: Inventory) -> Table:
     table = output.table("GUEST", "STATE", "MEMORY", "CPUS", "NICS", title="Guests")
     for guest in host.guests:
-        nics = [f"{nic.mac} ({f'VF {nic.vf.pf}/{nic.vf.index}' if nic.vf else nic.model})" for nic in guest.nics]
+        nics = [f"{nic.mac} ({describe(nic)})" for nic in guest.nics]
         table.add_row(guest.name, guest.state, _gib(guest.memory), str(guest.vcpus), "\n".join(nics) or "-")
     return table
 

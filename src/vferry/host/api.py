@@ -19,6 +19,8 @@ R = TypeVar("R")
 
 SysfsName = Annotated[str, Meta(pattern="^[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,99}$")]
 PciAddress = Annotated[str, Meta(pattern="^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}[.][0-7]$")]
+Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
+"""The name of a network interface, as the kernel allows it."""
 
 
 class Operation(Struct, Generic[R], frozen=True, kw_only=True):
@@ -428,6 +430,8 @@ class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migr
 
     guest: str
     persistent_xml: str
+    interfaces: Annotated[dict[str, Interface], Meta(max_length=64)] = {}
+    """For NICs on a macvtap, by MAC: the interface of the destination that each is put on."""
     parallel: int = 0
     """How many multifd channels; 0 is a plain stream."""
     bandwidth: int | None = None

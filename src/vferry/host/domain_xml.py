@@ -34,7 +34,7 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 
 
 class NicXml(Struct, frozen=True, kw_only=True):
-    """A NIC, or a plain host device that may be one. `address` is the PCI address on the host, if it has one.
+    """A NIC, or a plain host device that may be one. `address` is the PCI address on the host of what it is.
 
     `mac` is None for a plain `<hostdev>`, which does not say it. `source` names the bridge, network or device, `target`
     the NIC's own device on the host, while the guest runs.
@@ -50,6 +50,11 @@ class NicXml(Struct, frozen=True, kw_only=True):
     vlan: int = 0
     teaming: str | None = None
     teamed_with: str | None = None
+
+    @property
+    def interface(self) -> str | None:
+        """The interface of the host that it is on by a macvtap."""
+        return self.source if self.type == "direct" else None
 
 
 class DeviceXml(Struct, frozen=True, kw_only=True):

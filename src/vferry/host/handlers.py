@@ -83,7 +83,7 @@ class Handlers:
         """The guests that have VFs, running or only defined, by the VFs' addresses."""
 
         def look() -> dict[str, str]:
-            described = describe_all(self._hypervisor)
+            described = describe_all(self._hypervisor, self._root)
             return {address: one.now.name for one in described for address in one.addresses.intersection(vfs)}
 
         return await self._in_thread(look)
@@ -234,7 +234,7 @@ class Handlers:
         )
 
     def _show_guest(self, guest: str) -> Guest:
-        described = describe(self._hypervisor, self._hypervisor.domain(guest))
+        described = describe(self._hypervisor, self._hypervisor.domain(guest), self._root)
         pfs = self._with_links(lambda links: read_pfs(self._root, links))
         return guest_of(described, self._configuration.name, pfs, read_mdevs(self._root))
 

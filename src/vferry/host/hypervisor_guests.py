@@ -1,12 +1,15 @@
 """The guests of a host as values: what libvirt says of a domain, joined with what the PF says of its VFs."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vferry.host.domain_xml import DomainXml, NicXml, read_domain
 from vferry.host.hypervisor import Hypervisor
+from vferry.host.sriov import vf_under
 from vferry.model.guest import Guest, GuestState, HostDevice, Nic, VfRef
 from vferry.model.host import NO_MAC, Mdev, Pf, Vf
 
@@ -50,7 +53,7 @@ class Described(Struct, frozen=True, kw_only=True):
 
     @property
     def addresses(self) -> set[str]:
-        """The PCI addresses on the host that the guest has, or will have when it starts."""
+        """The PCI addresses on the host of what the guest has, or is on, now or when it starts."""
         definitions = (xml for xml in (self.live, self.persistent) if xml)
         return {nic.address for xml in definitions for nic in xml.nics if nic.address}
 
@@ -60,24 +63,33 @@ class Described(Struct, frozen=True, kw_only=True):
         return any(device.uuid == uuid for xml in definitions for device in xml.devices)
 
 
-def describe(hypervisor: Hypervisor, domain: Any) -> Described:
-    """Asks libvirt for a domain's state and definitions."""
+def describe(hypervisor: Hypervisor, domain: Any, root: Path) -> Described:
+    """Asks libvirt for a domain's state and definitions, and the kernel which VFs its interfaces are."""
     libvirt = hypervisor.libvirt
     with hypervisor.calling("Reading a guest's definition"):
         number, reason = domain.state()
         active = bool(domain.isActive())
-        live = read_domain(domain.XMLDesc(0)) if active else None
+        live = _read(domain.XMLDesc(0), root) if active else None
         inactive = libvirt.VIR_DOMAIN_XML_INACTIVE
-        persistent = read_domain(domain.XMLDesc(inactive)) if domain.isPersistent() else None
+        persistent = _read(domain.XMLDesc(inactive), root) if domain.isPersistent() else None
     return Described(state=state_of(number, active=active), reason=reason, live=live, persistent=persistent)
 
 
-def describe_all(hypervisor: Hypervisor) -> list[Described]:
+def _read(xml: str, root: Path) -> DomainXml:
+    found = read_domain(xml)
+    return replace(found, nics=tuple(_with_vf(nic, root) for nic in found.nics))
+
+
+def _with_vf(nic: NicXml, root: Path) -> NicXml:
+    return nic if nic.interface is None else replace(nic, address=vf_under(root, nic.interface))
+
+
+def describe_all(hypervisor: Hypervisor, root: Path) -> list[Described]:
     """All guests; one that vanishes while it is read is left out."""
     found = []
     for domain in hypervisor.domains():
         try:
-            found.append(describe(hypervisor, domain))
+            found.append(describe(hypervisor, domain, root))
         except Exception:
             if hypervisor.find(domain.name()) is not None:
                 raise
@@ -125,6 +137,7 @@ def _nics(described: Described, vfs: dict[str, Vf]) -> Iterator[Nic]:
             model=nic.model,
             alias=nic.alias,
             vf=VfRef(pf=vf.pf, index=vf.index, address=vf.address) if vf else None,
+            interface=nic.interface,
             bridge=nic.source if nic.type == "bridge" else None,
             vlan=nic.vlan or (vf.settings.vlan or 0 if vf else 0),
             teaming=nic.teaming,

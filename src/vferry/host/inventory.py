@@ -33,7 +33,7 @@ def take_inventory(
 ) -> Inventory:
     """Asks libvirt and the kernel, at the same time."""
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(lambda: (describe_all(hypervisor), _hypervisor_versions(hypervisor)))
+        asked = pool.submit(lambda: (describe_all(hypervisor, root), _hypervisor_versions(hypervisor)))
         with links() as netlink:
             pfs = read_pfs(root, netlink)
             bridges = _bridges(root, netlink)

@@ -31,7 +31,7 @@ def set_mdev(hypervisor: Hypervisor, root: Path, wanted: SetMdev) -> Done:
     found = _mdev(root, wanted.uuid)
     if found is None and not wanted.present:
         return Done(changed=False)
-    _refuse_use(hypervisor, wanted)
+    _refuse_use(hypervisor, root, wanted)
     if found is None:
         _write(root / PARENTS / wanted.parent / "mdev_supported_types" / wanted.kind / "create", wanted.uuid, wanted)
         return Done()
@@ -48,9 +48,9 @@ def set_mdev(hypervisor: Hypervisor, root: Path, wanted: SetMdev) -> Done:
     return Done()
 
 
-def _refuse_use(hypervisor: Hypervisor, wanted: SetMdev) -> None:
+def _refuse_use(hypervisor: Hypervisor, root: Path, wanted: SetMdev) -> None:
     """The kernel would wait for a guest that runs to let go of it; another's is not touched at all."""
-    for one in describe_all(hypervisor):
+    for one in describe_all(hypervisor, root):
         runs = one.live is not None and any(device.uuid == wanted.uuid for device in one.live.devices)
         others = one.now.name != wanted.guest and one.has_mdev(wanted.uuid)
         if others or (runs and not wanted.present):

@@ -9,16 +9,13 @@ import msgspec
 
 from vferry.host import hypervisor_domains as domains
 from vferry.host.api import Done, Migration, StartMigration
-from vferry.host.domain_xml import replace_vfs
 from vferry.host.gateways import RUNTIME, Places, places
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration_bandwidth import Bandwidth, mib_per_second
+from vferry.host.migration_parameters import flags, parameters
 from vferry.host.migration_record import Record, answer, load, save, update
 from vferry.host.migration_statistics import Statistics
 from vferry.model.problem import Exit, Problem
-
-FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST")
-"""Never UNDEFINE_SOURCE: vferry removes the definition itself, after it has looked at the destination."""
 
 GRACE_S = 5.0
 """How long after its start a migration whose agent has died may be without a job in libvirt."""
@@ -199,7 +196,8 @@ class Migrations:
         error: str | None = None
         try:
             uri = f"qemu+unix:///system?socket={here.control}"
-            domain.migrateToURI3(uri, self._parameters(domain, wanted, here, record), self._flags(wanted))
+            libvirt, bandwidth = self._hypervisor.libvirt, self._bandwidth.of(record)
+            domain.migrateToURI3(uri, parameters(libvirt, domain, wanted, here, bandwidth), flags(libvirt, wanted))
         except self._hypervisor.libvirt.libvirtError as problem:
             error = str(problem.get_error_message() or problem)
         # An error may mean that only the connection to libvirt broke: its job may go on, or have succeeded.
@@ -267,35 +265,3 @@ class Migrations:
         # Before the start, so that it holds from the first round on.
         with self._hypervisor.calling("Setting the longest pause"):
             domain.migrateSetMaxDowntime(wanted.downtime_ms, 0)
-
-    def _flags(self, wanted: StartMigration) -> int:
-        libvirt = self._hypervisor.libvirt
-        flags = 0
-        for name in FLAGS:
-            flags |= getattr(libvirt, name)
-        if wanted.parallel > 0:
-            flags |= libvirt.VIR_MIGRATE_PARALLEL
-        if wanted.throttle:
-            flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
-        if wanted.compression:
-            flags |= libvirt.VIR_MIGRATE_COMPRESSED
-        return flags
-
-    def _parameters(self, domain: Any, wanted: StartMigration, here: Places, record: Record) -> dict[str, str | int]:
-        libvirt = self._hypervisor.libvirt
-        parameters: dict[str, str | int] = {
-            libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{here.memory}",
-            libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: wanted.persistent_xml,
-            # Always: libvirt would take the limit of the guest's last migration.
-            libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: mib_per_second(self._bandwidth.of(record)),
-        }
-        if wanted.parallel > 0:
-            parameters[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = wanted.parallel
-        if wanted.compression:
-            parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION] = wanted.compression
-        if wanted.cache:
-            parameters[libvirt.VIR_MIGRATE_PARAM_COMPRESSION_XBZRLE_CACHE] = wanted.cache
-        if wanted.vfs:
-            xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)
-            parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = replace_vfs(xml, wanted.vfs)
-        return parameters

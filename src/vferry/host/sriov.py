@@ -55,6 +55,12 @@ def vf_driver(root: Path, address: str) -> str | None:
     return _link_name(root / "sys/bus/pci/devices" / address / "driver")
 
 
+def vf_under(root: Path, interface: str) -> str | None:
+    """The PCI address of the VF that an interface is; None where it is none, or not there."""
+    device = root / "sys/class/net" / interface / "device"
+    return device.resolve().name if (device / "physfn").exists() else None
+
+
 def free_vf(root: Path, address: str) -> str | None:
     """Takes a VF that a guest has given back from the NIC driver that it fell to; says which, if there was one."""
     driver = vf_driver(root, address)
@@ -110,6 +116,7 @@ def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -
             index=index,
             address=address,
             driver=_link_name(device / f"virtfn{index}/driver"),
+            interface=_interface(device / f"virtfn{index}"),
             iommu_group=_iommu_group(device / f"virtfn{index}"),
             settings=settings.get(index, VfSettings()),
         )
@@ -140,6 +147,10 @@ def _pf_paths(root: Path) -> Iterator[Path]:
         total = _read(path / "device/sriov_totalvfs")
         if total and total != "0" and not REPRESENTOR.fullmatch(_read(path / "phys_port_name")):
             yield path
+
+
+def _interface(device: Path) -> str | None:
+    return next((path.name for path in sorted((device / "net").glob("*"))), None)
 
 
 def _iommu_group(device: Path) -> int | None:

@@ -100,11 +100,21 @@ def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
             cloud.provide(guest, lab.folder)
         if guest.serial:
             mtty.provide(lab, guest, host)
+        if guest.macvtap:
+            _give_interfaces(lab)
         with outer.step(f"starting {guest.name} on {host}"):
             virsh(lab, host, [f"start {guest.name}"])
     for guest in off:
         answer(lab, guest)
     return bool(off)
+
+
+def _give_interfaces(lab: "Lab") -> None:
+    """Gives each host's own VF an interface. Not when it boots: kept hosts forget how their VFs were set up."""
+    for host in hosts.running():
+        done = lab.run(host.name, ["vferry-lab-vf-interface", str(host.own_vf)])
+        if done.returncode != 0:
+            raise Problem("lab-no-vf-interface", f"{host.name}: {done.stderr.strip()}", exit=Exit.UNDONE)
 
 
 def _defined(lab: "Lab", wanted: Sequence[Guest]) -> list[Domain]:

@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import quoteattr
 
-from vferry.lab.topology import Guest
+from vferry.lab.topology import PF, Guest
 
 MACHINE = "pc-q35-10.0"  # fixed, so that a guest looks the same on every host
 NAMESPACE = "urn:vferry:1"
@@ -50,6 +50,10 @@ def integrated(slot: int) -> str:
 
 def vf_interfaces(guest: Guest) -> str:
     """The VFs as network interfaces: libvirt sets MAC and VLAN on the PF, and takes them back."""
+    if guest.macvtap:
+        return "".join(
+            macvtap(at, vf, link.mac) for at, (vf, link) in enumerate(zip(guest.vfs, guest.links, strict=True))
+        )
     more = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
     if guest.teamed:
         more += "<teaming type='transient' persistent='ua-standby'/>"
@@ -62,6 +66,18 @@ def vf_interfaces(guest: Guest) -> str:
     </interface>"""
         for at, (vf, link) in enumerate(zip(guest.vfs, guest.links, strict=False))
     )
+
+
+def macvtap(at: int, vf: int, mac: str) -> str:
+    """A virtio NIC, by vhost-net and a macvtap, on the interface that a VF has on the host."""
+    return f"""
+    <interface type='direct'>
+      <mac address='{mac}'/>
+      <source dev='{PF}v{vf}' mode='passthrough'/>
+      <model type='virtio'/>
+      <driver name='vhost' rx_queue_size='1024'/>
+      <alias name='ua-vf{at or ""}'/>
+    </interface>"""
 
 
 def standby_interface(guest: Guest) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 DATA = "vferry-data"
 MGMT = "vferry-mgmt"
 OBSERVER = "10.8.0.100"
-VFS = 6  # those of the guests that are not spare fit on one host; the emulated igb has 7 at most
+PF = "enp1s0"
+VFS = 7  # as many as the emulated igb has; those of the guests that are not spare fit on one host
 AGENT_SOCKET = "/run/vferry/agent.sock"
 
 
@@ -76,6 +77,8 @@ class Host:
 
     name: str
     number: int
+    own_vf: int
+    """Index of the VF that has an interface on the host, once a guest on a macvtap was started: one taken last."""
 
     @property
     def address(self) -> str:
@@ -95,7 +98,7 @@ class Host:
         return f"52:54:00:00:0{network}:0{self.number}"
 
 
-HOSTS = (Host("host1", 1), Host("host2", 2))
+HOSTS = (Host("host1", 1, own_vf=6), Host("host2", 2, own_vf=5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +117,10 @@ class Guest:
 
     `kind` chooses what its init does (files/guest-init), or is "cloud": its disk holds a system of its own (cloud).
     `vfs` are the indices of its VFs, none for a guest that has a virtio NIC only; `standby` says whether it has a
-    virtio NIC; `vlan` is set on its VF, and the guest knows nothing of it. A `spare` guest is defined when it is first
-    started, since a NIC has fewer VFs than all guests together. `serial`: whether it has serial ports on a device that
-    migrates itself (mtty). Memory and disk in MiB; `answer_bound`: how long it may take to answer ping, in seconds;
-    most need about 15 without KVM.
+    virtio NIC; with `macvtap`, that is on the VF's interface; `vlan` is set on its VF, and the guest knows nothing of
+    it. A `spare` guest is defined when it is first started, since a NIC has fewer VFs than all guests together.
+    `serial`: whether it has serial ports on a device that migrates itself (mtty). Memory and disk in MiB;
+    `answer_bound`: how long it may take to answer ping, in seconds; most need about 15 without KVM.
     """
 
     name: str
@@ -125,6 +128,7 @@ class Guest:
     number: int
     vfs: tuple[int, ...] = ()
     standby: bool = False
+    macvtap: bool = False
     vlan: int | None = None
     spare: bool = False
     serial: bool = False
@@ -193,6 +197,7 @@ GUESTS = (
     Guest("two1", "two", 18, vfs=(4, 5), spare=True),
     Guest("failover1", "failover", 19, vfs=(3,), standby=True, spare=True),
     Guest("mtty1", "lone", 21, vfs=(2,), spare=True, serial=True),
+    Guest("macvtap1", "virtio", 20, vfs=(HOSTS[0].own_vf,), macvtap=True, spare=True),
 )
 VLANS = tuple(sorted({guest.vlan for guest in GUESTS if guest.vlan}))
 """Those that guests are in: the hosts' bridges pass them."""

@@ -23,7 +23,7 @@ from vferry.model.report import (
     Vf,
     VfState,
 )
-from vferry.plan.plan import NetworkMode, Plan, VfMove
+from vferry.plan.plan import Plan, VfMove
 from vferry.probe.analysis import Span, attribute, buckets, connection
 from vferry.probe.record import ProbeRecord
 from vferry.probe.tcp import TcpRecord
@@ -178,7 +178,7 @@ def _vf(plan: Plan, ending: Ending, move: VfMove) -> Vf:
     source = _state(plan.source, move, at_source=True)
     if not ending.at_destination:
         return Vf(before=source, after=source if ending.exit in (Exit.UNDONE, Exit.ABORTED) else None)
-    lost = ending.degraded in ("standby", "no-vf") and move.mode is not NetworkMode.VFIO
+    lost = ending.degraded in ("standby", "no-vf") and move.plugged
     return Vf(before=source, after=None if lost else _state(plan.destination, move))
 
 

@@ -20,18 +20,26 @@ class VfRef(Struct, frozen=True, kw_only=True):
 
 
 class Nic(Struct, frozen=True, kw_only=True):
-    """A NIC of a guest. `model` is ``hostdev`` for a VF, else what libvirt says (``virtio``, ``e1000e``…)."""
+    """A NIC of a guest. `model` is ``hostdev`` for a VF passed through, else what libvirt says (``virtio``…)."""
 
     mac: str
     model: str
     alias: str
     vf: VfRef | None = None
+    """The VF that is passed through, or whose `interface` it is on."""
+    interface: str | None = None
+    """The interface of its host that it is on by a macvtap: a VF's, a PF's, or another one."""
     bridge: str | None = None
     vlan: int = 0
     teaming: str | None = None
     """``persistent`` or ``transient`` for a `<teaming>` pair."""
     teamed_with: str | None = None
     """Of a transient one: the alias of the persistent NIC."""
+
+    @property
+    def passed_through(self) -> bool:
+        """Whether it is a VF, and not a virtio NIC on one."""
+        return self.vf is not None and self.interface is None
 
 
 class HostDevice(Struct, frozen=True, kw_only=True):

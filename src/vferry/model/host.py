@@ -55,6 +55,8 @@ class Vf(Struct, frozen=True, kw_only=True):
     index: int
     address: str
     driver: str | None = None
+    interface: str | None = None
+    """Its network interface on the host, while a NIC driver is bound to it."""
     iommu_group: int | None = None
     settings: VfSettings = VfSettings()
     guest: str | None = None

@@ -64,6 +64,13 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "arrive": (detach.attach,),
         "restore": (switch.settle, vf.wipe),
     },
+    NetworkMode.MACVTAP: {
+        "prepare": (vf.configure,),
+        "leave": (),
+        "landing": (vf.settle,),
+        "arrive": (),
+        "restore": (vf.wipe,),
+    },
 }
 
 

@@ -24,6 +24,20 @@ def configure(plan: Plan, move: VfMove) -> list[Step]:
     ]
 
 
+def settle(plan: Plan, move: VfMove) -> list[Step]:
+    """Mode `macvtap`: libvirt has set MAC and VLAN of the destination's VF, the VLAN as the definition says it."""
+    vf = move.destination
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="settle-vf",
+            host=plan.destination,
+            summary=f"make sure that VF {vf.index} of {vf.pf}, {plan.interfaces[move.mac]}, has kept the settings",
+            apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried),),
+        )
+    ]
+
+
 def _without_mac(move: VfMove) -> VfSettings:
     """Not even with one that an earlier guest has left, which its PF would not let this guest replace."""
     left = move.destination_before.mac not in (None, NO_MAC)

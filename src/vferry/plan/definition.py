@@ -4,7 +4,19 @@ import re
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
+from vferry.model.definition import on_interfaces
+
 _ADDRESS = re.compile(r"([0-9a-f]{4}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
+
+
+def rewritten(xml: str, passed: Mapping[str, str], interfaces: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The definition for the destination, and what it did not name: VFs passed through, and MACs on a macvtap.
+
+    `passed` as for `with_vfs`, `interfaces` as for `on_interfaces`.
+    """
+    xml, missing = with_vfs(xml, passed)
+    xml, also = on_interfaces(xml, interfaces)
+    return xml, missing + also
 
 
 def with_vfs(xml: str, moved: Mapping[str, str]) -> tuple[str, list[str]]:

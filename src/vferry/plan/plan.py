@@ -16,6 +16,7 @@ class NetworkMode(StrEnum):
     SWITCH = "switch"
     FAILOVER = "failover"
     DETACH = "detach"
+    MACVTAP = "macvtap"
     VIRTIO = "virtio"
 
 
@@ -62,17 +63,22 @@ class VfMove(Struct, frozen=True, kw_only=True):
     """Whether something in the guest fights two NICs of one MAC, and is kept quiet for the migration."""
 
     @property
+    def plugged(self) -> bool:
+        """Whether the guest loses a VF for the migration and is given another one after it."""
+        return self.mode in (NetworkMode.SWITCH, NetworkMode.FAILOVER, NetworkMode.DETACH)
+
+    @property
     def stands_by(self) -> bool:
         """Whether another NIC carries the traffic while there is no VF."""
         if self.mode is not NetworkMode.DETACH:
-            return self.mode is not NetworkMode.VFIO
+            return self.plugged
         bonded = self.guest_side in (GuestSide.BOND, GuestSide.TEMPORARY_BOND)
         return bonded or (self.standby_stays and self.guest_side is GuestSide.HOTPLUG)
 
     @property
     def dark(self) -> bool:
         """Whether nothing carries the traffic from before the copy until after it."""
-        return self.mode is NetworkMode.DETACH and not self.stands_by
+        return self.plugged and not self.stands_by
 
     @property
     def vf_alias(self) -> str:
@@ -180,12 +186,17 @@ class Plan(Struct, frozen=True, kw_only=True):
     """The definition at the destination, naming its VFs."""
     transfer: TransferPlan
     unplug_timeout_s: float = 15.0
+    interfaces: dict[str, str] = {}
+    """The NICs on a macvtap, by MAC, and the interface of the destination that each is put on."""
     notes: tuple[str, ...] = ()
 
     @property
     def network_mode(self) -> str:
-        """The modes of its NICs, each once, with a plus between them; ``virtio`` where none is on a VF."""
-        return "+".join(dict.fromkeys(move.mode.value for move in self.moves)) or NetworkMode.VIRTIO.value
+        """The modes of its NICs, each once, with a plus between them; ``virtio`` where all are on bridges."""
+        found = dict.fromkeys(move.mode.value for move in self.moves)
+        if self.interfaces:
+            found[NetworkMode.MACVTAP.value] = None
+        return "+".join(found) or NetworkMode.VIRTIO.value
 
     @property
     def migrated_vfs(self) -> dict[str, str]:

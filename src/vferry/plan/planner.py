@@ -1,15 +1,15 @@
-"""From facts and wishes to a plan: for each NIC its mode, its VF at the destination, and who chooses in the guest."""
+"""From facts and wishes to a plan: for each NIC its mode and its VF at the destination."""
 
 from collections.abc import Iterator
 
 from msgspec import Struct
 
-from vferry.model.guest import Guest, GuestLink, Nic, VfRef
-from vferry.model.host import Inventory, Vf
-from vferry.plan import carried, definition, standby, teaming, transfer, vfio
+from vferry.model.guest import Guest, Nic, VfRef
+from vferry.model.host import Vf
+from vferry.plan import carried, definition, destination_vf, inside, macvtap, standby, teaming, transfer, vfio
 from vferry.plan.announced import announced
 from vferry.plan.connections import tracked
-from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, vf_link, warning
+from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, warning
 from vferry.plan.plan import DeviceMove, Forwarded, GuestSide, NetworkMode, Plan, VfMove
 
 
@@ -24,10 +24,11 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
     """The plan that these facts and wishes ask for."""
     vf_nics = [(nic, nic.vf) for nic in facts.guest.nics if nic.vf is not None]
     if wishes.mode is NetworkMode.VIRTIO and vf_nics:
-        return Draft(findings=(_refuse_virtio([vf for _, vf in vf_nics]),))
-    if wishes.mode not in (None, NetworkMode.VIRTIO) and not vf_nics:
-        return Draft(findings=(_no_vf(facts.guest, wishes.mode),))
+        return Draft(findings=(_refuse_virtio(vf_nics),))
+    if wishes.mode is not None and not any(_fits(wishes.mode, nic) for nic in facts.guest.nics):
+        return Draft(findings=(_fits_none(facts.guest, wishes.mode),))
     devices, findings = vfio.plan_devices(facts)
+    findings += macvtap.about(facts)
     moves: list[VfMove] = []
     for nic, vf in vf_nics:
         try:
@@ -39,21 +40,39 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
         findings += _about(facts, move)
     if len(moves) < len(vf_nics) or len(devices) < sum(device.kind == "mdev" for device in facts.guest.devices):
         return Draft(findings=tuple(findings))
-    xml, missing = definition.with_vfs(
-        facts.definition.persistent, {move.source.address: move.destination.address for move in moves}
-    )
-    findings += _undefined(facts, [move for move in moves if move.source.address in missing])
-    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, devices, xml))
+    interfaces = macvtap.interfaces(facts, moves)
+    passed = {m.source.address: m.destination.address for m in moves if m.mode is not NetworkMode.MACVTAP}
+    xml, missing = definition.rewritten(facts.definition.persistent, passed, interfaces)
+    findings += _undefined(facts, [move for move in moves if {move.source.address, move.mac} & {*missing}])
+    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, devices, interfaces, xml))
 
 
-def _mode(facts: Facts, nic: Nic, ref: VfRef, taken: set[str]) -> NetworkMode:
-    """What a NIC on a VF is made for."""
+def _fits(mode: NetworkMode, nic: Nic) -> bool:
+    """Whether a mode is for such a NIC; `failover` and `vfio` look closer where it is planned."""
+    if mode is NetworkMode.MACVTAP:
+        return nic.interface is not None
+    return mode is NetworkMode.VIRTIO or nic.passed_through
+
+
+def _mode(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -> NetworkMode:
+    """What was asked for, where it fits; else what a NIC on a VF is made for."""
+    if wishes.mode is not None and _fits(wishes.mode, nic):
+        return wishes.mode
+    if not nic.passed_through:
+        return NetworkMode.MACVTAP
     if teaming.is_teamed(facts.guest, nic):
         return NetworkMode.FAILOVER
     return NetworkMode.VFIO if vfio.migrates(facts, nic, ref, taken) else NetworkMode.SWITCH
 
 
-def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], devices: list[DeviceMove], xml: str) -> Plan:
+def _plan(
+    facts: Facts,
+    wishes: Wishes,
+    moves: list[VfMove],
+    devices: list[DeviceMove],
+    interfaces: dict[str, str],
+    xml: str,
+) -> Plan:
     moved = {move.mac for move in moves}
     plain = tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved)
     return Plan(
@@ -62,14 +81,15 @@ def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], devices: list[Devic
         uuid=facts.guest.uuid,
         source=facts.source.name,
         destination=facts.destination.name,
-        reason=_reason(moves),
+        reason=_reason(moves, interfaces),
         moves=tuple(moves),
         plain_macs=plain,
         devices=tuple(devices),
+        interfaces=interfaces,
         forwarded=_forwarded(facts, plain),
         announced=announced(facts, moves),
-        routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
         tracked=tracked(facts, moves),
+        routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
         persistent_xml=xml,
         transfer=transfer.fitted(wishes.transfer, facts.guest.memory),
         unplug_timeout_s=wishes.unplug_timeout_s,
@@ -78,7 +98,7 @@ def _plan(facts: Facts, wishes: Wishes, moves: list[VfMove], devices: list[Devic
 
 def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -> VfMove:
     source, destination, guest = facts.source, facts.destination, facts.guest
-    mode = wishes.mode or _mode(facts, nic, ref, taken)
+    mode = _mode(facts, wishes, nic, ref, taken)
     network = source.network_of(ref.pf)
     if network is None:
         raise Refusal(
@@ -94,9 +114,11 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         )
     if mode is NetworkMode.VFIO:
         vfio.refuse(facts, nic, ref)
-    vf = vfio.free_vf(facts, ref, taken) if mode is NetworkMode.VFIO else _free_vf(destination, network, taken)
+        vf = vfio.free_vf(facts, ref, taken)
+    else:
+        vf = destination_vf.choose(destination, network, mode, taken)
     own_standby = teaming.standby_of(guest, nic)
-    side, mtu = _guest_side(facts, wishes, nic, mode)
+    side, mtu = inside.side_of(facts, wishes, nic, mode)
     source_vf = source.vf(ref.address)
     if source_vf is None:
         raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
@@ -107,7 +129,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     move = VfMove(
         mac=nic.mac,
         mode=mode,
-        reason=f"{mode.value} was asked for" if wishes.mode else _SIDES[side],
+        reason=f"{mode.value} was asked for" if wishes.mode is mode else _why(mode, side),
         network=network,
         guest_side=side,
         source=ref,
@@ -120,7 +142,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         standby_alias=own_standby.alias if own_standby else f"ua-vferry-standby-{nic.mac.replace(':', '')}",
         standby_stays=own_standby is not None,
         mtu=mtu,
-        contested=own_standby is None and _contested(facts, mode, side),
+        contested=own_standby is None and inside.contested(facts, mode, side),
     )
     if move.stands_by:
         _refuse_standby(facts, network, source_vf, own_standby)
@@ -173,70 +195,6 @@ def _forwarded(facts: Facts, macs: tuple[str, ...]) -> tuple[Forwarded, ...]:
     return tuple(found)
 
 
-def _free_vf(destination: Inventory, network: str, taken: set[str]) -> Vf:
-    """The first VF of the network's PF that no guest has and nobody has claimed."""
-    name = destination.networks[network].pf
-    pf = next((pf for pf in destination.pfs if pf.name == name), None)
-    if pf is None or not pf.up:
-        raise Refusal("pf-missing", f"{destination.name} has no PF {name} that is up", f"ip link set dev {name} up")
-    free = [vf for vf in pf.vfs if vf.guest is None and vf.claim is None and vf.address not in taken]
-    if not free:
-        raise Refusal(
-            "no-free-vf",
-            f"{destination.name} has no free VF on {network}: all {len(pf.vfs)} of {name} are taken",
-            "Free one, or make more (sriov_numvfs), or choose another host",
-        )
-    return free[0]
-
-
-def _guest_side(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[GuestSide, int]:
-    """Who chooses in the guest, and the MTU there. Refuses what only the guest's own reaction could do."""
-    link = vf_link(facts, nic.mac)
-    if mode is NetworkMode.VFIO:
-        return GuestSide.NOBODY, link.mtu if link else 1500
-    if link is not None and mode is NetworkMode.FAILOVER:
-        return GuestSide.FAILOVER, link.mtu
-    if wishes.temporary_bond and mode is NetworkMode.DETACH:
-        return _temporary_bond(facts, nic, link)
-    if link is not None:
-        return (GuestSide.BOND if link.master else GuestSide.ADDRESSES), link.mtu
-    if not wishes.accept_interruption and mode is NetworkMode.SWITCH:
-        why = facts.guest_silence or "its agent shows no NIC with this MAC"
-        raise Refusal(
-            "guest-not-reached",
-            f"vferry cannot move {nic.mac} inside {facts.guest.name}: {why}",
-            "Run qemu-guest-agent in the guest, or accept with --accept-interruption that it is interrupted until "
-            "its own configuration brings the new NIC up",
-        )
-    return GuestSide.HOTPLUG, 1500
-
-
-def _temporary_bond(facts: Facts, nic: Nic, link: GuestLink | None) -> tuple[GuestSide, int]:
-    """Only where the guest can be told, and has nothing of the kind."""
-    if link is None:
-        why = facts.guest_silence or "its agent shows no NIC with this MAC"
-        raise Refusal(
-            "bond-not-made", f"No bond can be made in {facts.guest.name}: {why}", "Do without --temporary-bond"
-        )
-    if link.master is not None:
-        raise Refusal(
-            "bond-not-needed", f"The guest has {nic.mac} in {link.master} already", "Do without --temporary-bond"
-        )
-    if teaming.standby_of(facts.guest, nic) is not None:
-        raise Refusal(
-            "bond-not-made", f"The guest has another NIC with {nic.mac} already", "Do without --temporary-bond"
-        )
-    return GuestSide.TEMPORARY_BOND, link.mtu
-
-
-def _contested(facts: Facts, mode: NetworkMode, side: GuestSide) -> bool:
-    inside = facts.guest_network
-    two_nics = side is GuestSide.TEMPORARY_BOND or (side is GuestSide.ADDRESSES and mode is NetworkMode.SWITCH)
-    if inside is None or not two_nics:
-        return False
-    return bool(inside.strict_rp_filter) or inside.configured_by == "networkd"
-
-
 def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
     yield from carried.missing(facts.destination.name, move)
     if move.stands_by:
@@ -244,58 +202,43 @@ def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
             yield from standby.missing(inventory, move.network, move.vlan, move.mtu)
     elif move.dark:
         yield info("dark", f"{move.mac} is without its VF from before the copy until after it")
-    if move.guest_side is GuestSide.HOTPLUG:
-        yield warning("hotplug-only", f"{move.mac} is left to the guest's own reaction to a NIC that comes and goes")
-    inside = facts.guest_network
-    if inside is None or move.guest_side not in (GuestSide.ADDRESSES, GuestSide.TEMPORARY_BOND):
-        return
-    if inside.strict_rp_filter:
-        yield warning(
-            "strict-rp-filter",
-            f"The guest filters strictly by reverse path ({', '.join(inside.strict_rp_filter)}); "
-            "it is loosened on the two NICs while the traffic moves",
-        )
-    yield from _configured_by(inside.configured_by, move)
+    yield from inside.about(facts, move)
 
 
-def _configured_by(manager: str | None, move: VfMove) -> Iterator[Finding]:
-    if manager == "networkd" and move.stands_by:
-        yield info(
-            "configured-by",
-            "systemd-networkd, which configures the guest, is told to leave the standby NIC alone; the new VF has the "
-            "addresses that it is given, and networkd takes it up at the next boot",
-        )
-    elif manager in ("networkd", "NetworkManager"):
-        yield warning("configured-by", f"The guest's network is configured by {manager}, which may interfere")
-
-
-_SIDES = {
-    GuestSide.BOND: "its own bond chooses the NIC",
-    GuestSide.ADDRESSES: "its agent moves addresses and routes",
-    GuestSide.FAILOVER: "its net_failover driver chooses the NIC",
-    GuestSide.TEMPORARY_BOND: "a bond is made in it for the migration",
-    GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
-    GuestSide.NOBODY: "QEMU migrates the VF itself",
+_UNTOUCHED = {
+    NetworkMode.VFIO: "QEMU migrates the VF itself",
+    NetworkMode.MACVTAP: "it keeps its virtio NIC, whose macvtap is put on another VF",
 }
 
 
-def _reason(moves: list[VfMove]) -> str:
+def _why(mode: NetworkMode, side: GuestSide) -> str:
+    return _UNTOUCHED.get(mode) or inside.REASONS[side]
+
+
+def _reason(moves: list[VfMove], interfaces: dict[str, str]) -> str:
     """Why these modes: once what holds for all NICs, else each by itself."""
     reasons = dict.fromkeys(move.reason for move in moves)
     if not reasons:
-        return "the guest has no VF"
+        return "its macvtap is put on another PF" if interfaces else "the guest has no VF"
     if len(reasons) == 1:
         return next(iter(reasons))
     return "; ".join(f"{move.mac}: {move.mode.value}, {move.reason}" for move in moves)
 
 
-def _no_vf(guest: Guest, mode: NetworkMode) -> Finding:
+def _fits_none(guest: Guest, mode: NetworkMode) -> Finding:
+    if mode is NetworkMode.MACVTAP:
+        return error("no-macvtap", f"{guest.name} has no NIC on a macvtap, which mode {mode.value} is for", "Use auto")
+    if any(nic.vf is not None for nic in guest.nics):
+        return error("no-vf", f"{guest.name} has no VF passed through, which mode {mode.value} is for", "Use auto")
     return error("no-vf", f"{guest.name} has no VF, which mode {mode.value} is for", "Use --network virtio, or auto")
 
 
-def _refuse_virtio(vfs: list[VfRef]) -> Finding:
-    addresses = ", ".join(vf.address for vf in vfs)
-    return error("has-vf", f"A guest with a VF ({addresses}) does not migrate as virtio alone", "Use --network switch")
+def _refuse_virtio(vf_nics: list[tuple[Nic, VfRef]]) -> Finding:
+    addresses = ", ".join(vf.address for _, vf in vf_nics)
+    instead = "switch" if any(nic.passed_through for nic, _ in vf_nics) else "macvtap"
+    return error(
+        "has-vf", f"A guest with a VF ({addresses}) does not migrate as virtio alone", f"Use --network {instead}"
+    )
 
 
 def _undefined(facts: Facts, moves: list[VfMove]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ EXAMPLE = "<teaming type='persistent'/> at the virtio NIC, <teaming type='transi
 
 def standby_of(guest: Guest, nic: Nic) -> Nic | None:
     """The guest's own NIC that stands by for a VF: the one that it is teamed with, else one with its MAC."""
-    others = [other for other in guest.nics if other.vf is None]
+    others = [other for other in guest.nics if other.vf is None and other.interface is None]
     if nic.teamed_with is not None:
         return next((other for other in others if other.alias == nic.teamed_with), None)
     return next((other for other in others if other.mac == nic.mac), None)

@@ -12,7 +12,13 @@ from vferry.model.report import Tcp
 from vferry.report import words
 
 # The cases of the comparison with what they mean; others are shown as they are named.
-CASES = {"virtio": "(a) virtio", "switch": "(b) switch", "detach": "(c) detach", "failover": "(d) failover"}
+CASES = {
+    "virtio": "(a) virtio",
+    "switch": "(b) switch",
+    "detach": "(c) detach",
+    "failover": "(d) failover",
+    "macvtap": "(e) macvtap",
+}
 METRICS = ("lost", "late", "longest_gap_ms", "tcp_stall_ms", "pause_ms", "total_s")
 # Shown only where it was asked for.
 WISHED = "tcp_stall_ms"

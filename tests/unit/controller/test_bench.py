@@ -117,6 +117,35 @@ def test_a_connection_is_watched_in_every_mode_if_asked_for(tmp_path: Path, monk
     assert made.ports == [None, None, 7, 7]
 
 
+@pytest.mark.parametrize(
+    ("words", "guests"),
+    [
+        ((), ["guest2", "guest1", "guest1", "failover1", "macvtap1"]),
+        (("--guest", "web1"), ["guest2", "web1", "web1", "failover1", "macvtap1"]),
+        (("--guest", "virtio=a", "--guest", "detach=b"), ["a", "guest1", "b", "failover1", "macvtap1"]),
+        (("--guest", "macvtap=c=d"), None),
+        (("--guest", "taxi=a"), None),
+    ],
+)
+def test_each_mode_has_its_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], guests: list[str] | None
+) -> None:
+    monkeypatch.setenv("VFERRY_STATE", str(tmp_path / "state"))
+    seen: list[str] = []
+
+    async def noting(_state: Any, cases: tuple[Case, ...], *_rest: Any) -> None:
+        seen.extend(case.guest for case in cases)
+
+    monkeypatch.setattr(command, "measure", noting)
+    monkeypatch.setattr("vferry.report.bench_picture.write_bench", lambda *_: None)
+    modes = "virtio,switch,detach,failover,macvtap"
+    done = CliRunner().invoke(
+        command.command, ["network", "--modes", modes, "--results", str(tmp_path / "r.json"), "--json", *words]
+    )
+    assert (done.exit_code == 2) == (guests is None), done.output
+    assert seen == (guests or [])
+
+
 # --- the run that measures latency -----------------------------------------------------------------------
 
 

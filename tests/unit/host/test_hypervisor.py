@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
-from xml_samples import AGENT, MAC, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
+from xml_samples import AGENT, MAC, MACVTAP, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
 
 from vferry.host.api import PlugStandby
 from vferry.host.hypervisor import Hypervisor
@@ -14,6 +14,8 @@ from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.model.guest import GuestState, VfRef
 from vferry.model.host import NO_MAC, Pf, Vf, VfSettings
 from vferry.model.problem import Problem
+
+NO_ROOT = Path("/nowhere")
 
 
 def hypervisor(*domains: FakeDomain) -> tuple[Hypervisor, FakeLibvirt]:
@@ -72,7 +74,7 @@ def test_errors_get_codes(number: int, code: str) -> None:
 
 def test_a_guest_on_an_interface_of_libvirts() -> None:
     host, library = hypervisor(running(VF_INTERFACE + AGENT))
-    guest = guest_of(describe(host, library.domains["guest1"]), "host1", [pf()])
+    guest = guest_of(describe(host, library.domains["guest1"], NO_ROOT), "host1", [pf()])
     assert (guest.name, guest.host, guest.state) == ("guest1", "host1", GuestState.RUNNING)
     assert guest.agent_connected
     assert guest.address == "10.9.0.11"
@@ -91,14 +93,30 @@ def test_a_guest_on_an_interface_of_libvirts() -> None:
 )
 def test_a_plain_host_device_has_the_mac_of_the_pf_or_of_the_definition(on_pf: str, persistent: str, mac: str) -> None:
     host, library = hypervisor(running(PLAIN_HOSTDEV, domain(persistent)))
-    (nic,) = guest_of(describe(host, library.domains["guest1"]), "host1", [pf(on_pf, 7)]).nics
-    assert (nic.mac, nic.model, nic.vlan) == (mac, "hostdev", 7)
+    (nic,) = guest_of(describe(host, library.domains["guest1"], NO_ROOT), "host1", [pf(on_pf, 7)]).nics
+    assert (nic.mac, nic.model, nic.vlan, nic.passed_through) == (mac, "hostdev", 7, True)
 
 
 def test_a_host_device_that_is_no_vf_is_no_nic() -> None:
     host, library = hypervisor(running(PLAIN_HOSTDEV + STANDBY))
-    (nic,) = guest_of(describe(host, library.domains["guest1"]), "host1", []).nics
+    (nic,) = guest_of(describe(host, library.domains["guest1"], NO_ROOT), "host1", []).nics
     assert (nic.model, nic.bridge, nic.vf, nic.teaming) == ("virtio", "br0", None, "persistent")
+
+
+def test_a_nic_on_a_vf_s_interface_is_on_that_vf_and_not_passed_through(tmp_path: Path) -> None:
+    host, library = hypervisor(running(MACVTAP))
+    without = describe(host, library.domains["guest1"], tmp_path)
+    (nic,) = guest_of(without, "host1", [pf()]).nics
+    assert (nic.vf, nic.interface, without.addresses) == (None, "pf0v1", set())
+    device = tmp_path / "sys/bus/pci/devices" / VF
+    (device / "physfn").mkdir(parents=True)
+    (tmp_path / "sys/class/net/pf0v1").mkdir(parents=True)
+    (tmp_path / "sys/class/net/pf0v1/device").symlink_to(device)
+    described = describe(host, library.domains["guest1"], tmp_path)
+    (nic,) = guest_of(described, "host1", [pf(vlan=7)]).nics
+    assert nic.vf == VfRef(pf="pf0", index=1, address=VF)
+    assert (nic.model, nic.mac, nic.vlan, nic.interface, nic.passed_through) == ("virtio", MAC, 7, "pf0v1", False)
+    assert described.addresses == {VF}
 
 
 @pytest.mark.parametrize(
@@ -115,14 +133,14 @@ def test_a_host_device_that_is_no_vf_is_no_nic() -> None:
 def test_states(*, state: tuple[int, int], live: bool, expected: GuestState, reason: str | None) -> None:
     guest = FakeDomain(live=domain() if live else None, persistent=domain(), state=state)
     host, _ = hypervisor(guest)
-    shown = guest_of(describe(host, guest), "host1", [])
+    shown = guest_of(describe(host, guest, NO_ROOT), "host1", [])
     assert (shown.state, shown.pause_reason) == (expected, reason)
 
 
 def test_a_vf_belongs_to_whoever_runs_on_it_or_would() -> None:
     elsewhere = VF_INTERFACE.replace("function='0x2'", "function='0x4'")
     host, _ = hypervisor(running(STANDBY, domain(elsewhere)), FakeDomain(persistent=domain(name="guest2")))
-    assert [one.addresses for one in describe_all(host)] == [{"0000:01:10.4"}, {VF}]
+    assert [one.addresses for one in describe_all(host, NO_ROOT)] == [{"0000:01:10.4"}, {VF}]
 
 
 def test_a_guest_that_vanishes_meanwhile_is_left_out() -> None:
@@ -132,7 +150,7 @@ def test_a_guest_that_vanishes_meanwhile_is_left_out() -> None:
             raise FakeError(FakeLibvirt.VIR_ERR_NO_DOMAIN, "gone")
 
     host, _ = hypervisor(Vanishing(persistent=domain()), FakeDomain(persistent=domain(name="guest2")))
-    assert [one.now.name for one in describe_all(host)] == ["guest2"]
+    assert [one.now.name for one in describe_all(host, NO_ROOT)] == ["guest2"]
 
 
 STAND_IN = PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-vferry-standby", mtu=1500)

@@ -129,6 +129,6 @@ def test_the_kernel_s_refusal_is_told(kernel: Kernel) -> None:
 def test_a_guest_shows_its_devices(kernel: Kernel) -> None:
     kernel.add(MDEV, "mtty-2")
     one = FakeDomain(live=domain(MEDIATED))
-    guest = guest_of(describe(hypervisor(one), one), "host1", (), mediated.read_mdevs(kernel.root))
+    guest = guest_of(describe(hypervisor(one), one, kernel.root), "host1", (), mediated.read_mdevs(kernel.root))
     assert guest.nics == ()
     assert guest.devices == (HostDevice(kind="mdev", name=MDEV, alias="ua-serial", type="mtty-2"),)

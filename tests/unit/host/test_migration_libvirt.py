@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fake_libvirt import PAUSED, SHUTOFF, FakeAgents, FakeDomain, FakeError, FakeLibvirt
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from xml_samples import VF, domain
+from xml_samples import MAC, MACVTAP, STANDBY, VF, domain
 
 from vferry.host import migration_statistics
 from vferry.host.api import Done, Migration, StartMigration
@@ -105,6 +106,22 @@ def test_what_is_asked_of_libvirt(source: Source, tmp_path: Path) -> None:
     }
     assert flags == 1 | 2 | 8, "live, peer to peer, persistent at the destination, and the source stays defined"
     assert ("max-downtime", 250) in source.guest.calls
+
+
+def test_a_macvtap_is_put_on_the_destination_s_interface_as_the_guest_is_now(source: Source) -> None:
+    source.guest.live_xml = domain(MACVTAP + STANDBY)
+    source.start(StartMigration(guest="guest1", persistent_xml="<domain/>", interfaces={MAC: "ens9v3"}))
+    ((_, parameters, _),) = source.asked
+    live = read_domain(parameters["destination_xml"])
+    assert [(nic.source, nic.target) for nic in live.nics] == [("ens9v3", None), ("br0", "vnet0")]
+    assert parameters["persistent_xml"] == "<domain/>", "the planner's"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", "sixteen-letters-", "ens1\n"])
+def test_what_is_no_interface_is_not_taken(name: str) -> None:
+    sent = {"guest": "guest1", "persistent_xml": "", "interfaces": {MAC: name}}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(sent, StartMigration)
 
 
 def test_channels_and_bandwidth(source: Source) -> None:

@@ -6,7 +6,7 @@ import pytest
 from fake_netlink import PF_INDEX, FakeLinks, FakeNic
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from vferry.host.sriov import decode_settings, free_vf, pf_driver, read_pfs, vf_address, vf_addresses
+from vferry.host.sriov import decode_settings, free_vf, pf_driver, read_pfs, vf_address, vf_addresses, vf_under
 from vferry.host.sriov_netlink import (
     Links,
     decode,
@@ -277,6 +277,31 @@ def test_reads_functions(root: Path) -> None:
         (1, "0000:01:10.2", None, None),
     ]
     assert pf.vfs[0].settings.mac == NO_MAC
+
+
+def give_interface(root: Path, index: int, name: str) -> None:
+    """A VF with an interface, as its NIC driver makes it."""
+    device = vf_device(root, index)
+    (device / "net" / name).mkdir(parents=True)
+    (device / "physfn").symlink_to(root / "sys/bus/pci/devices/0000:01:00.0")
+    (root / "sys/class/net" / name).mkdir()
+    (root / "sys/class/net" / name / "device").symlink_to(device)
+
+
+def vf_device(root: Path, index: int) -> Path:
+    return root / "sys/bus/pci/devices" / vf_address(root, "pf0", index)
+
+
+def test_a_vf_has_an_interface_while_a_nic_driver_is_bound(root: Path) -> None:
+    give_interface(root, 1, "pf0v1")
+    (pf,) = read_pfs(root, links(FakeNic()))
+    assert [vf.interface for vf in pf.vfs] == [None, "pf0v1"]
+
+
+def test_the_vf_that_an_interface_is(root: Path) -> None:
+    give_interface(root, 1, "pf0v1")
+    assert vf_under(root, "pf0v1") == "0000:01:10.2"
+    assert [vf_under(root, name) for name in ("pf0", "eno1", "gone")] == [None] * 3
 
 
 def test_finds_a_vf_by_its_index(root: Path) -> None:

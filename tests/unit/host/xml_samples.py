@@ -58,6 +58,15 @@ STANDBY = f"""
       <alias name='ua-standby'/>
     </interface>"""
 
+MACVTAP = f"""
+    <interface type='direct'>
+      <mac address='{MAC.upper()}'/>
+      <source dev='pf0v1' mode='passthrough'/>
+      <target dev='macvtap0'/>
+      <model type='virtio'/>
+      <alias name='net0'/>
+    </interface>"""
+
 AGENT = """
     <channel type='unix'>
       <source mode='bind' path='/run/libvirt/qemu/channel/1-guest1/org.qemu.guest_agent.0'/>

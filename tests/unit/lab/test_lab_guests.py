@@ -103,6 +103,15 @@ def test_only_the_plain_guest_has_no_agent() -> None:
     assert without == ["plain1"]
 
 
+def test_a_guest_on_a_macvtap_is_on_its_first_host_s_own_vf() -> None:
+    (nic,) = xml("macvtap1").findall("devices/interface")
+    source = nic.find("source")
+    assert source is not None
+    assert (nic.get("type"), source.attrib) == ("direct", {"dev": "enp1s0v6", "mode": "passthrough"})
+    assert len({host.own_vf for host in HOSTS}) == len(HOSTS), "another interface on the other host"
+    assert all(host.own_vf < VFS for host in HOSTS)
+
+
 def test_guests_share_neither_addresses_nor_vfs() -> None:
     links = [link for g in GUESTS for link in g.links]
     for values in ([link.address for link in links], [link.address6 for link in links], [link.mac for link in links]):

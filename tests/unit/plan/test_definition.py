@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.plan.definition import address_of, with_vfs
+from vferry.model.definition import on_interfaces
+from vferry.plan.definition import address_of, rewritten, with_vfs
 
 DOMAIN = """<domain type='kvm'>
   <name>web</name>
@@ -90,6 +91,48 @@ def test_nothing_to_move_is_fine() -> None:
 def test_what_is_no_address_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="not a PCI address"):
         with_vfs(DOMAIN, {"0000:01:10.0": bad})
+
+
+MACVTAPS = """<domain><devices>
+  <interface type='direct'>
+    <mac address='52:54:00:12:34:56'/><source dev='ens1v2' mode='passthrough'/>
+    <target dev='macvtap0'/><model type='virtio'/><address type='pci' bus='0x02'/>
+  </interface>
+  <interface type='direct'>
+    <mac address='52:54:00:12:34:57'/><source dev='eno1' mode='bridge'/><target dev='mine'/>
+  </interface>
+  <interface type='bridge'><mac address='52:54:00:12:34:56'/><source bridge='br0'/><target dev='vnet0'/></interface>
+</devices></domain>"""
+
+
+def test_a_macvtap_is_put_on_another_interface_and_named_anew() -> None:
+    moved = {"52:54:00:12:34:56": "ens9v0", "52:54:00:12:34:57": "eno2", "52:54:00:12:34:99": "ens9v1"}
+    xml, missing = on_interfaces(MACVTAPS, moved)
+    assert missing == ["52:54:00:12:34:99"]
+    expected = MACVTAPS.replace("ens1v2", "ens9v0").replace("eno1", "eno2").replace("<target dev='macvtap0'/>", "")
+    assert without_blanks(xml) == without_blanks(expected)
+
+
+def test_a_macvtap_s_mac_may_be_written_in_capitals() -> None:
+    xml, missing = on_interfaces(MACVTAPS.replace("12:34:56", "AB:CD:EF"), {"52:54:00:ab:cd:ef": "ens9v0"})
+    assert ("ens9v0" in xml, missing) == (True, [])
+
+
+def test_vfs_and_macvtaps_are_rewritten_together() -> None:
+    both = DOMAIN.replace(
+        "<interface type='bridge'>",
+        MACVTAPS[len("<domain><devices>") :].split("<interface type='bridge'>")[0] + "<interface type='bridge'>",
+    )
+    xml, missing = rewritten(
+        both, {"0000:01:10.0": "0000:81:02.5", "0000:01:1f.0": "0000:81:02.7"}, {"52:54:00:12:34:57": "eno2", "a": "b"}
+    )
+    assert sources(xml)[0] == "0000:81:02.5"
+    assert 'dev="eno2"' in xml
+    assert missing == ["0000:01:1f.0", "a"]
+
+
+def without_blanks(xml: str) -> str:
+    return "".join(ET.canonicalize(xml, strip_text=True).split())
 
 
 ADDRESS = st.builds(

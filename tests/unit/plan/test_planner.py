@@ -204,3 +204,74 @@ def test_each_nic_has_the_steps_of_its_mode() -> None:
         *("plug-vf", "guest-to-vf", "filter-to-vf", "unplug-standby"),
         *("filter-also-to-vf", "plug-vf", "filter-to-vf"),
     ]
+
+
+INTERFACES = f.vf("destination", 2, interface="ens2v2")
+MOVED = {MAC: "ens2v2"}
+
+
+def with_a_macvtap_beside(facts: Facts) -> Facts:
+    """The guest has a VF passed through, and a virtio NIC on another one's interface."""
+    nic = Nic(
+        mac=SECOND,
+        model="virtio",
+        alias="net2",
+        vf=VfRef(pf="pf0", index=2, address=SECOND_VF),
+        interface="pf0v2",
+    )
+    changed = f.both(INTERFACES, f.guest(nics=(*facts.guest.nics, nic)))(facts)
+    return f.vf("source", 2, settings=f.SETTINGS, interface="pf0v2")(changed)
+
+
+@pytest.mark.parametrize("mode", [None, NetworkMode.MACVTAP])
+def test_a_nic_on_a_macvtap_gets_a_vf_that_has_an_interface(mode: NetworkMode | None) -> None:
+    plan = f.planned(f.both(INTERFACES, f.on_macvtap), mode=mode)
+    (move,) = plan.moves
+    assert (plan.network_mode, plan.interfaces) == ("macvtap", MOVED)
+    assert (move.destination.index, move.guest_side) == (2, GuestSide.NOBODY)
+    assert (plan.source_vfs, plan.destination_vfs) == ((f.VF,), (f.address(2),))
+    assert 'dev="ens2v2" mode="passthrough"' in plan.persistent_xml
+    assert [each.interface for each in plan.announced if each.mac == MAC] == ["pf0"]
+
+
+def test_it_does_not_matter_whether_its_guest_answers() -> None:
+    assert f.planned(f.both(INTERFACES, f.on_macvtap, f.silent)).network_mode == "macvtap"
+
+
+def test_what_is_passed_through_leaves_the_vfs_with_an_interface_if_it_can() -> None:
+    first = f.vf("destination", 0, interface="ens2v0")
+    assert f.planned(first).moves[0].destination.index == 1
+    rest = [f.vf("destination", at, guest="other") for at in (1, 2, 3)]
+    assert f.planned(f.both(first, *rest)).moves[0].destination.index == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "modes"),
+    [
+        (None, "switch+macvtap"),
+        (NetworkMode.MACVTAP, "switch+macvtap"),
+        (NetworkMode.DETACH, "detach+macvtap"),
+    ],
+)
+def test_a_macvtap_beside_a_vf_is_moved_in_its_own_way(mode: NetworkMode | None, modes: str) -> None:
+    plan = f.planned(with_a_macvtap_beside, mode=mode)
+    assert (plan.network_mode, plan.interfaces) == (modes, {SECOND: "ens2v2"})
+    assert [move.destination.index for move in plan.moves] == [0, 2]
+
+
+def test_a_macvtap_on_a_pf_is_put_on_that_of_the_same_network() -> None:
+    def on_pf(facts: Facts) -> Facts:
+        nic = Nic(mac=MAC, model="virtio", alias="net0", interface="pf0")
+        return f.both(f.guest(nics=(nic,)), f.host("destination", bridges=()))(facts)
+
+    plan = f.planned(on_pf)
+    assert (plan.network_mode, plan.interfaces, plan.moves) == ("macvtap", {MAC: "pf0"}, ())
+    assert plan.reason == "its macvtap is put on another PF"
+
+
+def test_a_macvtap_is_no_standby_nic() -> None:
+    def beside(facts: Facts) -> Facts:
+        other = Nic(mac=MAC, model="virtio", alias="net0", interface="eno1")
+        return f.guest(nics=(facts.guest.nics[0], other))(facts)
+
+    assert not f.planned(beside).moves[0].standby_stays

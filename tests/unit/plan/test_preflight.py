@@ -30,6 +30,7 @@ ACCEPT: dict[str, object] = {"accept_interruption": True}
 VIRTIO: dict[str, object] = {"mode": NetworkMode.VIRTIO}
 ZSTD: dict[str, object] = {"transfer": TransferPlan(codec=Codec.ZSTD, delta_memory=128)}
 SWITCH: dict[str, object] = {"mode": NetworkMode.SWITCH}
+MACVTAP: dict[str, object] = {"mode": NetworkMode.MACVTAP}
 FAILOVER: dict[str, object] = {"mode": NetworkMode.FAILOVER}
 MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
 PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
@@ -37,6 +38,11 @@ PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
 
 def more_nics(nic: Nic) -> f.Change:
     return lambda facts: f.guest(nics=(*facts.guest.nics, nic))(facts)
+
+
+def on_interface(interface: str) -> f.Change:
+    """The guest's only NIC on a macvtap that is on no VF."""
+    return f.guest(nics=(structs.replace(STANDBY, bridge=None, interface=interface),))
 
 
 def teamed(
@@ -171,6 +177,15 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("no-net-failover", ERROR, teamed(links=(structs.replace(PRIMARY, master=None),)), {}),
     ("no-net-failover", ERROR, teamed(links=(structs.replace(MASTER, kind="bond"), PRIMARY)), {}),
     ("no-net-failover", ERROR, teamed(links=(MASTER,)), {}),
+    ("no-macvtap", ERROR, lambda facts: facts, MACVTAP),
+    ("no-vf", ERROR, f.on_macvtap, SWITCH),
+    ("has-vf", ERROR, f.on_macvtap, VIRTIO),
+    ("no-vf-interface", ERROR, f.on_macvtap, {}),
+    ("no-free-vf", ERROR, f.both(f.on_macvtap, f.pf("destination", vfs=())), {}),
+    ("network-missing", ERROR, f.both(f.on_macvtap, f.host("destination", networks={})), {}),
+    ("network-missing", ERROR, f.both(on_interface("pf0"), f.host("destination", networks={})), {}),
+    ("interface-in-bridge", ERROR, on_interface("pf0"), {}),
+    ("macvtap-interface", WARNING, on_interface("eno1"), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
     (
         "bridge-differs",

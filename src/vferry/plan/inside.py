@@ -1,0 +1,93 @@
+"""Who chooses inside the guest, as far as its agent tells, and what there may get in the way."""
+
+from collections.abc import Iterator
+
+from vferry.model.guest import GuestLink, Nic
+from vferry.plan import teaming
+from vferry.plan.facts import Facts, Finding, Refusal, Wishes, info, vf_link, warning
+from vferry.plan.plan import GuestSide, NetworkMode, VfMove
+
+REASONS = {
+    GuestSide.BOND: "its own bond chooses the NIC",
+    GuestSide.ADDRESSES: "its agent moves addresses and routes",
+    GuestSide.FAILOVER: "its net_failover driver chooses the NIC",
+    GuestSide.TEMPORARY_BOND: "a bond is made in it for the migration",
+    GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
+}
+_USUAL_MTU = 1500
+
+
+def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[GuestSide, int]:
+    """Who chooses in the guest, and the MTU there. Refuses what only the guest's own reaction could do."""
+    link = vf_link(facts, nic.mac)
+    if mode in (NetworkMode.VFIO, NetworkMode.MACVTAP):
+        return GuestSide.NOBODY, link.mtu if link else _USUAL_MTU
+    if link is not None and mode is NetworkMode.FAILOVER:
+        return GuestSide.FAILOVER, link.mtu
+    if wishes.temporary_bond and mode is NetworkMode.DETACH:
+        return _temporary_bond(facts, nic, link)
+    if link is not None:
+        return (GuestSide.BOND if link.master else GuestSide.ADDRESSES), link.mtu
+    if not wishes.accept_interruption and mode is NetworkMode.SWITCH:
+        why = facts.guest_silence or "its agent shows no NIC with this MAC"
+        raise Refusal(
+            "guest-not-reached",
+            f"vferry cannot move {nic.mac} inside {facts.guest.name}: {why}",
+            "Run qemu-guest-agent in the guest, or accept with --accept-interruption that it is interrupted until "
+            "its own configuration brings the new NIC up",
+        )
+    return GuestSide.HOTPLUG, _USUAL_MTU
+
+
+def _temporary_bond(facts: Facts, nic: Nic, link: GuestLink | None) -> tuple[GuestSide, int]:
+    """Only where the guest can be told, and has nothing of the kind."""
+    if link is None:
+        why = facts.guest_silence or "its agent shows no NIC with this MAC"
+        raise Refusal(
+            "bond-not-made", f"No bond can be made in {facts.guest.name}: {why}", "Do without --temporary-bond"
+        )
+    if link.master is not None:
+        raise Refusal(
+            "bond-not-needed", f"The guest has {nic.mac} in {link.master} already", "Do without --temporary-bond"
+        )
+    if teaming.standby_of(facts.guest, nic) is not None:
+        raise Refusal(
+            "bond-not-made", f"The guest has another NIC with {nic.mac} already", "Do without --temporary-bond"
+        )
+    return GuestSide.TEMPORARY_BOND, link.mtu
+
+
+def contested(facts: Facts, mode: NetworkMode, side: GuestSide) -> bool:
+    """Whether something in the guest fights two NICs of one MAC."""
+    inside = facts.guest_network
+    two_nics = side is GuestSide.TEMPORARY_BOND or (side is GuestSide.ADDRESSES and mode is NetworkMode.SWITCH)
+    if inside is None or not two_nics:
+        return False
+    return bool(inside.strict_rp_filter) or inside.configured_by == "networkd"
+
+
+def about(facts: Facts, move: VfMove) -> Iterator[Finding]:
+    """What is to say of how a guest's NIC is moved within."""
+    if move.guest_side is GuestSide.HOTPLUG:
+        yield warning("hotplug-only", f"{move.mac} is left to the guest's own reaction to a NIC that comes and goes")
+    inside = facts.guest_network
+    if inside is None or move.guest_side not in (GuestSide.ADDRESSES, GuestSide.TEMPORARY_BOND):
+        return
+    if inside.strict_rp_filter:
+        yield warning(
+            "strict-rp-filter",
+            f"The guest filters strictly by reverse path ({', '.join(inside.strict_rp_filter)}); "
+            "it is loosened on the two NICs while the traffic moves",
+        )
+    yield from _configured_by(inside.configured_by, move)
+
+
+def _configured_by(manager: str | None, move: VfMove) -> Iterator[Finding]:
+    if manager == "networkd" and move.stands_by:
+        yield info(
+            "configured-by",
+            "systemd-networkd, which configures the guest, is told to leave the standby NIC alone; the new VF has the "
+            "addresses that it is given, and networkd takes it up at the next boot",
+        )
+    elif manager in ("networkd", "NetworkManager"):
+        yield warning("configured-by", f"The guest's network is configured by {manager}, which may interfere")
