@@ -18,6 +18,8 @@ from vferry.host.api import (
     Define,
     Done,
     InstallCertificate,
+    PutConnections,
+    PutOutcome,
     Receiving,
     RequestCertificate,
     Session,
@@ -31,6 +33,7 @@ from vferry.host.certificates_tls import TlsFiles, client_context, host_files
 from vferry.host.client import connect
 from vferry.host.service_fake import FakeAgent, empty_inventory, fake_agent
 from vferry.host.wire import MAX_BODY, operations, reply_type
+from vferry.model.connections import Connection, Way
 from vferry.model.problem import Problem
 
 
@@ -271,8 +274,11 @@ async def test_what_changes_something_is_logged_without_secrets(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     agent.handlers.answers[StartReceiving] = lambda _: Receiving(address="10.8.0.1", port=1, token="S3CRET")
+    agent.handlers.answers[PutConnections] = lambda _: PutOutcome(taken=2)
+    way = Way(source="192.0.2.1", destination="192.0.2.2")
     await certify(agent, authority)
     async with connect("host1", agent.uri, session=Session(operation="op7", epoch=2)) as host:
+        await host.call(PutConnections(guest="g1", connections=(Connection(protocol=6, original=way, reply=way),) * 2))
         await host.call(StartReceiving(peer="host2"))
         await host.call(StartSending(peer="host2", address="10.8.0.2", port=49200, token="S3CRET"))
         await host.call(StartMigration(guest="g1", persistent_xml="<domain>S3CRET</domain>"))
@@ -285,6 +291,7 @@ async def test_what_changes_something_is_logged_without_secrets(
         "peer=host2 address=10.8.0.2 port=49200 codec=none streams=1 delta_memory=0: done, operation op7/2, " in sending
     )
     assert sending.endswith(" ms, by root")
+    assert any("put-connections guest=g1 connections=(2): done" in line for line in lines)
     assert any("persistent_xml=(23 characters)" in line for line in lines)
     assert all("\n" not in line for line in lines)
 
