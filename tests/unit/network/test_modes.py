@@ -224,7 +224,7 @@ def test_no_token_and_no_secret_is_in_a_plan(case: Case) -> None:
     assert "token" not in repr(plan_of(case)).lower()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.has_vf], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.unplugs], ids=str)
 def test_the_destinations_vf_has_not_the_mac_before_the_guest_is_there(case: Case) -> None:
     stages = stages_of(case)
     asked = [operation for step in stages.before if step.host == DESTINATION for operation in step.apply]
