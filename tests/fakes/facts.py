@@ -6,8 +6,19 @@ from msgspec import structs
 
 from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit
-from vferry.model.guest import Guest, GuestLink, GuestNetwork, GuestState, Nic, VfRef
-from vferry.model.host import Bridge, Inventory, MigrationEndpoint, Network, Pf, Versions, Vf, VfSettings
+from vferry.model.guest import Guest, GuestLink, GuestNetwork, GuestState, HostDevice, Nic, VfRef
+from vferry.model.host import (
+    Bridge,
+    Inventory,
+    Mdev,
+    MdevType,
+    MigrationEndpoint,
+    Network,
+    Pf,
+    Versions,
+    Vf,
+    VfSettings,
+)
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import Plan
 from vferry.plan.preflight import assess
@@ -120,6 +131,28 @@ def on_macvtap(facts: Facts) -> Facts:
     links = (GuestLink(name="eth0", mac=MAC, driver="virtio_net"),)
     changed = both(guest(nics=(nic, *facts.guest.nics[1:])), inside(links=links))(facts)
     return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+def mediated(*uuids: str, kind: str = "sample-1", **more: object) -> Change:
+    """The guest has mediated devices of the source's, which QEMU migrates; the destination can make two."""
+
+    def change(facts: Facts) -> Facts:
+        devices = tuple(
+            HostDevice(kind="mdev", name=uuid, alias=f"ua-{at}", type=kind) for at, uuid in enumerate(uuids)
+        )
+        return both(
+            guest(devices=devices, blockers=(), **more),
+            host("source", mdevs=tuple(Mdev(uuid=uuid, type=kind, parent="parent0") for uuid in uuids)),
+            host("destination", mdev_types=(MdevType(name=kind, parent="parent1", available=2),)),
+        )(facts)
+
+    return change
+
+
+def migratable(facts: Facts) -> Facts:
+    """QEMU migrates the guest's VF, and VF 2 of the destination has the driver for it."""
+    bound = both(vf("source", 1, driver="sample_vfio_pci"), vf("destination", 2, driver="sample_vfio_pci"))
+    return both(bound, guest(blockers=()))(facts)
 
 
 def silent(facts: Facts) -> Facts:

@@ -1,5 +1,6 @@
 """What an operator does in the lab, by the command line alone, and what must be true afterwards."""
 
+import base64
 import contextlib
 import json
 import subprocess
@@ -217,14 +218,15 @@ class Scene:
         finally:
             self._start_in_guest("kill", str(pid))
 
-    def tell(self, script: str) -> None:
-        """Runs a shell script in the guest to its end; it must succeed."""
+    def tell(self, script: str) -> str:
+        """Runs a shell script in the guest to its end, which must succeed; what it prints."""
         asked_for = {"pid": self._start_in_guest("sh", "-c", script)["pid"]}
         until = time.monotonic() + ANSWER_S
         while not (status := self._agent("guest-exec-status", **asked_for))["exited"]:
             assert time.monotonic() < until, f"not within {ANSWER_S:.0f} s: {script}"
             time.sleep(0.2)
         assert status["exitcode"] == 0, status
+        return base64.b64decode(status.get("out-data", "")).decode()
 
     @contextlib.contextmanager
     def without_library(self, host: str, name: str) -> Iterator[None]:
@@ -271,6 +273,8 @@ class Scene:
             assert not shown["claims"], (host, shown["claims"])
             assert not self.run(host, "pgrep -f '[v]ferry.*gateway'"), host
             assert self.run(host, "ls /run/vferry").split() == ["agent.sock"], host
+            mdevs = {mdev["uuid"] for mdev in shown["mdevs"]}
+            assert host == here or guests.named(self.guest).device not in mdevs, (host, mdevs)
             entries = self.run(host, f"bridge fdb show dev {PF} | grep self")
             assert host == here or not any(mac in entries for mac in macs), (host, entries)
             for pf in shown["pfs"]:

@@ -188,7 +188,7 @@ def test_what_a_copy_will_take_is_said_before(scene: Scene) -> None:
     found = checked["estimate"]
     assert checked["possible"], checked
     modes = {each["mode"]: each["possible"] for each in checked["modes"]}
-    assert modes == {"switch": True, "failover": False, "detach": True, "macvtap": False, "virtio": False}
+    assert {mode for mode, possible in modes.items() if possible} == {"switch", "detach"}
     assert 0 < found["wire_bytes"] < found["guest_bytes"] < 256 << 20, found
     assert found["dirty_rate"] is not None, checked["findings"]
     assert found["converges"], found

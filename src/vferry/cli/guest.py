@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import click
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.table import Table
 
 from vferry.cli import output
 from vferry.controller.hosts import list_hosts, open_host
-from vferry.host.api import TakeInventory
-from vferry.model.guest import Guest, GuestState, Nic
+from vferry.host.api import ReadBlockers, TakeInventory
+from vferry.model.guest import Guest, GuestState, HostDevice, Nic
 from vferry.model.problem import Exit, Problem
+from vferry.plan import vfio
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 TIMEOUT_S = 60.0
@@ -70,10 +72,11 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
     here, *elsewhere = choose(found, name)
     for other in elsewhere:
         click.echo(f"Note: {other.host} defines {name}, too; there it is {other.state}.", err=True)
+    here = asyncio.run(with_blockers(here))
     if json_output:
         output.json(here)
         return
-    output.tables(_summary(here), _nics(here))
+    output.tables(_summary(here), _nics(here), *([_devices(here)] if here.devices else []))
 
 
 async def find_guests() -> Found:
@@ -113,6 +116,18 @@ def describe(nic: Nic) -> str:
     return f"{nic.model} on {nic.bridge}" if nic.bridge else nic.model
 
 
+async def with_blockers(guest: Guest) -> Guest:
+    """The guest with what its QEMU says against migrating it, where only QEMU can know."""
+    if guest.state is not GuestState.RUNNING or not guest.uses_vfio:
+        return guest
+    try:
+        async with open_host(guest.host) as remote:
+            return replace(guest, blockers=(await remote.call(ReadBlockers(guest=guest.name))).reasons)
+    except Problem as problem:
+        click.echo(f"Note: {problem}", err=True)
+        return guest
+
+
 async def _guests_of(host: str) -> Sequence[Guest] | Problem:
     try:
         async with open_host(host) as remote:
@@ -139,10 +154,26 @@ def _summary(guest: Guest) -> Table:
         ("Disks", "\n".join(guest.disks) or "-"),
         ("Address", guest.address or "-"),
         ("Guest agent", "connected" if guest.agent_connected else "not connected"),
+        *([("QEMU would not", "\n".join(guest.blockers))] if guest.blockers else []),
     )
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _devices(guest: Guest) -> Table:
+    table = output.table("KIND", "NAME", "TYPE", "ALIAS", "MIGRATES", title="Devices of its host")
+    for device in guest.devices:
+        columns = (device.kind, device.name or "-", device.type or "-", device.alias, _migrates(guest, device))
+        table.add_row(*columns)
+    return table
+
+
+def _migrates(guest: Guest, device: HostDevice) -> str:
+    blocked = vfio.blocked(guest, device.name)
+    if blocked is None:
+        return "not asked"
+    return "yes" if device.name and not blocked else "no"
 
 
 def _nics(guest: Guest) -> Table:

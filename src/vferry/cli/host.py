@@ -76,6 +76,7 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
         _summary(inventory),
         _networks(inventory),
         *(_functions(pf) for pf in inventory.pfs),
+        *([_mediated(inventory)] if inventory.mdev_types else []),
         _guests(inventory),
         _claims(inventory),
     )
@@ -171,6 +172,14 @@ def _row(vf: Vf) -> tuple[str, ...]:
         vf.guest or "-",
         vf.claim or "-",
     )
+
+
+def _mediated(host: Inventory) -> Table:
+    table = output.table("TYPE", "OF", "MORE", "THERE ARE", title="Mediated devices")
+    for offer in host.mdev_types:
+        there = [mdev.uuid for mdev in host.mdevs if (mdev.type, mdev.parent) == (offer.name, offer.parent)]
+        table.add_row(offer.name, offer.parent, str(offer.available), "\n".join(there) or "-")
+    return table
 
 
 def _guests(host: Inventory) -> Table:

@@ -7,7 +7,7 @@ Old ones name none.
 import re
 from collections.abc import Collection, Iterator
 
-from vferry.model.guest import HostDevice, Nic, VfRef
+from vferry.model.guest import Guest, HostDevice, Nic, VfRef
 from vferry.model.host import Inventory, Vf
 from vferry.plan import teaming
 from vferry.plan.facts import Facts, Finding, Refusal, error, info
@@ -18,6 +18,13 @@ _OVERRIDE = (
     "Take away what it names (virsh detach-device); if it is a device whose driver can migrate it, "
     "let its definition say so to QEMU: <qemu:override> with enable-migration=on"
 )
+
+
+def blocked(guest: Guest, name: str) -> list[str] | None:
+    """What QEMU says against migrating one device of a guest; None where it was not asked."""
+    if guest.blockers is None:
+        return None
+    return [reason for reason in guest.blockers if _concerns(reason, {name})]
 
 
 def migrates(facts: Facts, nic: Nic, ref: VfRef, taken: Collection[str]) -> bool:
@@ -38,7 +45,7 @@ def refuse(facts: Facts, nic: Nic, ref: VfRef) -> None:
             f"QEMU of {facts.guest.name} has not said whether VF {ref.address} migrates: {_silence(facts)}",
             "Look at its monitor, or use --network switch",
         )
-    reasons = [reason for reason in facts.guest.blockers if _concerns(reason, {ref.address})]
+    reasons = blocked(facts.guest, ref.address)
     if reasons:
         raise Refusal("vf-does-not-migrate", f"QEMU does not migrate the VF: {reasons[0]}", "Use --network switch")
     if teaming.is_teamed(facts.guest, nic):

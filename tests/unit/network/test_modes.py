@@ -34,6 +34,8 @@ TEMPORARY_BOND = Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND)
 FAILOVER = Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True)
 MACVTAP = Case(NetworkMode.MACVTAP, GuestSide.NOBODY, nics=0, macvtaps=1)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
+VFIO = Case(NetworkMode.VFIO, GuestSide.NOBODY)
+MEDIATED = Case(NetworkMode.VFIO, GuestSide.NOBODY, mediated=True)
 
 CLAIMS = ["prepare: claim @host1", "prepare: claim @host2"]
 SWITCH_PREPARE = [
@@ -55,6 +57,26 @@ HAND_OVER = [
 WIPE = ["restore: wipe-vf @host1"]
 
 GOLDEN = {
+    VFIO: [
+        *CLAIMS,
+        "prepare: configure-vf @host2",
+        "prepare: open-gateways @host1",
+        *COPY,
+        *ANNOUNCE,
+        *WIPE,
+        *HAND_OVER,
+    ],
+    MEDIATED: [
+        *CLAIMS,
+        "prepare: make-device @host2",
+        "prepare: configure-vf @host2",
+        "prepare: open-gateways @host1",
+        *COPY,
+        *ANNOUNCE,
+        *WIPE,
+        "restore: remove-device @host1",
+        *HAND_OVER,
+    ],
     ADDRESSES: [
         *SWITCH_PREPARE,
         "to-standby: plug-standby @host1",

@@ -12,7 +12,7 @@ from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic
-from vferry.model.host import Bridge, Claim, Network, VfSettings
+from vferry.model.host import Bridge, Claim, Mdev, Network, VfSettings
 from vferry.model.memory import MemoryUse
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
@@ -31,6 +31,7 @@ VIRTIO: dict[str, object] = {"mode": NetworkMode.VIRTIO}
 ZSTD: dict[str, object] = {"transfer": TransferPlan(codec=Codec.ZSTD, delta_memory=128)}
 SWITCH: dict[str, object] = {"mode": NetworkMode.SWITCH}
 MACVTAP: dict[str, object] = {"mode": NetworkMode.MACVTAP}
+VFIO: dict[str, object] = {"mode": NetworkMode.VFIO}
 FAILOVER: dict[str, object] = {"mode": NetworkMode.FAILOVER}
 MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
 PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
@@ -129,7 +130,9 @@ FREE = PORT % 2
 DISK = "<disk type='file'><address type='pci' bus='0x02'/></disk>"
 USB = "<hostdev type='usb'><source><address bus='1' device='2'/></source></hostdev>"
 GPU = "<hostdev type='pci'><source><address domain='0x0' bus='0x5' slot='0x0' function='0x0'/></source></hostdev>"
-MDEV = "<hostdev type='mdev'><source><address uuid='5d3b6a51-7d1c-4e6c-8a47-3f2a0b1c2d3e'/></source></hostdev>"
+MDEV_UUID, OTHER_UUID, THIRD_UUID = (f"5d3b6a51-7d1c-4e6c-8a47-00000000000{number}" for number in range(3))
+MDEV = f"<hostdev type='mdev'><source><address uuid='{MDEV_UUID}'/></source></hostdev>"
+LEFTOVER = Mdev(uuid=MDEV_UUID, type="sample-2", parent="parent1")
 NINE_P = "<filesystem type='mount'><source dir='/srv'/></filesystem>"
 VIRTIOFS = "<filesystem type='mount'><driver type='virtiofs'/></filesystem>"
 
@@ -242,6 +245,17 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("mtu-too-small", ERROR, f.pf("source", mtu=8999), {}),
     ("mtu-too-small", ERROR, f.pf("destination", mtu=1500), {}),
     ("vf-from-pool", INFO, from_pool, {}),
+    ("mdev-unknown", ERROR, f.both(f.mediated(MDEV_UUID), f.host("source", mdevs=())), {}),
+    ("no-mdev-type", ERROR, f.both(f.mediated(MDEV_UUID), f.host("destination", mdev_types=())), {}),
+    ("no-free-mdev", ERROR, f.mediated(MDEV_UUID, OTHER_UUID, THIRD_UUID), {}),
+    ("mdev-taken", ERROR, f.both(f.mediated(MDEV_UUID), f.host("destination", mdevs=(LEFTOVER,))), {}),
+    ("device-state", INFO, f.mediated(MDEV_UUID), {}),
+    ("not-asked", ERROR, f.both(live(FREE), f.mediated(MDEV_UUID), f.guest(blockers=None)), {}),
+    ("not-asked", ERROR, lambda facts: facts, VFIO),
+    ("qemu-refuses", ERROR, f.both(live(FREE), f.guest(blockers=("dump in progress",))), {}),
+    ("vf-does-not-migrate", ERROR, f.guest(blockers=(f"{f.VF}: VFIO migration is not supported in kernel",)), VFIO),
+    ("no-migratable-vf", ERROR, f.both(f.migratable, f.vf("destination", 2, driver="vfio-pci")), VFIO),
+    ("teaming", ERROR, f.both(teamed(), f.migratable), VFIO),
     ("no-free-port", ERROR, live(""), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
