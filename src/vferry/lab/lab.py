@@ -20,7 +20,7 @@ class Lab:
 
     def build(self, debian12: Collection[str] = ()) -> layers.Layers:
         """Builds what is missing of the layers for a lab whose hosts named in `debian12` run Debian 12."""
-        return layers.ensure(_hosts(debian12))
+        return layers.ensure(_known_hosts(debian12))
 
     def alive(self) -> bool:
         """Whether anything of a lab is there, be it this clone's or another's."""
@@ -32,7 +32,7 @@ class Lab:
         `debian12` are the names of hosts that run it rather than Debian 13. A lab that is up stays what it is: without
         `debian12` whatever that is, and another choice is refused (``lab-other-release``).
         """
-        wanted, older = [guests.named(name) for name in names], _hosts(debian12)
+        wanted, older = [guests.named(name) for name in names], _known_hosts(debian12)
         with owner.changing():
             owner.refuse_another(places.clone(), alive=self.alive())
             missing = [host for host in HOSTS if not hosts.pids(host)]
@@ -178,7 +178,7 @@ class Lab:
             bringup.keep(wanted, self.folder)
 
 
-def _hosts(names: Collection[str]) -> Collection[str]:
+def _known_hosts(names: Collection[str]) -> Collection[str]:
     """The names, if they are those of hosts."""
     for name in names:
         if host_named(name) is None:
