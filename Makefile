@@ -1,11 +1,11 @@
 # Two commands do all their own set-up: `make demo` and `make test`. `make help` lists the rest.
-.PHONY: help demo test test-lab lint fast clean
+.PHONY: help demo test test-lab test-debian12 lint fast clean
 .DEFAULT_GOAL := help
 KEEP ?= yes
 READY := .venv/.ready
 
 help: ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(READY) ## build and boot the lab, migrate a guest with a VF, print the report, write demo/
 	@scripts/demo $(KEEP)
@@ -17,6 +17,9 @@ test: $(READY) ## lint, types, import directions, fast tests, then the smoke of 
 test-lab: $(READY) ## the whole matrices: codecs between two QEMUs, and faults in the lab, printed as a table
 	@.venv/bin/pytest tests/unit -m matrix
 	@scripts/lab-tests "lab or matrix"
+
+test-debian12: $(READY) ## migrations between a host with Debian 12 and one with Debian 13, in a lab of these
+	@scripts/lab-tests debian12 --debian12 host1
 
 fast: $(READY) ## what needs no lab: lint, types, import directions, fast tests
 	@scripts/check

@@ -10,6 +10,12 @@ from vferry.lab.lab import Lab
 from vferry.lab.outer import say
 from vferry.lab.topology import STARTED
 
+OLDER = click.option(
+    "--debian12",
+    metavar="HOST",
+    multiple=True,
+    help="A host that runs Debian 12 (Linux 6.1, QEMU 7.2, libvirt 9.0) rather than 13; may be repeated.",
+)
 ANY = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -23,25 +29,28 @@ def command() -> None:
 
 
 @command.command()
-def build() -> None:
+@OLDER
+def build(debian12: tuple[str, ...]) -> None:
     """Build what the hosts boot from. `lab up` does so too.
 
     \b
-    Example: vferry lab build
+    Example: vferry lab build --debian12 host1
     """
-    for folder in Lab().build():
-        click.echo(folder)
+    for host in Lab().build(debian12).hosts.values():
+        click.echo(f"{host.base}\n{host.product}")
 
 
 @command.command()
 @click.option("--guests", default=",".join(STARTED), show_default=True, help="Guests to start, by comma.")
-def up(guests: str) -> None:
+@OLDER
+def up(guests: str, debian12: tuple[str, ...]) -> None:
     """Boot the hosts, start guests and register the hosts; start what is missing.
 
     \b
-    Example: vferry lab up --guests guest1,bond1
+    Examples: vferry lab up --guests guest1,bond1
+              vferry lab up --debian12 host1
     """
-    if not Lab().up([name for name in guests.split(",") if name]):
+    if not Lab().up([name for name in guests.split(",") if name], debian12):
         say("the lab is up already")
 
 
@@ -67,7 +76,8 @@ def status(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    click.echo(f"hosts: {' '.join(found['hosts']) or 'none, the lab is down'}")
+    hosts = (f"{name} ({found['releases'].get(name, 'unknown')})" for name in found["hosts"])
+    click.echo(f"hosts: {', '.join(hosts) or 'none, the lab is down'}")
     for guest in found["guests"]:
         click.echo(f"{guest['name']:<8} {guest['address']:<12} {guest['host']:<6} {guest['state']}")
     for guest in found["off"]:

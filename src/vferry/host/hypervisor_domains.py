@@ -17,7 +17,11 @@ UNDEFINE_FLAGS = ("VIR_DOMAIN_UNDEFINE_KEEP_NVRAM", "VIR_DOMAIN_UNDEFINE_KEEP_TP
 
 
 def read_definition(hypervisor: Hypervisor, guest: str) -> Definition:
-    """The persistent one with its secrets, so that it can be defined elsewhere. Problem ``guest-transient``."""
+    """The persistent one with its secrets, so that it can be defined elsewhere. Problem ``guest-transient``.
+
+    It is without the devices that libvirt adds by itself (migratable): an older one may not know them, as libvirt 9.0
+    does not know the watchdog ``itco`` that 11.3 adds to every q35.
+    """
     domain = hypervisor.domain(guest)
     libvirt = hypervisor.libvirt
     if not domain.isPersistent():
@@ -28,7 +32,9 @@ def read_definition(hypervisor: Hypervisor, guest: str) -> Definition:
             exit=Exit.REFUSED,
         )
     with hypervisor.calling("Reading a guest's definition"):
-        persistent = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)
+        persistent = domain.XMLDesc(
+            libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
+        )
         live = domain.XMLDesc(0) if domain.isActive() else None
     return Definition(live=live, persistent=persistent)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vferry.lab import outer
 
-HOST_MODULES = ("virtio_blk", "ext4")
+HOST_MODULES = ("virtio_pci", "virtio_blk", "ext4")  # the first is built into Debian 13's kernel
 GUEST_MODULES = (
     "virtio_net",
     "igbvf",

@@ -1,13 +1,13 @@
-"""The slow layer: a stock Debian 13 root with kernel, QEMU and libvirt, as a folder and as a disk image."""
+"""The slow layer: a stock Debian root with kernel, QEMU and libvirt, as a folder and as a disk image."""
 
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 
 from vferry.lab import cache, outer
+from vferry.lab.release import Release
 
-SUITE = "trixie"
-BACKPORTS = f"{SUITE}-backports"
 PACKAGES = (
     "linux-image-amd64",
     "systemd-sysv",
@@ -19,7 +19,6 @@ PACKAGES = (
     "libvirt-daemon-system",
     "libvirt-daemon-driver-qemu",
     "libvirt-clients",
-    "libqatzip3",
     "python3",
     "python3-libvirt",
     "apparmor",
@@ -35,40 +34,49 @@ PACKAGES = (
     "socat",
     "busybox-static",
 )
-PIN = f"Package: qemu* seabios ipxe-qemu\nPin: release n={BACKPORTS}\nPin-Priority: 990\n"
 PREFERENCES = "etc/apt/preferences.d"
 IMAGE_SIZE = "3G"  # sparse; what a host writes goes to a temporary overlay
 
 
-def key(mirror: str) -> str:
+def key(release: Release, mirror: str) -> str:
     """Content key: what is installed, from where, and the code that does it."""
     code = Path(__file__).read_text()
-    return cache.digest(SUITE, mirror, code)
+    return cache.digest(release.suite, *release.packages, release.backported, mirror, code)
 
 
-def ensure() -> Path:
-    """Folder of the base layer: root/ and host.img."""
+def ensure(release: Release) -> Path:
+    """Folder of a release's base layer: root/ and host.img."""
     outer.install_missing()
     mirror = outer.debian_mirror()
-    return cache.layer("base", key(mirror), lambda folder: build(folder, mirror))
+    build_it = partial(build, release=release, mirror=mirror)
+    return cache.layer(release.layer("base"), key(release, mirror), build_it)
 
 
-def build(folder: Path, mirror: str) -> None:
+def build(folder: Path, release: Release, mirror: str) -> None:
     """Fills the base layer; a few minutes, most of it downloading and installing packages."""
     root = folder / "root"
-    with outer.step("installing a Debian 13 root with QEMU and libvirt (about a minute)"):
-        bootstrap(root, mirror)
+    with outer.step(f"installing a {release.name} root with QEMU and libvirt (about a minute)"):
+        bootstrap(root, release, mirror)
     with outer.step("writing the hosts' disk image"):
         trim(root)
         outer.call(["mke2fs", "-q", "-F", "-t", "ext4", "-d", root, folder / "host.img", IMAGE_SIZE])
 
 
-def bootstrap(root: Path, mirror: str) -> None:
+def bootstrap(root: Path, release: Release, mirror: str) -> None:
     """Runs mmdebstrap; raises `Problem` with the end of its log."""
-    sources = [f"deb {mirror} {suite} main" for suite in (SUITE, BACKPORTS)]
-    hook = f'mkdir -p "$1/{PREFERENCES}" && printf %s {shlex.quote(PIN)} > "$1/{PREFERENCES}/backports"'
-    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", f"--setup-hook={hook}"]
-    outer.call([*argv, SUITE, root, *sources], env={"LC_ALL": "C.UTF-8"})
+    argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join((*PACKAGES, *release.packages))}"]
+    suites = [release.suite]
+    if release.backported:
+        suites.append(f"{release.suite}-backports")
+        text = shlex.quote(pin(release.backported, suites[-1]))
+        argv.append(f'--setup-hook=mkdir -p "$1/{PREFERENCES}" && printf %s {text} > "$1/{PREFERENCES}/backports"')
+    sources = [f"deb {mirror} {suite} main" for suite in suites]
+    outer.call([*argv, release.suite, root, *sources], env={"LC_ALL": "C.UTF-8"})
+
+
+def pin(packages: str, suite: str) -> str:
+    """apt's preferences that take packages from a suite."""
+    return f"Package: {packages}\nPin: release n={suite}\nPin-Priority: 990\n"
 
 
 def trim(root: Path) -> None:

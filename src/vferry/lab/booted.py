@@ -6,35 +6,44 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vferry.lab import cache, hosts, outer, places, product, qemu
+from vferry.lab.layers import Layers
 from vferry.lab.qmp import Monitor
+from vferry.lab.release import numbered
 from vferry.lab.topology import GUESTS, HOSTS, Host
 
 KEYS = ("key", "key.pub")  # of ssh; the booted hosts know them
 
 
-def key(base: Path) -> str:
+def key(layers: Layers) -> str:
     """Content key: what the hosts boot, how they are emulated, and by which machine's CPU.
 
     vferry itself is not part of it, or each change would mean a boot: the newer one is pushed after restoring.
     """
     flags = hosts.cpu_flags()
     argv = [word for host in HOSTS for word in qemu.command(host, qemu.Taps(0, 0), GUESTS, "", flags)]
-    return cache.digest(product.frame(base), *argv)
+    ground = Path(layers.ground)
+    frames = (product.frame(numbered(own.release), Path(own.base), ground) for own in map(layers.of, HOSTS))
+    return cache.digest(*frames, *argv)
 
 
-def find(base: Path) -> Path | None:
+def name(layers: Layers) -> str:
+    """Name of the layer: hosts of other releases do not displace the usual ones."""
+    return "booted" if layers.usual else "mixed"
+
+
+def find(layers: Layers) -> Path | None:
     """The kept hosts that fit, if any."""
-    folder = places.CACHE / f"booted-{key(base)}"
+    folder = places.CACHE / f"{name(layers)}-{key(layers)}"
     return folder if folder.exists() else None
 
 
-def keep(base: Path, top: Path, lab: Path) -> Path:
+def keep(layers: Layers, lab: Path) -> Path:
     """Keeps hosts and guests as they are now; they pause for some seconds and go on."""
     with outer.step("keeping the booted hosts for the next time"):
-        return cache.layer("booted", key(base), lambda folder: _fill(folder, top, lab))
+        return cache.layer(name(layers), key(layers), lambda folder: _fill(folder, layers, lab))
 
 
-def _fill(folder: Path, top: Path, lab: Path) -> None:
+def _fill(folder: Path, layers: Layers, lab: Path) -> None:
     folder.chmod(0o700)
     with ExitStack() as stack:
         monitors = [stack.enter_context(Monitor(places.RUN / f"{host.name}.qmp")) for host in HOSTS]
@@ -43,18 +52,19 @@ def _fill(folder: Path, top: Path, lab: Path) -> None:
             stack.callback(monitor.execute, "cont")
         for host, monitor in zip(HOSTS, monitors, strict=True):
             monitor.migrate("migrate", f"file:{qemu.LAB}/{state(host)}")
-        for name in [*files(), *map(state, HOSTS)]:
-            _copy(lab / name, folder / name)
+        for file in [*files(), *map(state, HOSTS)]:
+            _copy(lab / file, folder / file)
     for host in HOSTS:
         (lab / state(host)).unlink()
-    # Links: the disks' overlays lie over this very image, also when its layer is gone.
-    shutil.copytree(top, folder / "product", copy_function=os.link, symlinks=True)
-    (folder / "product-name").write_text(top.name)
+        top = Path(layers.of(host).product)
+        # Links: the disks' overlays lie over this very image, also when its layer is gone.
+        shutil.copytree(top, product_of(folder, host), copy_function=os.link, symlinks=True)
+        (folder / f"{host.name}.product-name").write_text(top.name)
 
 
 def files() -> list[str]:
     """What is copied back into the lab's folder: what hosts and guests write to, and the ssh key the hosts know."""
-    overlays = [name for host in HOSTS for name in qemu.overlays(host)]
+    overlays = [file for host in HOSTS for file in qemu.overlays(host)]
     return [*KEYS, *overlays, *(guest.disk for guest in GUESTS)]
 
 
@@ -65,8 +75,8 @@ def state(host: Host) -> str:
 
 def place(kept: Path, lab: Path) -> None:
     """Copies the kept disks and the ssh key into the lab's folder."""
-    for name in files():
-        _copy(kept / name, lab / name)
+    for file in files():
+        _copy(kept / file, lab / file)
 
 
 def resume(host: Host) -> None:
@@ -76,9 +86,20 @@ def resume(host: Host) -> None:
         monitor.execute("cont")
 
 
-def product_name(kept: Path) -> str:
-    """Name of the product layer that the kept hosts have."""
-    return (kept / "product-name").read_text()
+def product_of(kept: Path, host: Host) -> Path:
+    """Folder of the product layer that a kept host has."""
+    return kept / f"{host.name}.product"
+
+
+def as_kept(layers: Layers, kept: Path) -> Layers:
+    """The layers that kept hosts have: their product layers are their own."""
+    return layers.with_products({host.name: product_of(kept, host) for host in HOSTS})
+
+
+def is_current(layers: Layers, kept: Path) -> bool:
+    """Whether kept hosts have the same vferry as the layers."""
+    names = {host: (kept / f"{host.name}.product-name").read_text() for host in HOSTS}
+    return all(Path(layers.of(host).product).name == names[host] for host in HOSTS)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,42 +5,36 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from vferry.lab import base, booted, cloud, hosts, net, outer, owner, peer, places, processes, product, reach
+from vferry.lab import booted, cloud, hosts, net, outer, owner, peer, places, processes, reach
+from vferry.lab.layers import Layers
 from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Guest, Host
 from vferry.model.problem import Problem
 
 
-def build() -> tuple[Path, Path]:
-    """Builds what is missing of the layers; returns the folders of the base and the product layer."""
-    ground = base.ensure()
-    return ground, product.ensure(ground)
-
-
-def boot_all(lab: Path) -> tuple[Path, Path] | None:
-    """Restores both hosts as they were kept, or else boots them and returns the layers they booted.
+def boot_all(lab: Path, layers: Layers) -> bool:
+    """Restores both hosts as they were kept, or else boots them; True where they had to boot.
 
     A failure, or Ctrl-C, takes down what was started.
     """
-    ground, top = build()
     remove()  # what a crash may have left
     lab.mkdir(parents=True, exist_ok=True)
     try:
-        kept = booted.find(ground)
-        if kept is not None and _restored(lab, ground, top, kept):
-            return None
-        _booted(lab, ground, top)
+        kept = booted.find(layers)
+        if kept is not None and _restored(lab, layers, kept):
+            return False
+        _booted(lab, layers)
     except BaseException:
         outer.say("taking down what was started")
         remove()
         raise
-    return ground, top
+    return True
 
 
-def _prepare(lab: Path, ground: Path, top: Path) -> None:
+def _prepare(lab: Path, layers: Layers) -> None:
     """Networks, guests' disks and the note of whose lab it is."""
     places.RUN.mkdir(mode=0o700, exist_ok=True)
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    owner.write(owner.Owner(str(places.clone()), now, base=str(ground), product=str(top)))
+    owner.write(owner.Owner(str(places.clone()), now, layers))
     for host in HOSTS:
         for name in hosts.written(host):
             (lab / name).unlink(missing_ok=True)
@@ -59,24 +53,25 @@ def _make_disk(guest: Guest, disk: Path) -> None:
     outer.call(["mke2fs", "-q", "-F", "-t", "ext4", disk, f"{guest.disk_mib}M"])
 
 
-def _booted(lab: Path, ground: Path, top: Path) -> None:
-    _prepare(lab, ground, top)
+def _booted(lab: Path, layers: Layers) -> None:
+    _prepare(lab, layers)
     reach.prepare(lab)
     for host in HOSTS:
-        hosts.start(host, ground, top, lab)
+        hosts.start(host, layers, lab)
     outer.say("booting host1 and host2; about a minute without KVM")
     hosts.wait(HOSTS, lab)
 
 
-def _restored(lab: Path, ground: Path, top: Path, kept: Path) -> bool:
+def _restored(lab: Path, layers: Layers, kept: Path) -> bool:
     """Restores the kept hosts; False where that fails, with everything removed again."""
-    _prepare(lab, ground, kept / "product")
+    theirs = booted.as_kept(layers, kept)
+    _prepare(lab, theirs)
     try:
         with outer.step("restoring host1 and host2 as they were when they had booted"):
             booted.place(kept, lab)
             reach.prepare(lab)
             for host in HOSTS:
-                hosts.start(host, ground, kept / "product", lab, kept)
+                hosts.start(host, theirs, lab, kept)
             for host in HOSTS:
                 booted.resume(host)
             connect(lab)
@@ -85,26 +80,26 @@ def _restored(lab: Path, ground: Path, top: Path, kept: Path) -> bool:
         remove()
         shutil.rmtree(kept, ignore_errors=True)
         return False
-    if booted.product_name(kept) != top.name:
-        push(lab, top)
+    if not booted.is_current(layers, kept):
+        push(lab, layers)
     return True
 
 
 def boot_one(host: Host, lab: Path) -> None:
     """Boots one host of a lab that is up, with the disk that it had."""
     who = owner.current()
-    if who is None or not Path(who.base).exists():
+    if who is None or not Path(who.layers.of(host).base).exists():
         raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
-    hosts.start(host, Path(who.base), Path(who.product), lab)
+    hosts.start(host, who.layers, lab)
     outer.say(f"booting {host.name}; about a minute without KVM")
     hosts.wait([host], lab)
 
 
-def keep(layers: tuple[Path, Path], lab: Path) -> None:
+def keep(layers: Layers, lab: Path) -> None:
     """Keeps the hosts for the next time, without this machine's connections to them."""
     for host in HOSTS:
         reach.disconnect(host, lab)
-    booted.keep(*layers, lab)
+    booted.keep(layers, lab)
     connect(lab)
 
 
@@ -125,10 +120,10 @@ def connect(lab: Path) -> bool:
     return bool(absent)
 
 
-def push(lab: Path, top: Path) -> None:
+def push(lab: Path, layers: Layers) -> None:
     """Gives the running hosts another vferry, and restarts their agents."""
     with outer.step("giving this vferry to the hosts and restarting their agents"), _pool() as pool:
-        list(pool.map(lambda host: reach.push(host, lab, top), hosts.running()))
+        list(pool.map(lambda host: reach.push(host, lab, Path(layers.of(host).product)), hosts.running()))
 
 
 def remove() -> None:

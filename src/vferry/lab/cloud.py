@@ -8,7 +8,8 @@ that the one that libvirt boots fits the image whenever the two were built.
 import shutil
 from pathlib import Path
 
-from vferry.lab import archive, base, cache, outer, owner, places
+from vferry.lab import archive, cache, outer, owner, places
+from vferry.lab.release import DEBIAN13
 from vferry.lab.topology import Guest
 from vferry.model.problem import Problem
 
@@ -60,7 +61,7 @@ def key(ground: Path, mirror: str) -> str:
 
 
 def ensure(ground: Path) -> Path:
-    """Folder of the cloud layer, which holds disk.img; `ground` is the base layer that the hosts booted."""
+    """Folder of the cloud layer, which holds disk.img; `ground` is the base layer whose kernel guests have."""
     mirror = outer.debian_mirror()
     return cache.layer("cloud", key(ground, mirror), lambda folder: build(folder, ground, mirror))
 
@@ -70,7 +71,8 @@ def build(folder: Path, ground: Path, mirror: str) -> None:
     root = folder / "root"
     with outer.step("composing Debian 13's cloud image (about a minute, once)"):
         argv = ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-        outer.call([*argv, base.SUITE, root, f"deb {mirror} {base.SUITE} main"], env={"LC_ALL": "C.UTF-8"})
+        suite = DEBIAN13.suite
+        outer.call([*argv, suite, root, f"deb {mirror} {suite} main"], env={"LC_ALL": "C.UTF-8"})
         finish(root, ground / "root")
         image = folder / "disk.img"
         outer.call(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "root", "-d", root, image, "1G"])
@@ -108,9 +110,9 @@ def provide(guest: Guest, lab: Path) -> None:
     if _note(disk).exists():
         return
     who = owner.current()
-    if who is None or not Path(who.base).exists():
+    if who is None or not Path(who.layers.ground).exists():
         raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
-    layer = ensure(Path(who.base))
+    layer = ensure(Path(who.layers.ground))
     with outer.step(f"filling {guest.name}'s disk"):
         outer.call(["dd", f"if={layer}/disk.img", f"of={disk}", "bs=1M", "conv=notrunc,sparse", "status=none"])
     _note(disk).write_text(layer.name)

@@ -4,7 +4,6 @@ from xml.sax.saxutils import quoteattr
 
 from vferry.lab.topology import PF, Guest
 
-MACHINE = "pc-q35-10.0"  # fixed, so that a guest looks the same on every host
 NAMESPACE = "urn:vferry:1"
 ROOT_PORTS = 8  # one or two for NICs, the others free for hot-plug; firmware and kernel look at each of them
 LAB = "/opt/vferry/lab"
@@ -138,8 +137,8 @@ def file_name(guest: Guest) -> str:
     return f"{'spare/' if guest.spare else ''}{guest.name}.xml"
 
 
-def definition(guest: Guest) -> str:
-    """The domain, ready for `virsh define`."""
+def definition(guest: Guest, machine: str) -> str:
+    """The domain, ready for `virsh define`; a fixed `machine` type, so that it looks the same on every host."""
     ports = "\n    ".join("<controller type='pci' model='pcie-root-port'/>" for _ in range(ROOT_PORTS))
     initrd = "disk.cpio" if guest.cloud else "guest.cpio"
     channel = (
@@ -154,7 +153,7 @@ def definition(guest: Guest) -> str:
   <memory unit='MiB'>{guest.memory_mib}</memory>
   <vcpu>1</vcpu>
   <os>
-    <type arch='x86_64' machine='{MACHINE}'>hvm</type>
+    <type arch='x86_64' machine='{machine}'>hvm</type>
     <kernel>{LAB}/vmlinux</kernel>
     <initrd>{LAB}/{initrd}</initrd>
     <cmdline>{quoteattr(command_line(guest))[1:-1]}</cmdline>

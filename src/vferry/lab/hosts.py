@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vferry.lab import net, outer, places, processes, qemu, reach
+from vferry.lab.layers import Layers
 from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Host
 from vferry.model.problem import Exit, Problem
 
@@ -51,7 +52,7 @@ def written(host: Host) -> list[str]:
     return [*qemu.overlays(host), f"{host.name}.state"]
 
 
-def start(host: Host, base: Path, product: Path, lab: Path, kept: Path | None = None) -> None:
+def start(host: Host, layers: Layers, lab: Path, kept: Path | None = None) -> None:
     """Starts a host; `wait` says when it answers. With `kept`, it waits to be restored from that folder."""
     for name in ("console", "qmp", "ssh"):
         (places.RUN / f"{host.name}.{name}").unlink(missing_ok=True)
@@ -59,7 +60,8 @@ def start(host: Host, base: Path, product: Path, lab: Path, kept: Path | None = 
     try:
         key = reach.public_key(lab)
         argv = qemu.command(host, qemu.Taps(*taps), GUESTS, key, cpu_flags(), restore=kept is not None)
-        binds = map(str, (base / "root", base, product, lab, places.RUN, kept or lab))
+        own = layers.of(host)
+        binds = (f"{layers.ground}/root", own.base, own.product, *map(str, (lab, places.RUN, kept or lab)))
         disks = " ".join(f"{name}={backing}" for name, backing in qemu.overlays(host).items())
         enter = ["unshare", "-m", "sh", "-c", ENTER, "enter", *binds, disks]
         outer.launch([*enter, *argv], lab / f"{host.name}.log", pass_fds=taps)

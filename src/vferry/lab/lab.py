@@ -1,12 +1,12 @@
 """The lab as a whole: up, down, and what tests do to it while it is up."""
 
 import subprocess
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from vferry.lab import bringup, guests, hosts, net, outer, owner, peer, places, processes, reach
+from vferry.lab import bringup, guests, hosts, layers, net, outer, owner, peer, places, processes, reach
 from vferry.lab import controller as registry
+from vferry.lab.release import DEBIAN12, Release, numbered
 from vferry.lab.topology import HOSTS, NETWORKS, STARTED, Host, host_named
 from vferry.model.problem import Problem
 
@@ -18,23 +18,29 @@ class Lab:
         outer.require_root()
         self.folder = places.folder()
 
-    def build(self) -> tuple[Path, Path]:
-        """Builds what is missing of the layers; returns the folders of the base and the product layer."""
-        return bringup.build()
+    def build(self, debian12: Collection[str] = ()) -> layers.Layers:
+        """Builds what is missing of the layers for a lab whose hosts named in `debian12` run Debian 12."""
+        return layers.ensure(_known_hosts(debian12))
 
     def alive(self) -> bool:
         """Whether anything of a lab is there, be it this clone's or another's."""
         return bool(hosts.running()) or any(net.exists(network) for network in NETWORKS)
 
-    def up(self, names: Sequence[str] = STARTED) -> bool:
-        """Starts what is missing; returns False where everything was there. Hosts that fail to boot are taken down."""
-        wanted = [guests.named(name) for name in names]
+    def up(self, names: Sequence[str] = STARTED, debian12: Collection[str] = ()) -> bool:
+        """Starts what is missing; returns False where everything was there. Hosts that fail to boot are taken down.
+
+        `debian12` are the names of hosts that run it rather than Debian 13. A lab that is up stays what it is: without
+        `debian12` whatever that is, and another choice is refused (``lab-other-release``).
+        """
+        wanted, older = [guests.named(name) for name in names], _known_hosts(debian12)
         with owner.changing():
             owner.refuse_another(places.clone(), alive=self.alive())
             missing = [host for host in HOSTS if not hosts.pids(host)]
             if len(missing) == len(HOSTS):
-                self._boot()
+                self._boot(older)
                 guests.stop_others(self, wanted)
+            elif older:
+                refuse_other(older, self.releases())
             for host in missing:
                 if not hosts.pids(host):
                     bringup.boot_one(host, self.folder)
@@ -78,15 +84,20 @@ class Lab:
         """A host that runs; raises `Problem` for another."""
         host = host_named(name)
         if host is None:
-            raise Problem("lab-no-such-host", f"The lab has no host {name!r}", "It has host1 and host2")
+            raise _no_host(name)
         if not hosts.pids(host):
             raise Problem("lab-host-down", f"{name} is not running", "Start it with: vferry lab up")
         return host
 
     def push(self) -> None:
         """Gives the running hosts this clone's vferry, and restarts their agents: faster than down and up."""
-        _, top = self.build()
-        bringup.push(self.folder, top)
+        older = [name for name, release in self.releases().items() if release is DEBIAN12]
+        bringup.push(self.folder, self.build(older))
+
+    def releases(self) -> dict[str, Release]:
+        """Which Debian each host of the lab that is up runs, by name."""
+        who = owner.current() if self.alive() else None
+        return {name: numbered(each.release) for name, each in who.layers.hosts.items()} if who else {}
 
     def peer_command(self, argv: Sequence[str]) -> list[str]:
         """Argument vector on this machine that runs `argv` as the peer."""
@@ -95,11 +106,15 @@ class Lab:
         return peer.command(argv)
 
     def status(self) -> dict[str, Any]:
-        """hosts: names of those that run; guests: those that run; off: those that are only defined."""
+        """hosts: names of those that run; guests: those that run; off: those that are only defined.
+
+        releases: by the host's name, such as "Debian 13".
+        """
         rows = guests.rows(guests.everywhere(self))
         who = owner.current() if self.alive() else None
         return {
             "hosts": [host.name for host in hosts.running()],
+            "releases": {name: release.name for name, release in self.releases().items()},
             "guests": [row for row in rows if row["state"] != "off"],
             "off": [row for row in rows if row["state"] == "off"],
             "clone": who.clone if who else None,
@@ -148,15 +163,35 @@ class Lab:
             raise Problem("lab-no-such-network", f"The lab has no network {network!r}", "It has data and mgmt")
         net.carry(found, self.host(host).name, on=on)
 
-    def _boot(self) -> None:
+    def _boot(self, debian12: Collection[str]) -> None:
         """Brings both hosts up; hosts that had to boot are kept for the next time.
 
         They are kept with the guests that have no VF: the emulated igb saves its PF's state, but not the
         configuration of its VFs, so a guest that runs on one loses its network when it is restored.
         """
-        layers = bringup.boot_all(self.folder)
+        wanted = self.build(debian12)
+        fresh = bringup.boot_all(self.folder, wanted)
         bringup.connect(self.folder)
-        if layers is not None:
+        if fresh:
             first = [guests.named(name) for name in STARTED]
             guests.start(self, [guest for guest in first if not guest.vfs])
-            bringup.keep(layers, self.folder)
+            bringup.keep(wanted, self.folder)
+
+
+def _known_hosts(names: Collection[str]) -> Collection[str]:
+    """The names, if they are those of hosts."""
+    for name in names:
+        if host_named(name) is None:
+            raise _no_host(name)
+    return names
+
+
+def _no_host(name: str) -> Problem:
+    return Problem("lab-no-such-host", f"The lab has no host {name!r}", "It has host1 and host2")
+
+
+def refuse_other(debian12: Collection[str], running: Mapping[str, Release]) -> None:
+    """Raises `Problem` where the lab that is up is not the one asked for."""
+    if {name for name, release in running.items() if release is DEBIAN12} != set(debian12):
+        shown = ", ".join(f"{name} with {release.name}" for name, release in running.items())
+        raise Problem("lab-other-release", f"The lab is up already: {shown}", "Take it down first: vferry lab down")

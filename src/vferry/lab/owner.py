@@ -1,33 +1,32 @@
 """Whose lab it is: one lab per machine, whatever the number of clones."""
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+import msgspec
+
 from vferry.lab import places
+from vferry.lab.layers import Layers
 from vferry.model.problem import Exit, Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """The clone whose lab is up: its folder, since when (local time, ISO 8601), and the layers its hosts booted."""
 
     clone: str
     since: str
-    base: str
-    product: str
+    layers: Layers
 
 
 def read(text: str) -> Owner | None:
     """The owner that the lock's content names; None where there is none or it was cut off in a crash."""
     try:
-        return Owner(**json.loads(text))
-    except (ValueError, TypeError):
+        return msgspec.json.decode(text, type=Owner)
+    except msgspec.DecodeError:
         return None
 
 
@@ -40,7 +39,7 @@ def current() -> Owner | None:
 
 
 def write(owner: Owner) -> None:
-    places.LOCK.write_text(json.dumps(asdict(owner)))
+    places.LOCK.write_bytes(msgspec.json.encode(owner))
 
 
 @contextmanager

@@ -1,16 +1,18 @@
 """The fast layers: vferry's dependencies, and vferry itself with everything the lab lays over a host's root."""
 
+import os
 import re
 import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from vferry.lab import archive, boot, cache, outer, places, seed
 from vferry.lab.guestxml import definition, file_name
+from vferry.lab.release import DEBIAN13, Release
 from vferry.lab.topology import GUESTS, HOSTS, Host
 
-PYTHON = "3.13"  # of the hosts
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 SHIPPED = {  # file of the package, which its author may not have written yet → place in a host
     "host/vferry-agent.service": "etc/systemd/system/vferry-agent.service",
@@ -26,18 +28,19 @@ def dependencies() -> list[str]:
     return sorted(line for line in lines if "extra ==" not in line)
 
 
-def ensure_dependencies(base: Path) -> Path:
-    """Folder of the layer with vferry's dependencies for the hosts' Python, compiled."""
+def ensure_dependencies(release: Release, base: Path) -> Path:
+    """Folder of the layer with vferry's dependencies for a release's Python, compiled."""
     wanted = dependencies()
-    return cache.layer("python", cache.digest(PYTHON, *wanted), lambda folder: install(folder, wanted, base))
+    key_ = cache.digest(release.python, *wanted)
+    return cache.layer(release.layer("python"), key_, lambda folder: install(folder, wanted, release.python, base))
 
 
-def install(folder: Path, wanted: list[str], base: Path) -> None:
+def install(folder: Path, wanted: list[str], python: str, base: Path) -> None:
     """Downloads wheels for the hosts' Python (not this one) and unpacks them."""
     argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    argv += ["--target", str(folder / "site"), "--python-version", PYTHON, "--implementation", "cp"]
+    argv += ["--target", str(folder / "site"), "--python-version", python, "--implementation", "cp"]
     argv += ["--only-binary=:all:", *(f"--platform={name}" for name in PLATFORMS), *wanted]
-    with outer.step(f"getting vferry's dependencies for Python {PYTHON}"):
+    with outer.step(f"getting vferry's dependencies for Python {python}"):
         outer.call(argv, env={"PIP_ROOT_USER_ACTION": "ignore"})
         compile_all(base, folder / "site")
 
@@ -56,45 +59,61 @@ def sources() -> list[Path]:
     return [p for p in places.PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
 
 
-def frame(base: Path) -> str:
+class Below(NamedTuple):
+    """The layers that a product layer is made on: a release's, and Debian 13's boot layer, which is the guests'."""
+
+    base: Path
+    python: Path
+    boot: Path
+    guests: Path
+
+    @property
+    def key(self) -> str:
+        return cache.digest(*(folder.name for folder in self))
+
+
+def below(release: Release, base: Path, ground: Path) -> Below:
+    """Builds what is missing; `ground` is Debian 13's base layer."""
+    own = ensure_dependencies(release, base), boot.ensure(release, base)
+    return Below(base, *own, boot.ensure(DEBIAN13, ground))
+
+
+def frame(release: Release, base: Path, ground: Path) -> str:
     """Content key of what a host boots but for vferry itself, which can be replaced while it runs."""
-    below = (base.name, ensure_dependencies(base).name, boot.ensure(base).name)
-    return cache.digest(*below, cache.digest_files(places.PACKAGE, framing()))
+    return cache.digest(below(release, base, ground).key, cache.digest_files(places.PACKAGE, framing()))
 
 
 def framing() -> list[Path]:
     """Files of the package that make the frame."""
     lab = places.PACKAGE / "lab"
     own = [file for file in sources() if file.is_relative_to(places.FILES)]
-    return own + [lab / name for name in ("product.py", "guestxml.py", "topology.py", "seed.py", "iso.py")]
+    return own + [
+        lab / name for name in ("product.py", "guestxml.py", "topology.py", "seed.py", "iso.py", "release.py")
+    ]
 
 
-def key(*below: Path) -> str:
-    """Content key: the layers below and every file of the package."""
-    return cache.digest(*(folder.name for folder in below), cache.digest_files(places.PACKAGE, sources()))
+def ensure(release: Release, base: Path, ground: Path) -> Path:
+    """Folder of a release's product layer: product.img, vmlinux, host.cpio, and tree/, what the image holds."""
+    under = below(release, base, ground)
+    key = cache.digest(under.key, cache.digest_files(places.PACKAGE, sources()))
+    return cache.layer(release.layer("product"), key, lambda folder: build(folder, release, under))
 
 
-def ensure(base: Path) -> Path:
-    """Folder of the product layer: product.img, host.cpio, and tree/, what the image holds."""
-    python, booting = ensure_dependencies(base), boot.ensure(base)
-    key_ = key(base, python, booting)
-    return cache.layer("product", key_, lambda folder: build(folder, base, python, booting))
-
-
-def build(folder: Path, base: Path, python: Path, booting: Path) -> None:
+def build(folder: Path, release: Release, under: Below) -> None:
     """Fills the product layer; seconds."""
-    with outer.step("packing vferry and the guests for the hosts"):
+    with outer.step(f"packing vferry and the guests for hosts with {release.name}"):
         tree = folder / "tree"
         tree.mkdir(mode=0o755)
         shutil.copytree(places.FILES / "overlay", tree / "overlay")
-        site(tree / "site", base, python)
+        site(tree / "site", under.base, under.python)
         overlay(tree / "overlay")
         for host in HOSTS:
             (tree / "hosts" / host.name).mkdir(parents=True)
             (tree / "hosts" / host.name / "agent.toml").write_text(agent_settings(host))
-        guests(tree / "lab", folder, booting)
+        guests(tree / "lab", folder, under.guests, release.machine)
         pack_init(folder, places.FILES / "host-init", folder / "init.cpio")
-        archive.join([booting / "host.cpio", folder / "init.cpio"], folder / "host.cpio")
+        archive.join([under.boot / "host.cpio", folder / "init.cpio"], folder / "host.cpio")
+        os.link(under.boot / "vmlinux", folder / "vmlinux")
         outer.call(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, folder / "product.img", "320M"])
 
 
@@ -135,7 +154,7 @@ def masked(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def guests(target: Path, folder: Path, booting: Path) -> None:
+def guests(target: Path, folder: Path, booting: Path, machine: str) -> None:
     """Kernel, initial RAM file systems, definitions and seeds of the guests."""
     (target / "spare").mkdir(parents=True)
     shutil.copy2(booting / "vmlinux", target / "vmlinux")
@@ -145,7 +164,7 @@ def guests(target: Path, folder: Path, booting: Path) -> None:
     for guest in GUESTS:
         if guest.cloud:
             (target / f"{guest.name}.iso").write_bytes(seed.image(guest))
-        (target / file_name(guest)).write_text(definition(guest))
+        (target / file_name(guest)).write_text(definition(guest, machine))
 
 
 def pack_init(folder: Path, init: Path, target: Path) -> None:

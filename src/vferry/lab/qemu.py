@@ -86,7 +86,7 @@ def command(
     argv += ["-m", str(MEMORY_MIB), "-smp", str(CPUS), "-uuid", host.uuid]
     argv += ["-smbios", f"type=1,manufacturer=vferry,product=lab,serial={host.name},uuid={host.uuid}"]
     argv += ["-device", "intel-iommu,intremap=on,device-iotlb=on"]
-    argv += ["-kernel", str(PRODUCT / "tree/lab/vmlinux"), "-initrd", str(PRODUCT / "host.cpio")]
+    argv += ["-kernel", str(PRODUCT / "vmlinux"), "-initrd", str(PRODUCT / "host.cpio")]
     argv += ["-append", kernel_words(host, key)]
     for name, overlay in zip(("root", "product"), overlays(host), strict=True):
         argv += disk(name, f"{LAB}/{overlay},format=qcow2")

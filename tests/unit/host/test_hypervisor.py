@@ -257,6 +257,17 @@ def test_a_definition_is_read_live_and_persistent() -> None:
     assert "ua-vf" in definition.persistent
 
 
+def test_a_definition_goes_to_an_older_libvirt() -> None:
+    newer, _ = hypervisor(running())
+    older, library = hypervisor()
+    library.old = True
+    definition = read_definition(newer, "guest1")
+    assert "itco" in (definition.live or "")
+    assert define(older, definition.persistent).changed
+    with pytest.raises(Problem, match="itco"):
+        define(older, definition.live or "")
+
+
 def test_a_transient_guest_has_no_definition_to_take_along() -> None:
     host, _ = hypervisor(FakeDomain(live=domain()))
     with pytest.raises(Problem) as caught:

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.lab import base, cloud, guests, iso, owner, places, product, seed
+from vferry.lab.layers import Layers
+from vferry.lab.release import DEBIAN13
 from vferry.lab.topology import GUESTS
 from vferry.model.problem import Problem
 
@@ -70,7 +72,7 @@ def test_a_cloud_guest_has_time_to_boot() -> None:
 def test_the_image_follows_the_kernel_that_the_hosts_have() -> None:
     mirror = "http://a.test/debian"
     assert cloud.key(Path("/cache/base-1"), mirror) != cloud.key(Path("/cache/base-2"), mirror)
-    assert cloud.key(Path("/cache/base-1"), mirror) != base.key(mirror)
+    assert cloud.key(Path("/cache/base-1"), mirror) != base.key(DEBIAN13, mirror)
 
 
 def test_a_disk_is_filled_once_and_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +88,7 @@ def test_a_disk_is_filled_once_and_in_place(tmp_path: Path, monkeypatch: pytest.
         return layer
 
     monkeypatch.setattr(cloud, "ensure", ensure)
-    who = owner.Owner("/clone", "now", base=str(tmp_path), product="/product")
+    who = owner.Owner("/clone", "now", Layers(str(tmp_path), {}))
     monkeypatch.setattr(owner, "current", lambda: who)
     cloud.blank(guest, disk)
     before = disk.stat()

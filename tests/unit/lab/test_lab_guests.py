@@ -15,7 +15,7 @@ from vferry.model.problem import Problem
 def xml(name: str) -> ET.Element:
     guest = guest_named(name)
     assert guest is not None
-    return ET.fromstring(guestxml.definition(guest))  # noqa: S314 - our own text
+    return ET.fromstring(guestxml.definition(guest, "pc-q35-10.0"))  # noqa: S314 - our own text
 
 
 @pytest.mark.parametrize("guest", GUESTS, ids=lambda guest: guest.name)

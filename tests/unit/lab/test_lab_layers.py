@@ -1,13 +1,18 @@
 """The cache, the outer machine's mirror, archives, and whose lab it is."""
 
+import lzma
 import os
 import re
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from vferry.lab import archive, base, boot, cache, outer, owner, places, processes, product, reach
+from vferry.lab import archive, base, boot, booted, cache, outer, owner, places, processes, product, reach
+from vferry.lab.lab import refuse_other
+from vferry.lab.layers import HostLayers, Layers
+from vferry.lab.release import DEBIAN12, DEBIAN13, RELEASES
 from vferry.lab.topology import HOSTS
 from vferry.model.problem import Problem
 
@@ -57,7 +62,28 @@ def test_the_mirror_is_the_machine_s_own() -> None:
 
 
 def test_another_mirror_is_another_base() -> None:
-    assert base.key("http://a.test/debian") != base.key("http://b.test/debian")
+    assert base.key(DEBIAN13, "http://a.test/debian") != base.key(DEBIAN13, "http://b.test/debian")
+
+
+def test_a_release_has_layers_of_its_own() -> None:
+    assert base.key(DEBIAN12, "http://a.test/debian") != base.key(DEBIAN13, "http://a.test/debian")
+    names = {release.layer("base") for release in RELEASES}
+    assert "base" in names
+    assert len(names) == len(RELEASES)
+
+
+def test_only_what_is_backported_is_taken_from_backports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr(outer, "call", lambda argv, **_: called.append([str(word) for word in argv]))
+    for release in RELEASES:
+        base.bootstrap(tmp_path, release, "http://a.test/debian")
+    twelve, thirteen = called
+    assert twelve[-2:] == [str(tmp_path), "deb http://a.test/debian bookworm main"]
+    assert thirteen[-1] == "deb http://a.test/debian trixie-backports main"
+    assert "backports" not in " ".join(twelve)
+    assert any("Package: qemu* seabios" in word and "Pin: release n=trixie-backports" in word for word in thirteen)
+    assert "libqatzip3" not in " ".join(twelve)  # Debian 12 has none
+    assert "libqatzip3" in " ".join(thirteen)
 
 
 def test_modules_come_once_and_in_order() -> None:
@@ -71,13 +97,18 @@ def test_libraries_include_the_loader() -> None:
 
 
 def test_the_kernel_inside_a_bzimage_is_found() -> None:
-    packed = boot.ZSTD + b"kernel"
+    packed = boot.XZ + b"kernel"
     image = bytearray(2 * 512 + 16)
     image[0x1F1] = 1
     struct.pack_into("<II", image, 0x248, 16, len(packed) + 4)
     assert boot.payload(bytes(image) + packed + b"\0\0\1\0") == packed
+
+
+def test_a_kernel_is_unpacked_as_its_release_packs_it() -> None:
+    filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2}]
+    assert boot.unpacked(lzma.compress(b"kernel" * 99, check=lzma.CHECK_CRC32, filters=filters)) == b"kernel" * 99
     with pytest.raises(Problem):
-        boot.payload(bytes(image) + b"\x1f\x8b" + packed)
+        boot.unpacked(b"\x1f\x8b")
 
 
 def test_masked_names_are_read_and_exist_once() -> None:
@@ -104,12 +135,48 @@ def test_the_agent_is_told_its_host() -> None:
     assert 'listen = "10.8.0.2:7443"' in text
 
 
-def test_a_broken_lock_names_nobody() -> None:
-    assert owner.read("") is None
-    assert owner.read('{"clone": "/a"') is None
-    assert owner.read('{"clone": "/a", "since": "now", "base": "b", "product": "p"}') == owner.Owner(
-        "/a", "now", "b", "p"
-    )
+def layers(*numbers: int) -> Layers:
+    made = (HostLayers(number, f"/base{number}", f"/product{number}") for number in numbers)
+    return Layers("/ground", {host.name: own for host, own in zip(HOSTS, made, strict=True)})
+
+
+def test_the_lock_remembers_what_each_host_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(places, "LOCK", tmp_path / "lock")
+    who = owner.Owner("/a", "now", layers(12, 13))
+    owner.write(who)
+    assert owner.current() == who
+    assert who.layers.of(HOSTS[0]).product == "/product12"
+
+
+@pytest.mark.parametrize("text", ["", '{"clone": "/a"', '{"clone": "/a", "since": "now", "base": "b", "product": "p"}'])
+def test_a_broken_lock_names_nobody(text: str) -> None:
+    assert owner.read(text) is None
+
+
+def test_hosts_of_other_releases_are_kept_apart() -> None:
+    assert booted.name(layers(13, 13)) == "booted"
+    assert booted.name(layers(12, 13)) == booted.name(layers(13, 12)) != "booted"
+
+
+def test_kept_hosts_have_products_of_their_own(tmp_path: Path) -> None:
+    kept = booted.as_kept(layers(12, 13), tmp_path)
+    assert [kept.of(host).product for host in HOSTS] == [f"{tmp_path}/{name}.product" for name in ("host1", "host2")]
+    assert [kept.of(host).base for host in HOSTS] == ["/base12", "/base13"]
+
+
+def test_kept_hosts_have_the_current_vferry_only_if_each_has(tmp_path: Path) -> None:
+    for name, product_name in (("host1", "product12"), ("host2", "product13")):
+        (tmp_path / f"{name}.product-name").write_text(product_name)
+    assert booted.is_current(layers(12, 13), tmp_path)
+    assert not booted.is_current(layers(13, 13), tmp_path)
+    assert not booted.is_current(layers(12, 12), tmp_path)
+
+
+@pytest.mark.parametrize(("asked", "refused"), [({"host1"}, False), ({"host2"}, True), ({"host1", "host2"}, True)])
+def test_a_lab_that_is_up_does_not_change_its_releases(asked: set[str], refused: bool) -> None:  # noqa: FBT001
+    running = {"host1": DEBIAN12, "host2": DEBIAN13}
+    with pytest.raises(Problem, match="host1 with Debian 12") if refused else nullcontext():
+        refuse_other(asked, running)
 
 
 def test_a_second_change_is_refused_and_a_lock_of_nobody_removed(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Which Debian a host of the lab runs, and what differs between its releases."""
+
+from dataclasses import dataclass
+
+from vferry.model.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release of Debian.
+
+    `python` is its Python's version, `machine` a machine type that its QEMU has and newer ones have, too. `packages`
+    are the hosts' beyond those of every release; `backported` are those that come from backports, as apt's patterns.
+    """
+
+    number: int
+    suite: str
+    python: str
+    machine: str
+    packages: tuple[str, ...] = ()
+    backported: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"Debian {self.number}"
+
+    def layer(self, name: str) -> str:
+        """Name of a layer of this release: those of the usual one are not displaced by others."""
+        return name if self is DEBIAN13 else f"{name}{self.number}"
+
+
+DEBIAN12 = Release(12, "bookworm", "3.11", "pc-q35-7.2")
+DEBIAN13 = Release(13, "trixie", "3.13", "pc-q35-10.0", packages=("libqatzip3",), backported="qemu* seabios ipxe-qemu")
+"""The usual one. Its QEMU emulates the hosts, whatever they run, and its kernel is the guests'."""
+RELEASES = (DEBIAN12, DEBIAN13)
+
+
+def numbered(number: int) -> Release:
+    """Problem ``lab-no-such-release``."""
+    found = next((release for release in RELEASES if release.number == number), None)
+    if found is None:
+        names = ", ".join(release.name for release in RELEASES)
+        raise Problem("lab-no-such-release", f"The lab has no Debian {number}", f"It has {names}")
+    return found
