@@ -165,8 +165,8 @@ async def test_a_connection_outlives_an_interrupted_link(ready: Pair) -> None:
     assert record.echoed == record.sent
     assert record.retransmissions is not None
     assert record.retransmissions > 0
-    assert 500e6 < record.stall_ns < 3500e6
-    assert abs(record.stall_at - down) < 300e6
+    assert 100e6 < record.stall_ns < 15_000e6
+    assert abs(record.stall_at - down) < 3e9
 
 
 async def test_a_stopped_prober_reports_itself_and_no_gap(ready: Pair, tmp_path: Path) -> None:
