@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vferry.lab import archive, base, cache, hosts, outer, owner, reach
+from vferry.lab import archive, cache, hosts, outer, owner, reach
+from vferry.lab.release import DEBIAN13
 from vferry.lab.topology import Guest, Host
 from vferry.model.problem import Exit, Problem
 
@@ -41,7 +42,7 @@ def build(folder: Path, ground: Path, mirror: str) -> None:
     packages = f"linux-headers-{kernel},linux-source-{series}={version},make"
     with outer.step(f"building the module {NAME} for the hosts' kernel (about a minute, once)"):
         argv = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
-        outer.call([*argv, base.SUITE, root, f"deb {mirror} {base.SUITE} main"], env={"LC_ALL": "C.UTF-8"})
+        outer.call([*argv, DEBIAN13.suite, root, f"deb {mirror} {DEBIAN13.suite} main"], env={"LC_ALL": "C.UTF-8"})
         compile_module(root, kernel, f"linux-source-{series}")
         shutil.copy2(root / f"build/{NAME}.ko", folder)
     shutil.rmtree(root)
@@ -61,9 +62,11 @@ def compile_module(root: Path, kernel: str, source: str) -> None:
 def provide(lab: "Lab", guest: Guest, home: str) -> None:
     """Has all running hosts offer such devices, and makes the guest's on the host that it is about to start on."""
     who = owner.current()
-    if who is None or not Path(who.base).exists():
+    if who is None or not Path(who.layers.ground).exists():
         raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
-    module = ensure(Path(who.base)) / f"{NAME}.ko"
+    if not who.layers.usual:
+        raise Problem("lab-no-device", f"{NAME} migrates since Linux 6.7, newer than Debian 12's", "Use other hosts")
+    module = ensure(Path(who.layers.ground)) / f"{NAME}.ko"
     for host in hosts.running():
         _load(host, lab.folder, module)
     done = lab.run(home, ["sh", "-c", MAKE, "make", guest.device or ""])

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from vferry.lab import base, guests, hosts, mtty, owner, reach
+from vferry.lab.layers import HostLayers, Layers
+from vferry.lab.release import DEBIAN12, DEBIAN13, Release
 from vferry.lab.topology import HOSTS, Host
 from vferry.model.problem import Problem
 
@@ -23,12 +25,16 @@ class FakeLab:
         return subprocess.CompletedProcess(argv, self.code, "", "no space")
 
 
+def owned(ground: Path, release: Release) -> owner.Owner:
+    below = {host.name: HostLayers(release.number, str(ground), "/product") for host in HOSTS}
+    return owner.Owner("/clone", "now", Layers(str(ground), below))
+
+
 @pytest.fixture
 def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module that is built, and hosts that are shells of this machine."""
     (tmp_path / "mtty.ko").write_bytes(b"\x7fELF")
-    who = owner.Owner("/clone", "now", base=str(tmp_path), product="/product")
-    monkeypatch.setattr(owner, "current", lambda: who)
+    monkeypatch.setattr(owner, "current", lambda: owned(tmp_path, DEBIAN13))
     monkeypatch.setattr(mtty, "ensure", lambda ground: ground)
     monkeypatch.setattr(hosts, "running", lambda: list(HOSTS))
 
@@ -63,7 +69,15 @@ def test_no_module_for_a_lab_that_is_down(monkeypatch: pytest.MonkeyPatch) -> No
     assert caught.value.code == "lab-down"
 
 
+def test_no_module_for_a_kernel_whose_sample_does_not_migrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab: Any = FakeLab()
+    monkeypatch.setattr(owner, "current", lambda: owned(tmp_path, DEBIAN12))
+    with pytest.raises(Problem, match="since Linux 6.7"):
+        mtty.provide(lab, guests.named("mtty1"), "host1")
+    assert lab.ran == []
+
+
 def test_the_module_follows_the_kernel_that_the_hosts_have() -> None:
     mirror = "http://a.test/debian"
     assert mtty.key(Path("/cache/base-1"), mirror) != mtty.key(Path("/cache/base-2"), mirror)
-    assert mtty.key(Path("/cache/base-1"), mirror) != base.key(mirror)
+    assert mtty.key(Path("/cache/base-1"), mirror) != base.key(DEBIAN13, mirror)
