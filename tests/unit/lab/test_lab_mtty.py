@@ -72,7 +72,7 @@ def test_no_module_for_a_lab_that_is_down(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_module_for_a_kernel_whose_sample_does_not_migrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab: Any = FakeLab()
     monkeypatch.setattr(owner, "current", lambda: owned(tmp_path, DEBIAN12))
-    with pytest.raises(Problem, match="since Linux 6.7"):
+    with pytest.raises(Problem, match="since Linux"):
         mtty.provide(lab, guests.named("mtty1"), "host1")
     assert lab.ran == []
 
