@@ -21,10 +21,10 @@ def test_a_device_that_migrates_itself_keeps_its_registers_there_and_back(scene:
     assert [(each["name"], each["type"]) for each in asked("guest", "show", "mtty1")["devices"]] == [(uuid, "mtty-2")]
     bases = scene.tell(f"cut -d' ' -f1 {CARD}/resource | head -n 2").split()
     registers = [int(base, 16) + SCRATCH for base in bases]
-    for host, letters in ((other(home), "VF"), (home, "io")):
+    for host, letters, options in ((other(home), "VF", ()), (home, "io", ("--codec", "zstd"))):
         for register, letter in zip(registers, letters, strict=True):
             scene.tell(f"printf {letter} | dd of=/dev/port bs=1 seek={register} conv=notrunc")
-        report = migrate(scene, "--no-probe")
+        report = migrate(scene, "--no-probe", *options)
         assert report["network_mode"] == "switch"
         assert report["transfer"]["device_bytes"] > 0, report["transfer"]
         scene.assert_whole(host)

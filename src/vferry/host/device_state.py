@@ -17,6 +17,10 @@ def read_blockers(hypervisor: Hypervisor, guest: str) -> Blockers:
     return Blockers(reasons=tuple(str(reason) for reason in said.get("blocked-reasons", ())))
 
 
+ANSWER_S = 1.0
+"""How long an answer that is on its way is waited for."""
+
+
 class DeviceState:
     """How many bytes of VFIO devices' state QEMU has sent, for the guests that it was told to expect.
 
@@ -28,12 +32,14 @@ class DeviceState:
         self._hypervisor = hypervisor
         self._lock = threading.Lock()
         self._sent: dict[str, int | None] = {}
+        self._asking: dict[str, threading.Thread] = {}
         self._connection: Any = None
 
     def expect(self, uuid: str) -> None:
         """Before a guest's migration starts."""
         with self._lock:
             self._sent[uuid] = None
+            self._asking.pop(uuid, None)
         connection, library = self._hypervisor.connection(), self._hypervisor.qemu_library
         if connection is not self._connection:
             # Without the event the figure is not known, and that is all.
@@ -44,14 +50,21 @@ class DeviceState:
     def sent(self, uuid: str) -> int | None:
         """None where it is not known."""
         with self._lock:
+            asking = self._asking.get(uuid)
+        if asking is not None:
+            asking.join(ANSWER_S)
+        with self._lock:
             return self._sent.get(uuid)
 
     def on_migration(
         self, _connection: Any, domain: Any, _event: str, _seconds: int, _micros: int, details: str, _opaque: Any
     ) -> None:
         """libvirt's event thread: it must not wait for an answer."""
-        if domain.UUIDString() in self._sent and json.loads(details).get("status") == "completed":
-            threading.Thread(target=self._ask, args=(domain,), name="device-state", daemon=True).start()
+        uuid = domain.UUIDString()
+        with self._lock:
+            if uuid in self._sent and json.loads(details).get("status") == "completed":
+                asking = self._asking[uuid] = threading.Thread(target=self._ask, args=(domain,), daemon=True)
+                asking.start()
 
     def _ask(self, domain: Any) -> None:
         # It may be gone by now.

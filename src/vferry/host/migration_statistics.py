@@ -39,14 +39,14 @@ class Statistics:
 
     def running(self, record: Record, domain: Any) -> dict[str, float]:
         """Empty where there is no answer yet."""
-        asking = self._asking.get(record.uuid)
+        asking = self._asking.get(record.operation)
         if asking is None:
-            asking = self._asking[record.uuid] = _Asking(domain, self._hypervisor.libvirt.libvirtError)
+            asking = self._asking[record.operation] = _Asking(domain, self._hypervisor.libvirt.libvirtError)
             asking.start()
         asking.join(ANSWER_S)
         if asking.is_alive():
             return {}
-        del self._asking[record.uuid]
+        del self._asking[record.operation]
         return figures(asking.job)
 
     def completed(self, record: Record, domain: Any) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vferry.lab import archive, cache, hosts, outer, owner, reach
-from vferry.lab.release import Release, numbered
+from vferry.lab.release import DEBIAN13
 from vferry.lab.topology import Guest, Host
 from vferry.model.problem import Exit, Problem
 
@@ -28,14 +28,13 @@ def key(ground: Path, mirror: str) -> str:
     return cache.digest(ground.name, mirror, Path(__file__).read_text())
 
 
-def ensure(release: Release, ground: Path) -> Path:
-    """Folder of the layer, which holds mtty.ko; `ground` is the base layer that a host booted."""
+def ensure(ground: Path) -> Path:
+    """Folder of the layer, which holds mtty.ko; `ground` is the base layer that the hosts booted."""
     mirror = outer.debian_mirror()
-    named = release.layer(NAME)
-    return cache.layer(named, key(ground, mirror), lambda folder: build(folder, release, ground, mirror))
+    return cache.layer(NAME, key(ground, mirror), lambda folder: build(folder, ground, mirror))
 
 
-def build(folder: Path, release: Release, ground: Path, mirror: str) -> None:
+def build(folder: Path, ground: Path, mirror: str) -> None:
     """Fills the layer; about a minute, most of it downloading the kernel's source."""
     kernel, root = archive.kernel_of(ground / "root"), folder / "root"
     series = ".".join(kernel.split(".")[:2])
@@ -43,7 +42,7 @@ def build(folder: Path, release: Release, ground: Path, mirror: str) -> None:
     packages = f"linux-headers-{kernel},linux-source-{series}={version},make"
     with outer.step(f"building the module {NAME} for the hosts' kernel (about a minute, once)"):
         argv = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
-        outer.call([*argv, release.suite, root, f"deb {mirror} {release.suite} main"], env={"LC_ALL": "C.UTF-8"})
+        outer.call([*argv, DEBIAN13.suite, root, f"deb {mirror} {DEBIAN13.suite} main"], env={"LC_ALL": "C.UTF-8"})
         compile_module(root, kernel, f"linux-source-{series}")
         shutil.copy2(root / f"build/{NAME}.ko", folder)
     shutil.rmtree(root)
@@ -65,9 +64,11 @@ def provide(lab: "Lab", guest: Guest, home: str) -> None:
     who = owner.current()
     if who is None or not Path(who.layers.ground).exists():
         raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
+    if not who.layers.usual:
+        raise Problem("lab-no-device", f"{NAME} migrates since Linux 6.7, newer than Debian 12's", "Use other hosts")
+    module = ensure(Path(who.layers.ground)) / f"{NAME}.ko"
     for host in hosts.running():
-        layers = who.layers.of(host)
-        _load(host, lab.folder, ensure(numbered(layers.release), Path(layers.base)) / f"{NAME}.ko")
+        _load(host, lab.folder, module)
     done = lab.run(home, ["sh", "-c", MAKE, "make", guest.device or ""])
     if done.returncode != 0:
         raise Problem("lab-no-device", f"{home} does not make {guest.name}'s device: {done.stderr}", exit=Exit.UNDONE)

@@ -10,7 +10,8 @@ for guests with pages of 4 KiB; integers are big-endian::
     payload                      the normal pages
 
 What differs: before 9.0 zero pages went through the main stream and the field was unused, always 0. QEMU 7.2 leaves
-the payload size of the packet before in a packet without pages. From 10.0 a packet may carry a device's state.
+the payload size of the packet before in a packet without pages. From 10.0 a packet may carry a device's state: its
+header has 276 bytes, of which only the first 12 are the same.
 """
 
 import struct
@@ -23,6 +24,8 @@ PACKET_PAGES = 128
 PAGE_BYTES = 4096
 OFFSETS_AT = 320
 SYNC = 1
+FLAGS_END = 12
+"""Where a header's part ends that all kinds of packets have."""
 
 _FIELDS = struct.Struct(">8xIIII8xI28x256s")
 
@@ -38,6 +41,11 @@ class PacketHeader(NamedTuple):
     @property
     def payload_bytes(self) -> int:
         return self.normal_pages * PAGE_BYTES
+
+
+def is_of_pages(start: bytes | bytearray) -> bool:
+    """Whether a packet that starts with these `FLAGS_END` bytes may be one of plain pages, and so of that length."""
+    return not int.from_bytes(start[8:FLAGS_END], "big") & ~SYNC
 
 
 def parse_header(data: bytes | bytearray | memoryview) -> PacketHeader | None:

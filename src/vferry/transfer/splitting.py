@@ -2,7 +2,15 @@
 
 from typing import NamedTuple
 
-from vferry.transfer.multifd import HEADER_BYTES, INITIAL_BYTES, PREAMBLE, PacketHeader, parse_header
+from vferry.transfer.multifd import (
+    FLAGS_END,
+    HEADER_BYTES,
+    INITIAL_BYTES,
+    PREAMBLE,
+    PacketHeader,
+    is_of_pages,
+    parse_header,
+)
 
 OPAQUE_BYTES = 512 * 1024
 
@@ -69,10 +77,15 @@ class Splitter:
     def _take_head(self, data: memoryview) -> None:
         self._head += data
         start = self._head[: len(PREAMBLE)]
-        if not PREAMBLE.startswith(start):
+        if not PREAMBLE.startswith(start) or self._is_foreign():
             self.opaque = True
         elif len(self._head) == self._size:
             self._read_head()
+
+    def _is_foreign(self) -> bool:
+        """Seen before the header is complete: one of another kind may be shorter, and nothing may follow it."""
+        begun = self._size == HEADER_BYTES and len(self._head) >= FLAGS_END
+        return begun and not is_of_pages(self._head[:FLAGS_END])
 
     def _read_head(self) -> None:
         if self._size == INITIAL_BYTES:

@@ -409,9 +409,6 @@ def test_no_other_migration_has_a_definition_of_its_own_for_the_destination(sour
 def sent_all(source: Source, status: str = "completed") -> None:
     event = json.dumps({"status": status})
     source.qemu.callbacks["MIGRATION"](None, source.guest, "MIGRATION", 0, 0, event, None)
-    for thread in threading.enumerate():
-        if thread.name == "device-state":
-            thread.join(5)
 
 
 def test_the_state_that_devices_have_sent_is_asked_for_when_all_is_sent(source: Source) -> None:

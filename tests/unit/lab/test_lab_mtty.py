@@ -8,7 +8,7 @@ import pytest
 
 from vferry.lab import base, guests, hosts, mtty, owner, reach
 from vferry.lab.layers import HostLayers, Layers
-from vferry.lab.release import DEBIAN13
+from vferry.lab.release import DEBIAN12, DEBIAN13, Release
 from vferry.lab.topology import HOSTS, Host
 from vferry.model.problem import Problem
 
@@ -25,14 +25,17 @@ class FakeLab:
         return subprocess.CompletedProcess(argv, self.code, "", "no space")
 
 
+def owned(ground: Path, release: Release) -> owner.Owner:
+    below = {host.name: HostLayers(release.number, str(ground), "/product") for host in HOSTS}
+    return owner.Owner("/clone", "now", Layers(str(ground), below))
+
+
 @pytest.fixture
 def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module that is built, and hosts that are shells of this machine."""
     (tmp_path / "mtty.ko").write_bytes(b"\x7fELF")
-    of_each = HostLayers(DEBIAN13.number, str(tmp_path), "/product")
-    who = owner.Owner("/clone", "now", Layers(str(tmp_path), {host.name: of_each for host in HOSTS}))
-    monkeypatch.setattr(owner, "current", lambda: who)
-    monkeypatch.setattr(mtty, "ensure", lambda _release, ground: ground)
+    monkeypatch.setattr(owner, "current", lambda: owned(tmp_path, DEBIAN13))
+    monkeypatch.setattr(mtty, "ensure", lambda ground: ground)
     monkeypatch.setattr(hosts, "running", lambda: list(HOSTS))
 
     def here(host: Host, _folder: Path, argv: list[str]) -> list[str]:
@@ -64,6 +67,14 @@ def test_no_module_for_a_lab_that_is_down(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Problem) as caught:
         mtty.provide(lab, guests.named("mtty1"), "host1")
     assert caught.value.code == "lab-down"
+
+
+def test_no_module_for_a_kernel_whose_sample_does_not_migrate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab: Any = FakeLab()
+    monkeypatch.setattr(owner, "current", lambda: owned(tmp_path, DEBIAN12))
+    with pytest.raises(Problem, match="since Linux"):
+        mtty.provide(lab, guests.named("mtty1"), "host1")
+    assert lab.ran == []
 
 
 def test_the_module_follows_the_kernel_that_the_hosts_have() -> None:

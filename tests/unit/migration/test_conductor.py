@@ -8,6 +8,7 @@ from fakes.contract import Snapshot, healed, is_uncertain, moved, unkept
 from fakes.samples import CASES, DESTINATION, GUEST, MAC, SOURCE, Case, Drive, make_fleet, make_plan
 from fakes.world import VF
 from vferry.host.api import (
+    AbortMigration,
     ClaimResources,
     Define,
     LimitMigration,
@@ -39,6 +40,7 @@ SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
 OWN_STANDBY = Case(NetworkMode.SWITCH, GuestSide.BOND, own_standby=True)
 DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
+MEDIATED = Case(NetworkMode.VFIO, GuestSide.NOBODY, mediated=True)
 TWO = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, nics=2)
 ORDER = list(Phase)
 
@@ -483,3 +485,11 @@ def test_a_second_nic_that_gets_no_vf_leaves_both_on_their_standby_nics() -> Non
     assert (ending.exit, ending.degraded) == (Exit.OPERATOR, "standby")
     assert set(fleet.machine(GUEST)[1].inside.chosen.values()) == {"standby"}
     assert healed(drive, before, ending) == []
+
+
+def test_the_deadline_is_for_the_memory_and_not_for_what_devices_send_in_the_pause() -> None:
+    fleet = make_fleet(MEDIATED)
+    fleet.pace.copy_s, fleet.pace.pause_s = 1.0, 20.0
+    drive = Drive(fleet, make_plan(fleet, MEDIATED, transfer=TransferPlan(deadline_s=5.0)))
+    assert drive.run().exit is Exit.DONE
+    assert not any(isinstance(call.operation, AbortMigration) for call in fleet.calls)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.transfer.multifd import HEADER_BYTES, PAGE_BYTES, SYNC, PacketHeader, parse_header
+from vferry.transfer.multifd import HEADER_BYTES, PAGE_BYTES, PREAMBLE, SYNC, PacketHeader, parse_header
 from vferry.transfer.splitting import Packet, Splitter
 
 from .qemu import INITIAL, packet, page, streams
@@ -110,6 +110,18 @@ def test_what_qemu_has_compressed_and_device_state_are_opaque(flags: int) -> Non
     splitter = Splitter()
     assert not splitter.feed(memoryview(INITIAL + packet([0], [page(1)], flags=flags)))
     assert splitter.opaque
+
+
+@given(st.binary(max_size=400), cut_lists)
+def test_the_state_of_a_device_waits_for_nothing(state: bytes, cuts: list[int]) -> None:
+    """Its packet is shorter than one of pages, and comes last, in the guest's pause."""
+    header = PREAMBLE + (64).to_bytes(4, "big") + b"0000:00:14.0/vfio".ljust(256, b"\0") + bytes(4)
+    data = INITIAL + packet([0], [page(1)]) + header + len(state).to_bytes(4, "big") + state
+    splitter = Splitter()
+    assert len(feed(splitter, data, cuts)) == 1
+    assert splitter.opaque
+    assert not splitter.inside
+    assert splitter.position == len(data)
 
 
 def test_the_main_stream_is_opaque_from_its_first_byte() -> None:
