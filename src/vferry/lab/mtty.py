@@ -6,10 +6,12 @@ kernel, in a root of its own that is thrown away. It emulates a PCI card with tw
 
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vferry.lab import archive, base, cache, hosts, outer, owner, reach
+from vferry.lab import archive, cache, hosts, outer, owner, reach
+from vferry.lab.release import Release, numbered
 from vferry.lab.topology import Guest, Host
 from vferry.model.problem import Exit, Problem
 
@@ -27,13 +29,14 @@ def key(ground: Path, mirror: str) -> str:
     return cache.digest(ground.name, mirror, Path(__file__).read_text())
 
 
-def ensure(ground: Path) -> Path:
-    """Folder of the layer, which holds mtty.ko; `ground` is the base layer that the hosts booted."""
+def ensure(release: Release, ground: Path) -> Path:
+    """Folder of a release's layer, which holds mtty.ko; `ground` is the base layer that a host booted."""
     mirror = outer.debian_mirror()
-    return cache.layer(NAME, key(ground, mirror), lambda folder: build(folder, ground, mirror))
+    build_it = partial(build, release=release, ground=ground, mirror=mirror)
+    return cache.layer(release.layer(NAME), key(ground, mirror), build_it)
 
 
-def build(folder: Path, ground: Path, mirror: str) -> None:
+def build(folder: Path, release: Release, ground: Path, mirror: str) -> None:
     """Fills the layer; about a minute, most of it downloading the kernel's source."""
     kernel, root = archive.kernel_of(ground / "root"), folder / "root"
     series = ".".join(kernel.split(".")[:2])
@@ -41,7 +44,7 @@ def build(folder: Path, ground: Path, mirror: str) -> None:
     packages = f"linux-headers-{kernel},linux-source-{series}={version},make"
     with outer.step(f"building the module {NAME} for the hosts' kernel (about a minute, once)"):
         argv = ["mmdebstrap", "--variant=minbase", f"--include={packages}"]
-        outer.call([*argv, base.SUITE, root, f"deb {mirror} {base.SUITE} main"], env={"LC_ALL": "C.UTF-8"})
+        outer.call([*argv, release.suite, root, f"deb {mirror} {release.suite} main"], env={"LC_ALL": "C.UTF-8"})
         compile_module(root, kernel, f"linux-source-{series}")
         shutil.copy2(root / f"build/{NAME}.ko", folder)
     shutil.rmtree(root)
@@ -61,11 +64,11 @@ def compile_module(root: Path, kernel: str, source: str) -> None:
 def provide(lab: "Lab", guest: Guest, home: str) -> None:
     """Has all running hosts offer such devices, and makes the guest's on the host that it is about to start on."""
     who = owner.current()
-    if who is None or not Path(who.base).exists():
+    if who is None or not Path(who.layers.ground).exists():
         raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
-    module = ensure(Path(who.base)) / f"{NAME}.ko"
     for host in hosts.running():
-        _load(host, lab.folder, module)
+        own = who.layers.of(host)
+        _load(host, lab.folder, ensure(numbered(own.release), Path(own.base)) / f"{NAME}.ko")
     done = lab.run(home, ["sh", "-c", MAKE, "make", guest.device or ""])
     if done.returncode != 0:
         raise Problem("lab-no-device", f"{home} does not make {guest.name}'s device: {done.stderr}", exit=Exit.UNDONE)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from vferry.lab import base, guests, hosts, mtty, owner, reach
+from vferry.lab.layers import HostLayers, Layers
+from vferry.lab.release import DEBIAN13
 from vferry.lab.topology import HOSTS, Host
 from vferry.model.problem import Problem
 
@@ -27,9 +29,10 @@ class FakeLab:
 def layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module that is built, and hosts that are shells of this machine."""
     (tmp_path / "mtty.ko").write_bytes(b"\x7fELF")
-    who = owner.Owner("/clone", "now", base=str(tmp_path), product="/product")
+    own = {host.name: HostLayers(13, str(tmp_path), "/product") for host in HOSTS}
+    who = owner.Owner("/clone", "now", Layers(str(tmp_path), own))
     monkeypatch.setattr(owner, "current", lambda: who)
-    monkeypatch.setattr(mtty, "ensure", lambda ground: ground)
+    monkeypatch.setattr(mtty, "ensure", lambda _release, ground: ground)
     monkeypatch.setattr(hosts, "running", lambda: list(HOSTS))
 
     def here(host: Host, _folder: Path, argv: list[str]) -> list[str]:
@@ -66,4 +69,4 @@ def test_no_module_for_a_lab_that_is_down(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_module_follows_the_kernel_that_the_hosts_have() -> None:
     mirror = "http://a.test/debian"
     assert mtty.key(Path("/cache/base-1"), mirror) != mtty.key(Path("/cache/base-2"), mirror)
-    assert mtty.key(Path("/cache/base-1"), mirror) != base.key(mirror)
+    assert mtty.key(Path("/cache/base-1"), mirror) != base.key(DEBIAN13, mirror)
