@@ -6,7 +6,6 @@ kernel, in a root of its own that is thrown away. It emulates a PCI card with tw
 
 import shutil
 import subprocess
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +28,13 @@ def key(ground: Path, mirror: str) -> str:
     return cache.digest(ground.name, mirror, Path(__file__).read_text())
 
 
-def ensure(release: Release, ground: Path) -> Path:
-    """Folder of a release's layer, which holds mtty.ko; `ground` is the base layer that a host booted."""
+def ensure(ground: Path) -> Path:
+    """Folder of the layer, which holds mtty.ko; `ground` is the base layer that the hosts booted."""
     mirror = outer.debian_mirror()
-    build_it = partial(build, release=release, ground=ground, mirror=mirror)
-    return cache.layer(release.layer(NAME), key(ground, mirror), build_it)
+    return cache.layer(NAME, key(ground, mirror), lambda folder: build(folder, ground, mirror))
 
 
-def build(folder: Path, release: Release, ground: Path, mirror: str) -> None:
+def build(folder: Path, ground: Path, mirror: str) -> None:
     """Fills the layer; about a minute, most of it downloading the kernel's source."""
     kernel, root = archive.kernel_of(ground / "root"), folder / "root"
     series = ".".join(kernel.split(".")[:2])
@@ -70,8 +68,7 @@ def provide(lab: "Lab", guest: Guest, home: str) -> None:
         raise Problem("lab-no-device", f"{NAME} migrates since Linux 6.7, newer than Debian 12's", "Use other hosts")
     module = ensure(Path(who.layers.ground)) / f"{NAME}.ko"
     for host in hosts.running():
-        own = who.layers.of(host)
-        _load(host, lab.folder, ensure(numbered(own.release), Path(own.base)) / f"{NAME}.ko")
+        _load(host, lab.folder, module)
     done = lab.run(home, ["sh", "-c", MAKE, "make", guest.device or ""])
     if done.returncode != 0:
         raise Problem("lab-no-device", f"{home} does not make {guest.name}'s device: {done.stderr}", exit=Exit.UNDONE)
