@@ -280,7 +280,7 @@ def test_a_guest_on_a_macvtap_goes_and_comes_back_on_another_vf(scene: Scene) ->
     assert refused.returncode == 3
     assert "no VF passed through" in refused.stderr
     for host in (other(home), home):
-        report: Any = migrate(scene)
+        report: Any = migrate(scene, "--no-probe")  # see docs/lab.md: they are too many for a VF's interface
         assert report["network_mode"] == "macvtap"
         assert {step["phase"] for step in report["steps"]}.isdisjoint({"to-standby", "to-vf"})
         scene.assert_whole(host)

@@ -161,6 +161,8 @@ class CheckFit(Operation[Fit], frozen=True, kw_only=True, tag="fit"):
     live_xml: str
     persistent_xml: str | None = None
     """With it, the libvirt networks are looked for that the guest's NICs come from at its next start."""
+    rewired: tuple[str, ...] = ()
+    """The MACs of NICs on a macvtap that need not find its interface, as they are put on another one."""
 
 
 class QemuAbilities(Struct, frozen=True, kw_only=True):

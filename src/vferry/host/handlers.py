@@ -122,8 +122,8 @@ class Handlers:
                 return lambda: read_blockers(hypervisor, guest)
             case api.AskQemu(live_xml=xml):
                 return lambda: ask_qemu(hypervisor, xml)
-            case api.CheckFit(live_xml=xml, persistent_xml=persistent):
-                return lambda: check_fit(hypervisor, self._root, xml, persistent)
+            case api.CheckFit():
+                return lambda: check_fit(hypervisor, self._root, operation)
         return None
 
     def _acting(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:

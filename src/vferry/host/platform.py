@@ -1,13 +1,13 @@
 """Whether this host can take a guest's platform in: CPU, machine type, emulator, files, bridges, resources."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from vferry.host import resources
-from vferry.host.api import Fit
-from vferry.host.domain_xml import DomainXml, parse, read_domain
+from vferry.host.api import CheckFit, Fit
+from vferry.host.domain_xml import DomainXml, NicXml, parse, read_domain
 from vferry.host.hypervisor import Hypervisor
 
 # Modes that take the host's CPU as it is. Their live XML does not say which CPU that was, so nothing can be compared
@@ -16,12 +16,13 @@ HOST_MODES = ("host-passthrough", "maximum")
 INCOMPATIBLE = 0
 
 
-def check_fit(hypervisor: Hypervisor, root: Path, live_xml: str, persistent_xml: str | None = None) -> Fit:
+def check_fit(hypervisor: Hypervisor, root: Path, wanted: CheckFit) -> Fit:
     """Asks libvirt and the file system. Problem ``xml-invalid``."""
+    live_xml, persistent_xml = wanted.live_xml, wanted.persistent_xml
     domain = read_domain(live_xml)
     reasons = [
         *_files(root, domain),
-        *_networks(hypervisor, root, domain),
+        *_networks(hypervisor, root, [nic for nic in domain.nics if nic.mac not in wanted.rewired]),
         *_pools(hypervisor, domain, persistent_xml),
         *resources.missing(root, parse(live_xml)),
     ]
@@ -43,8 +44,8 @@ def _files(root: Path, domain: DomainXml) -> Iterator[str]:
             yield f"the file {path}, from which the guest boots, is not on this host"
 
 
-def _networks(hypervisor: Hypervisor, root: Path, domain: DomainXml) -> Iterator[str]:
-    for nic in domain.nics:
+def _networks(hypervisor: Hypervisor, root: Path, nics: Iterable[NicXml]) -> Iterator[str]:
+    for nic in nics:
         if nic.type in ("bridge", "direct") and nic.source:
             if not (root / "sys/class/net" / nic.source).exists():
                 what = "bridge" if nic.type == "bridge" else "interface"

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 from vferry.model.guest import Guest, Nic
-from vferry.plan.facts import Facts, Finding, error, warning
+from vferry.model.host import Inventory
+from vferry.plan import definition
+from vferry.plan.facts import Facts, Finding, error
 from vferry.plan.plan import NetworkMode, VfMove
 
 
@@ -15,32 +17,35 @@ def interfaces(facts: Facts, moves: list[VfMove]) -> dict[str, str]:
 
 
 def about(facts: Facts) -> Iterator[Finding]:
-    """What is to say of NICs on a macvtap on something else than a VF."""
-    for nic in elsewhere(facts.guest):
-        network = facts.source.network_of(nic.interface or "")
-        if network is None:
-            yield warning(
-                "macvtap-interface",
-                f"{nic.mac} is on {nic.interface} of {facts.source.name}, which is no PF of a physical network: "
-                f"{facts.destination.name} needs an interface of that name",
+    """What is to say of NICs on a macvtap that is on a PF, or of whose interface libvirt chooses."""
+    pools = definition.pools(facts.definition.persistent)
+    for nic in facts.guest.nics:
+        if nic.interface is not None and nic.mac in pools:
+            yield error(
+                "macvtap-from-pool",
+                f"{nic.mac} has its macvtap from libvirt's network {pools[nic.mac]}, which chooses by itself what it "
+                f"is put on at {facts.destination.name}",
+                "Name the VF's interface in the definition (<interface type='direct'>) and start the guest anew",
             )
-        elif not _is_shared(facts, network):
+    for _, network in _on_pfs(facts):
+        if _is_shared(facts, network):
+            yield from _enslaved(facts, facts.destination.networks[network].pf)
+        else:
             yield error(
                 "network-missing",
                 f"{facts.destination.name} is not on the physical network {network}",
                 f"Choose a host that is, or name it in {facts.destination.name}'s agent configuration",
             )
-        else:
-            yield from _enslaved(facts, facts.destination.networks[network].pf)
 
 
-def elsewhere(guest: Guest) -> list[Nic]:
-    """The NICs on a macvtap that is on no VF."""
-    return [nic for nic in guest.nics if nic.interface is not None and nic.vf is None]
+def rewired(guest: Guest, source: Inventory) -> tuple[str, ...]:
+    """The MACs of those that are put on another interface; the others need one of the same name."""
+    nics = (nic for nic in guest.nics if nic.interface is not None)
+    return tuple(nic.mac for nic in nics if nic.vf is not None or source.network_of(nic.interface or "") is not None)
 
 
 def _on_pfs(facts: Facts) -> Iterator[tuple[Nic, str]]:
-    for nic in elsewhere(facts.guest):
+    for nic in facts.guest.nics:
         network = facts.source.network_of(nic.interface or "")
         if network is not None:
             yield nic, network

@@ -8,7 +8,7 @@ from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
 from fake_netlink import PF_INDEX, FakeLinks, FakeNic
 from msgspec import Struct
 from test_sriov import make_host
-from xml_samples import MAC, MDEV, STANDBY, VF_INTERFACE, domain
+from xml_samples import MAC, MACVTAP, MDEV, STANDBY, VF_INTERFACE, domain
 
 from vferry.host import api
 from vferry.host.announcement import rarp
@@ -326,6 +326,15 @@ async def test_the_network_of_which_a_vf_comes_must_be_there(host: Host) -> None
     without = await host.ask(api.CheckFit(live_xml=domain(), persistent_xml=domain()), None)
     assert isinstance(without, api.Fit)
     assert len(without.reasons) == len(fit.reasons) - 1
+
+
+@pytest.mark.parametrize(("rewired", "missing"), [((), True), ((MAC,), False), (("52:54:00:00:00:01",), True)])
+async def test_a_macvtap_that_is_put_elsewhere_need_not_find_its_interface(
+    host: Host, rewired: tuple[str, ...], *, missing: bool
+) -> None:
+    fit = await host.ask(api.CheckFit(live_xml=domain(MACVTAP), rewired=rewired), None)
+    assert isinstance(fit, api.Fit)
+    assert any("the interface pf0v1" in reason for reason in fit.reasons) == missing
 
 
 async def test_a_cpu_passed_through_is_not_compared_here(host: Host) -> None:

@@ -11,6 +11,7 @@ from vferry.model.guest import GuestLink, Nic, VfRef
 from vferry.model.host import Network
 from vferry.model.report import Phase
 from vferry.network.modes import stages
+from vferry.plan import macvtap
 from vferry.plan.facts import Facts
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
 
@@ -275,3 +276,18 @@ def test_a_macvtap_is_no_standby_nic() -> None:
         return f.guest(nics=(facts.guest.nics[0], other))(facts)
 
     assert not f.planned(beside).moves[0].standby_stays
+
+
+@pytest.mark.parametrize(
+    ("nic", "rewired"),
+    [
+        (Nic(mac=MAC, model="virtio", alias="a", interface="pf0v1", vf=VfRef(pf="pf0", index=1, address=f.VF)), True),
+        (Nic(mac=MAC, model="virtio", alias="a", interface="pf0"), True),
+        (Nic(mac=MAC, model="virtio", alias="a", interface="eno1"), False),
+        (Nic(mac=MAC, model="hostdev", alias="a", vf=VfRef(pf="pf0", index=1, address=f.VF)), False),
+        (Nic(mac=MAC, model="virtio", alias="a", bridge="pf0"), False),
+    ],
+)
+def test_what_is_put_on_another_interface_is_told_to_the_destination(nic: Nic, *, rewired: bool) -> None:
+    facts = f.guest(nics=(nic,))(f.sample())
+    assert macvtap.rewired(facts.guest, facts.source) == ((MAC,) if rewired else ())

@@ -41,6 +41,13 @@ def more_nics(nic: Nic) -> f.Change:
     return lambda facts: f.guest(nics=(*facts.guest.nics, nic))(facts)
 
 
+def pooled(facts: Facts) -> Facts:
+    """The guest's macvtap comes from one of libvirt's networks."""
+    nic = f"<interface type='network'><mac address='{MAC}'/><source network='n'/></interface>"
+    xml = f"<domain><devices>{nic}</devices></domain>"
+    return structs.replace(facts, definition=Definition(live=facts.definition.live, persistent=xml))
+
+
 def on_interface(interface: str) -> f.Change:
     """The guest's only NIC on a macvtap that is on no VF."""
     return f.guest(nics=(structs.replace(STANDBY, bridge=None, interface=interface),))
@@ -188,7 +195,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("network-missing", ERROR, f.both(f.on_macvtap, f.host("destination", networks={})), {}),
     ("network-missing", ERROR, f.both(on_interface("pf0"), f.host("destination", networks={})), {}),
     ("interface-in-bridge", ERROR, on_interface("pf0"), {}),
-    ("macvtap-interface", WARNING, on_interface("eno1"), {}),
+    ("macvtap-from-pool", ERROR, f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), pooled), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
     (
         "bridge-differs",
