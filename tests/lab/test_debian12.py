@@ -29,7 +29,7 @@ def test_a_guest_goes_to_the_other_release_and_comes_back(scene: Scene, mode: st
     scene.await_agent()
     home = scene.host
     for host in (other(home), home):
-        report = migrate(scene, *options)
+        report = migrate(scene, "--no-probe", *options)
         assert report["network_mode"] == mode
         scene.assert_whole(host)
         scene.assert_nothing_left()
