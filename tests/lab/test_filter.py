@@ -35,8 +35,14 @@ modprobe -r nft_ct nf_conntrack_bridge nf_conntrack_netlink"""
 ECHO = f"rm -f /run/echo; mkfifo /run/echo; exec nc -l -p {PORT} <>/run/echo >&0"
 """Sends back what comes."""
 CLIENT = """
-import socket, sys
-with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) as connection:
+import socket, sys, time
+def connect():
+    for _ in range(30):  # until the guest listens
+        try:
+            return socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30)
+        except ConnectionRefusedError:
+            time.sleep(1)
+with connect() as connection:
     answers = connection.makefile("rb")
     for line in iter(sys.stdin.buffer.readline, b""):
         connection.sendall(line)
