@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from lab.operator import EmulatorLostGuestError, Scene, vferry
+from vferry.controller.state import find_state
 from vferry.lab import guests
 from vferry.lab.lab import Lab
 
@@ -15,6 +16,18 @@ def lab() -> Lab:
     found = Lab()
     assert found.alive(), "the lab is down; bring it up with: vferry lab up"
     return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fewer_probes() -> Iterator[None]:
+    """200 a second: 1,000 leave a slow machine's emulated guest too little to run vferry's scripts in time."""
+    settings = find_state().configuration
+    if settings.exists():
+        yield
+        return
+    settings.write_text("[probe]\nrate_hz = 200\n")
+    yield
+    settings.unlink()
 
 
 @pytest.fixture
