@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from vferry.controller.drive import Audience
 from vferry.controller.hosts import list_hosts, open_host
@@ -127,8 +126,8 @@ async def _carried_out(state: State, prepared: Prepared, plan: Plan, audience: A
 async def _towards_the_other_host(state: State, case: Case, *, measured: bool) -> Prepared:
     problem: Problem | None = None
     for record in list_hosts(state):
-        asked = Request(guest=case.guest, destination=record.name, mode=case.mode, measured=measured)
-        request = replace(asked, probe_tcp=case.probe_tcp if measured else None)
+        port = case.probe_tcp if measured else None
+        request = Request(guest=case.guest, destination=record.name, mode=case.mode, measured=measured, probe_tcp=port)
         try:
             return await prepare(state, request)
         except Problem as refused:

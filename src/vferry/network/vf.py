@@ -12,13 +12,21 @@ from vferry.plan.plan import Plan, VfMove
 def configure(plan: Plan, move: VfMove) -> list[Step]:
     """The destination's VF gets all settings but the MAC, which would take traffic that is not there yet."""
     vf = move.destination
+    return prepared(
+        plan, move, _without_mac(move), f"give VF {vf.index} of {vf.pf} the settings of the source's, without the MAC"
+    )
+
+
+def prepared(plan: Plan, move: VfMove, settings: VfSettings, summary: str) -> list[Step]:
+    """The destination's VF gets these settings before the copy, and what it had where that is undone."""
+    vf = move.destination
     return [
         Step(
             phase=Phase.PREPARE,
             name="configure-vf",
             host=plan.destination,
-            summary=f"give VF {vf.index} of {vf.pf} the settings of the source's, without the MAC",
-            apply=(SetVf(pf=vf.pf, index=vf.index, settings=_without_mac(move)),),
+            summary=summary,
+            apply=(SetVf(pf=vf.pf, index=vf.index, settings=settings),),
             undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.destination_before),),
         )
     ]

@@ -4,25 +4,18 @@ What QEMU loads at the destination is the state of a device that is there, so al
 comes first: the VF's settings, its MAC among them, and the mediated devices themselves.
 """
 
-from vferry.host.api import SetMdev, SetVf
+from vferry.host.api import SetMdev
 from vferry.model.report import Phase
 from vferry.network.step import Step
+from vferry.network.vf import prepared
 from vferry.plan.plan import DeviceMove, Plan, VfMove
 
 
 def configure(plan: Plan, move: VfMove) -> list[Step]:
     """The destination's VF gets all settings of the source's, so that it fits the state that comes."""
     vf = move.destination
-    return [
-        Step(
-            phase=Phase.PREPARE,
-            name="configure-vf",
-            host=plan.destination,
-            summary=f"give VF {vf.index} of {vf.pf} ({vf.address}) the settings of the source's, with {move.mac}",
-            apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.source_settings),),
-            undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.destination_before),),
-        )
-    ]
+    summary = f"give VF {vf.index} of {vf.pf} ({vf.address}) the settings of the source's, with {move.mac}"
+    return prepared(plan, move, move.source_settings, summary)
 
 
 def make_devices(plan: Plan) -> list[Step]:
