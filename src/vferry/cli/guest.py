@@ -118,7 +118,7 @@ def describe(nic: Nic) -> str:
 
 async def with_blockers(guest: Guest) -> Guest:
     """The guest with what its QEMU says against migrating it, where only QEMU can know."""
-    if guest.state is not GuestState.RUNNING or not guest.uses_vfio:
+    if not guest.uses_vfio:
         return guest
     try:
         async with open_host(guest.host) as remote:

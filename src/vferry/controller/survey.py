@@ -92,7 +92,7 @@ async def _facts(
 
 async def _with_blockers(source: Host, guest: Guest) -> tuple[Guest, str | None]:
     """The guest with what QEMU says against migrating it, or why that is not known; asked only where it matters."""
-    if guest.state is not GuestState.RUNNING or not guest.uses_vfio:
+    if not guest.uses_vfio:
         return guest, None
     try:
         answer = await source.call(ReadBlockers(guest=guest.name))

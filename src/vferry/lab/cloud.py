@@ -11,7 +11,6 @@ from pathlib import Path
 from vferry.lab import archive, cache, outer, owner, places
 from vferry.lab.release import DEBIAN13
 from vferry.lab.topology import Guest
-from vferry.model.problem import Problem
 
 PACKAGES = (
     "init",
@@ -109,10 +108,7 @@ def provide(guest: Guest, lab: Path) -> None:
     disk = lab / guest.disk
     if _note(disk).exists():
         return
-    who = owner.current()
-    if who is None or not Path(who.layers.ground).exists():
-        raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
-    layer = ensure(Path(who.layers.ground))
+    layer = ensure(owner.ground())
     with outer.step(f"filling {guest.name}'s disk"):
         outer.call(["dd", f"if={layer}/disk.img", f"of={disk}", "bs=1M", "conv=notrunc,sparse", "status=none"])
     _note(disk).write_text(layer.name)

@@ -61,12 +61,10 @@ def compile_module(root: Path, kernel: str, source: str) -> None:
 
 def provide(lab: "Lab", guest: Guest, home: str) -> None:
     """Has all running hosts offer such devices, and makes the guest's on the host that it is about to start on."""
-    who = owner.current()
-    if who is None or not Path(who.layers.ground).exists():
-        raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
-    if not who.layers.usual:
+    ground, who = owner.ground(), owner.current()
+    if who is not None and not who.layers.usual:
         raise Problem("lab-no-device", f"{NAME} migrates since Linux 6.7, newer than Debian 12's", "Use other hosts")
-    module = ensure(Path(who.layers.ground)) / f"{NAME}.ko"
+    module = ensure(ground) / f"{NAME}.ko"
     for host in hosts.running():
         _load(host, lab.folder, module)
     done = lab.run(home, ["sh", "-c", MAKE, "make", guest.device or ""])

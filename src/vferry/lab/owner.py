@@ -38,6 +38,14 @@ def current() -> Owner | None:
         return None
 
 
+def ground() -> Path:
+    """The base layer whose kernel the guests of the machine's lab have. Problem ``lab-down``."""
+    who = current()
+    if who is None or not Path(who.layers.ground).exists():
+        raise Problem("lab-down", "The lab is down", "Start it with: vferry lab up")
+    return Path(who.layers.ground)
+
+
 def write(owner: Owner) -> None:
     places.LOCK.write_bytes(msgspec.json.encode(owner))
 

@@ -78,8 +78,8 @@ class Guest(Struct, frozen=True, kw_only=True):
 
     @property
     def uses_vfio(self) -> bool:
-        """Whether it has anything of which only QEMU can say whether it migrates."""
-        return bool(self.devices) or any(nic.vf for nic in self.nics)
+        """Whether it runs with anything of which only QEMU can say whether it migrates."""
+        return self.state is GuestState.RUNNING and (bool(self.devices) or any(nic.vf for nic in self.nics))
 
 
 class GuestAddress(Struct, frozen=True, kw_only=True):
