@@ -9,7 +9,6 @@ from fakes.fleet import Fleet
 from fakes.samples import GUEST, Case, Drive
 from fakes.world import VF, HostState, fresh_settings
 from vferry.migration.conductor import Conductor, Ending
-from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.plan.plan import Plan, VfMove
@@ -166,7 +165,7 @@ def _settle_by_hand(fleet: Fleet) -> None:
     assert paused, "the guest is gone"
     for other in paused[1:]:
         other.end(GUEST)
-    paused[0].machines[GUEST].state = GuestState.RUNNING
+    paused[0].go_on(GUEST)
 
 
 def phases(ending: Ending) -> list[Phase]:

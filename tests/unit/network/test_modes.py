@@ -41,12 +41,12 @@ CLAIMS = ["prepare: claim @host1", "prepare: claim @host2"]
 SWITCH_PREPARE = [
     *CLAIMS,
     "prepare: configure-vf @host2",
-    "prepare: open-standby-path @host2",
+    "prepare: expect-on-bridge @host2",
     "prepare: open-gateways @host1",
 ]
 COPY = ["copy: copy-memory @host1"]
 ANNOUNCE = ["switchover: announce @host2"]
-CLOSE = [*ANNOUNCE, "switchover: close-standby-path @host1"]
+CLOSE = [*ANNOUNCE, "switchover: open-bridge @host2", "switchover: close-bridge @host1"]
 HAND_OVER = [
     "restore: close-gateways @host1",
     "restore: define @host2",
@@ -180,11 +180,10 @@ GOLDEN = {
     ],
     VIRTIO: [
         *CLAIMS,
-        "prepare: open-forwarding @host2",
+        "prepare: expect-on-bridge @host2",
         "prepare: open-gateways @host1",
         *COPY,
-        *ANNOUNCE,
-        "switchover: close-forwarding @host1",
+        *CLOSE,
         *HAND_OVER,
     ],
 }
@@ -319,10 +318,14 @@ def test_a_teamed_vf_is_not_waited_for_where_no_agent_answers() -> None:
     assert not any(isinstance(each, RunInGuest) for step in modes.stages(silent).all for each in step.apply + step.undo)
 
 
-def test_the_source_stops_taking_frames_only_after_the_resume() -> None:
-    _, step = stages_of(ADDRESSES).landing
-    assert step.apply == (SetForwarding(pf="pf0", mac=MAC, present=False),)
-    assert step.host == SOURCE
+def test_the_destination_takes_frames_once_the_guest_runs_there_and_then_the_source_stops() -> None:
+    stages = stages_of(ADDRESSES)
+    before = [each for step in stages.before if step.host == DESTINATION for each in step.apply]
+    assert SetForwarding(pf="pf0", mac=MAC, present=True, arriving=GUEST) in before
+    assert SetForwarding(pf="pf0", mac=MAC, present=True) not in before
+    _, opened, closed = stages.landing
+    assert (opened.host, opened.apply) == (DESTINATION, (SetForwarding(pf="pf0", mac=MAC, present=True),))
+    assert (closed.host, closed.apply) == (SOURCE, (SetForwarding(pf="pf0", mac=MAC, present=False),))
 
 
 def test_all_nics_are_announced_first_of_all_after_the_resume() -> None:
@@ -361,9 +364,8 @@ def test_a_vf_is_wiped_in_what_its_driver_says() -> None:
 
 def test_two_nics_each_have_their_steps_and_one_copy() -> None:
     names = [step.name for step in stages_of(Case(SWITCH, GuestSide.ADDRESSES, nics=2)).all]
-    assert {
-        names.count(name) for name in ("plug-standby", "unplug-vf", "plug-vf", "wipe-vf", "close-standby-path")
-    } == {2}
+    assert {names.count(name) for name in ("plug-standby", "unplug-vf", "plug-vf", "wipe-vf")} == {2}
+    assert {names.count(name) for name in ("expect-on-bridge", "open-bridge", "close-bridge")} == {1}
     assert {names.count(name) for name in ("open-gateways", "copy-memory", "define", "undefine")} == {1}
 
 
