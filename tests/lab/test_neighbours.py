@@ -22,7 +22,7 @@ def pinging(scene: Scene) -> Iterator[None]:
     addresses = {host: f"10.9.0.{200 + number}/24" for number, host in enumerate(HOSTS)}
     try:
         for host, address in addresses.items():
-            start = f"timeout 600 ping -D -n -i 0.2 {scene.address} > {LOG} & echo $! > {LOG}.pid"
+            start = f"timeout 600 ping -D -n -i 0.2 {scene.address} > {LOG} 2>&1 < /dev/null & echo $! > {LOG}.pid"
             scene.run(host, f"ip address add {address} dev br0; {start}")
         yield
     finally:
