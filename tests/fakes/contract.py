@@ -47,7 +47,7 @@ def _host(host: HostState) -> dict[str, Any]:
                 machine.state,
                 {(device.mac, device.address, device.bridge) for device in machine.devices.values()},
                 dict(machine.inside.chosen),
-                set(machine.inside.quiet),
+                set(machine.inside.quiet | machine.inside.listening),
                 set(machine.inside.bonds),
             )
             for name, machine in host.machines.items()
@@ -72,6 +72,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append(f"mediated devices: {source.mdevs} at the source, {destination.mdevs} at the destination")
     if machine.inside.bonds:
         wrong.append("the temporary bond is left")
+    if machine.inside.listening:
+        wrong.append("the guest's pair still takes what its virtio NIC receives")
     if machine.inside.quiet:
         wrong.append("the guest's own network configuration is still kept quiet")
     nics = {(device.mac, device.address, device.bridge) for device in machine.devices.values()}

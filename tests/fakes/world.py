@@ -66,6 +66,8 @@ class Inside:
     manager: str | None = None
     quiet: set[str] = field(default_factory=set)
     """The MACs for which its manager was told to keep quiet."""
+    listening: set[str] = field(default_factory=set)
+    """The MACs of pairs that take what their virtio NIC receives although they have a VF."""
     bonds: set[str] = field(default_factory=set)
     """The MACs for which vferry has made a bond in it."""
 

@@ -120,6 +120,7 @@ GOLDEN = {
     ],
     FAILOVER: [
         *SWITCH_PREPARE,
+        "to-standby: receive-on-both @host1",
         "to-standby: filter-also-to-bridge @host1",
         "to-standby: unplug-vf @host1",
         *COPY,
@@ -127,6 +128,7 @@ GOLDEN = {
         "to-vf: filter-also-to-vf @host2",
         "to-vf: plug-vf @host2",
         "to-vf: filter-to-vf @host2",
+        "restore: receive-on-vf @host2",
         *WIPE,
         *HAND_OVER,
     ],
@@ -307,8 +309,8 @@ def test_a_teamed_vf_has_its_mac_whenever_it_is_plugged() -> None:
 def test_the_bridge_knows_the_guest_before_the_vf_goes_and_that_it_is_gone_after_the_next_has_come() -> None:
     stages = stages_of(FAILOVER)
     leaving = [operation for step in stages.before if step.phase is Phase.TO_STANDBY for operation in step.apply]
-    assert [type(operation) for operation in leaving] == [TeachBridge, SetForwarding, Unplug, TeachBridge, SetVf]
-    assert leaving[0] == leaving[3] == TeachBridge(guest=GUEST, mac=MAC)
+    assert [type(each) for each in leaving] == [RunInGuest, TeachBridge, SetForwarding, Unplug, TeachBridge, SetVf]
+    assert leaving[1] == leaving[4] == TeachBridge(guest=GUEST, mac=MAC)
     assert stages.arrival[-1].apply[0] == TeachBridge(guest=GUEST, mac=MAC, uplink="pf0")
 
 
