@@ -131,6 +131,12 @@ def tracking(source: int | None, destination: int | None) -> f.Change:
 TOLD = GuestLink(
     name="eth1", mac="52:54:00:00:aa:01", addresses=(GuestAddress(address="192.0.2.8", prefix=24, family="inet"),)
 )
+LEASED = GuestLink(
+    name="eth1",
+    mac=MAC,
+    driver="igbvf",
+    addresses=(GuestAddress(address="192.0.2.7", prefix=24, family="inet", dynamic=True),),
+)
 AS_VIRTIO = f.guest(nics=(Nic(mac=TOLD.mac, model="virtio", alias="net1", bridge="br9"),))
 PORT = "<controller type='pci' index='%d' model='pcie-root-port'/>"
 FREE = PORT % 2
@@ -234,7 +240,11 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("strict-rp-filter", WARNING, f.inside(strict_rp_filter=("all",)), {}),
     ("configured-by", INFO, f.inside(configured_by="networkd"), {}),
     ("configured-by", WARNING, f.inside(configured_by="networkd"), DETACH),
-    ("configured-by", WARNING, f.inside(configured_by="NetworkManager"), {}),
+    ("configured-by", INFO, f.inside(configured_by="NetworkManager"), {}),
+    ("configured-by", WARNING, f.inside(configured_by="NetworkManager"), DETACH),
+    ("configured-by", WARNING, f.both(f.inside(configured_by="NetworkManager"), more_nics(STANDBY)), {}),
+    ("lease-not-renewed", WARNING, f.inside(configured_by="NetworkManager", links=(LEASED,)), {}),
+    ("lease-not-renewed", WARNING, f.inside(configured_by="networkd", links=(LEASED,)), {}),
     ("vf-not-defined", WARNING, unnamed, {}),
     *(
         ("does-not-migrate", ERROR, live(FREE + device), {})
