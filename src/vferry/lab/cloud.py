@@ -29,7 +29,7 @@ SHARED = (
     "qemu-guest-agent",
     "ethtool",
 )
-CLOUD_S = (
+CLOUD = (
     "systemd-resolved",
     "systemd-timesyncd",
     "libnss-resolve",
@@ -67,7 +67,7 @@ def image(guest: Guest) -> Image:
     if guest.kind == "nm":
         # A profile that others may read is left aside.
         return Image("nm", ("network-manager", "iproute2"), files={keyfile.PLACE: keyfile.profile(guest)})
-    return Image("cloud", CLOUD_S, ("systemd-networkd", "systemd-resolved"))
+    return Image("cloud", CLOUD, ("systemd-networkd", "systemd-resolved"))
 
 
 FSTAB = "LABEL=root / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1\n"
