@@ -120,8 +120,12 @@ def _claim(host: HostState, session: api.Session, guest: str | None, vfs: tuple[
 
 def _filter(host: HostState, operation: api.Operation[Any], session: api.Session) -> api.Done:
     match operation:
-        case api.SetForwarding(mac=mac, present=present):
+        case api.SetForwarding(mac=mac, present=present, arriving=guest):
             host.claims.check(session)
+            if guest:
+                host.expected[mac] = guest
+                return api.Done()
+            host.expected.pop(mac, None)
             return _forward(host, mac, present=present)
         case api.SetVf(index=index, settings=wanted):
             function = host.function(index)
@@ -280,7 +284,7 @@ def _set_mdev(host: HostState, guest: str, uuid: str, *, present: bool) -> api.D
 def _resume(host: HostState, guest: str) -> api.Done:
     machine = _active(host, guest)
     changed = machine.state is GuestState.PAUSED
-    machine.state, machine.reason = GuestState.RUNNING, None
+    host.go_on(guest)
     return api.Done(changed=changed)
 
 

@@ -286,11 +286,16 @@ class SetVf(Operation[Done], frozen=True, kw_only=True, tag="set-vf"):
 
 
 class SetForwarding(Operation[Done], frozen=True, kw_only=True, tag="set-forwarding"):
-    """Adds a MAC to a PF's unicast filter, or removes it, so that frames for it reach the bridge behind the PF."""
+    """Adds a MAC to a PF's unicast filter, or removes it, so that frames for it reach the bridge behind the PF.
+
+    With `arriving`, the guest that is to have it there: it is only tried, and added once that guest runs here, since
+    until then its neighbours on this host are to reach it where it is. Removing it ends the waiting as well.
+    """
 
     pf: str
     mac: str
     present: bool
+    arriving: str = ""
 
 
 class MoveFilter(Operation[Done], frozen=True, kw_only=True, tag="move-filter"):

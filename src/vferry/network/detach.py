@@ -15,11 +15,6 @@ from vferry.network.step import Step
 from vferry.plan.plan import GuestSide, Plan, VfMove
 
 
-def open_path(plan: Plan, move: VfMove) -> list[Step]:
-    """The destination's PF takes the guest's MAC, where a NIC stands by."""
-    return switch.open_path(plan, move) if move.stands_by else []
-
-
 def detach(plan: Plan, move: VfMove) -> list[Step]:
     """Takes the source's VF away from the guest."""
     if move.guest_side is GuestSide.TEMPORARY_BOND:
@@ -36,11 +31,6 @@ def detach(plan: Plan, move: VfMove) -> list[Step]:
             undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried), *_back(plan, move)),
         )
     ]
-
-
-def leave_source(plan: Plan, move: VfMove) -> list[Step]:
-    """The source's PF stops taking the guest's frames, once the guest runs elsewhere."""
-    return switch.leave_source(plan, move) if move.stands_by else []
 
 
 def attach(plan: Plan, move: VfMove) -> list[Step]:

@@ -21,6 +21,14 @@ from vferry.plan.plan import GuestSide, Plan, VfMove
 def to_standby(plan: Plan, move: VfMove) -> list[Step]:
     """Takes the source's VF away; the guest goes on on its virtio NIC."""
     host, vf = plan.source, move.source
+    listen = Step(
+        phase=Phase.TO_STANDBY,
+        name="receive-on-both",
+        host=host,
+        summary="have the guest take what its virtio NIC receives, while it has a VF",
+        apply=(guest_script.run(plan.guest, guest_script.receive_on_both(move.mac)),),
+        undo=(guest_script.run(plan.guest, guest_script.receive_on_vf(move.mac)),),
+    )
     both = Step(
         phase=Phase.TO_STANDBY,
         name="filter-also-to-bridge",
@@ -48,7 +56,7 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
             *_await_vf(plan, move),
         ),
     )
-    return [both, unplug]
+    return [*([listen] if move.guest_side is GuestSide.FAILOVER else []), both, unplug]
 
 
 def to_vf(plan: Plan, move: VfMove) -> list[Step]:
@@ -85,6 +93,21 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         undo=(SetForwarding(pf=vf.pf, mac=move.mac, present=True), TeachBridge(guest=plan.guest, mac=move.mac)),
     )
     return [both, plug, only]
+
+
+def settle(plan: Plan, move: VfMove) -> list[Step]:
+    """The guest takes what its VF receives, and nothing else, as before."""
+    if move.guest_side is not GuestSide.FAILOVER:
+        return []
+    return [
+        Step(
+            phase=Phase.RESTORE,
+            name="receive-on-vf",
+            host=plan.destination,
+            summary="have the guest drop what its virtio NIC receives again",
+            apply=(guest_script.run(plan.guest, guest_script.receive_on_vf(move.mac)),),
+        )
+    ]
 
 
 def _await_vf(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:

@@ -19,7 +19,7 @@ def stages(plan: Plan) -> Stages:
             *_claims(plan),
             *vfio.make_devices(plan),
             *_each(plan, "prepare"),
-            *_forwarding(plan, plan.destination, present=True),
+            *_forwarding(plan, arriving=True),
             _gateways(plan),
             *_each(plan, "leave"),
             _copy(plan),
@@ -27,8 +27,9 @@ def stages(plan: Plan) -> Stages:
         landing=(
             *_connections(plan),
             *_announcements(plan),
+            *_forwarding(plan, arriving=False),
             *_each(plan, "landing"),
-            *_forwarding(plan, plan.source, present=False),
+            *_leave_source(plan),
         ),
         arrival=tuple(_each(plan, "arrive")),
         after=(*_each(plan, "restore"), *vfio.remove_devices(plan), *_hand_over(plan)),
@@ -44,23 +45,23 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "restore": (vf.wipe,),
     },
     NetworkMode.SWITCH: {
-        "prepare": (vf.configure, switch.open_path),
+        "prepare": (vf.configure,),
         "leave": (switch.to_standby,),
-        "landing": (switch.leave_source,),
+        "landing": (),
         "arrive": (switch.to_vf,),
         "restore": (switch.settle, vf.wipe),
     },
     NetworkMode.FAILOVER: {
-        "prepare": (vf.configure, switch.open_path),
+        "prepare": (vf.configure,),
         "leave": (failover.to_standby,),
-        "landing": (switch.leave_source,),
+        "landing": (),
         "arrive": (failover.to_vf,),
-        "restore": (vf.wipe,),
+        "restore": (failover.settle, vf.wipe),
     },
     NetworkMode.DETACH: {
-        "prepare": (vf.configure, detach.open_path),
+        "prepare": (vf.configure,),
         "leave": (detach.detach,),
-        "landing": (detach.leave_source,),
+        "landing": (),
         "arrive": (detach.attach,),
         "restore": (switch.settle, vf.wipe),
     },
@@ -94,19 +95,42 @@ def _claims(plan: Plan) -> list[Step]:
     ]
 
 
-def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
-    """The PF's filter entries of NICs that go over a bridge: made at the destination first, then removed behind."""
+def _forwarding(plan: Plan, *, arriving: bool) -> list[Step]:
+    """The destination's PFs take the guest's MACs once it runs there: by the agent itself, which hears of it first."""
+    if not plan.forwarded:
+        return []
+    macs = ", ".join(f"{each.mac} by {each.destination_pf}" for each in plan.forwarded)
+    waiting = f", once {plan.guest} runs here" if arriving else ""
+    added = tuple(
+        SetForwarding(pf=each.destination_pf, mac=each.mac, present=True, arriving=plan.guest if arriving else "")
+        for each in plan.forwarded
+    )
+    removed = tuple(SetForwarding(pf=each.destination_pf, mac=each.mac, present=False) for each in plan.forwarded)
     return [
         Step(
-            phase=Phase.PREPARE if present else Phase.SWITCHOVER,
-            name="open-forwarding" if present else "close-forwarding",
-            host=host,
-            summary=f"{'let' if present else 'no longer let'} {pf} pass {each.mac} to its bridge",
-            apply=(SetForwarding(pf=pf, mac=each.mac, present=present),),
-            undo=(SetForwarding(pf=pf, mac=each.mac, present=False),) if present else (),
+            phase=Phase.PREPARE if arriving else Phase.SWITCHOVER,
+            name="expect-on-bridge" if arriving else "open-bridge",
+            host=plan.destination,
+            summary=f"let {macs} pass to the bridge{waiting}",
+            apply=added,
+            undo=removed if arriving else (),
         )
-        for each in plan.forwarded
-        for pf in (each.destination_pf if present else each.source_pf,)
+    ]
+
+
+def _leave_source(plan: Plan) -> list[Step]:
+    """The source's PFs stop taking the guest's frames, once it runs elsewhere."""
+    if not plan.forwarded:
+        return []
+    macs = ", ".join(f"{each.mac} by {each.source_pf}" for each in plan.forwarded)
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="close-bridge",
+            host=plan.source,
+            summary=f"no longer let {macs} pass to the bridge",
+            apply=tuple(SetForwarding(pf=each.source_pf, mac=each.mac, present=False) for each in plan.forwarded),
+        )
     ]
 
 

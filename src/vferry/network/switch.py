@@ -14,7 +14,6 @@ from vferry.host.api import (
     PlugStandby,
     PlugVf,
     RunInGuest,
-    SetForwarding,
     SetVf,
     TeachBridge,
     Unpark,
@@ -25,21 +24,6 @@ from vferry.model.report import Phase
 from vferry.network import guest_script
 from vferry.network.step import Step
 from vferry.plan.plan import GuestSide, Plan, VfMove
-
-
-def open_path(plan: Plan, move: VfMove) -> list[Step]:
-    """The destination's PF takes the guest's MAC, for the standby path."""
-    destination = move.destination
-    return [
-        Step(
-            phase=Phase.PREPARE,
-            name="open-standby-path",
-            host=plan.destination,
-            summary=f"let {destination.pf} pass {move.mac} to the bridge {move.destination_bridge}",
-            apply=(SetForwarding(pf=destination.pf, mac=move.mac, present=True),),
-            undo=(SetForwarding(pf=destination.pf, mac=move.mac, present=False),),
-        )
-    ]
 
 
 def to_standby(plan: Plan, move: VfMove) -> list[Step]:
@@ -99,19 +83,6 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         *([choose] if choose.apply else []),
         filters,
         unplug,
-    ]
-
-
-def leave_source(plan: Plan, move: VfMove) -> list[Step]:
-    """The source's PF stops taking the guest's frames, once the guest runs elsewhere."""
-    return [
-        Step(
-            phase=Phase.SWITCHOVER,
-            name="close-standby-path",
-            host=plan.source,
-            summary=f"stop {move.source.pf} from taking frames for {move.mac}",
-            apply=(SetForwarding(pf=move.source.pf, mac=move.mac, present=False),),
-        )
     ]
 
 

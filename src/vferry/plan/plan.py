@@ -119,7 +119,7 @@ class DeviceMove(Struct, frozen=True, kw_only=True):
 
 
 class Forwarded(Struct, frozen=True, kw_only=True):
-    """A NIC on a bridge whose MAC the PF behind it was told to pass: the entry goes along."""
+    """A NIC that is on a bridge for the migration, or always, and the PFs behind the bridges, told to pass its MAC."""
 
     mac: str
     source_pf: str

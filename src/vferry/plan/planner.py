@@ -86,7 +86,7 @@ def _plan(
         plain_macs=plain,
         devices=tuple(devices),
         interfaces=interfaces,
-        forwarded=_forwarded(facts, plain),
+        forwarded=_forwarded(facts, moves, plain),
         announced=announced(facts, moves),
         tracked=tracked(facts, moves),
         routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
@@ -185,15 +185,19 @@ def _refuse_standby(facts: Facts, network: str, vf: Vf, own_standby: Nic | None)
         )
 
 
-def _forwarded(facts: Facts, macs: tuple[str, ...]) -> tuple[Forwarded, ...]:
-    """The entries of NICs on a bridge in the filter of the PF behind it, on a network that both hosts have."""
+def _forwarded(facts: Facts, moves: list[VfMove], plain: tuple[str, ...]) -> tuple[Forwarded, ...]:
+    """The NICs that stand by, and those on a bridge that the PF behind it was told of, on a network of both hosts."""
+    found = [
+        Forwarded(mac=move.mac, source_pf=move.source.pf, destination_pf=move.destination.pf)
+        for move in moves
+        if move.stands_by
+    ]
     shared = facts.source.networks.keys() & facts.destination.networks.keys()
-    found = []
     for network in sorted(shared):
         name = facts.source.networks[network].pf
         held = next((pf.forwarding for pf in facts.source.pfs if pf.name == name), ())
         to = facts.destination.networks[network].pf
-        found += [Forwarded(mac=mac, source_pf=name, destination_pf=to) for mac in macs if mac in held]
+        found += [Forwarded(mac=mac, source_pf=name, destination_pf=to) for mac in plain if mac in held]
     return tuple(found)
 
 

@@ -90,6 +90,11 @@ def test_the_filter_entry_of_a_nic_on_a_bridge_goes_along() -> None:
     assert [(each.mac, each.source_pf, each.destination_pf) for each in held] == [(mac, "pf0", "pf0")]
 
 
+def test_a_nic_that_stands_by_is_passed_and_one_in_the_dark_is_not() -> None:
+    assert [each.mac for each in f.planned().forwarded] == [MAC]
+    assert f.planned(mode=NetworkMode.DETACH).forwarded == ()
+
+
 def test_wishes_are_followed() -> None:
     transfer = TransferPlan(policy="multifd", parallel=4, deadline_s=30)
     plan = f.planned(mode=NetworkMode.DETACH, transfer=transfer, unplug_timeout_s=5.0)
