@@ -27,7 +27,12 @@ def detach(plan: Plan, move: VfMove) -> list[Step]:
             name="unplug-vf",
             host=plan.source,
             summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address}); the guest {meanwhile}",
-            apply=(*_in_guest(plan, move, guest_script.save_addresses), *_unplug(plan, move), *_to_bridge(plan, move)),
+            apply=(
+                *_in_guest(plan, move, guest_script.save_addresses),
+                *_also_to_bridge(plan, move),
+                *_unplug(plan, move),
+                *_to_bridge(plan, move),
+            ),
             undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried), *_back(plan, move)),
         )
     ]
@@ -71,16 +76,21 @@ def _unplug(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
     return tuple(Unplug(guest=plan.guest, alias=alias, timeout_s=plan.unplug_timeout_s) for alias in aliases)
 
 
+def _also_to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
+    """Frames get to both NICs while the guest's bond finds out that one is gone."""
+    if not move.stands_by:
+        return ()
+    taught = TeachBridge(guest=plan.guest, mac=move.mac)
+    return (taught, SetForwarding(pf=move.source.pf, mac=move.mac, present=True))
+
+
 def _to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
-    """The filter follows the guest, whose bond has found the VF gone."""
+    """The VF's filter is cleared, and what the bridge has learnt from the VF's last frames is put right."""
     if not move.stands_by:
         return ()
     vf = move.source
-    return (
-        SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),
-        SetForwarding(pf=vf.pf, mac=move.mac, present=True),
-        TeachBridge(guest=plan.guest, mac=move.mac),
-    )
+    taught = TeachBridge(guest=plan.guest, mac=move.mac)
+    return (taught, SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)))
 
 
 def _back(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
