@@ -82,6 +82,7 @@ CASES = (
     Case(NetworkMode.SWITCH, GuestSide.BOND, own_standby=True),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, manager="networkd"),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, manager="NetworkManager"),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, own_standby=True),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, nics=2),
     Case(NetworkMode.SWITCH, GuestSide.HOTPLUG),

@@ -11,8 +11,10 @@ from vferry.lab import outer
 
 HOST_MODULES = ("virtio_pci", "virtio_blk", "ext4")  # the first is built into Debian 13's kernel
 GUEST_MODULES = (
+    "virtio_pci",
     "virtio_net",
     "igbvf",
+    "e1000e",
     "virtio_blk",
     "ext4",
     "virtio_balloon",
@@ -55,6 +57,11 @@ def copy_modules(root: Path, names: Iterable[str], target: Path) -> None:
         if file.suffix == ".xz":
             data = lzma.decompress(data)
         (target / f"{number}-{file.name.removesuffix('.xz')}").write_bytes(data)
+
+
+def copy_guest_modules(root: Path, tree: Path) -> None:
+    """Copies what guests load to where their init looks: by the kernel's release, since a guest may have another's."""
+    copy_modules(root, GUEST_MODULES, tree / "lib/mods" / kernel_of(root))
 
 
 def libraries(shown: str) -> list[str]:

@@ -28,17 +28,23 @@ def ensure(release: Release, base: Path) -> Path:
 
 def build(folder: Path, root: Path) -> None:
     with outer.step("packing kernel and initial RAM file systems"):
-        kernel = root / f"boot/vmlinuz-{archive.kernel_of(root)}"
-        (folder / "vmlinux").write_bytes(unpacked(payload(kernel.read_bytes())))
+        (folder / "vmlinux").write_bytes(kernel(root))
         tree = skeleton(root, folder / "host-tree")
         archive.copy_modules(root, archive.HOST_MODULES, tree / "lib/mods")
         (tree / "bin/sh").symlink_to("busybox")
         _pack(tree, folder / "host.cpio")
         tree = skeleton(root, folder / "guest-tree")
-        archive.copy_modules(root, archive.GUEST_MODULES, tree / "lib/mods")
+        archive.copy_guest_modules(root, tree)
         archive.copy_programs(root, IN_GUEST, tree)
         (tree / "bin/sh").symlink_to("/usr/bin/dash")
         _pack(tree, folder / "guest.cpio")
+
+
+def kernel(root: Path) -> bytes:
+    """The unpacked kernel below `root`: newer ones are kept beside their modules."""
+    release = archive.kernel_of(root)
+    places = (root / f"boot/vmlinuz-{release}", root / f"usr/lib/modules/{release}/vmlinuz")
+    return unpacked(payload(next(place for place in places if place.exists()).read_bytes()))
 
 
 def payload(image: bytes) -> bytes:

@@ -46,7 +46,7 @@ def _prepare(lab: Path, layers: Layers) -> None:
 
 
 def _make_disk(guest: Guest, disk: Path) -> None:
-    if guest.cloud:
+    if guest.own_system:
         cloud.blank(guest, disk)
         return
     disk.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vferry.lab import cloud, guestxml, hosts, mtty, outer
+from vferry.lab import cloud, guestxml, hosts, kernels, mtty, outer
 from vferry.lab.topology import GUESTS, HOSTS, Guest, Host, guest_named
 from vferry.model.problem import Exit, Problem
 
@@ -96,8 +96,9 @@ def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
     off = [guest for guest in wanted if not place(domains, guest.name).on]
     for guest in off:
         host = place(domains, guest.name).host
-        if guest.cloud:
+        if guest.own_system:
             cloud.provide(guest, lab.folder)
+        kernels.provide(lab, guest)
         if guest.serial:
             mtty.provide(lab, guest, host)
         if guest.macvtap:

@@ -7,16 +7,18 @@ from vferry.lab.topology import PF, Guest
 NAMESPACE = "urn:vferry:1"
 ROOT_PORTS = 8  # one or two for NICs, the others free for hot-plug; firmware and kernel look at each of them
 LAB = "/opt/vferry/lab"
-# Units that a cloud guest starts without, by the kernel's command line: its image stays what it is. Compiling
+KERNELS = "/var/lib/vferry-lab"
+"""Where hosts are given kernels of guests' own, a folder each (kernels)."""
+# Units that a system of its own starts without, by the kernel's command line: its image stays what it is. Compiling
 # AppArmor's profiles takes an emulated CPU minutes, and there is no mirror to ask for upgrades.
 MASKED = ("apparmor.service", "unattended-upgrades.service", "apt-daily.timer", "apt-daily-upgrade.timer")
-SERIAL_ALIAS = "ua-serial"
+SERIAL_ALIAS, STANDBY_ALIAS = "ua-serial", "ua-standby"
 COMMON_WORDS = "console=ttyS0 quiet mitigations=off panic=5"
 
 
 def command_line(guest: Guest) -> str:
-    """Kernel command line: what a cloud guest does without (files/disk-init), or what another is (files/guest-init)."""
-    if not guest.cloud:
+    """Kernel command line: what its system does without (files/disk-init), or what to be (files/guest-init)."""
+    if not guest.own_system:
         return f"{COMMON_WORDS} {personality(guest)}"
     return " ".join((COMMON_WORDS, f"vferry.mac={guest.mac}", *(f"systemd.mask={name}" for name in MASKED)))
 
@@ -55,7 +57,7 @@ def vf_interfaces(guest: Guest) -> str:
         )
     more = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
     if guest.teamed:
-        more += "<teaming type='transient' persistent='ua-standby'/>"
+        more += f"<teaming type='transient' persistent='{STANDBY_ALIAS}'/>"
     return "".join(
         f"""
     <interface type='hostdev' managed='yes'>
@@ -80,22 +82,23 @@ def macvtap(at: int, vf: int, mac: str) -> str:
 
 
 def standby_interface(guest: Guest) -> str:
-    """The virtio NIC on the hosts' bridge, served by vhost-net: QEMU's main loop stalls while devices come and go."""
+    """The NIC on the hosts' bridge; a virtio one by vhost-net: QEMU's main loop stalls while devices come and go."""
     if not guest.standby:
         return ""
+    served = "<driver name='vhost' rx_queue_size='1024'/>" if guest.model == "virtio" else ""
     return f"""
     <interface type='bridge'>
       <mac address='{guest.mac}'/>
       <source bridge='br0'/>
-      <model type='virtio'/>
-      <driver name='vhost' rx_queue_size='1024'/>
-      {"<teaming type='persistent'/>" if guest.teamed else ""}<alias name='ua-standby'/>
+      <model type='{guest.model}'/>
+      {served}
+      {"<teaming type='persistent'/>" if guest.teamed else ""}<alias name='{STANDBY_ALIAS}'/>
     </interface>"""
 
 
 def seed_disk(guest: Guest) -> str:
     """The disk by which a cloud guest is told what to be; both hosts have the file."""
-    if not guest.cloud:
+    if not guest.seeded:
         return ""
     return f"""
     <disk type='file' device='disk'>
@@ -120,16 +123,27 @@ def serial_device(guest: Guest) -> str:
 
 
 def overrides(guest: Guest) -> str:
-    """What libvirt has no words for: the device migrates, though the kernel does not track what it writes to memory."""
-    if not guest.serial:
+    """What libvirt has no words for, by device."""
+    properties: dict[str, dict[str, tuple[str, str]]] = {}
+    if guest.serial:  # it migrates, though the kernel does not track what it writes to memory
+        properties[SERIAL_ALIAS] = {
+            "enable-migration": ("string", "on"),
+            "x-device-dirty-page-tracking": ("string", "off"),
+        }
+    if guest.kind == "bare":  # its kernel is not offered the pair, and so is as one that does not know of such
+        properties[STANDBY_ALIAS] = {"failover": ("bool", "false")}
+    if not properties:
         return ""
-    settings = {"enable-migration": "on", "x-device-dirty-page-tracking": "off"}
-    properties = "".join(f"<qemu:property name='{name}' type='string' value='{settings[name]}'/>" for name in settings)
-    frontend = f"<qemu:frontend>{properties}</qemu:frontend>"
+    devices = "".join(_override(alias, wanted) for alias, wanted in properties.items())
     return f"""
-  <qemu:override xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
-    <qemu:device alias='{SERIAL_ALIAS}'>{frontend}</qemu:device>
+  <qemu:override xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>{devices}
   </qemu:override>"""
+
+
+def _override(alias: str, properties: dict[str, tuple[str, str]]) -> str:
+    each = (f"<qemu:property name='{name}' type='{kind}' value='{v}'/>" for name, (kind, v) in properties.items())
+    return f"""
+    <qemu:device alias='{alias}'><qemu:frontend>{"".join(each)}</qemu:frontend></qemu:device>"""
 
 
 def file_name(guest: Guest) -> str:
@@ -140,7 +154,8 @@ def file_name(guest: Guest) -> str:
 def definition(guest: Guest, machine: str) -> str:
     """The domain, ready for `virsh define`; a fixed `machine` type, so that it looks the same on every host."""
     ports = "\n    ".join("<controller type='pci' model='pcie-root-port'/>" for _ in range(ROOT_PORTS))
-    initrd = "disk.cpio" if guest.cloud else "guest.cpio"
+    folder = f"{KERNELS}/{guest.kernel}" if guest.kernel else LAB
+    initrd = "disk.cpio" if guest.own_system else "guest.cpio"
     channel = (
         ""
         if guest.kind == "plain"
@@ -154,8 +169,8 @@ def definition(guest: Guest, machine: str) -> str:
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='{machine}'>hvm</type>
-    <kernel>{LAB}/vmlinux</kernel>
-    <initrd>{LAB}/{initrd}</initrd>
+    <kernel>{folder}/vmlinux</kernel>
+    <initrd>{folder}/{initrd}</initrd>
     <cmdline>{quoteattr(command_line(guest))[1:-1]}</cmdline>
   </os>
   <features><acpi/></features>

@@ -162,7 +162,7 @@ def guests(target: Path, folder: Path, booting: Path, machine: str) -> None:
         pack_init(folder, places.FILES / f"{name}-init", folder / f"{name}-init.cpio")
         archive.join([booting / "guest.cpio", folder / f"{name}-init.cpio"], target / f"{name}.cpio")
     for guest in GUESTS:
-        if guest.cloud:
+        if guest.seeded:
             (target / f"{guest.name}.iso").write_bytes(seed.image(guest))
         (target / file_name(guest)).write_text(definition(guest, machine))
 

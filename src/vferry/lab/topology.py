@@ -115,12 +115,14 @@ class Link:
 class Guest:
     """A guest as it is defined at first, on host1.
 
-    `kind` chooses what its init does (files/guest-init), or is "cloud": its disk holds a system of its own (cloud).
-    `vfs` are the indices of its VFs, none for a guest that has a virtio NIC only; `standby` says whether it has a
-    virtio NIC; with `macvtap`, that is on the VF's interface; `vlan` is set on its VF, and the guest knows nothing of
-    it. A `spare` guest is defined when it is first started, since a NIC has fewer VFs than all guests together.
-    `serial`: whether it has serial ports on a device that migrates itself (mtty). Memory and disk in MiB;
-    `answer_bound`: how long it may take to answer ping, in seconds; most need about 15 without KVM.
+    `kind` chooses what its init does (files/guest-init), or is "cloud" or "nm": its disk holds a system of its own
+    (cloud), which is told by its cloud, or by NetworkManager's profile in it, what to be. `vfs` are the indices of its
+    VFs, none for a guest that has no other NIC; `standby` says whether it has a NIC on the hosts' bridge, of that
+    `model`; with `macvtap`, that is on the VF's interface; `vlan` is set on its VF, and the guest knows nothing of it.
+    A `spare` guest is defined when it is first started, since a NIC has fewer VFs than all guests together.
+    `kernel`: the name of one of its own (kernels), rather than Debian 13's. `serial`: whether it has serial ports on a
+    device that migrates itself (mtty). Memory and disk in MiB; `answer_bound`: how long it may take to answer ping, in
+    seconds; most need about 15 without KVM.
     """
 
     name: str
@@ -128,22 +130,30 @@ class Guest:
     number: int
     vfs: tuple[int, ...] = ()
     standby: bool = False
+    model: str = "virtio"
     macvtap: bool = False
     vlan: int | None = None
     spare: bool = False
+    kernel: str | None = None
     serial: bool = False
     memory_mib: int = 256
     disk_mib: int = 64
     answer_bound: float = 120.0
 
     @property
-    def cloud(self) -> bool:
+    def seeded(self) -> bool:
+        """Whether a second disk tells it what to be."""
         return self.kind == "cloud"
 
     @property
+    def own_system(self) -> bool:
+        """Whether its disk holds a system, rather than being mounted by the lab's init."""
+        return self.kind in ("cloud", "nm")
+
+    @property
     def teamed(self) -> bool:
-        """Whether its two NICs are a teaming pair, of which its kernel's net_failover makes one."""
-        return self.kind == "failover"
+        """Whether its two NICs are a teaming pair, of which its kernel's net_failover makes one, if it can."""
+        return self.kind in ("failover", "bare")
 
     @property
     def links(self) -> tuple[Link, ...]:
@@ -198,6 +208,11 @@ GUESTS = (
     Guest("failover1", "failover", 19, vfs=(3,), standby=True, spare=True),
     Guest("mtty1", "lone", 21, vfs=(2,), spare=True, serial=True),
     Guest("macvtap1", "virtio", 20, vfs=(HOSTS[0].own_vf,), macvtap=True, spare=True),
+    Guest("nm1", "nm", 22, vfs=(4,), spare=True, memory_mib=384, disk_mib=1024, answer_bound=900.0),
+    Guest("e1000e1", "virtio", 23, standby=True, model="e1000e", spare=True),
+    Guest("oldest1", "lone", 24, vfs=(3,), spare=True, kernel="oldest"),
+    Guest("newest1", "lone", 25, vfs=(2,), spare=True, kernel="newest"),
+    Guest("bare1", "bare", 26, vfs=(5,), standby=True, spare=True),
 )
 VLANS = tuple(sorted({guest.vlan for guest in GUESTS if guest.vlan}))
 """Those that guests are in: the hosts' bridges pass them."""

@@ -70,13 +70,13 @@ def receive_on_vf(mac: str) -> str:
 
 
 def quiet(mac: str) -> str:
-    """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, systemd-networkd."""
-    return _compose(mac, "quiet")
+    """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, NetworkManager, systemd-networkd."""
+    return _compose(mac, "network-manager", "quiet")
 
 
 def settle(mac: str) -> str:
     """Takes back what `quiet` did, once there is one NIC of this MAC again."""
-    return _compose(mac, "settle")
+    return _compose(mac, "network-manager", "settle")
 
 
 def save_addresses(mac: str) -> str:

@@ -15,6 +15,14 @@ REASONS = {
     GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
 }
 _USUAL_MTU = 1500
+_TOLD = {
+    "networkd": "systemd-networkd, which configures the guest, is told to leave the standby NIC alone; the new VF has "
+    "the addresses that it is given, and networkd takes it up at the next boot",
+    "NetworkManager": "NetworkManager, which configures the guest, is told to leave the standby NIC and the new VF "
+    "alone; the guest keeps its addresses and the name servers that it has now, and NetworkManager takes them up at "
+    "the next boot",
+}
+"""What is told to what configures a guest, where that would fight two NICs of one MAC."""
 
 
 def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[GuestSide, int]:
@@ -63,7 +71,7 @@ def contested(facts: Facts, mode: NetworkMode, side: GuestSide) -> bool:
     two_nics = side is GuestSide.TEMPORARY_BOND or (side is GuestSide.ADDRESSES and mode is NetworkMode.SWITCH)
     if inside is None or not two_nics:
         return False
-    return bool(inside.strict_rp_filter) or inside.configured_by == "networkd"
+    return bool(inside.strict_rp_filter) or inside.configured_by in _TOLD
 
 
 def about(facts: Facts, move: VfMove) -> Iterator[Finding]:
@@ -79,15 +87,20 @@ def about(facts: Facts, move: VfMove) -> Iterator[Finding]:
             f"The guest filters strictly by reverse path ({', '.join(inside.strict_rp_filter)}); "
             "it is loosened on the two NICs while the traffic moves",
         )
-    yield from _configured_by(inside.configured_by, move)
+    yield from _configured_by(inside.configured_by, vf_link(facts, move.mac), move)
 
 
-def _configured_by(manager: str | None, move: VfMove) -> Iterator[Finding]:
-    if manager == "networkd" and move.stands_by:
-        yield info(
-            "configured-by",
-            "systemd-networkd, which configures the guest, is told to leave the standby NIC alone; the new VF has the "
-            "addresses that it is given, and networkd takes it up at the next boot",
-        )
-    elif manager in ("networkd", "NetworkManager"):
+def _configured_by(manager: str | None, link: GuestLink | None, move: VfMove) -> Iterator[Finding]:
+    if manager not in _TOLD:
+        return
+    if not move.contested:
         yield warning("configured-by", f"The guest's network is configured by {manager}, which may interfere")
+        return
+    yield info("configured-by", _TOLD[manager])
+    leased = [each.address for each in link.addresses if each.dynamic and each.family == "inet"] if link else []
+    if leased:
+        yield warning(
+            "lease-not-renewed",
+            f"{', '.join(leased)} is leased, and {manager} does not renew the lease after the migration",
+            "Boot the guest before the lease ends, or give it a fixed address",
+        )

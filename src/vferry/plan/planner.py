@@ -60,7 +60,7 @@ def _mode(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         return wishes.mode
     if not nic.passed_through:
         return NetworkMode.MACVTAP
-    if teaming.is_teamed(facts.guest, nic):
+    if teaming.is_teamed(facts.guest, nic) and not teaming.is_alone(facts, nic):
         return NetworkMode.FAILOVER
     return NetworkMode.VFIO if vfio.migrates(facts, nic, ref, taken) else NetworkMode.SWITCH
 
@@ -123,7 +123,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     if source_vf is None:
         raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
     if mode is NetworkMode.SWITCH:
-        _refuse_switch(guest, nic, source_vf, own_standby, side)
+        _refuse_switch(facts, nic, source_vf, own_standby, side)
     if mode is NetworkMode.FAILOVER:
         teaming.refuse(facts, nic)
     move = VfMove(
@@ -149,14 +149,16 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     return move
 
 
-def _refuse_switch(guest: Guest, nic: Nic, vf: Vf, own_standby: Nic | None, side: GuestSide) -> None:
+def _refuse_switch(facts: Facts, nic: Nic, vf: Vf, own_standby: Nic | None, side: GuestSide) -> None:
     """What mode `switch` cannot do."""
-    if teaming.is_teamed(guest, nic):
-        raise Refusal(
-            "teaming",
-            f"{nic.mac} is a teaming pair, in which the guest's net_failover chooses the NIC",
-            "Use --network failover",
-        )
+    if teaming.is_teamed(facts.guest, nic):
+        if not teaming.is_alone(facts, nic):
+            raise Refusal(
+                "teaming",
+                f"{nic.mac} is a teaming pair, in which the guest's net_failover chooses the NIC",
+                "Use --network failover",
+            )
+        teaming.refuse_definition(facts.guest, nic)
     if side is GuestSide.BOND and own_standby is None:
         raise Refusal(
             "bond-without-standby",

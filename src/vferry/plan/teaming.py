@@ -20,24 +20,34 @@ def is_teamed(guest: Guest, nic: Nic) -> bool:
     return nic.teaming is not None or (standby is not None and standby.teaming is not None)
 
 
+def is_alone(facts: Facts, nic: Nic) -> bool:
+    """Whether the guest shows the VF of a teaming pair of which no driver makes one: it has two NICs then."""
+    links = facts.guest_network.links if facts.guest_network else ()
+    kinds = {link.name: link.kind for link in links}
+    # The driver's own interface has no kind, unlike a bond, a team or a bridge; nor has one that is not shown.
+    paired = any(link.mac == nic.mac and link.master is not None and kinds.get(link.master) is None for link in links)
+    return vf_link(facts, nic.mac) is not None and not paired
+
+
 def refuse(facts: Facts, nic: Nic) -> None:
     """What mode `failover` cannot do. Raises `Refusal`."""
-    _refuse_definition(facts.guest, nic)
+    refuse_definition(facts.guest, nic)
     if facts.guest_network is None:
         return
     link = vf_link(facts, nic.mac)
     master = next((each for each in facts.guest_network.links if link and each.name == link.master), None)
-    # The driver's own interface has no kind, unlike a bond, a team or a bridge.
     if master is None or master.kind is not None or master.mac != nic.mac:
         raise Refusal(
             "no-net-failover",
             f"The guest's net_failover driver does not use {nic.mac}: "
             + (f"{link.name} is by itself" if link else "the guest shows no such VF"),
-            "It comes with virtio_net in Linux 4.18 and later: look at it there (ip link), or use --network detach",
+            "It comes with virtio_net in Linux 4.18 and later, and QEMU shows the VF to no other: look at it there "
+            f"(ip link), or use {'--network switch' if is_alone(facts, nic) else 'no <teaming> in the definition'}",
         )
 
 
-def _refuse_definition(guest: Guest, nic: Nic) -> None:
+def refuse_definition(guest: Guest, nic: Nic) -> None:
+    """A pair that is not defined as one. Raises `Refusal`."""
     standby = standby_of(guest, nic)
     if not is_teamed(guest, nic):
         raise Refusal("not-teamed", f"{nic.mac} is in no teaming pair", f"Define one ({EXAMPLE}), or use another mode")

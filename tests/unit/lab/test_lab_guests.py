@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from vferry.lab import guests, guestxml, hosts, peer
+from vferry.lab import archive, guests, guestxml, hosts, peer
 from vferry.lab.topology import GUESTS, HOSTS, STARTED, VFS, Guest, guest_named
 from vferry.model.problem import Problem
 
@@ -28,7 +28,7 @@ def test_a_definition_is_well_formed_and_leaves_room_for_hotplug(guest: Guest) -
     assert domain.findtext("memory") == str(guest.memory_mib)
 
 
-@pytest.mark.parametrize("guest", [g for g in GUESTS if g.kind != "cloud"], ids=lambda guest: guest.name)
+@pytest.mark.parametrize("guest", [g for g in GUESTS if not g.own_system], ids=lambda guest: guest.name)
 def test_the_kernel_command_line_says_what_a_guest_is(guest: Guest) -> None:
     words = (xml(guest.name).findtext("os/cmdline") or "").split()
     assert f"vferry.kind={guest.kind}" in words
@@ -75,6 +75,43 @@ def test_a_cloud_guest_boots_its_disk_and_reads_its_seed() -> None:
     assert [word for word in words if word.startswith("vferry.")] == ["vferry.mac=52:54:00:aa:00:10"]
 
 
+def test_a_guest_with_network_manager_boots_its_disk_and_is_told_nothing_else() -> None:
+    domain = xml("nm1")
+    assert domain.findtext("os/initrd") == "/opt/vferry/lab/disk.cpio"
+    assert len(domain.findall("devices/disk")) == 1
+
+
+def test_an_emulated_nic_is_on_the_bridge_without_vhost() -> None:
+    (nic,) = xml("e1000e1").findall("devices/interface")
+    assert nic.find("model").get("type") == "e1000e"  # type: ignore[union-attr]
+    assert nic.find("source").get("bridge") == "br0"  # type: ignore[union-attr]
+    assert nic.find("driver") is None
+    assert "e1000e" in archive.GUEST_MODULES
+
+
+def test_a_guest_with_a_kernel_of_its_own_boots_it() -> None:
+    own = {guest.name: xml(guest.name).findtext("os/kernel") for guest in GUESTS if guest.kernel}
+    assert own == {
+        "oldest1": "/var/lib/vferry-lab/oldest/vmlinux",
+        "newest1": "/var/lib/vferry-lab/newest/vmlinux",
+    }
+    assert xml("oldest1").findtext("os/initrd") == "/var/lib/vferry-lab/oldest/guest.cpio"
+    assert {xml(guest.name).findtext("os/kernel") for guest in GUESTS if not guest.kernel} == {
+        "/opt/vferry/lab/vmlinux"
+    }
+
+
+def test_a_pair_of_which_nobody_makes_one_is_not_offered_to_the_kernel() -> None:
+    domain, namespace = xml("bare1"), "{http://libvirt.org/schemas/domain/qemu/1.0}"
+    (device,) = domain.iter(f"{namespace}device")
+    (offered,) = device.iter(f"{namespace}property")
+    assert (device.get("alias"), offered.attrib) == (
+        "ua-standby",
+        {"name": "failover", "type": "bool", "value": "false"},
+    )
+    assert len(list(xml("failover1").iter(f"{namespace}device"))) == 0
+
+
 def test_a_bond_has_a_vf_and_a_vhost_nic_with_one_mac() -> None:
     domain = xml("bond1")
     macs = [mac.get("address") for mac in domain.findall("devices/interface/mac")]
@@ -85,17 +122,20 @@ def test_a_bond_has_a_vf_and_a_vhost_nic_with_one_mac() -> None:
     assert driver.get("name") == "vhost"
 
 
-def test_a_teaming_pair_has_one_mac_and_names_its_other_half() -> None:
-    standby, vf = xml("failover1").findall("devices/interface")
+@pytest.mark.parametrize("name", ["failover1", "bare1"])
+def test_a_teaming_pair_has_one_mac_and_names_its_other_half(name: str) -> None:
+    standby, vf = xml(name).findall("devices/interface")
     assert [nic.find("teaming").attrib for nic in (standby, vf)] == [  # type: ignore[union-attr]
         {"type": "persistent"},
         {"type": "transient", "persistent": standby.find("alias").get("name")},  # type: ignore[union-attr]
     ]
     assert (standby.get("type"), vf.get("type")) == ("bridge", "hostdev")
     assert len({nic.find("mac").get("address") for nic in (standby, vf)}) == 1  # type: ignore[union-attr]
-    assert [
-        name for guest in GUESTS for name in [guest.name] if xml(name).find("devices/interface/teaming") is not None
-    ] == ["failover1"]
+
+
+def test_nobody_else_is_in_a_teaming_pair() -> None:
+    teamed = [guest.name for guest in GUESTS if xml(guest.name).find("devices/interface/teaming") is not None]
+    assert teamed == ["failover1", "bare1"]
 
 
 def test_only_the_plain_guest_has_no_agent() -> None:
@@ -170,6 +210,8 @@ def test_nothing_is_undefined_where_all_are_defined(monkeypatch: pytest.MonkeyPa
 
 
 def test_only_spare_guests_are_not_defined_at_boot() -> None:
+    usual = [guest.name for guest in GUESTS if not guest.spare]
+    assert usual == ["guest1", "guest2", "bond1", "plain1", "dhcp1", "cloud1", "vlan1"]
     assert guestxml.file_name(guests.named("two1")) == "spare/two1.xml"
     assert guestxml.file_name(guests.named("vlan1")) == "vlan1.xml"
 

@@ -35,6 +35,9 @@ VFIO: dict[str, object] = {"mode": NetworkMode.VFIO}
 FAILOVER: dict[str, object] = {"mode": NetworkMode.FAILOVER}
 MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
 PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
+NSBY = GuestLink(name="eth1", mac=MAC, driver="virtio_net", master="eth0")
+ALONE = structs.replace(PRIMARY, master=None)
+BONDED = (structs.replace(MASTER, kind="bond"), NSBY, PRIMARY)
 
 
 def more_nics(nic: Nic) -> f.Change:
@@ -131,6 +134,12 @@ def tracking(source: int | None, destination: int | None) -> f.Change:
 TOLD = GuestLink(
     name="eth1", mac="52:54:00:00:aa:01", addresses=(GuestAddress(address="192.0.2.8", prefix=24, family="inet"),)
 )
+LEASED = GuestLink(
+    name="eth1",
+    mac=MAC,
+    driver="igbvf",
+    addresses=(GuestAddress(address="192.0.2.7", prefix=24, family="inet", dynamic=True),),
+)
 AS_VIRTIO = f.guest(nics=(Nic(mac=TOLD.mac, model="virtio", alias="net1", bridge="br9"),))
 PORT = "<controller type='pci' index='%d' model='pcie-root-port'/>"
 FREE = PORT % 2
@@ -175,7 +184,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("pf-missing", ERROR, f.host("destination", pfs=()), {}),
     ("pf-missing", ERROR, f.pf("destination", up=False), {}),
     ("no-free-vf", ERROR, f.pf("destination", vfs=()), {}),
-    ("teaming", ERROR, more_nics(TEAMED), SWITCH),
+    ("teaming", ERROR, teamed(with_=None), SWITCH),
+    ("teaming-macs", ERROR, teamed(standby=structs.replace(TEAMED, mac="52:54:00:12:34:99"), links=(ALONE,)), {}),
     ("teaming", ERROR, teamed(), SWITCH),
     ("not-teamed", ERROR, lambda facts: facts, FAILOVER),
     ("teaming-missing", ERROR, teamed(standby=None), {}),
@@ -184,8 +194,9 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("teaming-not-offered", ERROR, teamed(standby=structs.replace(TEAMED, teaming=None)), {}),
     ("teaming-not-offered", ERROR, teamed(standby=structs.replace(TEAMED, model="e1000e")), {}),
     ("no-net-failover", ERROR, teamed(links=(PRIMARY,)), {}),
-    ("no-net-failover", ERROR, teamed(links=(structs.replace(PRIMARY, master=None),)), {}),
-    ("no-net-failover", ERROR, teamed(links=(structs.replace(MASTER, kind="bond"), PRIMARY)), {}),
+    ("no-net-failover", ERROR, teamed(links=(ALONE,)), FAILOVER),
+    ("no-net-failover", ERROR, teamed(links=BONDED), FAILOVER),
+    ("no-net-failover", ERROR, teamed(links=(MASTER, NSBY, ALONE)), {}),
     ("no-net-failover", ERROR, teamed(links=(MASTER,)), {}),
     ("no-macvtap", ERROR, lambda facts: facts, MACVTAP),
     ("no-vf", ERROR, f.on_macvtap, SWITCH),
@@ -234,7 +245,11 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("strict-rp-filter", WARNING, f.inside(strict_rp_filter=("all",)), {}),
     ("configured-by", INFO, f.inside(configured_by="networkd"), {}),
     ("configured-by", WARNING, f.inside(configured_by="networkd"), DETACH),
-    ("configured-by", WARNING, f.inside(configured_by="NetworkManager"), {}),
+    ("configured-by", INFO, f.inside(configured_by="NetworkManager"), {}),
+    ("configured-by", WARNING, f.inside(configured_by="NetworkManager"), DETACH),
+    ("configured-by", WARNING, f.both(f.inside(configured_by="NetworkManager"), more_nics(STANDBY)), {}),
+    ("lease-not-renewed", WARNING, f.inside(configured_by="NetworkManager", links=(LEASED,)), {}),
+    ("lease-not-renewed", WARNING, f.inside(configured_by="networkd", links=(LEASED,)), {}),
     ("vf-not-defined", WARNING, unnamed, {}),
     *(
         ("does-not-migrate", ERROR, live(FREE + device), {})
@@ -308,6 +323,23 @@ def test_a_teaming_pair_is_moved_by_failover(with_: str | None) -> None:
     assert assessment.plan.reason == "its net_failover driver chooses the NIC"
     (move,) = assessment.plan.moves
     assert (move.guest_side, move.standby_alias, move.standby_stays) == (GuestSide.FAILOVER, "ua-standby", True)
+
+
+@pytest.mark.parametrize(
+    ("links", "side"), [((structs.replace(NSBY, master=None), ALONE), GuestSide.ADDRESSES), (BONDED, GuestSide.BOND)]
+)
+@pytest.mark.parametrize("wishes", [{}, SWITCH])
+def test_a_pair_of_which_no_driver_makes_one_is_two_nics(
+    links: tuple[GuestLink, ...], side: GuestSide, wishes: dict[str, object]
+) -> None:
+    (move,) = f.planned(teamed(links=links), **wishes).moves
+    assert (move.mode, move.guest_side, move.standby_alias) == (NetworkMode.SWITCH, side, "ua-standby")
+    assert move.standby_stays
+
+
+def test_its_vf_is_detached_in_the_dark() -> None:
+    (move,) = f.planned(teamed(links=(ALONE,)), **DETACH).moves
+    assert (move.guest_side, move.dark) == (GuestSide.ADDRESSES, True)
 
 
 def test_a_pair_whose_guest_has_no_agent_is_moved_unseen() -> None:

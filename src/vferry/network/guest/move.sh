@@ -18,6 +18,15 @@ copy_neighbours() {
     ip neighbour replace "$address" lladdr "$lladdr" dev "$2" nud reachable 2>/dev/null || :
   done
 }
+# systemd-resolved knows name servers by link, and forgets them with it. A link that another program configures has its
+# own, and takes none.
+copy_names() {
+  [ -d /run/systemd/resolve ] && command -v resolvectl > /dev/null || return 0
+  for what in dns domain; do
+    said=$(resolvectl $what "$1" 2>/dev/null) || return 0
+    case $said in *": "?*) resolvectl $what "$2" ${said#*: } 2>/dev/null || : ;; *) return 0 ;; esac
+  done
+}
 replace_routes() {
   routes "$1" "$3" | while read -r route; do
     case $route in *" via "*) kind=via ;; *) kind=direct ;; esac
@@ -31,6 +40,7 @@ move_to() {
   fi
   copy_addresses "$1" "$2"
   copy_neighbours "$1" "$2"
+  copy_names "$1" "$2"
 }
 route_over() {
   for kind in direct via; do for family in 4 6; do replace_routes "$1" "$2" $family $kind; done; done
