@@ -57,8 +57,8 @@ def _on_guest(
     hosts: Hosts, host: HostState, operation: api.Operation[Any], session: api.Session, held: set[str], now: float
 ) -> Any:
     match operation:
-        case api.PlugStandby(guest=guest, mac=mac, alias=alias, bridge=bridge):
-            return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=bridge))
+        case api.PlugStandby(guest=guest, mac=mac, alias=alias, on=on):
+            return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=on.device))
         case api.PlugVf(guest=guest, address=address, alias=alias):
             machine = _active(host, guest)
             return _plug(host, machine, Device(alias=alias, mac=_mac_of(host, machine, operation), address=address))
@@ -263,7 +263,7 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
         raise Problem("libvirt-failed", f"{gateway.peer} has {wanted.guest} already", exit=Exit.REFUSED)
     if not machine.mdevs <= hosts[gateway.peer].mdevs:
         raise Problem("libvirt-failed", f"{gateway.peer} has not the guest's devices", exit=Exit.REFUSED)
-    job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now, wanted.interfaces)
+    job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now, wanted.attached)
     moving.start(hosts, host, job)
     return api.Done()
 

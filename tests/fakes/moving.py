@@ -52,7 +52,7 @@ def _arriving(device: Device, target: HostState, job: Job) -> Device:
         return replace(device)
     if not device.macvtap:
         return replace(device, address=job.vfs[device.address])
-    wanted = job.interfaces[device.mac]
+    wanted = job.attached[device.mac].device
     (function,) = (each for each in target.functions.values() if each.interface == wanted)
     function.settings = structs.replace(function.settings, mac=device.mac)
     return replace(device, address=function.address)

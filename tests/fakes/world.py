@@ -10,7 +10,7 @@ from vferry.host.claims import Claims
 from vferry.model.compression import Codec
 from vferry.model.connections import Connection
 from vferry.model.guest import GuestState
-from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.host import NO_MAC, Attachment, VfSettings
 from vferry.plan.definition import address_of
 from vferry.plan.plan import GuestSide
 
@@ -107,7 +107,7 @@ class Job:
     vfs: dict[str, str]
     """Those that QEMU migrates, and what they become."""
     started: float
-    interfaces: dict[str, str] = field(default_factory=dict)
+    attached: dict[str, Attachment] = field(default_factory=dict)
     state: str = "active"
     paused: float | None = None
     ended: float | None = None

@@ -143,13 +143,11 @@ class Handlers:
             case api.SetForwarding(pf=pf, mac=mac, present=present):
                 check(session)
                 return lambda: self._with_links(
-                    lambda links: forwarding.set_forwarding(links, pf, mac, present=present)
+                    lambda links: forwarding.set_forwarding(links, self._root, pf, mac, present=present)
                 )
-            case api.MoveFilter(pf=pf, index=index, mac=mac, to_vf=to_vf):
+            case api.MoveFilter(pf=pf, index=index):
                 check(session, vf=vf_address(self._root, pf, index))
-                return lambda: self._with_links(
-                    lambda links: forwarding.move_filter(links, self._root, pf, index, mac, to_vf=to_vf)
-                )
+                return lambda: self._with_links(lambda links: forwarding.move_filter(links, self._root, operation))
             case api.Unpark(pf=pf, index=index, mac=mac):
                 check(session, vf=vf_address(self._root, pf, index))
                 return lambda: self._with_links(lambda links: forwarding.unpark(links, pf, index, mac))

@@ -101,12 +101,12 @@ def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
             phase=Phase.PREPARE if present else Phase.SWITCHOVER,
             name="open-forwarding" if present else "close-forwarding",
             host=host,
-            summary=f"{'let' if present else 'no longer let'} {pf} pass {each.mac} to its bridge",
-            apply=(SetForwarding(pf=pf, mac=each.mac, present=present),),
-            undo=(SetForwarding(pf=pf, mac=each.mac, present=False),) if present else (),
+            summary=f"{'let' if present else 'no longer let'} {uplink} pass {each.mac} to its bridge",
+            apply=(SetForwarding(pf=uplink, mac=each.mac, present=present),),
+            undo=(SetForwarding(pf=uplink, mac=each.mac, present=False),) if present else (),
         )
         for each in plan.forwarded
-        for pf in (each.destination_pf if present else each.source_pf,)
+        for uplink in (each.destination_uplink if present else each.source_uplink,)
     ]
 
 
@@ -132,8 +132,8 @@ def _announcements(plan: Plan) -> list[Step]:
         return []
     # Held: what is announced may come back to the bridge by its uplink.
     ports = (
-        TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.interface)
-        if each.behind_pf
+        TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.uplink)
+        if each.uplink
         else TeachBridge(guest=plan.guest, mac=each.mac, hold=True)
         for each in plan.announced
     )
