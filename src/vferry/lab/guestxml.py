@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import quoteattr
 
-from vferry.lab.topology import PF, Guest
+from vferry.lab.topology import PF, STANDBYS, Guest, Standby
 
 NAMESPACE = "urn:vferry:1"
 ROOT_PORTS = 8  # one or two for NICs, the others free for hot-plug; firmware and kernel look at each of them
@@ -79,14 +79,20 @@ def macvtap(at: int, vf: int, mac: str) -> str:
     </interface>"""
 
 
-def standby_interface(guest: Guest) -> str:
+def standby_interface(guest: Guest, standby: Standby) -> str:
     """The virtio NIC on the hosts' bridge, served by vhost-net: QEMU's main loop stalls while devices come and go."""
     if not guest.standby:
         return ""
+    kind, source = "type='bridge'", f"<source bridge='{standby.bridge}'/>"
+    if standby.bridge is None:
+        # Else a macvtap drops the multicast that the guest wants.
+        kind, source = "type='direct' trustGuestRxFilters='yes'", f"<source dev='{standby.uplink}' mode='bridge'/>"
+    elif standby.packages:
+        source += "<virtualport type='openvswitch'/>"
     return f"""
-    <interface type='bridge'>
+    <interface {kind}>
       <mac address='{guest.mac}'/>
-      <source bridge='br0'/>
+      {source}
       <model type='virtio'/>
       <driver name='vhost' rx_queue_size='1024'/>
       {"<teaming type='persistent'/>" if guest.teamed else ""}<alias name='ua-standby'/>
@@ -137,7 +143,7 @@ def file_name(guest: Guest) -> str:
     return f"{'spare/' if guest.spare else ''}{guest.name}.xml"
 
 
-def definition(guest: Guest, machine: str) -> str:
+def definition(guest: Guest, machine: str, standby: Standby = STANDBYS[0]) -> str:
     """The domain, ready for `virsh define`; a fixed `machine` type, so that it looks the same on every host."""
     ports = "\n    ".join("<controller type='pci' model='pcie-root-port'/>" for _ in range(ROOT_PORTS))
     initrd = "disk.cpio" if guest.cloud else "guest.cpio"
@@ -172,7 +178,7 @@ def definition(guest: Guest, machine: str) -> str:
       <source dev='/dev/disk/by-id/virtio-{guest.name}'/>
       <target dev='vda' bus='virtio'/>
       {integrated(17)}
-    </disk>{seed_disk(guest)}{standby_interface(guest)}{vf_interfaces(guest)}{serial_device(guest)}
+    </disk>{seed_disk(guest)}{standby_interface(guest, standby)}{vf_interfaces(guest)}{serial_device(guest)}
     <serial type='pty'><log file='/var/log/libvirt/qemu/{guest.name}.console' append='on'/></serial>
     {channel}
     <memballoon model='virtio'>{integrated(18)}</memballoon>
