@@ -67,11 +67,11 @@ def _on_guest(
         case api.RunInGuest(guest=guest, script=script):
             return _run(host, guest, script)
         case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
-            assert uplink in (None, PF)
+            assert uplink in (None, host.standby.uplink)
             assert mac in _active(host, guest).inside.chosen
             return api.Done()
         case api.Announce(guest=guest, mac=mac, interface=interface):
-            assert interface == PF
+            assert interface in (PF, host.standby.uplink)
             assert mac in _active(host, guest).inside.chosen
             host.announced.add(mac)
             return api.Done()
@@ -120,7 +120,8 @@ def _claim(host: HostState, session: api.Session, guest: str | None, vfs: tuple[
 
 def _filter(host: HostState, operation: api.Operation[Any], session: api.Session) -> api.Done:
     match operation:
-        case api.SetForwarding(mac=mac, present=present):
+        case api.SetForwarding(pf=pf, mac=mac, present=present):
+            assert pf == host.standby.filtered
             host.claims.check(session)
             return _forward(host, mac, present=present)
         case api.SetVf(index=index, settings=wanted):
@@ -129,13 +130,14 @@ def _filter(host: HostState, operation: api.Operation[Any], session: api.Session
             before = function.settings
             function.settings = _set(before, wanted)
             return api.Done(changed=before != function.settings)
-        case api.MoveFilter(index=index, mac=mac, to_vf=to_vf):
+        case api.MoveFilter(index=index, mac=mac, to_vf=to_vf, uplink=uplink):
+            assert uplink == host.standby.filtered
             function = host.function(index)
             host.claims.check(session, vf=function.address)
             before = function.settings
             function.settings = structs.replace(before, mac=mac if to_vf else parked(mac))
-            forwarded = _forward(host, mac, present=not to_vf)
-            return api.Done(changed=forwarded.changed or before != function.settings)
+            forwarded = uplink is not None and _forward(host, mac, present=not to_vf).changed
+            return api.Done(changed=forwarded or before != function.settings)
         case api.Unpark(index=index, mac=mac):
             function = host.function(index)
             host.claims.check(session, vf=function.address)
