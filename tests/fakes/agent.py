@@ -120,9 +120,13 @@ def _claim(host: HostState, session: api.Session, guest: str | None, vfs: tuple[
 
 def _filter(host: HostState, operation: api.Operation[Any], session: api.Session) -> api.Done:
     match operation:
-        case api.SetForwarding(pf=pf, mac=mac, present=present):
+        case api.SetForwarding(pf=pf, mac=mac, present=present, arriving=guest):
             assert pf == host.standby.filtered
             host.claims.check(session)
+            if guest:
+                host.expected[mac] = guest
+                return api.Done()
+            host.expected.pop(mac, None)
             return _forward(host, mac, present=present)
         case api.SetVf(index=index, settings=wanted):
             function = host.function(index)
@@ -282,7 +286,7 @@ def _set_mdev(host: HostState, guest: str, uuid: str, *, present: bool) -> api.D
 def _resume(host: HostState, guest: str) -> api.Done:
     machine = _active(host, guest)
     changed = machine.state is GuestState.PAUSED
-    machine.state, machine.reason = GuestState.RUNNING, None
+    host.go_on(guest)
     return api.Done(changed=changed)
 
 

@@ -9,7 +9,6 @@ from fakes.fleet import Fleet
 from fakes.samples import GUEST, Case, Drive
 from fakes.world import VF, HostState, fresh_settings
 from vferry.migration.conductor import Conductor, Ending
-from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.plan.plan import Plan, VfMove
@@ -48,7 +47,7 @@ def _host(host: HostState) -> dict[str, Any]:
                 machine.state,
                 {(device.mac, device.address, device.bridge) for device in machine.devices.values()},
                 dict(machine.inside.chosen),
-                set(machine.inside.quiet),
+                set(machine.inside.quiet | machine.inside.listening),
                 set(machine.inside.bonds),
             )
             for name, machine in host.machines.items()
@@ -73,6 +72,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append(f"mediated devices: {source.mdevs} at the source, {destination.mdevs} at the destination")
     if machine.inside.bonds:
         wrong.append("the temporary bond is left")
+    if machine.inside.listening:
+        wrong.append("the guest's pair still takes what its virtio NIC receives")
     if machine.inside.quiet:
         wrong.append("the guest's own network configuration is still kept quiet")
     nics = {(device.mac, device.address, device.bridge) for device in machine.devices.values()}
@@ -166,7 +167,7 @@ def _settle_by_hand(fleet: Fleet) -> None:
     assert paused, "the guest is gone"
     for other in paused[1:]:
         other.end(GUEST)
-    paused[0].machines[GUEST].state = GuestState.RUNNING
+    paused[0].go_on(GUEST)
 
 
 def phases(ending: Ending) -> list[Phase]:

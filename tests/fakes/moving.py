@@ -117,7 +117,7 @@ def _land(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pace)
 
 
 def _go_on(target: HostState, job: Job) -> None:
-    target.machines[job.guest].state, target.machines[job.guest].reason = GuestState.RUNNING, None
+    target.go_on(job.guest)
     target.definitions[name_of(job.persistent_xml)] = job.persistent_xml
 
 

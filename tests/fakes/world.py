@@ -72,6 +72,8 @@ class Inside:
     manager: str | None = None
     quiet: set[str] = field(default_factory=set)
     """The MACs for which its manager was told to keep quiet."""
+    listening: set[str] = field(default_factory=set)
+    """The MACs of pairs that take what their virtio NIC receives although they have a VF."""
     bonds: set[str] = field(default_factory=set)
     """The MACs for which vferry has made a bond in it."""
 
@@ -141,6 +143,8 @@ class HostState:
     claims: MemoryClaims
     standby: Standby = ON_BRIDGE
     forwarding: set[str] = field(default_factory=set)
+    expected: dict[str, str] = field(default_factory=dict)
+    """The guests that bring MACs for `forwarding` with them, by these."""
     machines: dict[str, Machine] = field(default_factory=dict)
     definitions: dict[str, str] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
@@ -177,6 +181,14 @@ class HostState:
         return next(
             (name for name, xml in self.definitions.items() if names & (vfs_of(xml) | interfaces_of(xml))), None
         )
+
+    def go_on(self, guest: str) -> None:
+        """A guest runs here from now on."""
+        machine = self.machines[guest]
+        machine.state, machine.reason = GuestState.RUNNING, None
+        for mac in [mac for mac, whose in self.expected.items() if whose == guest]:
+            del self.expected[mac]
+            self.forwarding.add(mac)
 
     def end(self, guest: str) -> None:
         """A guest's QEMU ends, and libvirt takes its MAC from the VFs that its macvtaps are on."""

@@ -38,7 +38,6 @@ def test_a_vf_is_detached_from_the_guest_s_own_bond(scene: Scene) -> None:
         host = other(scene.host)
         report = migrate(scene, "--network", "detach")
         assert (report["network_mode"], report["dark_s"]) == ("detach", None)
-        assert lost(report, "copy") == 0
         scene.assert_whole(host)
         scene.assert_nothing_left()
 
@@ -48,7 +47,7 @@ def test_a_bond_is_made_for_the_migration_and_taken_away(scene: Scene) -> None:
         host = other(scene.host)
         report = migrate(scene, "--network", "detach", "--temporary-bond")
         assert (report["network_mode"], report["dark_s"]) == ("detach", None)
-        assert lost(report, "to-standby", "copy") == 0
+        assert lost(report, "to-standby") == 0
         scene.assert_whole(host)
         scene.tell("! ls /sys/class/net/*/bonding")
         scene.assert_nothing_left()
@@ -68,17 +67,21 @@ POOL = f"<network><name>vfs</name><forward mode='hostdev' managed='yes'><pf dev=
 OWN_VF = re.compile(r"<interface type='hostdev' managed='yes'>(.*?)<source>.*?</source>", re.DOTALL)
 
 
+PROFILE = "/etc/apparmor.d/local/abstractions/libvirt-qemu"
+
+
 @contextlib.contextmanager
 def pools(scene: Scene) -> Iterator[None]:
-    """A libvirt network on each host, of all VFs of its PF."""
+    """A libvirt network on each host, of all VFs of its PF; libvirt's profile of a guest does not know of those VFs."""
     try:
         for host in HOSTS:
+            scene.run(host, f"cp {PROFILE} /run/profile; echo '/dev/vfio/* rw,' >> {PROFILE}")
             start = "cat > /run/pool.xml; virsh net-define /run/pool.xml && virsh net-start vfs; rm /run/pool.xml"
             assert scene.lab.run(host, ["sh", "-c", start], POOL).returncode == 0
         yield
     finally:
         for host in HOSTS:
-            scene.run(host, "virsh net-destroy vfs; virsh net-undefine vfs")
+            scene.run(host, f"virsh net-destroy vfs; virsh net-undefine vfs; mv /run/profile {PROFILE}")
 
 
 def from_pool(xml: str) -> str:

@@ -288,12 +288,15 @@ class SetForwarding(Operation[Done], frozen=True, kw_only=True, tag="set-forward
     """Adds a MAC to a PF's unicast filter, or removes it, so that frames for it reach the bridge behind the PF.
 
     `pf` may be the bond that the PF is in: the kernel has the slaves that receive pass it, also when they change.
+    With `arriving`, the guest that is to have it there: it is only tried, and added once that guest runs here, since
+    until then its neighbours on this host are to reach it where it is. Removing it ends the waiting as well.
     Problem ``forwarding-refused``.
     """
 
     pf: str
     mac: str
     present: bool
+    arriving: str = ""
 
 
 class MoveFilter(Operation[Done], frozen=True, kw_only=True, tag="move-filter"):

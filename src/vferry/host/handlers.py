@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains
 from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
+from vferry.host.arriving import Arriving
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.conntrack import put_connections, read_connections
@@ -68,6 +69,7 @@ class Handlers:
         self._table = table
         self._wire = wire
         self._hypervisor = hypervisor or Hypervisor()
+        self._arriving = Arriving(self._hypervisor, root, links)
         confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
         self._migrations = Migrations(self._hypervisor, runtime, configuration.migration.bandwidth)
@@ -140,11 +142,11 @@ class Handlers:
             case api.SetVf(pf=pf, index=index, settings=settings):
                 check(session, vf=vf_address(self._root, pf, index))
                 return lambda: self._with_links(lambda links: apply_settings(links, pf, index, settings))
-            case api.SetForwarding(pf=pf, mac=mac, present=present):
+            case api.SetForwarding(pf=pf, mac=mac, present=present, arriving=guest):
                 check(session)
-                return lambda: self._with_links(
-                    lambda links: forwarding.set_forwarding(links, self._root, pf, mac, present=present)
-                )
+                if present and guest:
+                    return lambda: self._arriving.expect(guest, pf, mac)
+                return lambda: self._arriving.set(pf, mac, present=present)
             case api.MoveFilter(pf=pf, index=index):
                 check(session, vf=vf_address(self._root, pf, index))
                 return lambda: self._with_links(lambda links: forwarding.move_filter(links, self._root, operation))

@@ -22,6 +22,7 @@ class Events:
         self._paused: dict[str, float] = {}
         self._unplugged: dict[tuple[str, str], bool] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
+        self._resumed: dict[str, Callable[[], None]] = {}
 
     def register(self, libvirt: Any, connection: Any) -> None:
         """Asks a new connection for the events that operations wait for."""
@@ -40,6 +41,10 @@ class Events:
                 self._paused[uuid] = time.monotonic()
             elif event == RESUMED:
                 self._paused.pop(uuid, None)
+                work = self._resumed.pop(domain.name(), None)
+                if work:
+                    # Not in libvirt's thread, which has to tell the others meanwhile.
+                    threading.Thread(target=work, name=f"resumed-{domain.name()}", daemon=True).start()
             self._changed.notify_all()
 
     def on_removed(self, _connection: Any, domain: Any, alias: str, _opaque: Any) -> None:
@@ -52,6 +57,11 @@ class Events:
         with self._changed:
             self._jobs[domain.UUIDString()] = dict(statistics)
             self._changed.notify_all()
+
+    def when_resumed(self, guest: str, work: Callable[[], None]) -> None:
+        """Has something done in a thread once a guest goes on on this host; in place of what was wanted before."""
+        with self._changed:
+            self._resumed[guest] = work
 
     def paused_for_migration(self, uuid: str, since: float) -> float | None:
         """When a guest was last stopped for its switchover, if that was after `since` and it has not resumed."""

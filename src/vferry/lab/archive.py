@@ -20,6 +20,9 @@ GUEST_MODULES = (
     "virtio_console",
     "failover",
     "net_failover",
+    "sch_ingress",
+    "cls_matchall",
+    "act_mirred",
     "bonding",
     "8021q",
 )

@@ -12,10 +12,10 @@ from vferry.lab.release import Release
 from vferry.model.problem import Exit, Problem
 
 ZSTD, XZ = bytes.fromhex("28b52ffd"), bytes.fromhex("fd377a585a00")
-IN_GUEST = ("/usr/sbin/qemu-ga", "/usr/bin/ip", "/usr/bin/dash", "/usr/sbin/ethtool")
+IN_GUEST = ("/usr/sbin/qemu-ga", "/usr/bin/ip", "/usr/sbin/tc", "/usr/bin/dash", "/usr/sbin/ethtool")
 FOLDERS = ("bin", "sbin", "usr/bin", "usr/sbin", "proc", "sys", "dev", "run", "tmp", "mnt", "data", "etc")
 # `ip` is the real one (bonds, JSON), and so is `sh`: busybox's prefers its own `ip` whatever the path says.
-NOT_BUSYBOX = ("busybox", "ip", "sh", "ethtool")
+NOT_BUSYBOX = ("busybox", "ip", "tc", "sh", "ethtool")
 
 
 def ensure(release: Release, base: Path) -> Path:

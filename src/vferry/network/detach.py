@@ -15,11 +15,6 @@ from vferry.network.step import Step
 from vferry.plan.plan import GuestSide, Plan, VfMove
 
 
-def open_path(plan: Plan, move: VfMove) -> list[Step]:
-    """The destination's PF takes the guest's MAC, where a NIC stands by."""
-    return switch.open_path(plan, move) if move.stands_by else []
-
-
 def detach(plan: Plan, move: VfMove) -> list[Step]:
     """Takes the source's VF away from the guest."""
     if move.guest_side is GuestSide.TEMPORARY_BOND:
@@ -32,15 +27,15 @@ def detach(plan: Plan, move: VfMove) -> list[Step]:
             name="unplug-vf",
             host=plan.source,
             summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address}); the guest {meanwhile}",
-            apply=(*_in_guest(plan, move, guest_script.save_addresses), *_unplug(plan, move), *_to_bridge(plan, move)),
+            apply=(
+                *_in_guest(plan, move, guest_script.save_addresses),
+                *_also_to_bridge(plan, move),
+                *_unplug(plan, move),
+                *_to_bridge(plan, move),
+            ),
             undo=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried), *_back(plan, move)),
         )
     ]
-
-
-def leave_source(plan: Plan, move: VfMove) -> list[Step]:
-    """The source's PF stops taking the guest's frames, once the guest runs elsewhere."""
-    return switch.leave_source(plan, move) if move.stands_by else []
 
 
 def attach(plan: Plan, move: VfMove) -> list[Step]:
@@ -81,18 +76,23 @@ def _unplug(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
     return tuple(Unplug(guest=plan.guest, alias=alias, timeout_s=plan.unplug_timeout_s) for alias in aliases)
 
 
+def _also_to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
+    """Frames get to both NICs while the guest's bond finds out that one is gone."""
+    if not move.stands_by:
+        return ()
+    filtered = move.source_standby.filtered
+    passed = (SetForwarding(pf=filtered, mac=move.mac, present=True),) if filtered else ()
+    return (TeachBridge(guest=plan.guest, mac=move.mac), *passed)
+
+
 def _to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
-    """The filter follows the guest, whose bond has found the VF gone."""
+    """The VF's filter is cleared, and what the bridge has learnt from the VF's last frames is put right."""
     if not move.stands_by:
         return ()
     vf, standby = move.source, move.source_standby
-    passes = (SetForwarding(pf=standby.filtered, mac=move.mac, present=True),) if standby.filtered else ()
-    return (
-        SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),
-        *passes,
-        TeachBridge(guest=plan.guest, mac=move.mac),
-        *switch.told(plan, move, vf, standby, standby.uplink),
-    )
+    taught = TeachBridge(guest=plan.guest, mac=move.mac)
+    cleared = SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC))
+    return (taught, cleared, *switch.told(plan, move, vf, standby, standby.uplink))
 
 
 def _back(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:

@@ -21,6 +21,14 @@ from vferry.plan.plan import GuestSide, Plan, VfMove
 def to_standby(plan: Plan, move: VfMove) -> list[Step]:
     """Takes the source's VF away; the guest goes on on its virtio NIC."""
     host, vf, standby = plan.source, move.source, move.source_standby
+    listen = Step(
+        phase=Phase.TO_STANDBY,
+        name="receive-on-both",
+        host=host,
+        summary="have the guest take what its virtio NIC receives, while it has a VF",
+        apply=(guest_script.run(plan.guest, guest_script.receive_on_both(move.mac)),),
+        undo=(guest_script.run(plan.guest, guest_script.receive_on_vf(move.mac)),),
+    )
     unplug = Step(
         phase=Phase.TO_STANDBY,
         name="unplug-vf",
@@ -39,7 +47,8 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
             *switch.told(plan, move, vf, standby, vf.pf),
         ),
     )
-    return [*_also_to_bridge(plan, move), unplug]
+    listens = [listen] if move.guest_side is GuestSide.FAILOVER else []
+    return [*listens, *_also_to_bridge(plan, move), unplug]
 
 
 def _also_to_bridge(plan: Plan, move: VfMove) -> list[Step]:
@@ -112,6 +121,21 @@ def _only_to_vf(plan: Plan, move: VfMove) -> list[Step]:
                 SetForwarding(pf=standby.filtered, mac=move.mac, present=True),
                 TeachBridge(guest=plan.guest, mac=move.mac),
             ),
+        )
+    ]
+
+
+def settle(plan: Plan, move: VfMove) -> list[Step]:
+    """The guest takes what its VF receives, and nothing else, as before."""
+    if move.guest_side is not GuestSide.FAILOVER:
+        return []
+    return [
+        Step(
+            phase=Phase.RESTORE,
+            name="receive-on-vf",
+            host=plan.destination,
+            summary="have the guest drop what its virtio NIC receives again",
+            apply=(guest_script.run(plan.guest, guest_script.receive_on_vf(move.mac)),),
         )
     ]
 

@@ -59,6 +59,16 @@ def failover_to_vf(mac: str) -> str:
     return _compose(mac, "failover-to-vf")
 
 
+def receive_on_both(mac: str) -> str:
+    """Has a net_failover pair take what its virtio NIC receives although it has a VF, where the guest has tc."""
+    return _compose(mac, "receive-on-both")
+
+
+def receive_on_vf(mac: str) -> str:
+    """Takes back what `receive_on_both` did."""
+    return _compose(mac, "receive-on-vf")
+
+
 def quiet(mac: str) -> str:
     """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, systemd-networkd."""
     return _compose(mac, "quiet")

@@ -19,7 +19,7 @@ def stages(plan: Plan) -> Stages:
             *_claims(plan),
             *vfio.make_devices(plan),
             *_each(plan, "prepare"),
-            *_forwarding(plan, plan.destination, present=True),
+            *_forwarding(plan, arriving=True),
             _gateways(plan),
             *_each(plan, "leave"),
             _copy(plan),
@@ -27,8 +27,9 @@ def stages(plan: Plan) -> Stages:
         landing=(
             *_connections(plan),
             *_announcements(plan),
+            *_forwarding(plan, arriving=False),
             *_each(plan, "landing"),
-            *_forwarding(plan, plan.source, present=False),
+            *_leave_source(plan),
         ),
         arrival=tuple(_each(plan, "arrive")),
         after=(*_each(plan, "restore"), *vfio.remove_devices(plan), *_hand_over(plan)),
@@ -44,23 +45,23 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "restore": (vf.wipe,),
     },
     NetworkMode.SWITCH: {
-        "prepare": (vf.configure, switch.open_path),
+        "prepare": (vf.configure,),
         "leave": (switch.to_standby,),
-        "landing": (switch.leave_source,),
+        "landing": (),
         "arrive": (switch.to_vf,),
         "restore": (switch.settle, vf.wipe),
     },
     NetworkMode.FAILOVER: {
-        "prepare": (vf.configure, switch.open_path),
+        "prepare": (vf.configure,),
         "leave": (failover.to_standby,),
-        "landing": (switch.leave_source,),
+        "landing": (),
         "arrive": (failover.to_vf,),
-        "restore": (vf.wipe,),
+        "restore": (failover.settle, vf.wipe),
     },
     NetworkMode.DETACH: {
-        "prepare": (vf.configure, detach.open_path),
+        "prepare": (vf.configure,),
         "leave": (detach.detach,),
-        "landing": (detach.leave_source,),
+        "landing": (),
         "arrive": (detach.attach,),
         "restore": (switch.settle, vf.wipe),
     },
@@ -94,20 +95,44 @@ def _claims(plan: Plan) -> list[Step]:
     ]
 
 
-def _forwarding(plan: Plan, host: str, *, present: bool) -> list[Step]:
-    """The PF's filter entries of NICs that go over a bridge: made at the destination first, then removed behind."""
+def _forwarding(plan: Plan, *, arriving: bool) -> list[Step]:
+    """The destination's PFs take the guest's MACs once it runs there: by the agent itself, which hears of it first."""
+    passed = [(each.destination_uplink, each.mac) for each in plan.forwarded if each.destination_uplink]
+    if not passed:
+        return []
+    guest = plan.guest if arriving else ""
+    waiting = f", once {plan.guest} runs here" if arriving else ""
+    removed = tuple(SetForwarding(pf=uplink, mac=mac, present=False) for uplink, mac in passed)
     return [
         Step(
-            phase=Phase.PREPARE if present else Phase.SWITCHOVER,
-            name="open-forwarding" if present else "close-forwarding",
-            host=host,
-            summary=f"{'let' if present else 'no longer let'} {uplink} pass {each.mac} to its bridge",
-            apply=(SetForwarding(pf=uplink, mac=each.mac, present=present),),
-            undo=(SetForwarding(pf=uplink, mac=each.mac, present=False),) if present else (),
+            phase=Phase.PREPARE if arriving else Phase.SWITCHOVER,
+            name="expect-on-bridge" if arriving else "open-bridge",
+            host=plan.destination,
+            summary=f"let {_listed(passed)} pass to the bridge{waiting}",
+            apply=tuple(SetForwarding(pf=uplink, mac=mac, present=True, arriving=guest) for uplink, mac in passed),
+            undo=removed if arriving else (),
         )
-        for each in plan.forwarded
-        for uplink in (each.destination_uplink if present else each.source_uplink,)
     ]
+
+
+def _leave_source(plan: Plan) -> list[Step]:
+    """The source's PFs stop taking the guest's frames, once it runs elsewhere."""
+    passed = [(each.source_uplink, each.mac) for each in plan.forwarded if each.source_uplink]
+    if not passed:
+        return []
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="close-bridge",
+            host=plan.source,
+            summary=f"no longer let {_listed(passed)} pass to the bridge",
+            apply=tuple(SetForwarding(pf=uplink, mac=mac, present=False) for uplink, mac in passed),
+        )
+    ]
+
+
+def _listed(passed: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{mac} by {uplink}" for uplink, mac in passed)
 
 
 def _connections(plan: Plan) -> list[Step]:

@@ -15,7 +15,6 @@ from vferry.host.api import (
     PlugStandby,
     PlugVf,
     RunInGuest,
-    SetForwarding,
     SetVf,
     TeachBridge,
     Unpark,
@@ -26,23 +25,6 @@ from vferry.model.report import Phase
 from vferry.network import guest_script
 from vferry.network.step import Step
 from vferry.plan.plan import GuestSide, Plan, Standby, VfMove
-
-
-def open_path(plan: Plan, move: VfMove) -> list[Step]:
-    """The destination's PF takes the guest's MAC, for the standby path."""
-    standby = move.destination_standby
-    if standby.filtered is None:
-        return []
-    return [
-        Step(
-            phase=Phase.PREPARE,
-            name="open-standby-path",
-            host=plan.destination,
-            summary=f"let {standby.uplink} pass {move.mac} to the bridge {standby.on.device}",
-            apply=(SetForwarding(pf=standby.filtered, mac=move.mac, present=True),),
-            undo=(SetForwarding(pf=standby.filtered, mac=move.mac, present=False),),
-        )
-    ]
 
 
 def to_standby(plan: Plan, move: VfMove) -> list[Step]:
@@ -102,22 +84,6 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         *([choose] if choose.apply else []),
         filters,
         unplug,
-    ]
-
-
-def leave_source(plan: Plan, move: VfMove) -> list[Step]:
-    """The source's PF stops taking the guest's frames, once the guest runs elsewhere."""
-    filtered = move.source_standby.filtered
-    if filtered is None:
-        return []
-    return [
-        Step(
-            phase=Phase.SWITCHOVER,
-            name="close-standby-path",
-            host=plan.source,
-            summary=f"stop {filtered} from taking frames for {move.mac}",
-            apply=(SetForwarding(pf=filtered, mac=move.mac, present=False),),
-        )
     ]
 
 

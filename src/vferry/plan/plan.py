@@ -137,11 +137,14 @@ class DeviceMove(Struct, frozen=True, kw_only=True):
 
 
 class Forwarded(Struct, frozen=True, kw_only=True):
-    """A NIC on a bridge whose MAC the PF or bond behind it was told to pass: the entry goes along."""
+    """A NIC that stands by for the migration, or is on a bridge always, and whose filters are told to pass its MAC.
+
+    They are those of the PFs or bonds behind the bridges, and None where a macvtap sees to that.
+    """
 
     mac: str
-    source_uplink: str
-    destination_uplink: str
+    source_uplink: str | None
+    destination_uplink: str | None
 
 
 class Announced(Struct, frozen=True, kw_only=True):

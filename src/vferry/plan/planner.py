@@ -91,7 +91,7 @@ def _plan(
         plain_macs=plain,
         devices=tuple(devices),
         attached=attached,
-        forwarded=tuple(_forwarded(facts, plain)),
+        forwarded=tuple(_forwarded(facts, moves, plain)),
         announced=announced(facts, moves),
         tracked=tracked(facts, moves),
         routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
@@ -184,15 +184,19 @@ def _refuse_standby(vf: Vf, own_standby: Nic | None) -> None:
         )
 
 
-def _forwarded(facts: Facts, macs: tuple[str, ...]) -> Iterator[Forwarded]:
-    """The entries of NICs on a bridge in the filter of the uplink behind it, on a network that both hosts have."""
+def _forwarded(facts: Facts, moves: list[VfMove], plain: tuple[str, ...]) -> Iterator[Forwarded]:
+    """The NICs that stand by, and those on a bridge whose uplink was told of them, on a network of both hosts."""
+    for move in moves:
+        if move.stands_by:
+            here, there = move.source_standby.filtered, move.destination_standby.filtered
+            yield Forwarded(mac=move.mac, source_uplink=here, destination_uplink=there)
     source, destination = facts.source, facts.destination
     on_macvtaps = {nic.mac for nic in facts.guest.nics if nic.interface is not None}
     for network in sorted(source.networks.keys() & destination.networks.keys()):
-        here, there = source.uplink(network), destination.uplink(network)
-        for mac in macs:
-            if mac in source.forwarding(here) and mac not in on_macvtaps:
-                yield Forwarded(mac=mac, source_uplink=here, destination_uplink=there)
+        behind = source.uplink(network)
+        for mac in plain:
+            if mac in source.forwarding(behind) and mac not in on_macvtaps:
+                yield Forwarded(mac=mac, source_uplink=behind, destination_uplink=destination.uplink(network))
 
 
 def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:

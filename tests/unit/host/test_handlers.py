@@ -196,6 +196,10 @@ async def test_looking_needs_no_claim(host: Host) -> None:
 async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     assert await host.ask(api.SetForwarding(pf="pf0", mac=MAC, present=True)) == api.Done()
     assert host.nic.added == [MAC]
+    await host.ask(api.SetForwarding(pf="pf0", mac=MAC, present=False))
+    assert await host.ask(api.SetForwarding(pf="pf0", mac=MAC, present=True, arriving="guest1")) == api.Done()
+    assert host.nic.added == []
+    await host.ask(api.SetForwarding(pf="pf0", mac=MAC, present=True))
     assert await host.ask(api.SetVf(pf="pf0", index=1, settings=WIPED)) == api.Done(changed=False)
     await host.ask(api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=True, uplink="pf0"))
     assert (host.nic.mac(1), host.nic.added) == (MAC, [])

@@ -26,6 +26,8 @@ SCRIPTS = [
     guest_script.make_bond,
     guest_script.dissolve_bond,
     guest_script.failover_to_vf,
+    guest_script.receive_on_both,
+    guest_script.receive_on_vf,
     guest_script.quiet,
     guest_script.settle,
     guest_script.save_addresses,
@@ -123,6 +125,59 @@ def test_addresses_and_routes_move_to_the_standby_nic(box: GuestBox) -> None:
 def test_a_vf_that_has_a_master_is_in_use(box: GuestBox) -> None:
     box.run(f"ip link add name fo0 type bridge; ip link set {VF} master fo0")
     assert box.run(guest_script.failover_to_vf(MAC)).stdout == f"{VF} is the one that net_failover uses\n"
+
+
+TC = """#!/bin/sh
+echo "$*" >> {place}/tc
+case "$*" in
+  "qdisc show"*) {shows} ;;
+  *{refuses}*) exit 2 ;;
+esac
+"""
+REDIRECT = f"filter add dev {STANDBY} ingress pref 49000 matchall action mirred ingress redirect dev fo0"
+
+
+def in_a_pair(box: GuestBox, *, shows: str = ":", refuses: str = "nothing") -> None:
+    """The VF and a standby NIC under one master; the guest's tc says what it is asked, shows and refuses something."""
+    plug_standby(box)
+    box.run(f"ip link add name fo0 type bridge; ip link set {VF} master fo0; ip link set {STANDBY} master fo0")
+    box.run(f"mkdir {box.place}/net/fo0; touch {box.place}/net/fo0/lower_{VF} {box.place}/net/fo0/lower_{STANDBY}")
+    tc = TC.format(place=box.place, shows=shows, refuses=refuses)
+    box.run(f"cat > {box.place}/bin/tc <<'END'\n{tc}END\nchmod +x {box.place}/bin/tc")
+
+
+def tc_of(box: GuestBox) -> list[str]:
+    """What the guest's tc was asked to change."""
+    return [line for line in box.read(f"{box.place}/tc").splitlines() if "show" not in line]
+
+
+@in_a_namespace
+@pytest.mark.parametrize("own", [False, True])
+def test_a_pair_takes_what_its_virtio_nic_receives_and_ceases_to(box: GuestBox, *, own: bool) -> None:
+    in_a_pair(box, shows="echo qdisc clsact ffff:" if own else ":")
+    for _ in range(2):
+        box.run(guest_script.receive_on_both(MAC), watched=True)
+    box.remove(VF)
+    for _ in range(2):
+        box.run(guest_script.receive_on_vf(MAC), watched=True)
+    made, unmade = ([] if own else [[f"qdisc {verb} dev {STANDBY} clsact"] for verb in ("add", "del")]) or ([], [])
+    assert tc_of(box) == [*made, REDIRECT, f"filter del dev {STANDBY} ingress pref 49000", *unmade]
+
+
+@in_a_namespace
+def test_a_guest_that_cannot_redirect_is_left_as_it_was(box: GuestBox) -> None:
+    in_a_pair(box, refuses="mirred")
+    assert "is lost until" in box.run(guest_script.receive_on_both(MAC), watched=True).stdout
+    assert tc_of(box) == [f"qdisc add dev {STANDBY} clsact", REDIRECT, f"qdisc del dev {STANDBY} clsact"]
+    box.run(guest_script.receive_on_vf(MAC), watched=True)
+    assert len(tc_of(box)) == 3
+
+
+@in_a_namespace
+def test_a_vf_without_a_pair_is_an_error(box: GuestBox) -> None:
+    done = box.run(guest_script.receive_on_both(MAC), watched=True, check=False)
+    assert done.returncode == 9
+    assert f"{VF} of {MAC} is in no pair" in done.stderr
 
 
 @in_a_namespace

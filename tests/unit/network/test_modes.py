@@ -44,12 +44,12 @@ CLAIMS = ["prepare: claim @host1", "prepare: claim @host2"]
 SWITCH_PREPARE = [
     *CLAIMS,
     "prepare: configure-vf @host2",
-    "prepare: open-standby-path @host2",
+    "prepare: expect-on-bridge @host2",
     "prepare: open-gateways @host1",
 ]
 COPY = ["copy: copy-memory @host1"]
 ANNOUNCE = ["switchover: announce @host2"]
-CLOSE = [*ANNOUNCE, "switchover: close-standby-path @host1"]
+CLOSE = [*ANNOUNCE, "switchover: open-bridge @host2", "switchover: close-bridge @host1"]
 HAND_OVER = [
     "restore: close-gateways @host1",
     "restore: define @host2",
@@ -123,6 +123,7 @@ GOLDEN = {
     ],
     FAILOVER: [
         *SWITCH_PREPARE,
+        "to-standby: receive-on-both @host1",
         "to-standby: filter-also-to-bridge @host1",
         "to-standby: unplug-vf @host1",
         *COPY,
@@ -130,6 +131,7 @@ GOLDEN = {
         "to-vf: filter-also-to-vf @host2",
         "to-vf: plug-vf @host2",
         "to-vf: filter-to-vf @host2",
+        "restore: receive-on-vf @host2",
         *WIPE,
         *HAND_OVER,
     ],
@@ -183,11 +185,10 @@ GOLDEN = {
     ],
     VIRTIO: [
         *CLAIMS,
-        "prepare: open-forwarding @host2",
+        "prepare: expect-on-bridge @host2",
         "prepare: open-gateways @host1",
         *COPY,
-        *ANNOUNCE,
-        "switchover: close-forwarding @host1",
+        *CLOSE,
         *HAND_OVER,
     ],
 }
@@ -311,8 +312,8 @@ def test_a_teamed_vf_has_its_mac_whenever_it_is_plugged() -> None:
 def test_the_bridge_knows_the_guest_before_the_vf_goes_and_that_it_is_gone_after_the_next_has_come() -> None:
     stages = stages_of(FAILOVER)
     leaving = [operation for step in stages.before if step.phase is Phase.TO_STANDBY for operation in step.apply]
-    assert [type(operation) for operation in leaving] == [TeachBridge, SetForwarding, Unplug, TeachBridge, SetVf]
-    assert leaving[0] == leaving[3] == TeachBridge(guest=GUEST, mac=MAC)
+    assert [type(each) for each in leaving] == [RunInGuest, TeachBridge, SetForwarding, Unplug, TeachBridge, SetVf]
+    assert leaving[1] == leaving[4] == TeachBridge(guest=GUEST, mac=MAC)
     assert stages.arrival[-1].apply[0] == TeachBridge(guest=GUEST, mac=MAC, uplink="pf0")
 
 
@@ -322,10 +323,14 @@ def test_a_teamed_vf_is_not_waited_for_where_no_agent_answers() -> None:
     assert not any(isinstance(each, RunInGuest) for step in modes.stages(silent).all for each in step.apply + step.undo)
 
 
-def test_the_source_stops_taking_frames_only_after_the_resume() -> None:
-    _, step = stages_of(ADDRESSES).landing
-    assert step.apply == (SetForwarding(pf="pf0", mac=MAC, present=False),)
-    assert step.host == SOURCE
+def test_the_destination_takes_frames_once_the_guest_runs_there_and_then_the_source_stops() -> None:
+    stages = stages_of(ADDRESSES)
+    before = [each for step in stages.before if step.host == DESTINATION for each in step.apply]
+    assert SetForwarding(pf="pf0", mac=MAC, present=True, arriving=GUEST) in before
+    assert SetForwarding(pf="pf0", mac=MAC, present=True) not in before
+    _, opened, closed = stages.landing
+    assert (opened.host, opened.apply) == (DESTINATION, (SetForwarding(pf="pf0", mac=MAC, present=True),))
+    assert (closed.host, closed.apply) == (SOURCE, (SetForwarding(pf="pf0", mac=MAC, present=False),))
 
 
 def test_all_nics_are_announced_first_of_all_after_the_resume() -> None:
@@ -364,9 +369,8 @@ def test_a_vf_is_wiped_in_what_its_driver_says() -> None:
 
 def test_two_nics_each_have_their_steps_and_one_copy() -> None:
     names = [step.name for step in stages_of(Case(SWITCH, GuestSide.ADDRESSES, nics=2)).all]
-    assert {
-        names.count(name) for name in ("plug-standby", "unplug-vf", "plug-vf", "wipe-vf", "close-standby-path")
-    } == {2}
+    assert {names.count(name) for name in ("plug-standby", "unplug-vf", "plug-vf", "wipe-vf")} == {2}
+    assert {names.count(name) for name in ("expect-on-bridge", "open-bridge", "close-bridge")} == {1}
     assert {names.count(name) for name in ("open-gateways", "copy-memory", "define", "undefine")} == {1}
 
 
@@ -416,12 +420,14 @@ BONDED = Standby(on=Attachment(device="br0"), uplink="bond0")
 ON_MACVTAP = Standby(on=Attachment(kind=AttachmentKind.MACVTAP, device="pf0"), uplink="pf0")
 
 
+def steps_over(case: Case, standby: Standby) -> tuple[Step, ...]:
+    """Those of a migration with such a standby path on both hosts."""
+    return modes.stages(make_plan(make_fleet(case, standby, standby), case)).all
+
+
 def operations(case: Case, standby: Standby) -> list[Operation[Any]]:
-    """All that is asked of both hosts, there and in undoing it, with such a standby path on both."""
-    plan = plan_of(case)
-    moves = tuple(structs.replace(move, source_standby=standby, destination_standby=standby) for move in plan.moves)
-    steps = modes.stages(structs.replace(plan, moves=moves)).all
-    return [each for step in steps for each in (*step.apply, *step.undo)]
+    """All that is asked of both hosts, there and in undoing it."""
+    return [each for step in steps_over(case, standby) for each in (*step.apply, *step.undo)]
 
 
 @pytest.mark.parametrize("case", STANDING_BY, ids=str)
@@ -434,9 +440,7 @@ def test_over_a_bond_its_own_filter_is_asked_and_its_port_taught(case: Case) -> 
 
 @pytest.mark.parametrize("case", STANDING_BY, ids=str)
 def test_switches_are_told_when_the_guest_moves_between_a_bond_and_its_vf(case: Case) -> None:
-    plan = plan_of(case)
-    moves = tuple(structs.replace(move, source_standby=BONDED, destination_standby=BONDED) for move in plan.moves)
-    steps = modes.stages(structs.replace(plan, moves=moves)).all
+    steps = steps_over(case, BONDED)
 
     def told(phase: Phase, *, undoing: bool = False) -> list[str]:
         of_phase = [each for step in steps if step.phase is phase for each in (step.undo if undoing else step.apply)]

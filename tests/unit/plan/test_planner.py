@@ -15,7 +15,7 @@ from vferry.model.report import Phase
 from vferry.network.modes import stages
 from vferry.plan import attachments
 from vferry.plan.facts import Facts
-from vferry.plan.plan import GuestSide, NetworkMode, Standby, TransferPlan
+from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Standby, TransferPlan
 
 BR0 = Standby(on=Attachment(device="br0"), uplink="pf0")
 
@@ -92,6 +92,11 @@ def test_the_filter_entry_of_a_nic_on_a_bridge_goes_along() -> None:
 
     held = f.planned(held_by_pf).forwarded
     assert [(each.mac, each.source_uplink, each.destination_uplink) for each in held] == [(mac, "pf0", "pf0")]
+
+
+def test_a_nic_that_stands_by_is_passed_and_one_in_the_dark_is_not() -> None:
+    assert [each.mac for each in f.planned().forwarded] == [MAC]
+    assert f.planned(mode=NetworkMode.DETACH).forwarded == ()
 
 
 def test_wishes_are_followed() -> None:
@@ -204,8 +209,8 @@ def test_each_nic_has_the_steps_of_its_mode() -> None:
     plan = f.planned(with_a_teamed_second)
     names = [step.name for step in stages(plan).all if step.phase in (Phase.TO_STANDBY, Phase.TO_VF)]
     switch, failover = ["plug-standby", "guest-to-standby", "filter-to-bridge", "unplug-vf"], ["unplug-vf"]
-    assert names[:6] == [*switch, "filter-also-to-bridge", *failover]
-    assert names[6:] == [
+    assert names[:7] == [*switch, "receive-on-both", "filter-also-to-bridge", *failover]
+    assert names[7:] == [
         *("plug-vf", "guest-to-vf", "filter-to-vf", "unplug-standby"),
         *("filter-also-to-vf", "plug-vf", "filter-to-vf"),
     ]
@@ -374,6 +379,10 @@ def test_a_network_of_two_pfs_has_the_vfs_of_both_and_the_bond_as_its_way_out() 
 def test_the_entries_of_nics_behind_a_bond_go_along() -> None:
     mac = "52:54:00:00:aa:01"
     plan = f.planned(f.both(bonded, f.pf("source", forwarding=(mac,))))
-    assert [(each.mac, each.source_uplink, each.destination_uplink) for each in plan.forwarded] == [
-        (mac, "pf0", "bond0")
-    ]
+    assert plan.forwarded == tuple(
+        Forwarded(mac=each, source_uplink="pf0", destination_uplink="bond0") for each in (MAC, mac)
+    )
+
+
+def test_a_macvtap_needs_no_entry() -> None:
+    assert f.planned(WITHOUT_BRIDGE).forwarded == (Forwarded(mac=MAC, source_uplink="pf0", destination_uplink=None),)

@@ -1,0 +1,55 @@
+"""What a PF passes to its bridge from the moment on that a guest runs here, and no sooner.
+
+A NIC gives a frame for a MAC of its own filter to nobody outside: guests of this host would not reach one that is
+still on its way here.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from vferry.host.api import Done
+from vferry.host.forwarding import set_forwarding
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.sriov_netlink import Links
+from vferry.model.problem import Problem
+
+
+class Arriving:
+    """The MACs that wait for their guests, in memory: after a restart, the controller's next step adds them."""
+
+    def __init__(self, hypervisor: Hypervisor, root: Path = Path("/"), links: Callable[[], Links] = Links) -> None:
+        self._hypervisor = hypervisor
+        self._root = root
+        self._links = links
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[str, str], str] = {}
+        """Guests, by PF and MAC."""
+
+    def expect(self, guest: str, pf: str, mac: str) -> Done:
+        """Tries that a PF takes a MAC, and adds it when the guest resumes here. Problem ``forwarding-refused``."""
+        mac = mac.lower()
+        self._hypervisor.connection()  # whose events are waited for
+        with self._links() as links:
+            if not set_forwarding(links, self._root, pf, mac, present=True).changed:
+                return Done(changed=False, detail=f"{pf} passes {mac} already")
+            set_forwarding(links, self._root, pf, mac, present=False)
+        with self._lock:
+            self._waiting[pf, mac] = guest
+        self._hypervisor.events.when_resumed(guest, lambda: self._arrived(guest))
+        return Done()
+
+    def set(self, pf: str, mac: str, *, present: bool) -> Done:
+        """Adds a MAC or removes it now, whatever it waits for. Problem ``forwarding-refused``."""
+        with self._lock, self._links() as links:
+            self._waiting.pop((pf, mac.lower()), None)
+            return set_forwarding(links, self._root, pf, mac, present=present)
+
+    def _arrived(self, guest: str) -> None:
+        with self._lock, self._links() as links:
+            for pf, mac in [each for each, whose in self._waiting.items() if whose == guest]:
+                del self._waiting[pf, mac]
+                try:
+                    set_forwarding(links, self._root, pf, mac, present=True)
+                except Problem:
+                    continue  # the controller's step asks for the same, and reports why it is refused

@@ -1,0 +1,88 @@
+"""A guest's MAC comes into a PF's filter when the guest resumes here, not before it, and not without it."""
+
+import threading
+from typing import cast
+
+import pytest
+from fake_libvirt import FakeDomain, FakeLibvirt
+from fake_netlink import FakeLinks, FakeNic
+from xml_samples import domain
+
+from vferry.host.api import Done
+from vferry.host.arriving import Arriving
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.hypervisor_events import RESUMED, SUSPENDED
+from vferry.host.sriov_netlink import Links
+from vferry.model.problem import Problem
+
+MAC = "52:54:00:aa:00:0b"
+OTHER = "52:54:00:aa:00:0c"
+
+
+class Host:
+    """A host that guest1 is on its way to, and whose PF has a filter of some size."""
+
+    def __init__(self, filters: int = 24) -> None:
+        self.guest = FakeDomain(persistent=domain())
+        self.library = FakeLibvirt(self.guest)
+        self.nic = FakeNic(filters=filters)
+        links = lambda: cast("Links", FakeLinks(self.nic))  # noqa: E731
+        self.arriving = Arriving(Hypervisor(library=self.library), links=links)
+
+    def tell(self, event: int) -> None:
+        """Has libvirt tell of the guest, and waits for what is done about it."""
+        self.library.emit(self.library.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self.guest, event, 1)
+        for thread in threading.enumerate():
+            if thread.name == "resumed-guest1":
+                thread.join()
+
+
+def test_a_mac_is_tried_and_waits_for_the_resume() -> None:
+    host = Host()
+    assert host.arriving.expect("guest1", "pf0", MAC.upper()) == Done()
+    assert [packet[-1] for packet in host.nic.packets] == ["add", "delete"]
+    host.tell(SUSPENDED)
+    assert host.nic.added == []
+    host.tell(RESUMED)
+    assert host.nic.added == [MAC]
+    assert host.arriving.set("pf0", MAC, present=True) == Done(changed=False)
+
+
+def test_all_macs_of_a_guest_come_at_once() -> None:
+    host = Host()
+    for mac in (MAC, OTHER, MAC):
+        host.arriving.expect("guest1", "pf0", mac)
+    host.tell(RESUMED)
+    assert sorted(host.nic.added) == [MAC, OTHER]
+
+
+def test_what_was_taken_back_does_not_come() -> None:
+    host = Host()
+    host.arriving.expect("guest1", "pf0", MAC)
+    assert host.arriving.set("pf0", MAC.upper(), present=False) == Done(changed=False)
+    host.tell(RESUMED)
+    assert host.nic.added == []
+
+
+def test_a_full_filter_is_found_before_the_guest_leaves() -> None:
+    host = Host(filters=0)
+    with pytest.raises(Problem, match="its filter is full"):
+        host.arriving.expect("guest1", "pf0", MAC)
+    host.tell(RESUMED)
+    assert host.nic.added == []
+
+
+def test_one_that_is_refused_in_the_end_does_not_keep_others_out() -> None:
+    host = Host()
+    for mac in (MAC, OTHER):
+        host.arriving.expect("guest1", "pf0", mac)
+    host.nic.filters = 1
+    host.tell(RESUMED)
+    assert host.nic.added == [MAC]
+
+
+def test_a_pf_that_passes_it_already_goes_on_doing_so() -> None:
+    host = Host()
+    host.arriving.set("pf0", MAC, present=True)
+    assert not host.arriving.expect("guest1", "pf0", MAC).changed
+    assert host.nic.added == [MAC]
