@@ -43,7 +43,7 @@ def about(facts: Facts) -> Iterator[Finding]:
     for nic, there in _own(facts):
         if nic.interface is not None:
             yield from _enslaved(facts, there.device)
-        elif there != _here(facts, nic):
+        elif there != _here(facts, nic) or destination.bridge(there.device) is None:
             yield from _other_bridge(facts, nic, there)
 
 

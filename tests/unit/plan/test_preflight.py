@@ -262,6 +262,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("interface-in-bridge", ERROR, f.both(without_bridge(), f.host("destination", bridges=(BRIDGE,))), {}),
     ("no-bridge", ERROR, f.both(PLAIN, without_bridge()), {}),
     ("no-standby-path", ERROR, f.both(PLAIN, f.host("destination", networks=ELSEWHERE)), {}),
+    ("no-standby-path", ERROR, f.both(PLAIN, f.host("destination", bridges=())), {}),
     ("no-standby-path", ERROR, f.both(bonded(), f.host("destination", bridges=(BRIDGE,))), {}),
     ("bond-spreads", WARNING, bonded(mode="802.3ad"), {}),
     ("mtu-too-small", ERROR, bonded(mtu=1500), {}),
