@@ -53,6 +53,7 @@ def _dissolve_bond(machine: Machine, mac: str) -> GuestRun:
 
 def _is_primary(machine: Machine, mac: str) -> GuestRun:
     if machine.inside.chosen.get(mac) == VF:
+        machine.inside.listening.discard(mac)
         return GuestRun(code=0, stdout="the VF is the one that net_failover uses\n")
     return GuestRun(code=8, stderr=f"net_failover does not use any VF for {mac}")
 

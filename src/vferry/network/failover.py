@@ -125,21 +125,6 @@ def _only_to_vf(plan: Plan, move: VfMove) -> list[Step]:
     ]
 
 
-def settle(plan: Plan, move: VfMove) -> list[Step]:
-    """The guest takes what its VF receives, and nothing else, as before."""
-    if move.guest_side is not GuestSide.FAILOVER:
-        return []
-    return [
-        Step(
-            phase=Phase.RESTORE,
-            name="receive-on-vf",
-            host=plan.destination,
-            summary="have the guest drop what its virtio NIC receives again",
-            apply=(guest_script.run(plan.guest, guest_script.receive_on_vf(move.mac)),),
-        )
-    ]
-
-
 def _await_vf(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:
     """Only a guest whose agent answers can be asked whether its driver uses the VF."""
     if move.guest_side is not GuestSide.FAILOVER:

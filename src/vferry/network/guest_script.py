@@ -55,8 +55,8 @@ def dissolve_bond(mac: str) -> str:
 
 
 def failover_to_vf(mac: str) -> str:
-    """Waits until the guest's net_failover driver uses a newly plugged VF."""
-    return _compose(mac, "failover-to-vf")
+    """Waits until the guest's net_failover driver uses a newly plugged VF, and takes `receive_on_both` back."""
+    return _compose(mac, "pair", "failover-to-vf")
 
 
 def receive_on_both(mac: str) -> str:
@@ -66,7 +66,7 @@ def receive_on_both(mac: str) -> str:
 
 def receive_on_vf(mac: str) -> str:
     """Takes back what `receive_on_both` did."""
-    return _compose(mac, "receive-on-vf")
+    return _compose(mac, "pair", "receive-on-vf")
 
 
 def quiet(mac: str) -> str:

@@ -56,7 +56,7 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "leave": (failover.to_standby,),
         "landing": (),
         "arrive": (failover.to_vf,),
-        "restore": (failover.settle, vf.wipe),
+        "restore": (vf.wipe,),
     },
     NetworkMode.DETACH: {
         "prepare": (vf.configure,),

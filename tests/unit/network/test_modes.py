@@ -131,7 +131,6 @@ GOLDEN = {
         "to-vf: filter-also-to-vf @host2",
         "to-vf: plug-vf @host2",
         "to-vf: filter-to-vf @host2",
-        "restore: receive-on-vf @host2",
         *WIPE,
         *HAND_OVER,
     ],
