@@ -57,8 +57,8 @@ def _on_guest(
     hosts: Hosts, host: HostState, operation: api.Operation[Any], session: api.Session, held: set[str], now: float
 ) -> Any:
     match operation:
-        case api.PlugStandby(guest=guest, mac=mac, alias=alias, bridge=bridge):
-            return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=bridge))
+        case api.PlugStandby(guest=guest, mac=mac, alias=alias, on=on):
+            return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=on.device))
         case api.PlugVf(guest=guest, address=address, alias=alias):
             machine = _active(host, guest)
             return _plug(host, machine, Device(alias=alias, mac=_mac_of(host, machine, operation), address=address))
@@ -67,11 +67,11 @@ def _on_guest(
         case api.RunInGuest(guest=guest, script=script):
             return _run(host, guest, script)
         case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
-            assert uplink in (None, PF)
+            assert uplink in (None, host.standby.uplink)
             assert mac in _active(host, guest).inside.chosen
             return api.Done()
         case api.Announce(guest=guest, mac=mac, interface=interface):
-            assert interface == PF
+            assert interface in (PF, host.standby.uplink)
             assert mac in _active(host, guest).inside.chosen
             host.announced.add(mac)
             return api.Done()
@@ -120,7 +120,8 @@ def _claim(host: HostState, session: api.Session, guest: str | None, vfs: tuple[
 
 def _filter(host: HostState, operation: api.Operation[Any], session: api.Session) -> api.Done:
     match operation:
-        case api.SetForwarding(mac=mac, present=present, arriving=guest):
+        case api.SetForwarding(pf=pf, mac=mac, present=present, arriving=guest):
+            assert pf == host.standby.filtered
             host.claims.check(session)
             if guest:
                 host.expected[mac] = guest
@@ -133,13 +134,14 @@ def _filter(host: HostState, operation: api.Operation[Any], session: api.Session
             before = function.settings
             function.settings = _set(before, wanted)
             return api.Done(changed=before != function.settings)
-        case api.MoveFilter(index=index, mac=mac, to_vf=to_vf):
+        case api.MoveFilter(index=index, mac=mac, to_vf=to_vf, uplink=uplink):
+            assert uplink == host.standby.filtered
             function = host.function(index)
             host.claims.check(session, vf=function.address)
             before = function.settings
             function.settings = structs.replace(before, mac=mac if to_vf else parked(mac))
-            forwarded = _forward(host, mac, present=not to_vf)
-            return api.Done(changed=forwarded.changed or before != function.settings)
+            forwarded = uplink is not None and _forward(host, mac, present=not to_vf).changed
+            return api.Done(changed=forwarded or before != function.settings)
         case api.Unpark(index=index, mac=mac):
             function = host.function(index)
             host.claims.check(session, vf=function.address)
@@ -267,7 +269,7 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
         raise Problem("libvirt-failed", f"{gateway.peer} has {wanted.guest} already", exit=Exit.REFUSED)
     if not machine.mdevs <= hosts[gateway.peer].mdevs:
         raise Problem("libvirt-failed", f"{gateway.peer} has not the guest's devices", exit=Exit.REFUSED)
-    job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now, wanted.interfaces)
+    job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now, wanted.attached)
     moving.start(hosts, host, job)
     return api.Done()
 

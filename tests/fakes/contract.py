@@ -93,7 +93,7 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
 
 
 def _nics_of(move: VfMove) -> set[tuple[str, str | None, str | None]]:
-    own = {(move.mac, None, move.destination_bridge)} if move.standby_stays else set()
+    own = {(move.mac, None, move.destination_standby.on.device)} if move.standby_stays else set()
     return {(move.mac, move.destination.address, None), *own}
 
 

@@ -23,14 +23,18 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
         return f"the guest uses its {chosen} NIC, which is gone"
     owner = host.owner_of(mac)
     # What both filters have, both get.
-    if owner is not None and not (chosen == STANDBY and mac in host.forwarding):
+    if owner is not None and not (chosen == STANDBY and host.passes(mac)):
         vf = machine.nic(mac, VF)
         if vf is None or vf.address != owner.address:
             return f"the filter of VF {owner.index} takes its frames, and it is not the guest's"
         return None if vf.knows_mac else "its VF receives frames for a MAC that the guest has not given it"
-    if mac not in host.forwarding:
+    if not host.passes(mac):
         return f"no filter of {host.name} lets its frames in"
-    return None if machine.nic(mac, STANDBY) else "its frames go to the bridge, where it has no NIC"
+    standby = machine.nic(mac, STANDBY)
+    if standby is None:
+        return "its frames go to the bridge, where it has no NIC"
+    on = host.standby.on.device
+    return None if standby.bridge == on else f"its standby NIC is on {standby.bridge}, and {host.name} has {on}"
 
 
 def _two_places(hosts: list[HostState]) -> Iterator[str]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from fakes.world import (
-    BRIDGE,
     DRIVER,
     MDEV_PARENT,
     MDEV_TYPE,
@@ -19,7 +18,7 @@ from fakes.world import (
 from vferry.host import api
 from vferry.host.conntrack import ends
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, HostDevice, Nic, VfRef
-from vferry.model.host import Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
+from vferry.model.host import Bond, Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
 from vferry.model.memory import MemoryUse, Sample
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide
@@ -79,14 +78,20 @@ def inventory(host: HostState) -> Inventory:
         forwarding=tuple(sorted(host.forwarding)),
         vfs=vfs,
     )
+    standby, forwarding = host.standby, tuple(sorted(host.forwarding))
+    bond = Bond(name=standby.uplink, mode="active-backup", ports=(PF,), forwarding=forwarding)
+    bonds = () if standby.uplink == PF else (bond,)
     names = sorted({*host.machines, *host.definitions})
     return Inventory(
         name=host.name,
         versions=Versions(vferry="0.1.0", kernel="6.12.0", qemu=(10, 0, 0), libvirt=(11, 3, 0)),
         migration=MigrationEndpoint(address="192.0.2.1", ports=(49200, 49215), slots=host.claims.slots),
-        networks={NETWORK: Network(pf=PF, bridge=BRIDGE)},
+        networks={NETWORK: Network(pf=PF, bridge=standby.on.device if standby.on.bridged else None)},
         pfs=(pf,),
-        bridges=(Bridge(name=BRIDGE, ports=(PF,)),),
+        bridges=(Bridge(name=standby.on.device, kind=standby.on.kind, ports=(standby.uplink,)),)
+        if standby.on.bridged
+        else (),
+        bonds=bonds,
         mdev_types=(MdevType(name=MDEV_TYPE, parent=MDEV_PARENT, available=2),),
         mdevs=tuple(Mdev(uuid=uuid, type=MDEV_TYPE, parent=MDEV_PARENT) for uuid in sorted(host.mdevs)),
         guests=tuple(_guest(host, name) for name in names),
@@ -130,7 +135,15 @@ def _nic(host: HostState, machine: Machine, device: Device) -> Nic:
     teamed = machine.inside.side is GuestSide.FAILOVER
     if device.address is None:
         teaming = "persistent" if teamed else None
-        return Nic(mac=device.mac, model="virtio", alias=device.alias, bridge=device.bridge, teaming=teaming)
+        bridged = host.standby.on.bridged
+        return Nic(
+            mac=device.mac,
+            model="virtio",
+            alias=device.alias,
+            bridge=device.bridge if bridged else None,
+            interface=None if bridged else device.bridge,
+            teaming=teaming,
+        )
     function = host.functions[device.address]
     return Nic(
         mac=device.mac,

@@ -49,10 +49,11 @@ def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
 def _arriving(device: Device, target: HostState, job: Job) -> Device:
     """The device at the destination; a macvtap's VF is given the MAC when QEMU starts there."""
     if device.address is None:
-        return replace(device)
+        there = job.attached.get(device.mac)
+        return replace(device, bridge=there.device if there else device.bridge)
     if not device.macvtap:
         return replace(device, address=job.vfs[device.address])
-    wanted = job.interfaces[device.mac]
+    wanted = job.attached[device.mac].device
     (function,) = (each for each in target.functions.values() if each.interface == wanted)
     function.settings = structs.replace(function.settings, mac=device.mac)
     return replace(device, address=function.address)

@@ -9,7 +9,7 @@ from fakes.clock import run_virtually
 from fakes.faults import Crash
 from fakes.fleet import Fleet
 from fakes.journal import MemoryJournal, Witness
-from fakes.world import BRIDGE, PF, STANDBY, VF, Device, Inside, Machine, make_host
+from fakes.world import ON_BRIDGE, PF, STANDBY, VF, Device, Inside, Machine, make_host
 from vferry.host.api import (
     CheckFit,
     ClaimResources,
@@ -20,10 +20,10 @@ from vferry.host.api import (
     TakeInventory,
 )
 from vferry.migration.conductor import Conductor, Ending
-from vferry.model.host import VfSettings
+from vferry.model.host import Attachment, VfSettings
 from vferry.model.problem import Problem
 from vferry.plan.facts import Assessment, Facts, Wishes
-from vferry.plan.plan import GuestSide, NetworkMode, Plan, TransferPlan
+from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby, TransferPlan
 from vferry.plan.preflight import assess
 
 GUEST = "web"
@@ -103,12 +103,13 @@ CASES = (
 )
 
 
-def definition(*vfs: str, standby: bool) -> str:
+def definition(*vfs: str, standby: bool, on: Attachment = ON_BRIDGE.on) -> str:
     """A guest's libvirt definition, with its VFs' addresses, or the interfaces that its macvtaps are on."""
     hostdevs = "".join(_hostdev(vf, at) if ":" in vf else _macvtap(vf, at) for at, vf in enumerate(vfs))
+    source = f"bridge='{on.device}'" if on.bridged else f"dev='{on.device}' mode='bridge'"
     virtio = f"""
-    <interface type='bridge'>
-      <mac address='{MAC}'/><source bridge='{BRIDGE}'/><model type='virtio'/><alias name='ua-standby'/>
+    <interface type='{"bridge" if on.bridged else "direct"}'><source {source}/>
+      <mac address='{MAC}'/><model type='virtio'/><alias name='ua-standby'/>
     </interface>"""
     nics = hostdevs + (virtio if standby else "")
     return f"<domain type='kvm'><name>{GUEST}</name><devices>{nics}</devices></domain>"
@@ -137,10 +138,11 @@ def alias_of(at: int) -> str:
     return f"ua-vf{at or ''}"
 
 
-def make_fleet(case: Case) -> Fleet:
-    """Two hosts, the guest running on the first one, on its VF if it has one."""
+def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE) -> Fleet:
+    """Two hosts with these standby paths, the guest running on the first one, on its VF if it has one."""
     own = tuple(range(1 + case.nics, 1 + case.nics + case.macvtaps))
-    source, destination = make_host(SOURCE, with_interface=own), make_host(DESTINATION, with_interface=(3,))
+    source = make_host(SOURCE, with_interface=own, standby=here)
+    destination = make_host(DESTINATION, with_interface=(3,), standby=there)
     devices: dict[str, Device] = {}
     vfs = []
     for at, mac in enumerate(case.macs if case.has_vf else ()):
@@ -152,8 +154,8 @@ def make_fleet(case: Case) -> Fleet:
             alias_of(at), mac, address=function.address, managed=not macvtap, macvtap=macvtap
         )
     if case.own_standby or not case.has_vf:
-        devices["ua-standby"] = Device("ua-standby", MAC, bridge=BRIDGE)
-    if not case.has_vf:
+        devices["ua-standby"] = Device("ua-standby", MAC, bridge=here.on.device)
+    if not case.has_vf and here.filtered:
         source.forwarding.add(MAC)
     # Before vferry makes it, there is no bond.
     side = GuestSide.ADDRESSES if case.side is GuestSide.TEMPORARY_BOND else case.side
@@ -161,7 +163,7 @@ def make_fleet(case: Case) -> Fleet:
     if case.mediated:
         source.mdevs.add(MDEV)
     source.machines[GUEST] = Machine(GUEST, inside, devices, frozenset(source.mdevs))
-    source.definitions[GUEST] = definition(*vfs, standby="ua-standby" in devices)
+    source.definitions[GUEST] = definition(*vfs, standby="ua-standby" in devices, on=here.on)
     # A neighbour, so that the first VF of the destination is not free.
     destination.function(0).settings = structs.replace(destination.function(0).settings, mac="52:54:00:99:99:99")
     destination.definitions["neighbour"] = definition(destination.function(0).address, standby=False).replace(

@@ -10,9 +10,9 @@ from vferry.host.claims import Claims
 from vferry.model.compression import Codec
 from vferry.model.connections import Connection
 from vferry.model.guest import GuestState
-from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.host import NO_MAC, Attachment, VfSettings
 from vferry.plan.definition import address_of
-from vferry.plan.plan import GuestSide
+from vferry.plan.plan import GuestSide, Standby
 
 PF = "pf0"
 BRIDGE = "br0"
@@ -20,6 +20,9 @@ NETWORK = "lan"
 MDEV_TYPE, MDEV_PARENT = "sample-1", "sample"
 DRIVER = "sample_vfio_pci"
 """To which VFs are bound that QEMU migrates."""
+
+ON_BRIDGE = Standby(on=Attachment(device=BRIDGE), uplink=PF)
+"""The usual standby path."""
 
 VF = "vf"
 STANDBY = "standby"
@@ -43,7 +46,10 @@ class MemoryClaims(Claims):
 
 @dataclass
 class Device:
-    """A NIC of a guest: a VF, or on one with `macvtap`, where `address` is set; else a virtio NIC on a bridge."""
+    """A NIC of a guest: a VF, or on one with `macvtap`, where `address` is set; else a virtio NIC on a standby path.
+
+    `bridge` is what it is on there, which may be an interface.
+    """
 
     alias: str
     mac: str
@@ -109,7 +115,7 @@ class Job:
     vfs: dict[str, str]
     """Those that QEMU migrates, and what they become."""
     started: float
-    interfaces: dict[str, str] = field(default_factory=dict)
+    attached: dict[str, Attachment] = field(default_factory=dict)
     state: str = "active"
     paused: float | None = None
     ended: float | None = None
@@ -135,6 +141,7 @@ class HostState:
     name: str
     functions: dict[str, Function]
     claims: MemoryClaims
+    standby: Standby = ON_BRIDGE
     forwarding: set[str] = field(default_factory=set)
     expected: dict[str, str] = field(default_factory=dict)
     """The guests that bring MACs for `forwarding` with them, by these."""
@@ -154,6 +161,12 @@ class HostState:
 
     def function(self, index: int) -> Function:
         return next(function for function in self.functions.values() if function.index == index)
+
+    def passes(self, mac: str) -> bool:
+        """Whether frames for a MAC reach the standby path; a macvtap has the kernel see to that while it is up."""
+        up = (each for each in self.machines.values() if each.state is GuestState.RUNNING)
+        nics = (nic for machine in up for nic in machine.devices.values() if nic.address is None)
+        return mac in self.forwarding or (not self.standby.on.bridged and any(nic.mac == mac for nic in nics))
 
     def owner_of(self, mac: str) -> Function | None:
         """The VF whose filter has a MAC."""
@@ -186,13 +199,15 @@ class HostState:
                 function.settings = structs.replace(function.settings, mac=NO_MAC)
 
 
-def make_host(name: str, *, vfs: int = 4, slots: int = 2, with_interface: tuple[int, ...] = ()) -> HostState:
+def make_host(
+    name: str, *, vfs: int = 4, slots: int = 2, with_interface: tuple[int, ...] = (), standby: Standby = ON_BRIDGE
+) -> HostState:
     """`with_interface`: the indices of the VFs that a NIC driver has."""
     functions = [
         Function(at, f"0000:01:10.{2 * at:x}", fresh_settings(), f"{name}v{at}" if at in with_interface else None)
         for at in range(vfs)
     ]
-    return HostState(name, {one.address: one for one in functions}, MemoryClaims(slots))
+    return HostState(name, {one.address: one for one in functions}, MemoryClaims(slots), standby)
 
 
 def fresh_settings() -> VfSettings:

@@ -121,13 +121,25 @@ def _summary(host: Inventory) -> Table:
 
 
 def _networks(host: Inventory) -> Table:
-    table = output.table("NETWORK", "PF", "BRIDGE", "BRIDGE STATE", "PORTS", title="Networks")
-    bridges = {bridge.name: bridge for bridge in host.bridges}
+    table = output.table("NETWORK", "PF", "UPLINK", "BRIDGE", "BRIDGE STATE", "PORTS", title="Networks")
     for name, network in sorted(host.networks.items()):
-        bridge = bridges.get(network.bridge)
+        bridge = host.bridge(network.bridge)
+        on = host.attachment(name)
         state = "missing" if bridge is None else "up" if bridge.up else "down"
-        table.add_row(name, network.pf, network.bridge, state, " ".join(bridge.ports) if bridge else "-")
+        table.add_row(
+            name,
+            " ".join(network.pfs),
+            _uplink(host, host.uplink(name)),
+            f"{on.device} ({on.kind})" if on.bridged else "none: macvtaps",
+            state if on.bridged else "-",
+            " ".join(bridge.ports) if bridge else "-",
+        )
     return table
+
+
+def _uplink(host: Inventory, name: str) -> str:
+    bond = host.bond(name)
+    return f"{name} ({bond.mode} of {' '.join(bond.ports)})" if bond else name
 
 
 def _functions(pf: Pf) -> Table:

@@ -6,15 +6,20 @@ import sys
 
 import click
 
-from vferry.lab.lab import Lab
+from vferry.lab.lab import USUAL, Lab
 from vferry.lab.outer import say
-from vferry.lab.topology import STARTED
+from vferry.lab.topology import STANDBYS, STARTED
 
 OLDER = click.option(
     "--debian12",
     metavar="HOST",
     multiple=True,
     help="A host that runs Debian 12 (Linux 6.1, QEMU 7.2, libvirt 9.0) rather than 13; may be repeated.",
+)
+STANDBY = click.option(
+    "--standby",
+    type=click.Choice([each.name for each in STANDBYS]),
+    help="The hosts' standby path: a Linux bridge (the usual one), Open vSwitch, a bond of two PFs, or macvtaps.",
 )
 ANY = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -30,27 +35,30 @@ def command() -> None:
 
 @command.command()
 @OLDER
-def build(debian12: tuple[str, ...]) -> None:
+@STANDBY
+def build(debian12: tuple[str, ...], standby: str | None) -> None:
     """Build what the hosts boot from. `lab up` does so too.
 
     \b
     Example: vferry lab build --debian12 host1
     """
-    for host in Lab().build(debian12).hosts.values():
+    for host in Lab().build(debian12, standby or USUAL).hosts.values():
         click.echo(f"{host.base}\n{host.product}")
 
 
 @command.command()
 @click.option("--guests", default=",".join(STARTED), show_default=True, help="Guests to start, by comma.")
 @OLDER
-def up(guests: str, debian12: tuple[str, ...]) -> None:
+@STANDBY
+def up(guests: str, debian12: tuple[str, ...], standby: str | None) -> None:
     """Boot the hosts, start guests and register the hosts; start what is missing.
 
     \b
     Examples: vferry lab up --guests guest1,bond1
               vferry lab up --debian12 host1
+              vferry lab up --standby ovs
     """
-    if not Lab().up([name for name in guests.split(",") if name], debian12):
+    if not Lab().up([name for name in guests.split(",") if name], debian12, standby):
         say("the lab is up already")
 
 
@@ -76,8 +84,10 @@ def status(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    hosts = (f"{name} ({found['releases'].get(name, 'unknown')})" for name in found["hosts"])
+    hosts = [f"{name} ({found['releases'].get(name, 'unknown')})" for name in found["hosts"]]
     click.echo(f"hosts: {', '.join(hosts) or 'none, the lab is down'}")
+    if hosts:
+        click.echo(f"standby path: {found['standby']}")
     for guest in found["guests"]:
         click.echo(f"{guest['name']:<8} {guest['address']:<12} {guest['host']:<6} {guest['state']}")
     for guest in found["off"]:

@@ -23,7 +23,7 @@ from vferry.model.guest import Guest, GuestNetwork, GuestState
 from vferry.model.host import Inventory
 from vferry.model.memory import MemoryUse
 from vferry.model.problem import Problem
-from vferry.plan import macvtap
+from vferry.plan import attachments
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.preflight import assess
 
@@ -69,7 +69,7 @@ async def _facts(
 ) -> Facts:
     definition = await source.call(ReadDefinition(guest=guest.name))
     now = definition.live or definition.persistent
-    rewired = macvtap.rewired(guest, source_inventory)
+    rewired = attachments.rewired(guest, source_inventory, inventory)
     fit = await destination.call(CheckFit(live_xml=now, persistent_xml=definition.persistent, rewired=rewired))
     network, silence = None, None
     if guest.state is GuestState.RUNNING:

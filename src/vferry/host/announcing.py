@@ -11,6 +11,7 @@ from typing import Protocol
 
 from vferry.host.announcement import of_address, rarp
 from vferry.host.api import Announce, Done
+from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.sriov_netlink import Links, learn
 from vferry.model.problem import Exit, Problem
 
@@ -19,6 +20,10 @@ TIMES_S = (0.0, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0)
 
 ADDRESSED_S = (0.0, 2.0, 5.0)
 """When addresses are announced as well: not as often, nor as close, as RFC 4861 (3 times) and RFC 5227 (2 s) forbid."""
+
+
+_latest: dict[str, Announce] = {}
+"""By MAC, the announcement that is under way: a late frame of an earlier one would send switches back."""
 
 
 class Wire(Protocol):
@@ -41,9 +46,11 @@ def open_wire(interface: str) -> Wire:
 
 
 def teach_bridge(links: Links, root: Path, port: str | None, mac: str, *, hold: bool = False) -> Done:
-    """Unchanged where `port` is no port of a Linux bridge. Problem ``bridge-refused``."""
-    if port is None or not (root / "sys/class/net" / port / "brport").exists():
+    """Unchanged where `port` is no port of a bridge. Problem ``bridge-refused``."""
+    if port is None:
         return Done(changed=False)
+    if not (root / "sys/class/net" / port / "brport").exists():
+        return OpenVSwitch(root).teach(port, mac, hold=hold)
     try:
         links.change(learn(links.index(port), mac, hold=hold))
     except OSError as error:
@@ -61,6 +68,7 @@ def announce(
     wanted: Announce, wire: Callable[[str], Wire] = open_wire, sleep: Callable[[float], None] = time.sleep
 ) -> Done:
     """Announces a NIC now, and over the next seconds again from a thread. Problem ``announce-failed``."""
+    _latest[wanted.mac] = wanted
     try:
         opened = _first(wire, wanted)
     except OSError as error:
@@ -90,6 +98,8 @@ def _repeat(wire: Wire, wanted: Announce, sleep: Callable[[float], None]) -> Non
     try:
         for before, at_s in pairwise(TIMES_S):
             sleep(at_s - before)
+            if _latest.get(wanted.mac) is not wanted:
+                return
             _say(wire, frames(wanted, at_s))
     except OSError:
         return  # the interface is gone: nobody is left to be told

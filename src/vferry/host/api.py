@@ -12,15 +12,13 @@ from msgspec import Meta, Struct
 from vferry.model.compression import Codec, Compressed, Count, DeltaMib, Streams
 from vferry.model.connections import Address, Connection
 from vferry.model.guest import Guest, GuestNetwork
-from vferry.model.host import Claim, Inventory, VfSettings
+from vferry.model.host import Attachment, Claim, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
 
 R = TypeVar("R")
 
 SysfsName = Annotated[str, Meta(pattern="^[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,99}$")]
 PciAddress = Annotated[str, Meta(pattern="^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}[.][0-7]$")]
-Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
-"""The name of a network interface, as the kernel allows it."""
 
 
 class Operation(Struct, Generic[R], frozen=True, kw_only=True):
@@ -162,7 +160,7 @@ class CheckFit(Operation[Fit], frozen=True, kw_only=True, tag="fit"):
     persistent_xml: str | None = None
     """With it, the libvirt networks are looked for that the guest's NICs come from at its next start."""
     rewired: tuple[str, ...] = ()
-    """The MACs of NICs on a macvtap that need not find its interface, as they are put on another one."""
+    """The MACs of NICs that need not find their bridge or interface, as they are put on another one."""
 
 
 class QemuAbilities(Struct, frozen=True, kw_only=True):
@@ -206,14 +204,15 @@ class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
 
 
 class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"):
-    """Hot-plugs a virtio NIC on vhost-net with `mac` into a bridge, into the running guest only, under `alias`.
+    """Hot-plugs a virtio NIC on vhost-net with `mac`, into the running guest only, under `alias`.
 
-    `vlan` is that of its port, untagged towards the guest, and 0 for none: it needs libvirt 11.0 or later.
+    `vlan` is that of its port, untagged towards the guest, and 0 for none: on a bridge of Linux it needs libvirt 11.0
+    or later, and a macvtap has none. `mtu` is what the guest is told, which libvirt refuses on a macvtap.
     """
 
     guest: str
     mac: str
-    bridge: str
+    on: Attachment
     alias: str
     mtu: int | None = None
     vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
@@ -288,8 +287,10 @@ class SetVf(Operation[Done], frozen=True, kw_only=True, tag="set-vf"):
 class SetForwarding(Operation[Done], frozen=True, kw_only=True, tag="set-forwarding"):
     """Adds a MAC to a PF's unicast filter, or removes it, so that frames for it reach the bridge behind the PF.
 
+    `pf` may be the bond that the PF is in: the kernel has the slaves that receive pass it, also when they change.
     With `arriving`, the guest that is to have it there: it is only tried, and added once that guest runs here, since
     until then its neighbours on this host are to reach it where it is. Removing it ends the waiting as well.
+    Problem ``forwarding-refused``.
     """
 
     pf: str
@@ -309,6 +310,8 @@ class MoveFilter(Operation[Done], frozen=True, kw_only=True, tag="move-filter"):
     index: int
     mac: str
     to_vf: bool
+    uplink: str | None
+    """Whose filter it is beside the VF's: the PF's, or that of the bond over it. None where a macvtap sees to that."""
 
 
 class Unpark(Operation[Done], frozen=True, kw_only=True, tag="unpark"):
@@ -326,7 +329,8 @@ class Unpark(Operation[Done], frozen=True, kw_only=True, tag="unpark"):
 class TeachBridge(Operation[Done], frozen=True, kw_only=True, tag="teach-bridge"):
     """Has a bridge of this host learn behind which of its ports a guest's MAC is: `uplink`, or else the NIC's own.
 
-    Else it may think otherwise until the guest sends something. Unchanged where that is no port of a Linux bridge.
+    Else it may think otherwise until the guest sends something. Unchanged where that is no port of a bridge. One of
+    Open vSwitch learns this way only what it holds (2.16 and later); else it forgets the MAC, and floods its frames.
     Problem ``bridge-refused``.
     """
 
@@ -334,14 +338,18 @@ class TeachBridge(Operation[Done], frozen=True, kw_only=True, tag="teach-bridge"
     mac: str
     uplink: str | None = None
     hold: bool = False
-    """Frames from `mac` that come in elsewhere change nothing, until this is asked again without, or it ages."""
+    """Frames from `mac` that come in elsewhere change nothing, until this is asked again without, or it ages.
+
+    In Open vSwitch it does not age, and ends with the port.
+    """
 
 
 class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
     """Tells the switches outside that a guest's NIC is on this host, by frames that leave through `interface`.
 
     They are RARP frames from `mac` and, for each of `addresses`, gratuitous ARP or unsolicited neighbour
-    advertisements, tagged with `vlan` if it is not 0. Answers after the first time; the others follow by themselves.
+    advertisements, tagged with `vlan` if it is not 0. Answers after the first time; the others follow by themselves,
+    until the MAC is announced anew.
     Problem ``announce-failed``.
     """
 
@@ -437,8 +445,8 @@ class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migr
 
     guest: str
     persistent_xml: str
-    interfaces: Annotated[dict[str, Interface], Meta(max_length=64)] = {}
-    """For NICs on a macvtap, by MAC: the interface of the destination that each is put on."""
+    attached: Annotated[dict[str, Attachment], Meta(max_length=64)] = {}
+    """By MAC, what virtio NICs are put on at the destination, where it is not called there as it is here."""
     parallel: int = 0
     """How many multifd channels; 0 is a plain stream."""
     bandwidth: int | None = None

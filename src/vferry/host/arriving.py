@@ -6,6 +6,7 @@ still on its way here.
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from vferry.host.api import Done
 from vferry.host.forwarding import set_forwarding
@@ -17,8 +18,9 @@ from vferry.model.problem import Problem
 class Arriving:
     """The MACs that wait for their guests, in memory: after a restart, the controller's next step adds them."""
 
-    def __init__(self, hypervisor: Hypervisor, links: Callable[[], Links] = Links) -> None:
+    def __init__(self, hypervisor: Hypervisor, root: Path = Path("/"), links: Callable[[], Links] = Links) -> None:
         self._hypervisor = hypervisor
+        self._root = root
         self._links = links
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, str], str] = {}
@@ -29,9 +31,9 @@ class Arriving:
         mac = mac.lower()
         self._hypervisor.connection()  # whose events are waited for
         with self._links() as links:
-            if not set_forwarding(links, pf, mac, present=True).changed:
+            if not set_forwarding(links, self._root, pf, mac, present=True).changed:
                 return Done(changed=False, detail=f"{pf} passes {mac} already")
-            set_forwarding(links, pf, mac, present=False)
+            set_forwarding(links, self._root, pf, mac, present=False)
         with self._lock:
             self._waiting[pf, mac] = guest
         self._hypervisor.events.when_resumed(guest, lambda: self._arrived(guest))
@@ -41,13 +43,13 @@ class Arriving:
         """Adds a MAC or removes it now, whatever it waits for. Problem ``forwarding-refused``."""
         with self._lock, self._links() as links:
             self._waiting.pop((pf, mac.lower()), None)
-            return set_forwarding(links, pf, mac, present=present)
+            return set_forwarding(links, self._root, pf, mac, present=present)
 
     def _arrived(self, guest: str) -> None:
         with self._lock, self._links() as links:
             for pf, mac in [each for each, whose in self._waiting.items() if whose == guest]:
                 del self._waiting[pf, mac]
                 try:
-                    set_forwarding(links, pf, mac, present=True)
+                    set_forwarding(links, self._root, pf, mac, present=True)
                 except Problem:
                     continue  # the controller's step asks for the same, and reports why it is refused

@@ -69,7 +69,7 @@ def read_configuration(path: Path = DEFAULT_FILE) -> AgentConfiguration:
         cpu_share=written.migration.cpu_share,
         listen=_listen(written.agent.listen) if written.agent.listen else None,
         socket=Path(written.agent.socket),
-        networks={name: Network(pf=n.pf, bridge=n.bridge) for name, n in written.networks.items()},
+        networks={name: each.network for name, each in written.networks.items()},
     )
 
 
@@ -101,13 +101,26 @@ class _Agent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pf: str
-    bridge: str
+    pf: str | tuple[str, ...]
+    bridge: str | None = None
 
     def __post_init__(self) -> None:
-        for key, value in (("pf", self.pf), ("bridge", self.bridge)):
+        if not self._pfs:
+            raise ValueError("pf: there is none in []")
+        for key, value in (*(("pf", pf) for pf in self._pfs), ("bridge", self.bridge or "-")):
             if not re.fullmatch(r"[^\s/:]{1,15}", value):
                 raise ValueError(f"{key}: {value!r} is not an interface's name")
+        if self.bridge == "":
+            raise ValueError("bridge: '' is not an interface's name; leave it out where there is none")
+
+    @property
+    def _pfs(self) -> tuple[str, ...]:
+        return (self.pf,) if isinstance(self.pf, str) else self.pf
+
+    @property
+    def network(self) -> Network:
+        pf, *more = self._pfs
+        return Network(pf=pf, more_pfs=tuple(more), bridge=self.bridge)
 
 
 class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 from msgspec import Struct
 
 from vferry.host.api import PlugStandby
+from vferry.model.definition import attach
 from vferry.model.problem import Problem
 
 NAMESPACE = "urn:vferry:1"
@@ -126,10 +127,10 @@ def parse(xml: str) -> ET.Element:
 
 
 def standby_xml(wanted: PlugStandby) -> str:
-    """A virtio NIC on vhost-net in a bridge."""
-    interface = ET.Element("interface", type="bridge")
+    """A virtio NIC on vhost-net."""
+    interface = ET.Element("interface")
     ET.SubElement(interface, "mac", address=wanted.mac)
-    ET.SubElement(interface, "source", bridge=wanted.bridge)
+    attach(interface, wanted.on)
     if wanted.vlan:
         ET.SubElement(ET.SubElement(interface, "vlan"), "tag", id=str(wanted.vlan))
     ET.SubElement(interface, "model", type="virtio")

@@ -8,8 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from vferry.host.api import Done
-from vferry.host.sriov import pf_driver
+from vferry.host.api import Done, MoveFilter
+from vferry.host.sriov import forwarding_limit, pf_driver, slaves
 from vferry.host.sriov_netlink import Links, set_vf
 from vferry.host.sriov_netlink import set_forwarding as forwarding_message
 from vferry.host.sriov_settings import read_settings
@@ -39,13 +39,18 @@ i40e resets a running VF when the PF sets its MAC: there the VF must not be in u
 """
 
 
-def set_forwarding(links: Links, pf: str, mac: str, *, present: bool) -> Done:
-    """Adds a MAC to a PF's filter or removes it; unchanged when it is so already. Problem ``forwarding-refused``."""
+def set_forwarding(links: Links, root: Path, pf: str, mac: str, *, present: bool) -> Done:
+    """Adds a MAC to the filter of a PF or a bond, or removes it; unchanged when it is so already.
+
+    Problem ``forwarding-refused``.
+    """
     interface = links.index(pf)
     mac = mac.lower()
     if (mac in links.forwarding().get(interface, ())) == present:
         return Done(changed=False)
-    error = _carry_out(links, [_Change(mac=mac, vf=None, present=present)], interface)
+    if present:
+        _refuse_full(links, root, pf, mac)
+    error = _carry_out(links, [_Change(interface=interface, mac=mac, vf=None, present=present)])
     if error:
         raise _refused(pf, mac, error)
     return Done()
@@ -61,34 +66,35 @@ def parked(mac: str) -> str:
     return first + mac[2:]
 
 
-def move_filter(links: Links, root: Path, pf: str, index: int, mac: str, *, to_vf: bool) -> Done:
-    """Moves a MAC between a VF and its PF, both changes in one packet to the kernel; `detail` says how long it took.
+def move_filter(links: Links, root: Path, wanted: MoveFilter) -> Done:
+    """Moves a MAC between a VF and its uplink, both changes in one packet to the kernel; `detail` says for how long.
 
     What is so already stays untouched. If one change is refused, the other is taken back.
     Problems: ``forwarding-refused``, ``vf-unknown``.
     """
-    mac = mac.lower()
+    pf, index, mac, to_vf, uplink = wanted.pf, wanted.index, wanted.mac.lower(), wanted.to_vf, wanted.uplink
     interface = links.index(pf)
     before = read_settings(links, interface, pf, index).mac or NO_MAC
-    pf_has = mac in links.forwarding().get(interface, ())
     driver = pf_driver(root, pf)
     order = ORDERS.get(driver, DEFAULT_ORDER)
     changes = []
     if before != (mac if to_vf else parked(mac)):
-        changes.append(_Change(mac=mac, vf=index, present=to_vf, back=before))
-    if pf_has == to_vf:
-        changes.append(_Change(mac=mac, vf=None, present=not to_vf))
+        changes.append(_Change(interface=interface, mac=mac, vf=index, present=to_vf, back=before))
+    if uplink is not None and (mac in links.forwarding().get(links.index(uplink), ())) == to_vf:
+        if not to_vf:
+            _refuse_full(links, root, uplink, mac)
+        changes.append(_Change(interface=links.index(uplink), mac=mac, vf=None, present=not to_vf))
     # Whoever lets go has `present` False.
     changes.sort(key=lambda change: change.present == order.release_first)
     if not changes:
         return Done(changed=False)
     started = time.monotonic()
-    error = _carry_out(links, changes, interface)
+    error = _carry_out(links, changes)
     took_ms = (time.monotonic() - started) * 1000
     if error:
         raise _refused(pf, mac, error)
     seen = "" if order.seen else f"; this order was not measured on {driver or 'this driver'}"
-    return Done(detail=f"{len(changes)} of 2 changes, {took_ms:.1f} ms{seen}")
+    return Done(detail=f"{len(changes)} of {1 if uplink is None else 2} changes, {took_ms:.1f} ms{seen}")
 
 
 def unpark(links: Links, pf: str, index: int, mac: str) -> Done:
@@ -97,29 +103,33 @@ def unpark(links: Links, pf: str, index: int, mac: str) -> Done:
     before = read_settings(links, interface, pf, index).mac
     if before != parked(mac.lower()):
         return Done(changed=False)
-    error = _carry_out(links, [_Change(mac=NO_MAC, vf=index, present=True, back=before)], interface)
+    error = _carry_out(links, [_Change(interface=interface, mac=NO_MAC, vf=index, present=True, back=before)])
     if error:
         raise _refused(pf, mac, error)
     return Done()
 
 
 class _Change(Struct, frozen=True, kw_only=True):
-    """A MAC comes to (`present`) or leaves a filter: that of VF number `vf`, or the PF's. `back`: the VF's before."""
+    """A MAC comes to (`present`) or leaves a filter: that of VF number `vf` of an interface, or the interface's own.
 
+    `back`: the VF's before.
+    """
+
+    interface: int
     mac: str
     vf: int | None
     present: bool
     back: str = NO_MAC
 
-    def message(self, interface: int) -> Any:
+    def message(self) -> Any:
         if self.vf is None:
-            return forwarding_message(interface, self.mac, present=self.present)
-        return set_vf(interface, self.vf, "IFLA_VF_MAC", {"mac": self.mac if self.present else parked(self.mac)})
+            return forwarding_message(self.interface, self.mac, present=self.present)
+        return set_vf(self.interface, self.vf, "IFLA_VF_MAC", {"mac": self.mac if self.present else parked(self.mac)})
 
-    def undoing(self, interface: int) -> Any:
+    def undoing(self) -> Any:
         if self.vf is None:
-            return forwarding_message(interface, self.mac, present=not self.present)
-        return set_vf(interface, self.vf, "IFLA_VF_MAC", {"mac": self.back})
+            return forwarding_message(self.interface, self.mac, present=not self.present)
+        return set_vf(self.interface, self.vf, "IFLA_VF_MAC", {"mac": self.back})
 
     def failed(self, error: int) -> bool:
         """Whether an errno means more than that it was so already."""
@@ -127,14 +137,24 @@ class _Change(Struct, frozen=True, kw_only=True):
         return error != 0 and not (self.vf is None and error == so_already)
 
 
-def _carry_out(links: Links, changes: list[_Change], interface: int) -> str:
+def _refuse_full(links: Links, root: Path, interface: str, mac: str) -> None:
+    """A bond takes any number of MACs, and a NIC of it that is full passes none more, or all: so they are counted."""
+    entries = links.forwarding()
+    for name in slaves(root, interface):
+        limit = forwarding_limit(root, name)
+        held = {*entries.get(links.index(name), ()), *entries.get(links.index(interface), ())}
+        if limit is not None and len(held) >= limit:
+            raise _refused(name, mac, _name(errno.ENOSPC))
+
+
+def _carry_out(links: Links, changes: list[_Change]) -> str:
     """Makes all the changes, or none: then it says why."""
-    errors = links.change_together(*(change.message(interface) for change in changes))
+    errors = links.change_together(*(change.message() for change in changes))
     outcome = list(zip(changes, errors, strict=True))
     failed = [error for change, error in outcome if change.failed(error)]
     if not failed:
         return ""
-    back = [change.undoing(interface) for change, error in reversed(outcome) if error == 0]
+    back = [change.undoing() for change, error in reversed(outcome) if error == 0]
     stuck = [error for error in links.change_together(*back) if error] if back else []
     also = f"; taking back the other change failed too ({_name(stuck[0])})" if stuck else ""
     return _name(failed[0]) + also

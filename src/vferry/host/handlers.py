@@ -69,7 +69,7 @@ class Handlers:
         self._table = table
         self._wire = wire
         self._hypervisor = hypervisor or Hypervisor()
-        self._arriving = Arriving(self._hypervisor, links)
+        self._arriving = Arriving(self._hypervisor, root, links)
         confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
         self._migrations = Migrations(self._hypervisor, runtime, configuration.migration.bandwidth)
@@ -147,11 +147,9 @@ class Handlers:
                 if present and guest:
                     return lambda: self._arriving.expect(guest, pf, mac)
                 return lambda: self._arriving.set(pf, mac, present=present)
-            case api.MoveFilter(pf=pf, index=index, mac=mac, to_vf=to_vf):
+            case api.MoveFilter(pf=pf, index=index):
                 check(session, vf=vf_address(self._root, pf, index))
-                return lambda: self._with_links(
-                    lambda links: forwarding.move_filter(links, self._root, pf, index, mac, to_vf=to_vf)
-                )
+                return lambda: self._with_links(lambda links: forwarding.move_filter(links, self._root, operation))
             case api.Unpark(pf=pf, index=index, mac=mac):
                 check(session, vf=vf_address(self._root, pf, index))
                 return lambda: self._with_links(lambda links: forwarding.unpark(links, pf, index, mac))

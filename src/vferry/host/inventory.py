@@ -14,7 +14,8 @@ from vferry.host.configuration import AgentConfiguration
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import Described, describe_all, guest_of
 from vferry.host.mediated import read_mdevs, read_types
-from vferry.host.sriov import read_pfs
+from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.sriov import read_bonds, read_pfs
 from vferry.host.sriov_netlink import Links
 from vferry.model.host import Bridge, Claim, Inventory, Pf, Versions
 
@@ -36,7 +37,8 @@ def take_inventory(
         asked = pool.submit(lambda: (describe_all(hypervisor, root), _hypervisor_versions(hypervisor)))
         with links() as netlink:
             pfs = read_pfs(root, netlink)
-            bridges = _bridges(root, netlink)
+            bridges = _bridges(root, netlink) + OpenVSwitch(root).bridges()
+            bonds = read_bonds(root, netlink)
             link_rate = _link_rate(root, netlink, configuration.migration.address)
         described, (qemu, libvirt) = asked.result()
     memory = _memory(root)
@@ -48,6 +50,7 @@ def take_inventory(
         networks=configuration.networks,
         pfs=_with_owners(pfs, described, claims),
         bridges=bridges,
+        bonds=bonds,
         mdev_types=read_types(root),
         mdevs=mdevs,
         guests=tuple(guest_of(one, configuration.name, pfs, mdevs) for one in described),

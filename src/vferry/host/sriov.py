@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vferry.host.sriov_netlink import Links
-from vferry.model.host import LinkState, Pf, Vf, VfSettings
+from vferry.model.host import Bond, LinkState, Pf, Vf, VfSettings
 from vferry.model.problem import Problem
 
 IFF_UP = 1
@@ -59,6 +59,35 @@ def vf_under(root: Path, interface: str) -> str | None:
     """The PCI address of the VF that an interface is; None where it is none, or not there."""
     device = root / "sys/class/net" / interface / "device"
     return device.resolve().name if (device / "physfn").exists() else None
+
+
+def slaves(root: Path, bond: str) -> tuple[str, ...]:
+    """The interfaces that a bond consists of; none where it is no bond."""
+    return tuple(_read(root / "sys/class/net" / bond / "bonding/slaves").split())
+
+
+def read_bonds(root: Path, links: Links) -> tuple[Bond, ...]:
+    """All bonds of this host."""
+    forwarding = links.forwarding()
+    found = (path.parent for path in sorted((root / "sys/class/net").glob("*/bonding")))
+    return tuple(
+        Bond(
+            name=path.name,
+            mode=_read(path / "bonding/mode").split(" ")[0],
+            ports=slaves(root, path.name),
+            up=bool(int(_read(path / "flags") or "0", 16) & IFF_UP),
+            mtu=int(_read(path / "mtu") or 1500),
+            forwarding=forwarding.get(int(_read(path / "ifindex") or 0), ()),
+        )
+        for path in found
+    )
+
+
+def forwarding_limit(root: Path, pf: str) -> int | None:
+    """How many MACs the filter of a PF takes beside its own and one for each VF; None where that is not known."""
+    device = root / "sys/class/net" / pf / "device"
+    size = FILTERS.get((_read(device / "vendor"), _read(device / "device")))
+    return None if size is None else size - 1 - len(vf_addresses(root, pf))
 
 
 def free_vf(root: Path, address: str) -> str | None:
@@ -131,15 +160,9 @@ def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -
         up=bool(message["flags"] & IFF_UP),
         eswitch="switchdev" if _read(path / "phys_switch_id") else None,
         forwarding=forwarding.get(message["index"], ()),
-        forwarding_limit=_forwarding_limit(device, len(vfs)),
+        forwarding_limit=forwarding_limit(root, name),
         vfs=vfs,
     )
-
-
-def _forwarding_limit(device: Path, vfs: int) -> int | None:
-    size = FILTERS.get((_read(device / "vendor"), _read(device / "device")))
-    # One is the PF's own, and each VF keeps one.
-    return None if size is None else size - 1 - vfs
 
 
 def _pf_paths(root: Path) -> Iterator[Path]:

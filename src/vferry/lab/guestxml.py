@@ -2,7 +2,7 @@
 
 from xml.sax.saxutils import quoteattr
 
-from vferry.lab.topology import PF, Guest
+from vferry.lab.topology import PF, STANDBYS, Guest, Standby
 
 NAMESPACE = "urn:vferry:1"
 ROOT_PORTS = 8  # one or two for NICs, the others free for hot-plug; firmware and kernel look at each of them
@@ -81,15 +81,21 @@ def macvtap(at: int, vf: int, mac: str) -> str:
     </interface>"""
 
 
-def standby_interface(guest: Guest) -> str:
-    """The NIC on the hosts' bridge; a virtio one by vhost-net: QEMU's main loop stalls while devices come and go."""
+def standby_interface(guest: Guest, standby: Standby) -> str:
+    """On the standby path; a virtio one by vhost-net: QEMU's main loop stalls while devices come and go."""
     if not guest.standby:
         return ""
     served = "<driver name='vhost' rx_queue_size='1024'/>" if guest.model == "virtio" else ""
+    kind, source = "type='bridge'", f"<source bridge='{standby.bridge}'/>"
+    if standby.bridge is None:
+        # Else a macvtap drops the multicast that the guest wants.
+        kind, source = "type='direct' trustGuestRxFilters='yes'", f"<source dev='{standby.uplink}' mode='bridge'/>"
+    elif standby.packages:
+        source += "<virtualport type='openvswitch'/>"
     return f"""
-    <interface type='bridge'>
+    <interface {kind}>
       <mac address='{guest.mac}'/>
-      <source bridge='br0'/>
+      {source}
       <model type='{guest.model}'/>
       {served}
       {"<teaming type='persistent'/>" if guest.teamed else ""}<alias name='{STANDBY_ALIAS}'/>
@@ -151,7 +157,7 @@ def file_name(guest: Guest) -> str:
     return f"{'spare/' if guest.spare else ''}{guest.name}.xml"
 
 
-def definition(guest: Guest, machine: str) -> str:
+def definition(guest: Guest, machine: str, standby: Standby = STANDBYS[0]) -> str:
     """The domain, ready for `virsh define`; a fixed `machine` type, so that it looks the same on every host."""
     ports = "\n    ".join("<controller type='pci' model='pcie-root-port'/>" for _ in range(ROOT_PORTS))
     folder = f"{KERNELS}/{guest.kernel}" if guest.kernel else LAB
@@ -187,7 +193,7 @@ def definition(guest: Guest, machine: str) -> str:
       <source dev='/dev/disk/by-id/virtio-{guest.name}'/>
       <target dev='vda' bus='virtio'/>
       {integrated(17)}
-    </disk>{seed_disk(guest)}{standby_interface(guest)}{vf_interfaces(guest)}{serial_device(guest)}
+    </disk>{seed_disk(guest)}{standby_interface(guest, standby)}{vf_interfaces(guest)}{serial_device(guest)}
     <serial type='pty'><log file='/var/log/libvirt/qemu/{guest.name}.console' append='on'/></serial>
     {channel}
     <memballoon model='virtio'>{integrated(18)}</memballoon>

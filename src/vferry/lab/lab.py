@@ -7,8 +7,10 @@ from typing import Any
 from vferry.lab import bringup, guests, hosts, layers, net, outer, owner, peer, places, processes, reach
 from vferry.lab import controller as registry
 from vferry.lab.release import DEBIAN12, Release, numbered
-from vferry.lab.topology import HOSTS, NETWORKS, STARTED, Host, host_named
+from vferry.lab.topology import HOSTS, NETWORKS, STANDBYS, STARTED, Host, Standby, host_named, standby_named
 from vferry.model.problem import Problem
+
+USUAL = STANDBYS[0].name
 
 
 class Lab:
@@ -18,29 +20,33 @@ class Lab:
         outer.require_root()
         self.folder = places.folder()
 
-    def build(self, debian12: Collection[str] = ()) -> layers.Layers:
+    def build(self, debian12: Collection[str] = (), standby: str = USUAL) -> layers.Layers:
         """Builds what is missing of the layers for a lab whose hosts named in `debian12` run Debian 12."""
-        return layers.ensure(_known_hosts(debian12))
+        return layers.ensure(_known_hosts(debian12), standby_named(standby))
 
     def alive(self) -> bool:
         """Whether anything of a lab is there, be it this clone's or another's."""
         return bool(hosts.running()) or any(net.exists(network) for network in NETWORKS)
 
-    def up(self, names: Sequence[str] = STARTED, debian12: Collection[str] = ()) -> bool:
+    def up(self, names: Sequence[str] = STARTED, debian12: Collection[str] = (), standby: str | None = None) -> bool:
         """Starts what is missing; returns False where everything was there. Hosts that fail to boot are taken down.
 
-        `debian12` are the names of hosts that run it rather than Debian 13. A lab that is up stays what it is: without
-        `debian12` whatever that is, and another choice is refused (``lab-other-release``).
+        `debian12` are the names of hosts that run it rather than Debian 13, `standby` is the name of the hosts' standby
+        path. A lab that is up stays what it is: without them whatever that is, and another choice is refused
+        (``lab-other-release``, ``lab-other-standby``).
         """
         wanted, older = [guests.named(name) for name in names], _known_hosts(debian12)
         with owner.changing():
             owner.refuse_another(places.clone(), alive=self.alive())
             missing = [host for host in HOSTS if not hosts.pids(host)]
             if len(missing) == len(HOSTS):
-                self._boot(older)
+                self._boot(older, standby or USUAL)
                 guests.stop_others(self, wanted)
-            elif older:
-                refuse_other(older, self.releases())
+            else:
+                if older:
+                    refuse_other(older, self.releases())
+                if standby:
+                    refuse_other_standby(standby, self.standby().name)
             for host in missing:
                 if not hosts.pids(host):
                     bringup.boot_one(host, self.folder)
@@ -92,12 +98,17 @@ class Lab:
     def push(self) -> None:
         """Gives the running hosts this clone's vferry, and restarts their agents: faster than down and up."""
         older = [name for name, release in self.releases().items() if release is DEBIAN12]
-        bringup.push(self.folder, self.build(older))
+        bringup.push(self.folder, self.build(older, self.standby().name))
 
     def releases(self) -> dict[str, Release]:
         """Which Debian each host of the lab that is up runs, by name."""
         who = owner.current() if self.alive() else None
         return {name: numbered(each.release) for name, each in who.layers.hosts.items()} if who else {}
+
+    def standby(self) -> Standby:
+        """The standby path of the lab that is up, or else the usual one."""
+        who = owner.current() if self.alive() else None
+        return standby_named(who.layers.standby if who else USUAL)
 
     def peer_command(self, argv: Sequence[str]) -> list[str]:
         """Argument vector on this machine that runs `argv` as the peer."""
@@ -108,13 +119,14 @@ class Lab:
     def status(self) -> dict[str, Any]:
         """hosts: names of those that run; guests: those that run; off: those that are only defined.
 
-        releases: by the host's name, such as "Debian 13".
+        releases: by the host's name, such as "Debian 13". standby: the name of the hosts' standby path.
         """
         rows = guests.rows(guests.everywhere(self))
         who = owner.current() if self.alive() else None
         return {
             "hosts": [host.name for host in hosts.running()],
             "releases": {name: release.name for name, release in self.releases().items()},
+            "standby": self.standby().name,
             "guests": [row for row in rows if row["state"] != "off"],
             "off": [row for row in rows if row["state"] == "off"],
             "clone": who.clone if who else None,
@@ -161,15 +173,16 @@ class Lab:
         found = next((each for each in NETWORKS if each.name == network), None)
         if found is None:
             raise Problem("lab-no-such-network", f"The lab has no network {network!r}", "It has data and mgmt")
-        net.carry(found, self.host(host).name, on=on)
+        for tap in found.taps(self.host(host).name, self.standby()):
+            net.carry(found, tap, on=on)
 
-    def _boot(self, debian12: Collection[str]) -> None:
+    def _boot(self, debian12: Collection[str], standby: str) -> None:
         """Brings both hosts up; hosts that had to boot are kept for the next time.
 
         They are kept with the guests that have no VF: the emulated igb saves its PF's state, but not the
         configuration of its VFs, so a guest that runs on one loses its network when it is restored.
         """
-        wanted = self.build(debian12)
+        wanted = self.build(debian12, standby)
         fresh = bringup.boot_all(self.folder, wanted)
         bringup.connect(self.folder)
         if fresh:
@@ -195,3 +208,13 @@ def refuse_other(debian12: Collection[str], running: Mapping[str, Release]) -> N
     if {name for name, release in running.items() if release is DEBIAN12} != set(debian12):
         shown = ", ".join(f"{name} with {release.name}" for name, release in running.items())
         raise Problem("lab-other-release", f"The lab is up already: {shown}", "Take it down first: vferry lab down")
+
+
+def refuse_other_standby(asked: str, running: str) -> None:
+    """Raises `Problem` where the lab that is up does not have the standby path asked for."""
+    if asked != running:
+        raise Problem(
+            "lab-other-standby",
+            f"The lab is up already, with the standby path {running}",
+            "Take it down first: vferry lab down",
+        )

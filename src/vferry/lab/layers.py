@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 
 from vferry.lab import base, product
-from vferry.lab.release import DEBIAN12, DEBIAN13, Release
-from vferry.lab.topology import HOSTS, Host
+from vferry.lab.release import DEBIAN12, DEBIAN13, Release, numbered
+from vferry.lab.topology import HOSTS, STANDBYS, Host, Standby, standby_named
 
 
 class HostLayers(msgspec.Struct, frozen=True):
@@ -19,18 +19,25 @@ class HostLayers(msgspec.Struct, frozen=True):
 
 
 class Layers(msgspec.Struct, frozen=True):
-    """What a lab is made of. `ground` is Debian 13's base layer: its QEMU emulates every host."""
+    """What a lab is made of, for a standby path. `ground` is Debian 13's base layer: its QEMU emulates every host."""
 
     ground: str
     hosts: dict[str, HostLayers]
+    standby: str = STANDBYS[0].name
 
     def of(self, host: Host) -> HostLayers:
         return self.hosts[host.name]
 
+    def release(self, host: Host) -> Release:
+        """What a host runs, with the packages that its standby path needs."""
+        standby = standby_named(self.standby)
+        return numbered(self.of(host).release).having(standby.packages, standby.variant)
+
     @property
     def usual(self) -> bool:
-        """Whether all hosts run Debian 13."""
-        return all(each.release == DEBIAN13.number for each in self.hosts.values())
+        """Whether all hosts run Debian 13, and have the usual standby path."""
+        other = standby_named(self.standby).variant
+        return not other and all(each.release == DEBIAN13.number for each in self.hosts.values())
 
     def with_products(self, products: dict[str, Path]) -> "Layers":
         """The same with other product layers, by host."""
@@ -38,14 +45,15 @@ class Layers(msgspec.Struct, frozen=True):
         return replace(self, hosts={name: replace(self.hosts[name], product=str(products[name])) for name in products})
 
 
-def ensure(debian12: Collection[str] = ()) -> Layers:
+def ensure(debian12: Collection[str] = (), standby: Standby = STANDBYS[0]) -> Layers:
     """Builds what is missing; `debian12` are the names of hosts that run it rather than Debian 13."""
     ground = base.ensure(DEBIAN13)
     built: dict[Release, HostLayers] = {}
     for release in dict.fromkeys(_release(host, debian12) for host in HOSTS):
-        below = ground if release is DEBIAN13 else base.ensure(release)
-        built[release] = HostLayers(release.number, str(below), str(product.ensure(release, below, ground)))
-    return Layers(str(ground), {host.name: built[_release(host, debian12)] for host in HOSTS})
+        own = release.having(standby.packages, standby.variant)
+        below = ground if own is DEBIAN13 else base.ensure(own)
+        built[release] = HostLayers(own.number, str(below), str(product.ensure(own, below, ground, standby)))
+    return Layers(str(ground), {host.name: built[_release(host, debian12)] for host in HOSTS}, standby.name)
 
 
 def _release(host: Host, debian12: Collection[str]) -> Release:

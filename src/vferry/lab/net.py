@@ -73,9 +73,8 @@ def _quiet(network: Network) -> None:
     outer.call(["ip", "netns", "exec", network.namespace, "sh", "-c", script])
 
 
-def plug(network: Network, host: str) -> int:
-    """Makes the tap device that leads to `host` and returns its descriptor; the device goes when that is closed."""
-    name = network.tap(host)
+def plug(network: Network, name: str) -> int:
+    """Makes a tap device that leads to a host and returns its descriptor; the device goes when that is closed."""
     descriptor = _in_namespace(network.namespace, name)
     outer.call(["ip", "-n", network.namespace, "link", "set", name, "master", network.bridge, "up"])
     return descriptor
@@ -122,9 +121,9 @@ def open_tap(tap: str, more: int = 0) -> int:
     return descriptor
 
 
-def carry(network: Network, host: str, *, on: bool) -> None:
-    """Cuts or joins the link to `host`: while it is cut, no frame passes, and the host's NIC does not notice."""
-    outer.call(["ip", "-n", network.namespace, "link", "set", network.tap(host), "up" if on else "down"])
+def carry(network: Network, name: str, *, on: bool) -> None:
+    """Cuts or joins the link that a tap is: while it is cut, no frame passes, and the host's NIC does not notice."""
+    outer.call(["ip", "-n", network.namespace, "link", "set", name, "up" if on else "down"])
 
 
 def pids(network: Network) -> list[int]:

@@ -1,9 +1,11 @@
 """The fast layers: vferry's dependencies, and vferry itself with everything the lab lays over a host's root."""
 
+import json
 import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +13,7 @@ from typing import NamedTuple
 from vferry.lab import archive, boot, cache, outer, places, seed
 from vferry.lab.guestxml import definition, file_name
 from vferry.lab.release import DEBIAN13, Release
-from vferry.lab.topology import GUESTS, HOSTS, Host
+from vferry.lab.topology import GUESTS, HOSTS, Host, Standby
 
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 SHIPPED = {  # file of the package, which its author may not have written yet → place in a host
@@ -92,14 +94,15 @@ def framing() -> list[Path]:
     ]
 
 
-def ensure(release: Release, base: Path, ground: Path) -> Path:
+def ensure(release: Release, base: Path, ground: Path, standby: Standby) -> Path:
     """Folder of a release's product layer: product.img, vmlinux, host.cpio, and tree/, what the image holds."""
     under = below(release, base, ground)
-    key = cache.digest(under.key, cache.digest_files(places.PACKAGE, sources()))
-    return cache.layer(release.layer("product"), key, lambda folder: build(folder, release, under))
+    key = cache.digest(under.key, cache.digest_files(places.PACKAGE, sources()), standby.name)
+    name = replace(release, variant=standby.variant).layer("product")
+    return cache.layer(name, key, lambda folder: build(folder, release, under, standby))
 
 
-def build(folder: Path, release: Release, under: Below) -> None:
+def build(folder: Path, release: Release, under: Below, standby: Standby) -> None:
     """Fills the product layer; seconds."""
     with outer.step(f"packing vferry and the guests for hosts with {release.name}"):
         tree = folder / "tree"
@@ -109,8 +112,8 @@ def build(folder: Path, release: Release, under: Below) -> None:
         overlay(tree / "overlay")
         for host in HOSTS:
             (tree / "hosts" / host.name).mkdir(parents=True)
-            (tree / "hosts" / host.name / "agent.toml").write_text(agent_settings(host))
-        guests(tree / "lab", folder, under.guests, release.machine)
+            (tree / "hosts" / host.name / "agent.toml").write_text(agent_settings(host, standby))
+        guests(tree / "lab", folder, under.guests, release.machine, standby)
         pack_init(folder, places.FILES / "host-init", folder / "init.cpio")
         archive.join([under.boot / "host.cpio", folder / "init.cpio"], folder / "host.cpio")
         os.link(under.boot / "vmlinux", folder / "vmlinux")
@@ -154,7 +157,7 @@ def masked(text: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
-def guests(target: Path, folder: Path, booting: Path, machine: str) -> None:
+def guests(target: Path, folder: Path, booting: Path, machine: str, standby: Standby) -> None:
     """Kernel, initial RAM file systems, definitions and seeds of the guests."""
     (target / "spare").mkdir(parents=True)
     shutil.copy2(booting / "vmlinux", target / "vmlinux")
@@ -164,7 +167,7 @@ def guests(target: Path, folder: Path, booting: Path, machine: str) -> None:
     for guest in GUESTS:
         if guest.seeded:
             (target / f"{guest.name}.iso").write_bytes(seed.image(guest))
-        (target / file_name(guest)).write_text(definition(guest, machine))
+        (target / file_name(guest)).write_text(definition(guest, machine, standby))
 
 
 def pack_init(folder: Path, init: Path, target: Path) -> None:
@@ -178,8 +181,10 @@ def pack_init(folder: Path, init: Path, target: Path) -> None:
     shutil.rmtree(tree)
 
 
-def agent_settings(host: Host) -> str:
-    """/etc/vferry/agent.toml of a host."""
+def agent_settings(host: Host, standby: Standby) -> str:
+    """/etc/vferry/agent.toml of a host; the last takes the VFs of its last PF first."""
+    pfs = standby.pfs if host is HOSTS[0] else standby.pfs[::-1]
+    bridge = f'bridge = "{standby.bridge}"' if standby.bridge else ""
     return f"""\
 name = "{host.name}"
 
@@ -192,6 +197,6 @@ slots = 2
 listen = "{host.address}:7443"
 
 [networks.physnet1]
-pf = "enp1s0"
-bridge = "br0"
+pf = {json.dumps(pfs if len(pfs) > 1 else pfs[0])}
+{bridge}
 """

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vferry.lab.topology import VFS, VLANS, Guest, Host
+from vferry.lab.topology import STANDBYS, VFS, VLANS, Guest, Host, Standby
 
 MEMORY_MIB = 3072
 CPUS = 1
@@ -21,6 +21,8 @@ class Taps:
 
     data: int
     mgmt: int
+    second: int | None = None
+    """Of the second PF, where there is one."""
 
 
 def marker(host: Host) -> str:
@@ -38,13 +40,14 @@ def accelerator(cpu_flags: set[str]) -> list[str]:
     return ["-accel", "tcg,thread=multi", "-cpu", "EPYC-v4,+svm,+npt,-x2apic"]
 
 
-def kernel_words(host: Host, key: str) -> str:
+def kernel_words(host: Host, key: str, standby: Standby) -> str:
     """A host's kernel command line; `key` is the base64 part of the lab's ed25519 public key."""
     words = {
         "vferry.host": host.name,
         "vferry.mgmt": f"{host.address}/24",
         "vferry.vfs": VFS,
         "vferry.vlans": ",".join(map(str, VLANS)),
+        "vferry.standby": standby.name,
         "vferry.key": key,
     }
     own = " ".join(f"{name}={value}" for name, value in words.items())
@@ -69,7 +72,14 @@ def disk(name: str, source: str, options: str = "") -> list[str]:
 
 
 def command(
-    host: Host, taps: Taps, guests: tuple[Guest, ...], key: str, flags: set[str], *, restore: bool = False
+    host: Host,
+    taps: Taps,
+    guests: tuple[Guest, ...],
+    key: str,
+    flags: set[str],
+    *,
+    restore: bool = False,
+    standby: Standby = STANDBYS[0],
 ) -> list[str]:
     """The emulator's argument vector for `host`; with `restore`, it waits for a kept state (`booted`)."""
     argv = [
@@ -87,13 +97,15 @@ def command(
     argv += ["-smbios", f"type=1,manufacturer=vferry,product=lab,serial={host.name},uuid={host.uuid}"]
     argv += ["-device", "intel-iommu,intremap=on,device-iotlb=on"]
     argv += ["-kernel", str(PRODUCT / "vmlinux"), "-initrd", str(PRODUCT / "host.cpio")]
-    argv += ["-append", kernel_words(host, key)]
+    argv += ["-append", kernel_words(host, key, standby)]
     for name, overlay in zip(("root", "product"), overlays(host), strict=True):
         argv += disk(name, f"{LAB}/{overlay},format=qcow2")
     for guest in guests:
         argv += disk(guest.name, f"{LAB}/{guest.disk},format=raw,file.locking=off", ",share-rw=on")
     argv += nic(1, "data", taps.data, f"igb,mac={host.mac(1)}")
     argv += nic(2, "mgmt", taps.mgmt, f"virtio-net-pci,mac={host.mac(2)}")
+    if taps.second is not None:
+        argv += nic(3, "data2", taps.second, f"igb,mac={host.mac(3)}")
     argv += ["-device", "virtio-rng-pci"]
     log = LAB / f"{host.name}.console"
     socket = f"socket,id=console,path={RUN}/{host.name}.console,server=on,wait=off,logfile={log}"

@@ -1,6 +1,6 @@
 """Which Debian a host of the lab runs, and what differs between its releases."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vferry.model.problem import Problem
 
@@ -11,6 +11,7 @@ class Release:
 
     `python` is its Python's version, `machine` a machine type that its QEMU has and newer ones have, too. `packages`
     are the hosts' beyond those of every release; `backported` are those that come from backports, as apt's patterns.
+    `variant` is what is added to its layers' names, where they have more packages than usual.
     """
 
     number: int
@@ -19,6 +20,7 @@ class Release:
     machine: str
     packages: tuple[str, ...] = ()
     backported: str = ""
+    variant: str = ""
 
     @property
     def name(self) -> str:
@@ -26,7 +28,11 @@ class Release:
 
     def layer(self, name: str) -> str:
         """Name of a layer of this release: those of the usual one are not displaced by others."""
-        return name if self is DEBIAN13 else f"{name}{self.number}"
+        return f"{name}{'' if self.number == DEBIAN13.number else self.number}{self.variant}"
+
+    def having(self, packages: tuple[str, ...], variant: str) -> "Release":
+        """The same with more packages, in layers of its own; itself where there are none."""
+        return replace(self, packages=(*self.packages, *packages), variant=variant) if packages else self
 
 
 DEBIAN12 = Release(12, "bookworm", "3.11", "pc-q35-7.2")

@@ -64,11 +64,48 @@ class Network:
         """Name of the tap device that leads to `host`; at most 15 characters, as the kernel demands."""
         return f"{self.name}-{host}"
 
+    def taps(self, host: str, standby: "Standby") -> tuple[str, ...]:
+        """Names of all those that lead to `host`: in the data network, each of its PFs has one."""
+        more = len(standby.pfs) - 1 if self.namespace == DATA else 0
+        return (self.tap(host), *(f"{self.tap(host)}-{number}" for number in range(2, 2 + more)))
+
 
 NETWORKS = (
     Network("data", DATA, "data0", "52:54:00:00:09:00", PLAIN.addresses + SECOND.addresses),
     Network("mgmt", MGMT, "mgmt0", "52:54:00:00:08:00", (f"{OBSERVER}/24",)),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """The hosts' standby path: `uplink` is in `bridge`, or else has macvtaps on it.
+
+    With two `pfs`, it is a bond of them, and each has a tap of its own. `packages` are what the hosts need for it.
+    """
+
+    name: str
+    pfs: tuple[str, ...] = (PF,)
+    uplink: str = PF
+    bridge: str | None = "br0"
+    packages: tuple[str, ...] = ()
+
+    @property
+    def variant(self) -> str:
+        """What is added to the names of layers that are made for it; nothing for the usual one."""
+        return "" if self is STANDBYS[0] else self.name
+
+
+STANDBYS = (
+    Standby("bridge"),
+    Standby("ovs", packages=("openvswitch-switch",)),
+    Standby("bond", pfs=(PF, "enp3s0"), uplink="bond0"),
+    Standby("macvtap", bridge=None),
+)
+"""The first is the usual one: a Linux bridge that filters VLANs."""
+
+
+def standby_named(name: str) -> Standby:
+    return next(standby for standby in STANDBYS if standby.name == name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +131,7 @@ class Host:
         return self.uuid.replace("-", "")
 
     def mac(self, network: int) -> str:
-        """MAC address of the host's NIC in the data (1) or the management network (2)."""
+        """MAC address of the host's NIC in the data (1) or the management network (2), and of its second PF (3)."""
         return f"52:54:00:00:0{network}:0{self.number}"
 
 

@@ -72,7 +72,7 @@ class Copying:
             StartMigration(
                 guest=self._plan.guest,
                 persistent_xml=self._plan.persistent_xml,
-                interfaces=self._plan.interfaces,
+                attached=self._plan.attached,
                 parallel=transfer.parallel,
                 bandwidth=transfer.bandwidth,
                 downtime_ms=transfer.downtime_ms,

@@ -1,10 +1,14 @@
 """A hypervisor: its functions, its networks, what it holds free and what is claimed on it."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
-from vferry.model.guest import Guest
+from vferry.model.guest import Guest, Nic
+
+DeviceName = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
+"""The name of a network interface, as the kernel allows it."""
 
 
 class LinkState(StrEnum):
@@ -84,20 +88,70 @@ class Pf(Struct, frozen=True, kw_only=True):
 
 
 class Network(Struct, frozen=True, kw_only=True):
-    """A physical network as this host reaches it: the PF whose VFs are on it, and the standby path's bridge."""
+    """A physical network as this host reaches it: the PFs whose VFs are on it, and the standby path's bridge.
+
+    Without a bridge, standby NICs are on macvtaps on the PF, or on the bond that it is in.
+    """
 
     pf: str
-    bridge: str
+    bridge: str | None = None
+    more_pfs: tuple[str, ...] = ()
+
+    @property
+    def pfs(self) -> tuple[str, ...]:
+        return (self.pf, *self.more_pfs)
+
+
+class Bond(Struct, frozen=True, kw_only=True):
+    """A bond and its slaves, the `ports`; `mode` is the kernel's, such as ``active-backup`` or ``802.3ad``."""
+
+    name: str
+    mode: str
+    ports: tuple[str, ...] = ()
+    up: bool = True
+    mtu: int = 1500
+    forwarding: tuple[str, ...] = ()
+    """The MACs added to its unicast filter; the kernel gives them to the filters of the slaves that receive."""
+
+
+class AttachmentKind(StrEnum):
+    """How a virtio NIC reaches the network."""
+
+    BRIDGE = "bridge"
+    """A bridge of Linux."""
+    OPENVSWITCH = "openvswitch"
+    """A bridge of Open vSwitch."""
+    MACVTAP = "macvtap"
+    """A macvtap of its own on an interface."""
+
+
+class Attachment(Struct, frozen=True, kw_only=True):
+    """What a virtio NIC is on, on one host: `device` is a bridge, or the interface that its macvtap is on."""
+
+    kind: AttachmentKind = AttachmentKind.BRIDGE
+    device: DeviceName
+
+    @property
+    def bridged(self) -> bool:
+        """Whether it is a bridge; a macvtap has the kernel pass its MAC by itself, as long as it is up."""
+        return self.kind is not AttachmentKind.MACVTAP
 
 
 class Bridge(Struct, frozen=True, kw_only=True):
-    """A Linux bridge and its ports; `vlan_filtering` as the kernel has it, and `vlans` that each port then passes."""
+    """A bridge and its ports.
+
+    One of Linux has `vlan_filtering` as the kernel has it, and `vlans` that each port then passes. One of Open vSwitch
+    has always: there, a port passes all VLANs that is not in `vlans`, and 0 stands for untagged frames.
+    """
 
     name: str
+    kind: AttachmentKind = AttachmentKind.BRIDGE
     ports: tuple[str, ...] = ()
     up: bool = True
     vlan_filtering: bool = False
     vlans: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    controlled: bool = False
+    """Whether it does what flows say that come from a controller (Open vSwitch), and need not learn MACs."""
 
 
 class MdevType(Struct, frozen=True, kw_only=True):
@@ -159,6 +213,7 @@ class Inventory(Struct, frozen=True, kw_only=True):
     networks: dict[str, Network] = field(default_factory=dict)
     pfs: tuple[Pf, ...] = ()
     bridges: tuple[Bridge, ...] = ()
+    bonds: tuple[Bond, ...] = ()
     mdev_types: tuple[MdevType, ...] = ()
     mdevs: tuple[Mdev, ...] = ()
     guests: tuple[Guest, ...] = ()
@@ -183,9 +238,48 @@ class Inventory(Struct, frozen=True, kw_only=True):
         """The VF at a PCI address, if this host has it."""
         return next((vf for pf in self.pfs for vf in pf.vfs if vf.address == address), None)
 
-    def network_of(self, pf: str) -> str | None:
-        """The name of the physical network that a PF is on."""
-        return next((name for name, network in self.networks.items() if network.pf == pf), None)
+    def pf(self, name: str) -> Pf | None:
+        return next((pf for pf in self.pfs if pf.name == name), None)
+
+    def bond(self, name: str) -> Bond | None:
+        return next((bond for bond in self.bonds if bond.name == name), None)
+
+    def forwarding(self, interface: str) -> tuple[str, ...]:
+        """The MACs added to the unicast filter of a PF or of a bond."""
+        found = self.pf(interface) or self.bond(interface)
+        return found.forwarding if found else ()
+
+    def bridge(self, name: str | None) -> Bridge | None:
+        return next((bridge for bridge in self.bridges if bridge.name == name), None)
+
+    def network_of(self, interface: str) -> str | None:
+        """The name of the physical network that a PF, or a bond of its PFs, is on."""
+        return next(
+            (name for name, each in self.networks.items() if interface in each.pfs or interface == self.uplink(name)),
+            None,
+        )
+
+    def network_of_nic(self, nic: Nic) -> str | None:
+        """The name of the physical network that a NIC on a bridge, or on a macvtap on a PF, is on."""
+        if nic.interface is not None:
+            return self.network_of(nic.interface)
+        return {each.bridge: name for name, each in self.networks.items() if each.bridge}.get(nic.bridge or "")
+
+    def uplink(self, network: str) -> str:
+        """The interface by which what is on no VF reaches a physical network: one of its PFs, or the bond over it."""
+        reached = self.networks[network]
+        bonds = {port: bond.name for bond in self.bonds for port in bond.ports}
+        ways = [bonds.get(pf, pf) for pf in reached.pfs]
+        bridge = self.bridge(reached.bridge)
+        return next((way for way in ways if bridge and way in bridge.ports), ways[0])
+
+    def attachment(self, network: str) -> Attachment:
+        """What a standby NIC on a physical network is put on."""
+        name = self.networks[network].bridge
+        if name is None:
+            return Attachment(kind=AttachmentKind.MACVTAP, device=self.uplink(network))
+        bridge = self.bridge(name)
+        return Attachment(kind=bridge.kind if bridge else AttachmentKind.BRIDGE, device=name)
 
     def guest(self, name: str) -> Guest | None:
         return next((guest for guest in self.guests if guest.name == name), None)

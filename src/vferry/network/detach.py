@@ -7,7 +7,7 @@ VF's addresses and routes, which go with it, are given back to the new one where
 
 from typing import Any
 
-from vferry.host.api import MoveFilter, Operation, PlugVf, RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
+from vferry.host.api import Operation, PlugVf, RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network import guest_script, switch
@@ -80,28 +80,31 @@ def _also_to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
     """Frames get to both NICs while the guest's bond finds out that one is gone."""
     if not move.stands_by:
         return ()
-    taught = TeachBridge(guest=plan.guest, mac=move.mac)
-    return (taught, SetForwarding(pf=move.source.pf, mac=move.mac, present=True))
+    filtered = move.source_standby.filtered
+    passed = (SetForwarding(pf=filtered, mac=move.mac, present=True),) if filtered else ()
+    return (TeachBridge(guest=plan.guest, mac=move.mac), *passed)
 
 
 def _to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
     """The VF's filter is cleared, and what the bridge has learnt from the VF's last frames is put right."""
     if not move.stands_by:
         return ()
-    vf = move.source
+    vf, standby = move.source, move.source_standby
     taught = TeachBridge(guest=plan.guest, mac=move.mac)
-    return (taught, SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)))
+    cleared = SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC))
+    return (taught, cleared, *switch.told(plan, move, vf, standby, standby.uplink))
 
 
 def _back(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
     """The source's VF as it was; where a NIC stands by, in the order of mode `switch`."""
-    vf = move.source
+    vf, standby = move.source, move.source_standby
     if not move.stands_by:
         return _plug(plan, move, vf.pf, vf.index, vf.address)
     plug = PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias)
     filters = (
-        MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True),
-        TeachBridge(guest=plan.guest, mac=move.mac, uplink=vf.pf),
+        switch.move_filter(vf, standby, move.mac, to_vf=True),
+        TeachBridge(guest=plan.guest, mac=move.mac, uplink=standby.uplink),
+        *switch.told(plan, move, vf, standby, vf.pf),
     )
     if move.guest_side is GuestSide.HOTPLUG:
         return (*filters, plug)

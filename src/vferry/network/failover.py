@@ -13,14 +13,14 @@ none: the VF is unplugged before the copy, and plugged after the guest has resum
 from vferry.host.api import PlugVf, RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
-from vferry.network import guest_script
+from vferry.network import guest_script, switch
 from vferry.network.step import Step
 from vferry.plan.plan import GuestSide, Plan, VfMove
 
 
 def to_standby(plan: Plan, move: VfMove) -> list[Step]:
     """Takes the source's VF away; the guest goes on on its virtio NIC."""
-    host, vf = plan.source, move.source
+    host, vf, standby = plan.source, move.source, move.source_standby
     listen = Step(
         phase=Phase.TO_STANDBY,
         name="receive-on-both",
@@ -28,17 +28,6 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         summary="have the guest take what its virtio NIC receives, while it has a VF",
         apply=(guest_script.run(plan.guest, guest_script.receive_on_both(move.mac)),),
         undo=(guest_script.run(plan.guest, guest_script.receive_on_vf(move.mac)),),
-    )
-    both = Step(
-        phase=Phase.TO_STANDBY,
-        name="filter-also-to-bridge",
-        host=host,
-        summary=f"let {vf.pf} pass {move.mac} to the bridge {move.source_bridge}, as VF {vf.index} does to the guest",
-        apply=(TeachBridge(guest=plan.guest, mac=move.mac), SetForwarding(pf=vf.pf, mac=move.mac, present=True)),
-        undo=(
-            TeachBridge(guest=plan.guest, mac=move.mac, uplink=vf.pf),
-            SetForwarding(pf=vf.pf, mac=move.mac, present=False),
-        ),
     )
     unplug = Step(
         phase=Phase.TO_STANDBY,
@@ -49,19 +38,45 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
             Unplug(guest=plan.guest, alias=move.source_alias, timeout_s=plan.unplug_timeout_s),
             TeachBridge(guest=plan.guest, mac=move.mac),
             SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),
+            *switch.told(plan, move, vf, standby, standby.uplink),
         ),
         undo=(
             SetVf(pf=vf.pf, index=vf.index, settings=move.source_settings),
             PlugVf(guest=plan.guest, address=vf.address, alias=move.source_alias, teamed_with=move.standby_alias),
             *_await_vf(plan, move),
+            *switch.told(plan, move, vf, standby, vf.pf),
         ),
     )
-    return [*([listen] if move.guest_side is GuestSide.FAILOVER else []), both, unplug]
+    listens = [listen] if move.guest_side is GuestSide.FAILOVER else []
+    return [*listens, *_also_to_bridge(plan, move), unplug]
+
+
+def _also_to_bridge(plan: Plan, move: VfMove) -> list[Step]:
+    vf, standby = move.source, move.source_standby
+    if standby.filtered is None:
+        return []
+    return [
+        Step(
+            phase=Phase.TO_STANDBY,
+            name="filter-also-to-bridge",
+            host=plan.source,
+            summary=f"let {standby.uplink} pass {move.mac} to the bridge {standby.on.device}, "
+            f"as VF {vf.index} does to the guest",
+            apply=(
+                TeachBridge(guest=plan.guest, mac=move.mac),
+                SetForwarding(pf=standby.filtered, mac=move.mac, present=True),
+            ),
+            undo=(
+                TeachBridge(guest=plan.guest, mac=move.mac, uplink=standby.uplink),
+                SetForwarding(pf=standby.filtered, mac=move.mac, present=False),
+            ),
+        )
+    ]
 
 
 def to_vf(plan: Plan, move: VfMove) -> list[Step]:
     """Gives the guest a VF of the destination: `to_standby`, mirrored."""
-    host, vf = plan.destination, move.destination
+    host, vf, standby = plan.destination, move.destination, move.destination_standby
     both = Step(
         phase=Phase.TO_VF,
         name="filter-also-to-vf",
@@ -78,21 +93,36 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         apply=(
             PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias, teamed_with=move.standby_alias),
             *_await_vf(plan, move),
+            *switch.told(plan, move, vf, standby, vf.pf),
         ),
-        undo=(Unplug(guest=plan.guest, alias=move.vf_alias, timeout_s=plan.unplug_timeout_s),),
-    )
-    only = Step(
-        phase=Phase.TO_VF,
-        name="filter-to-vf",
-        host=host,
-        summary=f"stop {vf.pf} from taking frames for {move.mac}",
-        apply=(
-            TeachBridge(guest=plan.guest, mac=move.mac, uplink=vf.pf),
-            SetForwarding(pf=vf.pf, mac=move.mac, present=False),
+        undo=(
+            Unplug(guest=plan.guest, alias=move.vf_alias, timeout_s=plan.unplug_timeout_s),
+            *switch.told(plan, move, vf, standby, standby.uplink),
         ),
-        undo=(SetForwarding(pf=vf.pf, mac=move.mac, present=True), TeachBridge(guest=plan.guest, mac=move.mac)),
     )
-    return [both, plug, only]
+    return [both, plug, *_only_to_vf(plan, move)]
+
+
+def _only_to_vf(plan: Plan, move: VfMove) -> list[Step]:
+    standby = move.destination_standby
+    if standby.filtered is None:
+        return []
+    return [
+        Step(
+            phase=Phase.TO_VF,
+            name="filter-to-vf",
+            host=plan.destination,
+            summary=f"stop {standby.uplink} from taking frames for {move.mac}",
+            apply=(
+                TeachBridge(guest=plan.guest, mac=move.mac, uplink=standby.uplink),
+                SetForwarding(pf=standby.filtered, mac=move.mac, present=False),
+            ),
+            undo=(
+                SetForwarding(pf=standby.filtered, mac=move.mac, present=True),
+                TeachBridge(guest=plan.guest, mac=move.mac),
+            ),
+        )
+    ]
 
 
 def _await_vf(plan: Plan, move: VfMove) -> tuple[RunInGuest, ...]:

@@ -97,22 +97,19 @@ def _claims(plan: Plan) -> list[Step]:
 
 def _forwarding(plan: Plan, *, arriving: bool) -> list[Step]:
     """The destination's PFs take the guest's MACs once it runs there: by the agent itself, which hears of it first."""
-    if not plan.forwarded:
+    passed = [(each.destination_uplink, each.mac) for each in plan.forwarded if each.destination_uplink]
+    if not passed:
         return []
-    macs = ", ".join(f"{each.mac} by {each.destination_pf}" for each in plan.forwarded)
+    guest = plan.guest if arriving else ""
     waiting = f", once {plan.guest} runs here" if arriving else ""
-    added = tuple(
-        SetForwarding(pf=each.destination_pf, mac=each.mac, present=True, arriving=plan.guest if arriving else "")
-        for each in plan.forwarded
-    )
-    removed = tuple(SetForwarding(pf=each.destination_pf, mac=each.mac, present=False) for each in plan.forwarded)
+    removed = tuple(SetForwarding(pf=uplink, mac=mac, present=False) for uplink, mac in passed)
     return [
         Step(
             phase=Phase.PREPARE if arriving else Phase.SWITCHOVER,
             name="expect-on-bridge" if arriving else "open-bridge",
             host=plan.destination,
-            summary=f"let {macs} pass to the bridge{waiting}",
-            apply=added,
+            summary=f"let {_listed(passed)} pass to the bridge{waiting}",
+            apply=tuple(SetForwarding(pf=uplink, mac=mac, present=True, arriving=guest) for uplink, mac in passed),
             undo=removed if arriving else (),
         )
     ]
@@ -120,18 +117,22 @@ def _forwarding(plan: Plan, *, arriving: bool) -> list[Step]:
 
 def _leave_source(plan: Plan) -> list[Step]:
     """The source's PFs stop taking the guest's frames, once it runs elsewhere."""
-    if not plan.forwarded:
+    passed = [(each.source_uplink, each.mac) for each in plan.forwarded if each.source_uplink]
+    if not passed:
         return []
-    macs = ", ".join(f"{each.mac} by {each.source_pf}" for each in plan.forwarded)
     return [
         Step(
             phase=Phase.SWITCHOVER,
             name="close-bridge",
             host=plan.source,
-            summary=f"no longer let {macs} pass to the bridge",
-            apply=tuple(SetForwarding(pf=each.source_pf, mac=each.mac, present=False) for each in plan.forwarded),
+            summary=f"no longer let {_listed(passed)} pass to the bridge",
+            apply=tuple(SetForwarding(pf=uplink, mac=mac, present=False) for uplink, mac in passed),
         )
     ]
+
+
+def _listed(passed: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{mac} by {uplink}" for uplink, mac in passed)
 
 
 def _connections(plan: Plan) -> list[Step]:
@@ -156,8 +157,8 @@ def _announcements(plan: Plan) -> list[Step]:
         return []
     # Held: what is announced may come back to the bridge by its uplink.
     ports = (
-        TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.interface)
-        if each.behind_pf
+        TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.uplink)
+        if each.uplink
         else TeachBridge(guest=plan.guest, mac=each.mac, hold=True)
         for each in plan.announced
     )

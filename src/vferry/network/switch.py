@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from vferry.host.api import (
+    Announce,
     MoveFilter,
     PlugStandby,
     PlugVf,
@@ -23,12 +24,12 @@ from vferry.model.guest import VfRef
 from vferry.model.report import Phase
 from vferry.network import guest_script
 from vferry.network.step import Step
-from vferry.plan.plan import GuestSide, Plan, VfMove
+from vferry.plan.plan import GuestSide, Plan, Standby, VfMove
 
 
 def to_standby(plan: Plan, move: VfMove) -> list[Step]:
     """Leaves the source's VF for the standby NIC."""
-    host, vf = plan.source, move.source
+    host, vf, standby = plan.source, move.source, move.source_standby
     quiet = Step(
         phase=Phase.TO_STANDBY,
         name="quiet-guest",
@@ -41,8 +42,8 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         phase=Phase.TO_STANDBY,
         name="plug-standby",
         host=host,
-        summary=f"plug a virtio NIC with {move.mac} into {move.source_bridge}",
-        apply=(_standby(plan, move, move.source_bridge),),
+        summary=f"plug a virtio NIC with {move.mac} into {standby.on.device}",
+        apply=(_standby(plan, move, standby),),
         undo=(_unplug(plan, move.standby_alias),),
     )
     choose = Step(
@@ -53,15 +54,15 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         apply=_guest_to_standby(plan, move),
         undo=_guest_back(plan, move),
     )
-    to_vf_filter = MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True)
-    at_port, at_uplink = _taught(plan, move, vf.pf)
+    to_vf_filter = move_filter(vf, standby, move.mac, to_vf=True)
+    at_port, at_uplink = _taught(plan, move, standby)
     filters = Step(
         phase=Phase.TO_STANDBY,
         name="filter-to-bridge",
         host=host,
-        summary=f"move {move.mac} from the filter of VF {vf.index} to that of {vf.pf}",
-        apply=(at_port, MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False)),
-        undo=(*_guest_back(plan, move), to_vf_filter, at_uplink),
+        summary=f"move {move.mac} from the filter of VF {vf.index} to that of {standby.uplink}",
+        apply=(at_port, structs.replace(to_vf_filter, to_vf=False), *told(plan, move, vf, standby, standby.uplink)),
+        undo=(*_guest_back(plan, move), to_vf_filter, at_uplink, *told(plan, move, vf, standby, vf.pf)),
     )
     unplug = Step(
         phase=Phase.TO_STANDBY,
@@ -88,7 +89,7 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
 
 def to_vf(plan: Plan, move: VfMove) -> list[Step]:
     """Leaves the standby NIC for the destination's VF: `to_standby`, mirrored."""
-    host, vf = plan.destination, move.destination
+    host, vf, standby = plan.destination, move.destination, move.destination_standby
     plug = Step(
         phase=Phase.TO_VF,
         name="plug-vf",
@@ -97,7 +98,8 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         apply=(PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),),
         undo=(_unplug(plan, move.vf_alias), _unpark(vf, move)),
     )
-    at_port, at_uplink = _taught(plan, move, vf.pf)
+    at_port, at_uplink = _taught(plan, move, standby)
+    to_vf_filter = move_filter(vf, standby, move.mac, to_vf=True)
     choose = Step(
         phase=Phase.TO_VF,
         name="guest-to-vf",
@@ -111,12 +113,13 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         phase=Phase.TO_VF,
         name="filter-to-vf",
         host=host,
-        summary=f"move {move.mac} from the filter of {vf.pf} to that of VF {vf.index}",
-        apply=(MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=True), at_uplink),
+        summary=f"move {move.mac} from the filter of {standby.uplink} to that of VF {vf.index}",
+        apply=(to_vf_filter, at_uplink, *told(plan, move, vf, standby, vf.pf)),
         undo=(
             *_guest_to_standby(plan, move),
             at_port,
-            MoveFilter(pf=vf.pf, index=vf.index, mac=move.mac, to_vf=False),
+            structs.replace(to_vf_filter, to_vf=False),
+            *told(plan, move, vf, standby, standby.uplink),
         ),
     )
     unplug = Step(
@@ -125,7 +128,7 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         host=host,
         summary="unplug the virtio NIC that was plugged for the migration",
         apply=(_unplug(plan, move.standby_alias),),
-        undo=(_standby(plan, move, move.destination_bridge),),
+        undo=(_standby(plan, move, standby),),
     )
     # As above: the MAC first, where the guest is left to itself.
     arrival = [filters, plug] if move.guest_side is GuestSide.HOTPLUG else [plug, choose, filters]
@@ -155,16 +158,28 @@ _CHOICE = {
 }
 
 
-def _standby(plan: Plan, move: VfMove, bridge: str) -> PlugStandby:
+def move_filter(vf: VfRef, standby: Standby, mac: str, *, to_vf: bool) -> MoveFilter:
+    """Between a VF's filter and that of the standby NIC's way out."""
+    return MoveFilter(pf=vf.pf, index=vf.index, mac=mac, to_vf=to_vf, uplink=standby.filtered)
+
+
+def told(plan: Plan, move: VfMove, vf: VfRef, standby: Standby, interface: str) -> tuple[Announce, ...]:
+    """The switches outside told that the guest is behind `interface`, where the VF is at another port of theirs."""
+    if standby.uplink == vf.pf:
+        return ()
+    return (Announce(guest=plan.guest, mac=move.mac, interface=interface, vlan=move.vlan),)
+
+
+def _standby(plan: Plan, move: VfMove, standby: Standby) -> PlugStandby:
     return PlugStandby(
-        guest=plan.guest, mac=move.mac, bridge=bridge, alias=move.standby_alias, mtu=move.mtu, vlan=move.vlan
+        guest=plan.guest, mac=move.mac, on=standby.on, alias=move.standby_alias, mtu=move.standby_mtu, vlan=move.vlan
     )
 
 
-def _taught(plan: Plan, move: VfMove, pf: str) -> tuple[TeachBridge, TeachBridge]:
-    """The bridge told that the guest is behind its standby NIC's port, and that it is behind the PF."""
+def _taught(plan: Plan, move: VfMove, standby: Standby) -> tuple[TeachBridge, TeachBridge]:
+    """The bridge told that the guest is behind its standby NIC's port, and that it is behind the uplink."""
     at_port = TeachBridge(guest=plan.guest, mac=move.mac)
-    return at_port, structs.replace(at_port, uplink=pf)
+    return at_port, structs.replace(at_port, uplink=standby.uplink)
 
 
 def _unplug(plan: Plan, alias: str) -> Unplug:

@@ -40,7 +40,7 @@ def settle(plan: Plan, move: VfMove) -> list[Step]:
             phase=Phase.SWITCHOVER,
             name="settle-vf",
             host=plan.destination,
-            summary=f"make sure that VF {vf.index} of {vf.pf}, {plan.interfaces[move.mac]}, has kept the settings",
+            summary=f"make sure that VF {vf.index} of {vf.pf}, {plan.attached[move.mac].device}, has kept the settings",
             apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried),),
         )
     ]

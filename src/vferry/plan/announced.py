@@ -20,23 +20,26 @@ def announced(facts: Facts, moves: list[VfMove]) -> tuple[Announced, ...]:
     of_vfs = [
         Announced(
             mac=move.mac,
-            interface=move.destination.pf,
+            interface=move.destination_standby.uplink if move.stands_by else move.destination.pf,
             vlan=move.vlan,
-            behind_pf=move.mode is NetworkMode.VFIO,
+            uplink=move.destination_standby.uplink if move.mode is NetworkMode.VFIO else None,
             addresses=() if move.dark else addresses_of(facts, move.mac),
         )
         for move in moves
     ]
     known = {each.mac for each in of_vfs}
-    return (*of_vfs, *(each for nic in facts.guest.nics if nic.mac not in known for each in _on_bridge(facts, nic)))
+    return (*of_vfs, *(each for nic in facts.guest.nics if nic.mac not in known for each in _plain(facts, nic)))
 
 
-def _on_bridge(facts: Facts, nic: Nic) -> Iterator[Announced]:
-    """The uplink of a bridge is known where it is that of a physical network."""
-    for network in facts.destination.networks.values():
-        if nic.bridge is not None and network.bridge == nic.bridge:
-            yield Announced(mac=nic.mac, interface=network.pf, vlan=nic.vlan, addresses=addresses_of(facts, nic.mac))
-            return
+def _plain(facts: Facts, nic: Nic) -> Iterator[Announced]:
+    """A NIC on no VF, by the uplink of its physical network, where that is known."""
+    destination = facts.destination
+    network = facts.source.network_of_nic(nic)
+    if network not in destination.networks:
+        network = destination.network_of_nic(nic)
+    if network is not None:
+        uplink = destination.uplink(network)
+        yield Announced(mac=nic.mac, interface=uplink, vlan=nic.vlan, addresses=addresses_of(facts, nic.mac))
 
 
 def addresses_of(facts: Facts, mac: str) -> tuple[str, ...]:

@@ -4,18 +4,19 @@ import re
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
-from vferry.model.definition import on_interfaces
+from vferry.model.definition import attached
+from vferry.model.host import Attachment
 
 _ADDRESS = re.compile(r"([0-9a-f]{4}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 
 
-def rewritten(xml: str, passed: Mapping[str, str], interfaces: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The definition for the destination, and what it did not name: VFs passed through, and MACs on a macvtap.
+def rewritten(xml: str, passed: Mapping[str, str], attachments: Mapping[str, Attachment]) -> tuple[str, list[str]]:
+    """The definition for the destination, and what it did not name: VFs passed through, and MACs of virtio NICs.
 
-    `passed` as for `with_vfs`, `interfaces` as for `on_interfaces`.
+    `passed` as for `with_vfs`, `attachments` as for `attached`.
     """
     xml, missing = with_vfs(xml, passed)
-    xml, also = on_interfaces(xml, interfaces)
+    xml, also = attached(xml, attachments)
     return xml, missing + also
 
 

@@ -8,20 +8,25 @@ from vferry.plan.plan import NetworkMode
 
 
 def choose(destination: Inventory, network: str, mode: NetworkMode, taken: Collection[str]) -> Vf:
-    """The first VF of the network's PF that fits, that no guest has and nobody has claimed.
+    """The first VF of the network's PFs that fits, that no guest has and nobody has claimed.
 
     A macvtap needs the VF's interface; what is passed through leaves those VFs that have one, if it can. `taken`: PCI
     addresses of VFs that other NICs get. Raises `Refusal`.
     """
-    name = destination.networks[network].pf
-    pf = next((pf for pf in destination.pfs if pf.name == name), None)
-    if pf is None or not pf.up:
-        raise Refusal("pf-missing", f"{destination.name} has no PF {name} that is up", f"ip link set dev {name} up")
-    free = [vf for vf in pf.vfs if vf.guest is None and vf.claim is None and vf.address not in taken]
+    names = destination.networks[network].pfs
+    pfs = [pf for pf in map(destination.pf, names) if pf is not None and pf.up]
+    if not pfs:
+        raise Refusal(
+            "pf-missing",
+            f"{destination.name} has no PF {' or '.join(names)} that is up",
+            f"ip link set dev {names[0]} up",
+        )
+    vfs = [vf for pf in pfs for vf in pf.vfs]
+    free = [vf for vf in vfs if vf.guest is None and vf.claim is None and vf.address not in taken]
     if not free:
         raise Refusal(
             "no-free-vf",
-            f"{destination.name} has no free VF on {network}: all {len(pf.vfs)} of {name} are taken",
+            f"{destination.name} has no free VF on {network}: all {len(vfs)} of {' and '.join(names)} are taken",
             "Free one, or make more (sriov_numvfs), or choose another host",
         )
     wants_interface = mode is NetworkMode.MACVTAP

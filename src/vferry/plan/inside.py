@@ -58,7 +58,7 @@ def _temporary_bond(facts: Facts, nic: Nic, link: GuestLink | None) -> tuple[Gue
         raise Refusal(
             "bond-not-needed", f"The guest has {nic.mac} in {link.master} already", "Do without --temporary-bond"
         )
-    if teaming.standby_of(facts.guest, nic) is not None:
+    if teaming.standby_of(facts, nic) is not None:
         raise Refusal(
             "bond-not-made", f"The guest has another NIC with {nic.mac} already", "Do without --temporary-bond"
         )

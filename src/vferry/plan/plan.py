@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from vferry.model.compression import Codec
 from vferry.model.guest import VfRef
-from vferry.model.host import VfSettings
+from vferry.model.host import Attachment, VfSettings
 
 
 class NetworkMode(StrEnum):
@@ -37,6 +37,18 @@ class GuestSide(StrEnum):
     """There is nothing to choose: it has one and the same NIC all the time."""
 
 
+class Standby(Struct, frozen=True, kw_only=True):
+    """A standby NIC's way to the network on one host: what it is `on`, and the PF or bond that leads out from there."""
+
+    on: Attachment
+    uplink: str
+
+    @property
+    def filtered(self) -> str | None:
+        """Whose filter vferry tells to pass the MAC: a macvtap has the kernel do that itself."""
+        return self.uplink if self.on.bridged else None
+
+
 class VfMove(Struct, frozen=True, kw_only=True):
     """One NIC of the guest on its way from a VF of the source to a VF of the destination."""
 
@@ -51,10 +63,10 @@ class VfMove(Struct, frozen=True, kw_only=True):
     source_alias: str
     """The VF's device in the guest at the source."""
     source_settings: VfSettings
-    source_bridge: str
+    source_standby: Standby
     destination: VfRef
     destination_before: VfSettings
-    destination_bridge: str
+    destination_standby: Standby
     standby_alias: str
     standby_stays: bool
     """Whether the standby NIC is the guest's own; else vferry plugs it for the migration and takes it away."""
@@ -79,6 +91,12 @@ class VfMove(Struct, frozen=True, kw_only=True):
     def dark(self) -> bool:
         """Whether nothing carries the traffic from before the copy until after it."""
         return self.plugged and not self.stands_by
+
+    @property
+    def standby_mtu(self) -> int | None:
+        """What a standby NIC tells the guest of its MTU; it is the same on both hosts, and nothing on a macvtap."""
+        bridged = self.source_standby.on.bridged and self.destination_standby.on.bridged
+        return self.mtu if bridged else None
 
     @property
     def vf_alias(self) -> str:
@@ -119,11 +137,14 @@ class DeviceMove(Struct, frozen=True, kw_only=True):
 
 
 class Forwarded(Struct, frozen=True, kw_only=True):
-    """A NIC that is on a bridge for the migration, or always, and the PFs behind the bridges, told to pass its MAC."""
+    """A NIC that stands by for the migration, or is on a bridge always, and whose filters are told to pass its MAC.
+
+    They are those of the PFs or bonds behind the bridges, and None where a macvtap sees to that.
+    """
 
     mac: str
-    source_pf: str
-    destination_pf: str
+    source_uplink: str | None
+    destination_uplink: str | None
 
 
 class Announced(Struct, frozen=True, kw_only=True):
@@ -134,8 +155,8 @@ class Announced(Struct, frozen=True, kw_only=True):
     vlan: int = 0
     addresses: tuple[str, ...] = ()
     """Those that the guest's agent has told of, and that the NIC has all the time."""
-    behind_pf: bool = False
-    """Whether the guest resumes on a VF of `interface`, and not behind a port of the bridge."""
+    uplink: str | None = None
+    """Where the guest resumes on a VF: the port of the host's bridge behind which it then is; else its NIC's own is."""
 
 
 class TransferPlan(Struct, frozen=True, kw_only=True):
@@ -186,17 +207,23 @@ class Plan(Struct, frozen=True, kw_only=True):
     """The definition at the destination, naming its VFs."""
     transfer: TransferPlan
     unplug_timeout_s: float = 15.0
-    interfaces: dict[str, str] = {}
-    """The NICs on a macvtap, by MAC, and the interface of the destination that each is put on."""
+    attached: dict[str, Attachment] = {}
+    """The virtio NICs, by MAC, that are put on something else at the destination, or on a macvtap there."""
     notes: tuple[str, ...] = ()
 
     @property
     def network_mode(self) -> str:
         """The modes of its NICs, each once, with a plus between them; ``virtio`` where all are on bridges."""
         found = dict.fromkeys(move.mode.value for move in self.moves)
-        if self.interfaces:
+        if self.on_macvtaps:
             found[NetworkMode.MACVTAP.value] = None
         return "+".join(found) or NetworkMode.VIRTIO.value
+
+    @property
+    def on_macvtaps(self) -> bool:
+        """Whether NICs are on macvtaps that stand by for no VF."""
+        standing_by = {move.mac for move in self.moves if move.stands_by}
+        return any(not on.bridged for mac, on in self.attached.items() if mac not in standing_by)
 
     @property
     def migrated_vfs(self) -> dict[str, str]:

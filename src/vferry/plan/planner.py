@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from vferry.model.guest import Guest, Nic, VfRef
-from vferry.model.host import Vf
-from vferry.plan import carried, definition, destination_vf, inside, macvtap, standby, teaming, transfer, vfio
+from vferry.model.host import Attachment, Inventory, Vf
+from vferry.plan import attachments, carried, definition, destination_vf, inside, standby, teaming, transfer, vfio
 from vferry.plan.announced import announced
 from vferry.plan.connections import tracked
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, warning
-from vferry.plan.plan import DeviceMove, Forwarded, GuestSide, NetworkMode, Plan, VfMove
+from vferry.plan.plan import DeviceMove, Forwarded, GuestSide, NetworkMode, Plan, Standby, VfMove
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -28,7 +28,7 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
     if wishes.mode is not None and not any(_fits(wishes.mode, nic) for nic in facts.guest.nics):
         return Draft(findings=(_fits_none(facts.guest, wishes.mode),))
     devices, findings = vfio.plan_devices(facts)
-    findings += macvtap.about(facts)
+    findings += attachments.about(facts)
     moves: list[VfMove] = []
     for nic, vf in vf_nics:
         try:
@@ -40,11 +40,16 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
         findings += _about(facts, move)
     if len(moves) < len(vf_nics) or len(devices) < sum(device.kind == "mdev" for device in facts.guest.devices):
         return Draft(findings=tuple(findings))
-    interfaces = macvtap.interfaces(facts, moves)
+    attached = attachments.attached(facts, moves)
     passed = {m.source.address: m.destination.address for m in moves if m.mode is not NetworkMode.MACVTAP}
-    xml, missing = definition.rewritten(facts.definition.persistent, passed, interfaces)
-    findings += _undefined(facts, [move for move in moves if {move.source.address, move.mac} & {*missing}])
-    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, devices, interfaces, xml))
+    xml, missing = definition.rewritten(facts.definition.persistent, passed, attached)
+    findings += _undefined(facts, [move for move in moves if _name(move) in missing])
+    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, devices, attached, xml))
+
+
+def _name(move: VfMove) -> str:
+    """By what the definition names what moves: a VF's address, or the MAC of a NIC on a macvtap."""
+    return move.mac if move.mode is NetworkMode.MACVTAP else move.source.address
 
 
 def _fits(mode: NetworkMode, nic: Nic) -> bool:
@@ -60,7 +65,7 @@ def _mode(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         return wishes.mode
     if not nic.passed_through:
         return NetworkMode.MACVTAP
-    if teaming.is_teamed(facts.guest, nic) and not teaming.is_alone(facts, nic):
+    if teaming.is_teamed(facts, nic) and not teaming.is_alone(facts, nic):
         return NetworkMode.FAILOVER
     return NetworkMode.VFIO if vfio.migrates(facts, nic, ref, taken) else NetworkMode.SWITCH
 
@@ -70,7 +75,7 @@ def _plan(
     wishes: Wishes,
     moves: list[VfMove],
     devices: list[DeviceMove],
-    interfaces: dict[str, str],
+    attached: dict[str, Attachment],
     xml: str,
 ) -> Plan:
     moved = {move.mac for move in moves}
@@ -81,12 +86,12 @@ def _plan(
         uuid=facts.guest.uuid,
         source=facts.source.name,
         destination=facts.destination.name,
-        reason=_reason(moves, interfaces),
+        reason=_reason(moves, attached),
         moves=tuple(moves),
         plain_macs=plain,
         devices=tuple(devices),
-        interfaces=interfaces,
-        forwarded=_forwarded(facts, moves, plain),
+        attached=attached,
+        forwarded=tuple(_forwarded(facts, moves, plain)),
         announced=announced(facts, moves),
         tracked=tracked(facts, moves),
         routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
@@ -97,7 +102,7 @@ def _plan(
 
 
 def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -> VfMove:
-    source, destination, guest = facts.source, facts.destination, facts.guest
+    source, destination = facts.source, facts.destination
     mode = _mode(facts, wishes, nic, ref, taken)
     network = source.network_of(ref.pf)
     if network is None:
@@ -117,7 +122,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         vf = vfio.free_vf(facts, ref, taken)
     else:
         vf = destination_vf.choose(destination, network, mode, taken)
-    own_standby = teaming.standby_of(guest, nic)
+    own_standby = teaming.standby_of(facts, nic)
     side, mtu = inside.side_of(facts, wishes, nic, mode)
     source_vf = source.vf(ref.address)
     if source_vf is None:
@@ -135,30 +140,30 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         source=ref,
         source_alias=nic.alias,
         source_settings=source_vf.settings,
-        source_bridge=source.networks[network].bridge,
+        source_standby=_standby(source, network),
         destination=_reference(vf),
         destination_before=vf.settings,
-        destination_bridge=destination.networks[network].bridge,
+        destination_standby=_standby(destination, network),
         standby_alias=own_standby.alias if own_standby else f"ua-vferry-standby-{nic.mac.replace(':', '')}",
         standby_stays=own_standby is not None,
         mtu=mtu,
         contested=own_standby is None and inside.contested(facts, mode, side),
     )
     if move.stands_by:
-        _refuse_standby(facts, network, source_vf, own_standby)
+        _refuse_standby(source_vf, own_standby)
     return move
 
 
 def _refuse_switch(facts: Facts, nic: Nic, vf: Vf, own_standby: Nic | None, side: GuestSide) -> None:
     """What mode `switch` cannot do."""
-    if teaming.is_teamed(facts.guest, nic):
+    if teaming.is_teamed(facts, nic):
         if not teaming.is_alone(facts, nic):
             raise Refusal(
                 "teaming",
                 f"{nic.mac} is a teaming pair, in which the guest's net_failover chooses the NIC",
                 "Use --network failover",
             )
-        teaming.refuse_definition(facts.guest, nic)
+        teaming.refuse_definition(facts, nic)
     if side is GuestSide.BOND and own_standby is None:
         raise Refusal(
             "bond-without-standby",
@@ -167,38 +172,33 @@ def _refuse_switch(facts: Facts, nic: Nic, vf: Vf, own_standby: Nic | None, side
         )
 
 
-def _refuse_standby(facts: Facts, network: str, vf: Vf, own_standby: Nic | None) -> None:
+def _standby(inventory: Inventory, network: str) -> Standby:
+    return Standby(on=inventory.attachment(network), uplink=inventory.uplink(network))
+
+
+def _refuse_standby(vf: Vf, own_standby: Nic | None) -> None:
     """What cannot be done where a standby NIC carries the traffic meanwhile."""
-    source, destination = facts.source, facts.destination
     if own_standby is not None and own_standby.vlan != (vf.settings.vlan or 0):
         raise Refusal(
             "vlan-differs",
             f"VF {vf.address} is in VLAN {vf.settings.vlan}, its standby NIC in {own_standby.vlan}",
             "Give both the same <vlan>",
         )
-    bridges = [inventory.networks[network].bridge for inventory in (source, destination)]
-    if bridges[0] != bridges[1]:
-        raise Refusal(
-            "bridge-differs",
-            f"The bridge on {network} is {bridges[0]} on {source.name} and {bridges[1]} on {destination.name}",
-            "Give both the same name, or use --network detach, without a bond",
-        )
 
 
-def _forwarded(facts: Facts, moves: list[VfMove], plain: tuple[str, ...]) -> tuple[Forwarded, ...]:
-    """The NICs that stand by, and those on a bridge that the PF behind it was told of, on a network of both hosts."""
-    found = [
-        Forwarded(mac=move.mac, source_pf=move.source.pf, destination_pf=move.destination.pf)
-        for move in moves
-        if move.stands_by
-    ]
-    shared = facts.source.networks.keys() & facts.destination.networks.keys()
-    for network in sorted(shared):
-        name = facts.source.networks[network].pf
-        held = next((pf.forwarding for pf in facts.source.pfs if pf.name == name), ())
-        to = facts.destination.networks[network].pf
-        found += [Forwarded(mac=mac, source_pf=name, destination_pf=to) for mac in plain if mac in held]
-    return tuple(found)
+def _forwarded(facts: Facts, moves: list[VfMove], plain: tuple[str, ...]) -> Iterator[Forwarded]:
+    """The NICs that stand by, and those on a bridge whose uplink was told of them, on a network of both hosts."""
+    for move in moves:
+        if move.stands_by:
+            here, there = move.source_standby.filtered, move.destination_standby.filtered
+            yield Forwarded(mac=move.mac, source_uplink=here, destination_uplink=there)
+    source, destination = facts.source, facts.destination
+    on_macvtaps = {nic.mac for nic in facts.guest.nics if nic.interface is not None}
+    for network in sorted(source.networks.keys() & destination.networks.keys()):
+        behind = source.uplink(network)
+        for mac in plain:
+            if mac in source.forwarding(behind) and mac not in on_macvtaps:
+                yield Forwarded(mac=mac, source_uplink=behind, destination_uplink=destination.uplink(network))
 
 
 def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
@@ -221,11 +221,12 @@ def _why(mode: NetworkMode, side: GuestSide) -> str:
     return _UNTOUCHED.get(mode) or inside.REASONS[side]
 
 
-def _reason(moves: list[VfMove], interfaces: dict[str, str]) -> str:
+def _reason(moves: list[VfMove], attached: dict[str, Attachment]) -> str:
     """Why these modes: once what holds for all NICs, else each by itself."""
     reasons = dict.fromkeys(move.reason for move in moves)
     if not reasons:
-        return "its macvtap is put on another PF" if interfaces else "the guest has no VF"
+        on_macvtap = any(not on.bridged for on in attached.values())
+        return "its macvtap is put on another PF" if on_macvtap else "the guest has no VF"
     if len(reasons) == 1:
         return next(iter(reasons))
     return "; ".join(f"{move.mac}: {move.mode.value}, {move.reason}" for move in moves)

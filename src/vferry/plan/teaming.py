@@ -1,22 +1,29 @@
 """Teaming pairs: a VF and a virtio NIC of which the guest's net_failover driver makes one."""
 
-from vferry.model.guest import Guest, Nic
+from vferry.model.guest import Nic
 from vferry.plan.facts import Facts, Refusal, vf_link
 
 EXAMPLE = "<teaming type='persistent'/> at the virtio NIC, <teaming type='transient' persistent='ITS-ALIAS'/> at the VF"
 
 
-def standby_of(guest: Guest, nic: Nic) -> Nic | None:
-    """The guest's own NIC that stands by for a VF: the one that it is teamed with, else one with its MAC."""
-    others = [other for other in guest.nics if other.vf is None and other.interface is None]
+def standby_of(facts: Facts, nic: Nic) -> Nic | None:
+    """The guest's own NIC that stands by for a VF: the one that it is teamed with, else one with its MAC.
+
+    One on a macvtap does where that is on a PF of a physical network.
+    """
+    others = [other for other in facts.guest.nics if other.vf is None and _reaches_a_network(facts, other)]
     if nic.teamed_with is not None:
         return next((other for other in others if other.alias == nic.teamed_with), None)
     return next((other for other in others if other.mac == nic.mac), None)
 
 
-def is_teamed(guest: Guest, nic: Nic) -> bool:
+def _reaches_a_network(facts: Facts, nic: Nic) -> bool:
+    return nic.interface is None or facts.source.network_of(nic.interface) is not None
+
+
+def is_teamed(facts: Facts, nic: Nic) -> bool:
     """Whether a VF is meant for a teaming pair; one that was plugged by itself is, where the other NIC says so."""
-    standby = standby_of(guest, nic)
+    standby = standby_of(facts, nic)
     return nic.teaming is not None or (standby is not None and standby.teaming is not None)
 
 
@@ -31,7 +38,7 @@ def is_alone(facts: Facts, nic: Nic) -> bool:
 
 def refuse(facts: Facts, nic: Nic) -> None:
     """What mode `failover` cannot do. Raises `Refusal`."""
-    refuse_definition(facts.guest, nic)
+    refuse_definition(facts, nic)
     if facts.guest_network is None:
         return
     link = vf_link(facts, nic.mac)
@@ -46,10 +53,10 @@ def refuse(facts: Facts, nic: Nic) -> None:
         )
 
 
-def refuse_definition(guest: Guest, nic: Nic) -> None:
+def refuse_definition(facts: Facts, nic: Nic) -> None:
     """A pair that is not defined as one. Raises `Refusal`."""
-    standby = standby_of(guest, nic)
-    if not is_teamed(guest, nic):
+    standby = standby_of(facts, nic)
+    if not is_teamed(facts, nic):
         raise Refusal("not-teamed", f"{nic.mac} is in no teaming pair", f"Define one ({EXAMPLE}), or use another mode")
     if standby is None:
         raise Refusal(

@@ -48,7 +48,7 @@ def refuse(facts: Facts, nic: Nic, ref: VfRef) -> None:
     reasons = blocked(facts.guest, ref.address)
     if reasons:
         raise Refusal("vf-does-not-migrate", f"QEMU does not migrate the VF: {reasons[0]}", "Use --network switch")
-    if teaming.is_teamed(facts.guest, nic):
+    if teaming.is_teamed(facts, nic):
         raise Refusal(
             "teaming",
             f"{nic.mac} is a teaming pair, from which QEMU takes the VF away to migrate",
@@ -60,9 +60,9 @@ def free_vf(facts: Facts, ref: VfRef, taken: Collection[str]) -> Vf:
     """The first free VF of the destination on the same network, bound to the same driver. Raises `Refusal`."""
     source, destination = facts.source, facts.destination
     network, vf = source.network_of(ref.pf), source.vf(ref.address)
-    pf = destination.networks[network].pf if network in destination.networks else None
+    pfs = destination.networks[network].pfs if network in destination.networks else ()
     driver = vf.driver if vf else None
-    for one in (vf for each in destination.pfs if each.name == pf for vf in each.vfs):
+    for one in (vf for each in destination.pfs if each.name in pfs for vf in each.vfs):
         if driver and one.driver == driver and not (one.guest or one.claim or one.address in taken):
             return one
     raise Refusal(

@@ -160,7 +160,7 @@ async def test_the_commands(state: State, agent: FakeAgent) -> None:
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert "0 0000:01:10.0 - 52:54:00:00:00:01 7 3 yes no 0-1000 auto g1 op1" in lines
     assert "1 0000:01:10.2 - - - - - - - - - -" in lines
-    assert "physnet1 enp1s0 br0 up enp1s0 vnet0" in lines
+    assert "physnet1 enp1s0 enp1s0 br0 (bridge) up enp1s0 vnet0" in lines
     assert "g1 running 1.0 GiB 1 52:54:00:00:00:01 (VF 0 of enp1s0)" in lines
     assert "Memory 4.0 GiB free of 8.0 GiB" in lines
     assert "Slots 2 free of 2" in lines

@@ -7,7 +7,7 @@ from vferry.host.sriov_netlink import NTF_SELF, RTM_NEWNEIGH
 from vferry.model.host import NO_MAC
 from vferry.model.problem import Problem
 
-PF_INDEX = 2
+PF_INDEX, BOND_INDEX = 2, 3
 
 
 class Attributes:
@@ -27,7 +27,10 @@ class Attributes:
 
 
 class FakeNic:
-    """One PF, ``pf0``. `lacks` are attributes its driver does not implement; `hides` those it does not tell."""
+    """One PF, ``pf0``, whose filter is also that of the bond over it, ``bond0``.
+
+    `lacks` are attributes its driver does not implement; `hides` those it does not tell.
+    """
 
     def __init__(self, vfs: int = 2, filters: int = 24) -> None:
         self.vfs: list[dict[str, dict[str, Any]]] = [
@@ -46,6 +49,8 @@ class FakeNic:
         self.lacks: set[str] = set()
         self.ignores: set[str] = set()
         self.hides: set[str] = set()
+        self.asked: list[int] = []
+        """Of which interface each change of a filter was asked."""
         self.packets: list[list[str]] = []
         """What each packet changed, in order."""
 
@@ -67,9 +72,9 @@ class FakeLinks:
         pass
 
     def index(self, name: str) -> int:
-        if name != "pf0":
+        if name not in ("pf0", "bond0"):
             raise Problem("interface-unknown", f"This host has no interface {name}")
-        return PF_INDEX
+        return PF_INDEX if name == "pf0" else BOND_INDEX
 
     def get(self, index: int) -> Attributes:
         infos = [
@@ -86,7 +91,7 @@ class FakeLinks:
         return {PF_INDEX: (1, 7)}
 
     def forwarding(self) -> dict[int, tuple[str, ...]]:
-        return {PF_INDEX: tuple(self.nic.added)} if self.nic.added else {}
+        return dict.fromkeys((PF_INDEX, BOND_INDEX), tuple(self.nic.added)) if self.nic.added else {}
 
     def change(self, message: Any) -> None:
         for error in self.change_together(message):
@@ -110,13 +115,15 @@ class FakeLinks:
         return 0
 
     def _forward(self, message: Any) -> int:
-        assert message["ifindex"] == PF_INDEX
+        assert message["ifindex"] in (PF_INDEX, BOND_INDEX)
         assert message["flags"] == NTF_SELF
+        self.nic.asked.append(message["ifindex"])
         mac = message["attrs"][0][1]
         present = message["header"]["type"] == RTM_NEWNEIGH
         if present == (mac in self.nic.added):
             return errno.EEXIST if present else errno.ENOENT
-        if present and len(self.nic.added) >= self.nic.filters:
+        # A bond takes what its NIC does not.
+        if present and message["ifindex"] == PF_INDEX and len(self.nic.added) >= self.nic.filters:
             return errno.ENOMEM
         self.nic.packets[-1].append("add" if present else "delete")
         (self.nic.added.append if present else self.nic.added.remove)(mac)

@@ -121,6 +121,22 @@ def test_an_interface_that_is_not_there_is_said() -> None:
         announce(Announce(guest="g", mac=MAC, interface="none0"))
 
 
+def test_what_is_announced_anew_is_not_said_of_the_old_place_any_more() -> None:
+    first, second = FakeWire(), FakeWire()
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            announce(Announce(guest="guest1", mac=MAC, interface="bond0"), lambda _: second, lambda _: None)
+
+    announce(WANTED, lambda _: first, sleep)
+    assert first.closed.wait(5)
+    assert second.closed.wait(5)
+    assert first.sent == [*frames(WANTED, TIMES_S[0]), *frames(WANTED, TIMES_S[1])]
+    assert second.sent.count(rarp(MAC)) == len(TIMES_S)
+
+
 NETWORK = """set -e
 ip link set lo up
 ip link add name br0 type bridge

@@ -27,7 +27,7 @@ class Host:
         self.library = FakeLibvirt(self.guest)
         self.nic = FakeNic(filters=filters)
         links = lambda: cast("Links", FakeLinks(self.nic))  # noqa: E731
-        self.arriving = Arriving(Hypervisor(library=self.library), links)
+        self.arriving = Arriving(Hypervisor(library=self.library), links=links)
 
     def tell(self, event: int) -> None:
         """Has libvirt tell of the guest, and waits for what is done about it."""

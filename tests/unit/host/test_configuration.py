@@ -25,6 +25,19 @@ def test_the_example_is_read(tmp_path: Path) -> None:
     assert configuration.networks == {"physnet1": Network(pf="enp1s0", bridge="br0")}
 
 
+@pytest.mark.parametrize(
+    ("written_as", "network"),
+    [
+        ('pf = ["enp1s0"]\nbridge = "br0"', Network(pf="enp1s0", bridge="br0")),
+        ('pf = ["enp1s0", "enp3s0"]\nbridge = "br0"', Network(pf="enp1s0", more_pfs=("enp3s0",), bridge="br0")),
+        ('pf = "enp1s0"', Network(pf="enp1s0")),
+    ],
+)
+def test_a_network_may_have_several_pfs_or_no_bridge(tmp_path: Path, written_as: str, network: Network) -> None:
+    text = EXAMPLE.replace('pf = "enp1s0"\nbridge = "br0"', written_as)
+    assert read_configuration(written(tmp_path, text)).networks == {"physnet1": network}
+
+
 def test_what_may_be_left_out(tmp_path: Path) -> None:
     text = 'name = "a"\n[migration]\naddress = "fd00::1"\nports = "49200-49203"\n'
     configuration = read_configuration(written(tmp_path, text))
@@ -52,9 +65,12 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ("10.8.0.1:7443", "7443", 10, "is not an address and a port", 'listen = "10.8.0.1:7443"'),
         ("/run/vferry/agent.sock", "agent.sock", 11, "is not an absolute path", "socket = "),
         ("[agent]", "[agnet]", 9, "there is no setting agnet", "Write agent instead"),
-        ('pf = "enp1s0"', "pf = 3", 14, "networks.physnet1.pf: Expected `str`", 'pf = "enp1s0"'),
+        ('pf = "enp1s0"', "pf = 3", 14, "networks.physnet1.pf: Expected `str | array`", 'pf = "enp1s0"'),
         ('pf = "enp1s0"', 'pf = "a/b"', 14, "networks.physnet1.pf: 'a/b' is not an interface", 'pf = "enp1s0"'),
-        ('bridge = "br0"', "", 13, "networks.physnet1.bridge is missing", 'bridge = "br0"'),
+        ('pf = "enp1s0"', "", 13, "networks.physnet1.pf is missing", 'pf = "enp1s0"'),
+        ('pf = "enp1s0"', "pf = []", 14, "networks.physnet1.pf: there is none", 'pf = "enp1s0"'),
+        ('pf = "enp1s0"', 'pf = ["a", "b/c"]', 14, "networks.physnet1.pf: 'b/c' is not an interface", 'pf = "enp1s0"'),
+        ('bridge = "br0"', 'bridge = ""', 15, "leave it out where there is none", 'bridge = "br0"'),
         ('bridge = "br0"', 'bridge = "br0', 15, "not valid TOML", "double quotes"),
     ],
 )

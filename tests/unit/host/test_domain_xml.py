@@ -14,9 +14,10 @@ from vferry.host.domain_xml import (
     standby_xml,
     vf_xml,
 )
+from vferry.model.host import Attachment, AttachmentKind
 from vferry.model.problem import Problem
 
-STAND_IN = PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-standby", mtu=9000)
+STAND_IN = PlugStandby(guest="guest1", mac=MAC, on=Attachment(device="br0"), alias="ua-standby", mtu=9000)
 
 
 def test_reads_what_a_guest_is() -> None:
@@ -137,8 +138,22 @@ def test_the_standby_nic_is_virtio_on_vhost() -> None:
     )
 
 
+def test_the_standby_nic_is_a_port_of_open_vswitch_or_a_macvtap() -> None:
+    port = standby_xml(structs.replace(STAND_IN, vlan=7, on=Attachment(kind=AttachmentKind.OPENVSWITCH, device="ovs0")))
+    assert 'type="bridge"' in port
+    assert '<virtualport type="openvswitch" />' in port
+    assert '<vlan><tag id="7" /></vlan>' in port
+    macvtap = standby_xml(
+        structs.replace(STAND_IN, mtu=None, on=Attachment(kind=AttachmentKind.MACVTAP, device="eno1"))
+    )
+    assert '<source dev="eno1" mode="bridge" />' in macvtap
+    assert 'trustGuestRxFilters="yes"' in macvtap
+    assert "virtualport" not in macvtap
+    assert read_domain(domain(macvtap)).nics[0].interface == "eno1"
+
+
 def test_names_with_quotes_cannot_break_out_of_the_xml() -> None:
-    xml = standby_xml(structs.replace(STAND_IN, bridge="br0'/><evil a='\"", alias="ua-<b>&"))
+    xml = standby_xml(structs.replace(STAND_IN, on=Attachment(device="br0'/><evil a='\""), alias="ua-<b>&"))
     assert read_domain(domain(xml)).nics[0].source == "br0'/><evil a='\""
 
 

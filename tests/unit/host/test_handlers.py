@@ -19,7 +19,7 @@ from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.wire import operations
-from vferry.model.host import WIPED, Bridge, Inventory, MigrationEndpoint, Network
+from vferry.model.host import WIPED, Attachment, Bridge, Inventory, MigrationEndpoint, Network
 from vferry.model.problem import Problem
 
 MINE = Session(operation="op-1")
@@ -28,14 +28,14 @@ SERVED_ELSEWHERE = {api.ClaimResources, api.ReleaseClaim, api.RequestCertificate
 VF = "0000:01:10.2"
 
 ACTING: list[Operation[Any]] = [
-    api.PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-x"),
+    api.PlugStandby(guest="guest1", mac=MAC, on=Attachment(device="br0"), alias="ua-x"),
     api.PlugVf(guest="guest1", address=VF, alias="ua-y"),
     api.Unplug(guest="guest1", alias="ua-vf"),
     api.RunInGuest(guest="guest1", script=":"),
     api.SetVf(pf="pf0", index=1, settings=WIPED),
     api.SetMdev(guest="guest1", uuid=MDEV, kind="mtty-2", parent="mtty", present=True),
     api.SetForwarding(pf="pf0", mac=MAC, present=True),
-    api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=False),
+    api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=False, uplink="pf0"),
     api.Unpark(pf="pf0", index=1, mac=MAC),
     api.TeachBridge(guest="guest1", mac=MAC),
     api.Announce(guest="guest1", mac=MAC, interface="pf0"),
@@ -170,7 +170,7 @@ async def test_without_the_claim_nothing_is_changed(host: Host, operation: Opera
     [
         api.PlugVf(guest="guest1", address="0000:01:10.0", alias="ua-y"),
         api.SetVf(pf="pf0", index=0, settings=WIPED),
-        api.MoveFilter(pf="pf0", index=0, mac=MAC, to_vf=True),
+        api.MoveFilter(pf="pf0", index=0, mac=MAC, to_vf=True, uplink="pf0"),
         api.Unplug(guest="guest2", alias="ua-vf"),
         api.PutConnections(guest="guest2", connections=()),
         api.Define(xml=domain(name="guest2")),
@@ -201,10 +201,10 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     assert host.nic.added == []
     await host.ask(api.SetForwarding(pf="pf0", mac=MAC, present=True))
     assert await host.ask(api.SetVf(pf="pf0", index=1, settings=WIPED)) == api.Done(changed=False)
-    await host.ask(api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=True))
+    await host.ask(api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=True, uplink="pf0"))
     assert (host.nic.mac(1), host.nic.added) == (MAC, [])
     assert await host.ask(api.PlugVf(guest="guest1", address=VF, alias="ua-z")) == api.Done(changed=False)
-    await host.ask(api.PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-y"))
+    await host.ask(api.PlugStandby(guest="guest1", mac=MAC, on=Attachment(device="br0"), alias="ua-y"))
     await host.ask(api.Unplug(guest="guest1", alias="ua-y"))
     assert [call[0] for call in host.guest.calls] == ["attach", "detach"]
     assert await host.ask(api.TeachBridge(guest="guest1", mac=MAC)) == api.Done(changed=False)

@@ -12,7 +12,7 @@ from vferry.host.hypervisor_devices import plug_standby, plug_vf, unplug
 from vferry.host.hypervisor_domains import define, destroy_incoming, read_definition, resume, undefine
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.model.guest import GuestState, VfRef
-from vferry.model.host import NO_MAC, Pf, Vf, VfSettings
+from vferry.model.host import NO_MAC, Attachment, Pf, Vf, VfSettings
 from vferry.model.problem import Problem
 
 NO_ROOT = Path("/nowhere")
@@ -153,7 +153,7 @@ def test_a_guest_that_vanishes_meanwhile_is_left_out() -> None:
     assert [one.now.name for one in describe_all(host, NO_ROOT)] == ["guest2"]
 
 
-STAND_IN = PlugStandby(guest="guest1", mac=MAC, bridge="br0", alias="ua-vferry-standby", mtu=1500)
+STAND_IN = PlugStandby(guest="guest1", mac=MAC, on=Attachment(device="br0"), alias="ua-vferry-standby", mtu=1500)
 
 
 # --- devices ---------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration import Migrations
 from vferry.host.migration_bandwidth import shares
 from vferry.host.migration_record import Record, answer, figures, load, save, update
+from vferry.model.host import Attachment, AttachmentKind
 from vferry.model.problem import Problem
 
 OPERATION = "op-1"
@@ -110,7 +111,13 @@ def test_what_is_asked_of_libvirt(source: Source, tmp_path: Path) -> None:
 
 def test_a_macvtap_is_put_on_the_destination_s_interface_as_the_guest_is_now(source: Source) -> None:
     source.guest.live_xml = domain(MACVTAP + STANDBY)
-    source.start(StartMigration(guest="guest1", persistent_xml="<domain/>", interfaces={MAC: "ens9v3"}))
+    source.start(
+        StartMigration(
+            guest="guest1",
+            persistent_xml="<domain/>",
+            attached={MAC: Attachment(kind=AttachmentKind.MACVTAP, device="ens9v3")},
+        )
+    )
     ((_, parameters, _),) = source.asked
     live = read_domain(parameters["destination_xml"])
     assert [(nic.source, nic.target) for nic in live.nics] == [("ens9v3", None), ("br0", "vnet0")]
@@ -119,7 +126,7 @@ def test_a_macvtap_is_put_on_the_destination_s_interface_as_the_guest_is_now(sou
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b", "sixteen-letters-", "ens1\n"])
 def test_what_is_no_interface_is_not_taken(name: str) -> None:
-    sent = {"guest": "guest1", "persistent_xml": "", "interfaces": {MAC: name}}
+    sent = {"guest": "guest1", "persistent_xml": "", "attached": {MAC: {"kind": "macvtap", "device": name}}}
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(sent, StartMigration)
 

@@ -3,10 +3,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from fake_netlink import PF_INDEX, FakeLinks, FakeNic
+from fake_netlink import BOND_INDEX, PF_INDEX, FakeLinks, FakeNic
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from vferry.host.sriov import decode_settings, free_vf, pf_driver, read_pfs, vf_address, vf_addresses, vf_under
+from vferry.host.sriov import (
+    decode_settings,
+    free_vf,
+    pf_driver,
+    read_bonds,
+    read_pfs,
+    vf_address,
+    vf_addresses,
+    vf_under,
+)
 from vferry.host.sriov_netlink import (
     Links,
     decode,
@@ -23,7 +32,7 @@ from vferry.host.sriov_netlink import (
     split,
 )
 from vferry.host.sriov_settings import GROUPS, apply_settings, encode_group
-from vferry.model.host import NO_MAC, WIPED, LinkState, VfSettings
+from vferry.model.host import NO_MAC, WIPED, Bond, LinkState, VfSettings
 from vferry.model.problem import Problem
 
 MAC = "52:54:00:aa:00:0b"
@@ -277,6 +286,22 @@ def test_reads_functions(root: Path) -> None:
         (1, "0000:01:10.2", None, None),
     ]
     assert pf.vfs[0].settings.mac == NO_MAC
+
+
+def test_reads_bonds(root: Path) -> None:
+    nic = FakeNic()
+    nic.added = [MAC]
+    bond = root / "sys/class/net/bond0"
+    (bond / "bonding").mkdir(parents=True)
+    for name, value in (("bonding/mode", "802.3ad 4"), ("bonding/slaves", "pf0 pf1"), ("flags", "0x1403")):
+        (bond / name).write_text(f"{value}\n")
+    for name, value in (("mtu", "9000"), ("ifindex", str(BOND_INDEX))):
+        (bond / name).write_text(f"{value}\n")
+    assert read_bonds(root, links(nic)) == (
+        Bond(name="bond0", mode="802.3ad", ports=("pf0", "pf1"), mtu=9000, forwarding=(MAC,)),
+    )
+    (bond / "flags").write_text("0x1402\n")
+    assert not read_bonds(root, links(nic))[0].up
 
 
 def give_interface(root: Path, index: int, name: str) -> None:

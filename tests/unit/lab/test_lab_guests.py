@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from vferry.lab import archive, guests, guestxml, hosts, peer
-from vferry.lab.topology import GUESTS, HOSTS, STARTED, VFS, Guest, guest_named
+from vferry.lab.topology import GUESTS, HOSTS, STARTED, VFS, Guest, guest_named, standby_named
 from vferry.model.problem import Problem
 
 
@@ -39,6 +39,26 @@ def test_metadata_says_the_address() -> None:
     metadata = xml("guest1").find("metadata/{urn:vferry:1}guest")
     assert metadata is not None
     assert metadata.get("address") == "10.9.0.11"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "source", "port"),
+    [
+        ("bridge", "bridge", {"bridge": "br0"}, None),
+        ("ovs", "bridge", {"bridge": "br0"}, {"type": "openvswitch"}),
+        ("bond", "bridge", {"bridge": "br0"}, None),
+        ("macvtap", "direct", {"dev": "enp1s0", "mode": "bridge"}, None),
+    ],
+)
+@pytest.mark.parametrize("guest", [guest for guest in GUESTS if guest.standby], ids=lambda guest: guest.name)
+def test_a_virtio_nic_is_on_the_hosts_standby_path(
+    guest: Guest, name: str, kind: str, source: dict[str, str], port: dict[str, str] | None
+) -> None:
+    domain = ET.fromstring(guestxml.definition(guest, "pc-q35-10.0", standby_named(name)))  # noqa: S314 - our own text
+    (nic,) = (each for each in domain.iterfind("devices/interface") if each.get("type") != "hostdev")
+    assert nic.get("type") == kind
+    assert [each.attrib for each in nic.iterfind("source")] == [source]
+    assert [each.attrib for each in nic.iterfind("virtualport")] == [port] * (port is not None)
 
 
 def test_a_lone_guest_has_its_vf_and_nothing_else() -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from vferry.host.configuration import read_configuration
 from vferry.lab import archive, base, boot, booted, cache, outer, owner, places, processes, product, reach
-from vferry.lab.lab import refuse_other
+from vferry.lab.lab import refuse_other, refuse_other_standby
 from vferry.lab.layers import HostLayers, Layers
 from vferry.lab.release import DEBIAN12, DEBIAN13, RELEASES
-from vferry.lab.topology import HOSTS
+from vferry.lab.topology import HOSTS, STANDBYS, standby_named
+from vferry.model.host import Network
 from vferry.model.problem import Problem
 
 
@@ -130,14 +132,51 @@ def test_hosts_get_what_their_gateways_compress_with() -> None:
 
 
 def test_the_agent_is_told_its_host() -> None:
-    text = product.agent_settings(HOSTS[1])
+    text = product.agent_settings(HOSTS[1], STANDBYS[0])
     assert 'name = "host2"' in text
     assert 'listen = "10.8.0.2:7443"' in text
 
 
-def layers(*numbers: int) -> Layers:
+@pytest.mark.parametrize(
+    ("standby", "networks"),
+    [
+        ("bridge", [Network(pf="enp1s0", bridge="br0")] * 2),
+        ("ovs", [Network(pf="enp1s0", bridge="br0")] * 2),
+        (
+            "bond",
+            [
+                Network(pf="enp1s0", more_pfs=("enp3s0",), bridge="br0"),
+                Network(pf="enp3s0", more_pfs=("enp1s0",), bridge="br0"),
+            ],
+        ),
+        ("macvtap", [Network(pf="enp1s0")] * 2),
+    ],
+)
+def test_the_agent_is_told_its_standby_path(tmp_path: Path, standby: str, networks: list[Network]) -> None:
+    for host, network in zip(HOSTS, networks, strict=True):
+        (tmp_path / "agent.toml").write_text(product.agent_settings(host, standby_named(standby)))
+        assert read_configuration(tmp_path / "agent.toml").networks == {"physnet1": network}
+
+
+def layers(*numbers: int, standby: str = "bridge") -> Layers:
     made = (HostLayers(number, f"/base{number}", f"/product{number}") for number in numbers)
-    return Layers("/ground", {host.name: own for host, own in zip(HOSTS, made, strict=True)})
+    return Layers("/ground", {host.name: own for host, own in zip(HOSTS, made, strict=True)}, standby)
+
+
+def test_only_hosts_with_open_vswitch_have_more_packages_in_layers_of_their_own() -> None:
+    for standby in STANDBYS:
+        release = layers(12, 13, standby=standby.name).release(HOSTS[1])
+        has = "openvswitch-switch" in release.packages
+        assert has == (standby.name == "ovs")
+        assert release.layer("base") == ("baseovs" if has else "base")
+        assert (release == DEBIAN13) != has
+    assert layers(12, 13, standby="ovs").release(HOSTS[0]).layer("base") == "base12ovs"
+
+
+def test_a_lab_that_is_up_does_not_change_its_standby_path() -> None:
+    refuse_other_standby("ovs", "ovs")
+    with pytest.raises(Problem, match="with the standby path ovs"):
+        refuse_other_standby("bridge", "ovs")
 
 
 def test_the_lock_remembers_what_each_host_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -156,6 +195,7 @@ def test_a_broken_lock_names_nobody(text: str) -> None:
 def test_hosts_of_other_releases_are_kept_apart() -> None:
     assert booted.name(layers(13, 13)) == "booted"
     assert booted.name(layers(12, 13)) == booted.name(layers(13, 12)) != "booted"
+    assert booted.name(layers(13, 13, standby="bond")) != "booted"
 
 
 def test_kept_hosts_have_products_of_their_own(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How a host is emulated."""
 
 from vferry.lab import net, qemu
-from vferry.lab.topology import GUESTS, HOSTS, NETWORKS
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, standby_named
 
 
 def command(flags: set[str], *, restore: bool = False) -> list[str]:
@@ -43,6 +43,20 @@ def test_the_kernel_is_told_who_the_host_is() -> None:
     argv = command(set())
     words = argv[argv.index("-append") + 1].split()
     assert {"vferry.host=host1", "vferry.mgmt=10.8.0.1/24", "vferry.key=KEY"} <= set(words)
+
+
+def test_a_bond_has_a_second_pf_on_a_tap_of_its_own() -> None:
+    usual, bond = command(set()), standby_named("bond")
+    argv = qemu.command(HOSTS[1], qemu.Taps(7, 8, 9), GUESTS, "KEY", set(), standby=bond)
+    assert "tap,id=data2,fd=9,vhost=off" in argv
+    assert "igb,mac=52:54:00:00:03:02,netdev=data2,id=nic-data2,bus=port3" in argv
+    assert "vferry.standby=bond" in argv[argv.index("-append") + 1].split()
+    assert "vferry.standby=bridge" in usual[usual.index("-append") + 1].split()
+    assert sum("igb,mac" in word for word in usual) == 1
+    data, mgmt = NETWORKS
+    assert data.taps("host2", bond) == ("data-host2", "data-host2-2")
+    assert mgmt.taps("host2", bond) == ("mgmt-host2",)
+    assert all(len(tap) <= 15 for network in NETWORKS for tap in network.taps("host2", bond))
 
 
 def test_a_restored_host_waits_for_its_state() -> None:

@@ -1,5 +1,7 @@
 """Which steps each mode has, in which order, and what takes each back."""
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -8,6 +10,7 @@ from vferry.host.api import (
     Announce,
     ClaimResources,
     MoveFilter,
+    Operation,
     PlugVf,
     ReleaseClaim,
     RunInGuest,
@@ -17,12 +20,12 @@ from vferry.host.api import (
     Unpark,
     Unplug,
 )
-from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.host import NO_MAC, Attachment, AttachmentKind, VfSettings
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
 from vferry.network.vf import wiped
-from vferry.plan.plan import GuestSide, NetworkMode, Plan
+from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby
 
 SWITCH = NetworkMode.SWITCH
 ADDRESSES = Case(SWITCH, GuestSide.ADDRESSES)
@@ -409,3 +412,46 @@ def test_the_bridge_keeps_the_guest_at_its_port_until_the_filter_has_moved() -> 
     assert moved.apply[-1] == TeachBridge(guest=GUEST, mac=MAC, uplink="pf0")
     for step in (chosen, moved):
         assert TeachBridge(guest=GUEST, mac=MAC) in step.undo, "held no longer"
+
+
+STANDING_BY = (ADDRESSES, HOTPLUG, BOND, DETACH_BOND, TEMPORARY_BOND, FAILOVER)
+BONDED = Standby(on=Attachment(device="br0"), uplink="bond0")
+ON_MACVTAP = Standby(on=Attachment(kind=AttachmentKind.MACVTAP, device="pf0"), uplink="pf0")
+
+
+def steps_over(case: Case, standby: Standby) -> tuple[Step, ...]:
+    """Those of a migration with such a standby path on both hosts."""
+    return modes.stages(make_plan(make_fleet(case, standby, standby), case)).all
+
+
+def operations(case: Case, standby: Standby) -> list[Operation[Any]]:
+    """All that is asked of both hosts, there and in undoing it."""
+    return [each for step in steps_over(case, standby) for each in (*step.apply, *step.undo)]
+
+
+@pytest.mark.parametrize("case", STANDING_BY, ids=str)
+def test_over_a_bond_its_own_filter_is_asked_and_its_port_taught(case: Case) -> None:
+    asked = operations(case, BONDED)
+    assert {each.pf for each in asked if isinstance(each, SetForwarding)} == {"bond0"}
+    assert {each.uplink for each in asked if isinstance(each, MoveFilter)} <= {"bond0"}
+    assert {each.uplink for each in asked if isinstance(each, TeachBridge)} <= {"bond0", None}
+
+
+@pytest.mark.parametrize("case", STANDING_BY, ids=str)
+def test_switches_are_told_when_the_guest_moves_between_a_bond_and_its_vf(case: Case) -> None:
+    steps = steps_over(case, BONDED)
+
+    def told(phase: Phase, *, undoing: bool = False) -> list[str]:
+        of_phase = [each for step in steps if step.phase is phase for each in (step.undo if undoing else step.apply)]
+        return [each.interface for each in of_phase if isinstance(each, Announce)]
+
+    assert (told(Phase.TO_STANDBY), told(Phase.TO_VF)) == (["bond0"], ["pf0"])
+    assert (told(Phase.TO_STANDBY, undoing=True), told(Phase.TO_VF, undoing=True)) == (["pf0"], ["bond0"])
+
+
+@pytest.mark.parametrize("case", STANDING_BY, ids=str)
+def test_the_kernel_passes_a_macvtaps_mac_by_itself(case: Case) -> None:
+    asked = operations(case, ON_MACVTAP)
+    assert not [each for each in asked if isinstance(each, SetForwarding)]
+    assert {each.uplink for each in asked if isinstance(each, MoveFilter)} <= {None}
+    assert [each for each in asked if isinstance(each, SetVf | MoveFilter)], "the VF's own filter still changes"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.model.definition import on_interfaces
+from vferry.model.definition import attached
+from vferry.model.host import Attachment, AttachmentKind
 from vferry.plan.definition import address_of, rewritten, with_vfs
 
 DOMAIN = """<domain type='kvm'>
@@ -105,16 +106,62 @@ MACVTAPS = """<domain><devices>
 </devices></domain>"""
 
 
+def on(interfaces: dict[str, str]) -> dict[str, Attachment]:
+    return {mac: Attachment(kind=AttachmentKind.MACVTAP, device=name) for mac, name in interfaces.items()}
+
+
 def test_a_macvtap_is_put_on_another_interface_and_named_anew() -> None:
     moved = {"52:54:00:12:34:56": "ens9v0", "52:54:00:12:34:57": "eno2", "52:54:00:12:34:99": "ens9v1"}
-    xml, missing = on_interfaces(MACVTAPS, moved)
+    xml, missing = attached(MACVTAPS, on(moved))
     assert missing == ["52:54:00:12:34:99"]
     expected = MACVTAPS.replace("ens1v2", "ens9v0").replace("eno1", "eno2").replace("<target dev='macvtap0'/>", "")
     assert without_blanks(xml) == without_blanks(expected)
 
 
+VPORT = "<virtualport type='openvswitch'><parameters interfaceid='7f0e0000-0000-4000-8000-000000000001'/></virtualport>"
+BRIDGED = "<domain><devices><interface type='bridge'><mac address='52:54:00:12:34:56'/><source bridge='{}'/>"
+BRIDGED += "{}<target dev='{}'/><mtu size='9000'/><alias name='ua-x'/></interface></devices></domain>"
+NEW_PORT = "<virtualport type='openvswitch'/>"
+
+
+@pytest.mark.parametrize(
+    ("before", "kind", "port"),
+    [
+        ("", AttachmentKind.OPENVSWITCH, NEW_PORT),
+        (VPORT, AttachmentKind.OPENVSWITCH, VPORT),
+        (VPORT, AttachmentKind.BRIDGE, ""),
+        ("", AttachmentKind.BRIDGE, ""),
+    ],
+)
+def test_a_bridge_may_be_another_kind_and_one_that_stays_open_vswitch_keeps_its_port(
+    before: str, kind: AttachmentKind, port: str
+) -> None:
+    there = Attachment(kind=kind, device="there0")
+    xml, missing = attached(BRIDGED.format("br0", before, "vnet0"), {"52:54:00:12:34:56": there})
+    assert missing == []
+    (nic,) = ET.fromstring(xml).iterfind("devices/interface")  # noqa: S314 - our own
+    kept = [element.tag for element in nic if element.tag != "virtualport"]
+    assert kept == ["mac", "source", "target", "mtu", "alias"]
+    said = "".join(ET.tostring(element, encoding="unicode") for element in nic.iterfind("virtualport"))
+    assert without_blanks(f"<a>{said}</a>") == without_blanks(f"<a>{port}</a>")
+    assert "there0" in xml
+
+
+def test_a_standby_nic_goes_from_a_bridge_to_a_macvtap_and_back() -> None:
+    before = BRIDGED.format("br0", VPORT, "vnet0")
+    there, _ = attached(before, on({"52:54:00:12:34:56": "eno2"}))
+    (nic,) = ET.fromstring(there).iterfind("devices/interface")  # noqa: S314 - our own
+    assert nic.attrib == {"type": "direct", "trustGuestRxFilters": "yes"}
+    assert [element.attrib for element in nic.iterfind("source")] == [{"dev": "eno2", "mode": "bridge"}]
+    assert [nic.find("target"), nic.find("virtualport")] == [None, None]
+    back, _ = attached(there, {"52:54:00:12:34:56": Attachment(device="br0")})
+    (nic,) = ET.fromstring(back).iterfind("devices/interface")  # noqa: S314 - our own
+    assert nic.get("type") == "bridge"
+    assert [element.attrib for element in nic.iterfind("source")] == [{"bridge": "br0"}]
+
+
 def test_a_macvtap_s_mac_may_be_written_in_capitals() -> None:
-    xml, missing = on_interfaces(MACVTAPS.replace("12:34:56", "AB:CD:EF"), {"52:54:00:ab:cd:ef": "ens9v0"})
+    xml, missing = attached(MACVTAPS.replace("12:34:56", "AB:CD:EF"), on({"52:54:00:ab:cd:ef": "ens9v0"}))
     assert ("ens9v0" in xml, missing) == (True, [])
 
 
@@ -124,7 +171,9 @@ def test_vfs_and_macvtaps_are_rewritten_together() -> None:
         MACVTAPS[len("<domain><devices>") :].split("<interface type='bridge'>")[0] + "<interface type='bridge'>",
     )
     xml, missing = rewritten(
-        both, {"0000:01:10.0": "0000:81:02.5", "0000:01:1f.0": "0000:81:02.7"}, {"52:54:00:12:34:57": "eno2", "a": "b"}
+        both,
+        {"0000:01:10.0": "0000:81:02.5", "0000:01:1f.0": "0000:81:02.7"},
+        on({"52:54:00:12:34:57": "eno2", "a": "b"}),
     )
     assert sources(xml)[0] == "0000:81:02.5"
     assert 'dev="eno2"' in xml

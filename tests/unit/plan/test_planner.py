@@ -1,5 +1,7 @@
 """From facts to a plan: which mode, which VFs, who chooses in the guest."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,12 +10,14 @@ from msgspec import structs
 from fakes import facts as f
 from fakes.samples import GUEST, MAC
 from vferry.model.guest import GuestLink, Nic, VfRef
-from vferry.model.host import Network
+from vferry.model.host import Attachment, AttachmentKind, Bond, Bridge, Network
 from vferry.model.report import Phase
 from vferry.network.modes import stages
-from vferry.plan import macvtap
+from vferry.plan import attachments
 from vferry.plan.facts import Facts
-from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
+from vferry.plan.plan import Forwarded, GuestSide, NetworkMode, Standby, TransferPlan
+
+BR0 = Standby(on=Attachment(device="br0"), uplink="pf0")
 
 
 def test_the_plan_of_a_guest_with_a_vf() -> None:
@@ -32,7 +36,7 @@ def test_the_plan_of_a_guest_with_a_vf() -> None:
     assert (move.mac, move.network, move.guest_side, move.mtu) == (MAC, "lan", GuestSide.ADDRESSES, 9000)
     assert (move.source, move.source_alias) == (VfRef(pf="pf0", index=1, address=f.VF), "hostdev0")
     assert move.destination == VfRef(pf="pf0", index=0, address="0000:01:10.0")
-    assert (move.source_bridge, move.destination_bridge) == ("br0", "br0")
+    assert (move.source_standby, move.destination_standby) == (BR0, BR0)
     assert (move.standby_alias, move.standby_stays) == ("ua-vferry-standby-525400123456", False)
     assert "function='0x0'" in plan.persistent_xml.replace('"', "'")
 
@@ -87,7 +91,7 @@ def test_the_filter_entry_of_a_nic_on_a_bridge_goes_along() -> None:
         return f.pf("source", forwarding=(mac, "52:54:00:00:00:78"))(plain(facts))
 
     held = f.planned(held_by_pf).forwarded
-    assert [(each.mac, each.source_pf, each.destination_pf) for each in held] == [(mac, "pf0", "pf0")]
+    assert [(each.mac, each.source_uplink, each.destination_uplink) for each in held] == [(mac, "pf0", "pf0")]
 
 
 def test_a_nic_that_stands_by_is_passed_and_one_in_the_dark_is_not() -> None:
@@ -118,7 +122,7 @@ def test_the_networks_names_decide_not_those_of_their_pfs() -> None:
         return f.host("destination", pfs=(inventory.pfs[0], pf), bridges=(bridge,), networks=networks)(facts)
 
     move = f.planned(renamed).moves[0]
-    assert (move.destination.pf, move.destination_bridge) == ("enp9", "br0")
+    assert (move.destination.pf, move.destination_standby) == ("enp9", structs.replace(BR0, uplink="enp9"))
 
 
 def test_what_the_destinations_vf_had_is_kept_for_the_undo() -> None:
@@ -213,7 +217,7 @@ def test_each_nic_has_the_steps_of_its_mode() -> None:
 
 
 INTERFACES = f.vf("destination", 2, interface="ens2v2")
-MOVED = {MAC: "ens2v2"}
+MOVED = {MAC: Attachment(kind=AttachmentKind.MACVTAP, device="ens2v2")}
 
 
 def with_a_macvtap_beside(facts: Facts) -> Facts:
@@ -233,7 +237,7 @@ def with_a_macvtap_beside(facts: Facts) -> Facts:
 def test_a_nic_on_a_macvtap_gets_a_vf_that_has_an_interface(mode: NetworkMode | None) -> None:
     plan = f.planned(f.both(INTERFACES, f.on_macvtap), mode=mode)
     (move,) = plan.moves
-    assert (plan.network_mode, plan.interfaces) == ("macvtap", MOVED)
+    assert (plan.network_mode, plan.attached) == ("macvtap", MOVED)
     assert (move.destination.index, move.guest_side) == (2, GuestSide.NOBODY)
     assert (plan.source_vfs, plan.destination_vfs) == ((f.VF,), (f.address(2),))
     assert 'dev="ens2v2" mode="passthrough"' in plan.persistent_xml
@@ -261,7 +265,7 @@ def test_what_is_passed_through_leaves_the_vfs_with_an_interface_if_it_can() -> 
 )
 def test_a_macvtap_beside_a_vf_is_moved_in_its_own_way(mode: NetworkMode | None, modes: str) -> None:
     plan = f.planned(with_a_macvtap_beside, mode=mode)
-    assert (plan.network_mode, plan.interfaces) == (modes, {SECOND: "ens2v2"})
+    assert (plan.network_mode, plan.attached) == (modes, {SECOND: MOVED[MAC]})
     assert [move.destination.index for move in plan.moves] == [0, 2]
 
 
@@ -271,7 +275,8 @@ def test_a_macvtap_on_a_pf_is_put_on_that_of_the_same_network() -> None:
         return f.both(f.guest(nics=(nic,)), f.host("destination", bridges=()))(facts)
 
     plan = f.planned(on_pf)
-    assert (plan.network_mode, plan.interfaces, plan.moves) == ("macvtap", {MAC: "pf0"}, ())
+    assert (plan.network_mode, plan.moves) == ("macvtap", ())
+    assert plan.attached == {MAC: structs.replace(MOVED[MAC], device="pf0")}
     assert plan.reason == "its macvtap is put on another PF"
 
 
@@ -295,4 +300,89 @@ def test_a_macvtap_is_no_standby_nic() -> None:
 )
 def test_what_is_put_on_another_interface_is_told_to_the_destination(nic: Nic, *, rewired: bool) -> None:
     facts = f.guest(nics=(nic,))(f.sample())
-    assert macvtap.rewired(facts.guest, facts.source) == ((MAC,) if rewired else ())
+    assert attachments.rewired(facts.guest, facts.source, facts.destination) == ((MAC,) if rewired else ())
+
+
+OVS = Attachment(kind=AttachmentKind.OPENVSWITCH, device="ovsbr0")
+ON_OVS = f.host(
+    "destination",
+    networks={"lan": Network(pf="pf0", bridge="ovsbr0")},
+    bridges=(Bridge(name="ovsbr0", kind=AttachmentKind.OPENVSWITCH, ports=("pf0",)),),
+)
+
+
+def test_a_standby_nic_is_on_what_each_host_has() -> None:
+    plan = f.planned(ON_OVS)
+    (move,) = plan.moves
+    assert (move.source_standby.on, move.destination_standby.on) == (BR0.on, OVS)
+    assert (plan.attached, move.standby_mtu) == ({MAC: OVS}, 9000)
+    assert "ovsbr0" not in plan.persistent_xml, "the guest itself has no such NIC"
+
+
+@pytest.mark.parametrize("change", [f.sample, lambda: ON_OVS(f.sample())], ids=["same", "other"])
+def test_the_guests_own_nics_are_on_what_the_destination_has(change: Callable[[], Facts]) -> None:
+    """Also where the bridge of the same name is another kind."""
+    own = (("52:54:00:00:aa:02", "br0"), ("52:54:00:00:aa:01", "br9"))
+    nics = tuple(Nic(mac=mac, model="virtio", alias=f"net{mac[-1]}", bridge=bridge) for mac, bridge in own)
+    facts = f.guest(nics=nics)(change())
+    br9 = Bridge(name="br9", kind=AttachmentKind.OPENVSWITCH)
+    facts = f.host("destination", bridges=(*facts.destination.bridges, br9))(facts)
+    there = {own[0][0]: OVS} if facts.destination.networks["lan"].bridge == "ovsbr0" else {}
+    assert f.planned(lambda _: facts).attached == {**there, own[1][0]: structs.replace(OVS, device="br9")}
+
+
+WITHOUT_BRIDGE = f.host("destination", networks={"lan": Network(pf="pf0")}, bridges=())
+
+
+def test_a_network_without_a_bridge_has_macvtaps() -> None:
+    plan = f.planned(WITHOUT_BRIDGE)
+    (move,) = plan.moves
+    assert move.destination_standby == Standby(on=structs.replace(MOVED[MAC], device="pf0"), uplink="pf0")
+    assert (plan.attached, plan.network_mode) == ({MAC: move.destination_standby.on}, "switch")
+    assert move.standby_mtu is None, "a NIC keeps what it says of its MTU when it moves"
+    assert move.destination_standby.filtered is None
+
+
+def test_a_guests_own_standby_nic_may_be_on_a_macvtap() -> None:
+    def change(facts: Facts) -> Facts:
+        standby = Nic(mac=MAC, model="virtio", alias="ua-standby", interface="pf0")
+        sides = [f.host(side, networks={"lan": Network(pf="pf0")}, bridges=()) for side in ("source", "destination")]
+        return f.both(f.guest(nics=(facts.guest.nics[0], standby)), *sides)(facts)
+
+    plan = f.planned(change)
+    assert (plan.moves[0].standby_alias, plan.moves[0].standby_stays) == ("ua-standby", True)
+    assert (plan.network_mode, plan.attached) == ("switch", {MAC: structs.replace(MOVED[MAC], device="pf0")})
+
+
+def bonded(facts: Facts) -> Facts:
+    """The destination has two PFs in a bond, of which the first has no VF left."""
+    first = structs.replace(facts.destination.pfs[0], vfs=())
+    vfs = tuple(structs.replace(vf, pf="pf1") for vf in facts.destination.pfs[0].vfs)
+    return f.host(
+        "destination",
+        networks={"lan": Network(pf="pf0", more_pfs=("pf1",), bridge="br0")},
+        pfs=(first, structs.replace(first, name="pf1", vfs=vfs)),
+        bonds=(Bond(name="bond0", mode="active-backup", ports=("pf0", "pf1"), mtu=9000),),
+        bridges=(Bridge(name="br0", ports=("bond0",)),),
+    )(facts)
+
+
+def test_a_network_of_two_pfs_has_the_vfs_of_both_and_the_bond_as_its_way_out() -> None:
+    plan = f.planned(bonded)
+    (move,) = plan.moves
+    assert (move.destination.pf, move.destination_standby) == ("pf1", structs.replace(BR0, uplink="bond0"))
+    assert [each.interface for each in plan.announced if each.mac == MAC] == ["bond0"]
+    dark = f.planned(bonded, mode=NetworkMode.DETACH)
+    assert [each.interface for each in dark.announced if each.mac == MAC] == ["pf1"]
+
+
+def test_the_entries_of_nics_behind_a_bond_go_along() -> None:
+    mac = "52:54:00:00:aa:01"
+    plan = f.planned(f.both(bonded, f.pf("source", forwarding=(mac,))))
+    assert plan.forwarded == tuple(
+        Forwarded(mac=each, source_uplink="pf0", destination_uplink="bond0") for each in (MAC, mac)
+    )
+
+
+def test_a_macvtap_needs_no_entry() -> None:
+    assert f.planned(WITHOUT_BRIDGE).forwarded == (Forwarded(mac=MAC, source_uplink="pf0", destination_uplink=None),)

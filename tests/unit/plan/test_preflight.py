@@ -12,7 +12,7 @@ from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic
-from vferry.model.host import Bridge, Claim, Mdev, Network, VfSettings
+from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, Mdev, Network, VfSettings
 from vferry.model.memory import MemoryUse
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
@@ -131,6 +131,37 @@ def tracking(source: int | None, destination: int | None) -> f.Change:
     return f.both(f.host("source", connections=source), f.host("destination", connections=destination))
 
 
+BRIDGE = Bridge(name="br0", ports=("pf0",))
+HELD = ("52:54:00:00:00:09",)
+ELSEWHERE = {"lan": Network(pf="pf0", bridge="br7")}
+
+
+def on_openvswitch(**values: object) -> f.Change:
+    """The destination's bridge is one of Open vSwitch, under another name."""
+    usual: dict[str, object] = {"name": "ovsbr0", "kind": AttachmentKind.OPENVSWITCH, "ports": ("pf0",)}
+    bridge = Bridge(**{**usual, **values})  # type: ignore[arg-type]
+    return f.host("destination", bridges=(bridge,), networks={"lan": Network(pf="pf0", bridge="ovsbr0")})
+
+
+def without_bridge(**values: object) -> f.Change:
+    """The destination's standby NICs are on macvtaps on its PF; a second one, since its VFs are not what is missing."""
+
+    def change(facts: Facts) -> Facts:
+        pf = structs.replace(facts.destination.pfs[0], **values)
+        spare = structs.replace(facts.destination.pfs[0], name="pf1")
+        networks = {"lan": Network(pf="pf0", more_pfs=("pf1",))}
+        return f.host("destination", pfs=(pf, spare), bridges=(), networks=networks)(facts)
+
+    return change
+
+
+def bonded(**values: object) -> f.Change:
+    """The destination's PF is in a bond, and the bond in the bridge."""
+    usual: dict[str, object] = {"name": "bond0", "mode": "active-backup", "ports": ("pf0", "pf1"), "mtu": 9000}
+    bond = Bond(**{**usual, **values})  # type: ignore[arg-type]
+    return f.host("destination", bonds=(bond,), bridges=(structs.replace(BRIDGE, ports=("bond0",)),))
+
+
 TOLD = GuestLink(
     name="eth1", mac="52:54:00:00:aa:01", addresses=(GuestAddress(address="192.0.2.8", prefix=24, family="inet"),)
 )
@@ -140,6 +171,7 @@ LEASED = GuestLink(
     driver="igbvf",
     addresses=(GuestAddress(address="192.0.2.7", prefix=24, family="inet", dynamic=True),),
 )
+PLAIN = f.guest(nics=(structs.replace(STANDBY, mac=TOLD.mac),))
 AS_VIRTIO = f.guest(nics=(Nic(mac=TOLD.mac, model="virtio", alias="net1", bridge="br9"),))
 PORT = "<controller type='pci' index='%d' model='pcie-root-port'/>"
 FREE = PORT % 2
@@ -208,12 +240,6 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("interface-in-bridge", ERROR, on_interface("pf0"), {}),
     ("macvtap-from-pool", ERROR, f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), pooled), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
-    (
-        "bridge-differs",
-        ERROR,
-        f.both(teamed(), f.host("destination", networks={"lan": Network(pf="pf0", bridge="b")})),
-        {},
-    ),
     ("hotplug-only", WARNING, f.both(teamed(), f.silent), {}),
     (
         "bond-without-standby",
@@ -221,7 +247,6 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
         f.inside(links=(GuestLink(name="e0", mac=MAC, driver="igbvf", master="bond0"),)),
         {},
     ),
-    ("bridge-differs", ERROR, f.host("destination", networks={"lan": Network(pf="pf0", bridge="br7")}), {}),
     ("vf-unknown", ERROR, f.pf("source", vfs=()), {}),
     ("vlan-differs", ERROR, f.both(in_vlan("source", "destination"), more_nics(STANDBY)), {}),
     ("no-vlan", ERROR, in_vlan("destination"), {}),
@@ -240,6 +265,20 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("connections-untold", WARNING, tracking(3, 0), DETACH),
     ("connections-untold", WARNING, f.both(tracking(3, 0), f.silent), DETACH),
     ("keepalive-on", WARNING, f.host("source", keepalive_off=False), {}),
+    *(("no-standby-path", ERROR, host, {}) for host in (on_openvswitch(ports=()), without_bridge(up=False))),
+    *(("no-vlan", ERROR, on_openvswitch(vlans={"pf0": passed}), {}) for passed in ((), (7,))),
+    ("no-vlan", ERROR, f.both(in_vlan("source"), on_openvswitch(vlans={"pf0": (0, 7)})), {}),
+    ("bridge-controlled", WARNING, on_openvswitch(controlled=True), {}),
+    ("no-vlan", ERROR, f.both(in_vlan("source"), without_bridge()), {}),
+    ("interface-in-bridge", ERROR, f.both(without_bridge(), f.host("destination", bridges=(BRIDGE,))), {}),
+    ("no-bridge", ERROR, f.both(PLAIN, without_bridge()), {}),
+    ("no-standby-path", ERROR, f.both(PLAIN, f.host("destination", networks=ELSEWHERE)), {}),
+    ("no-standby-path", ERROR, f.both(PLAIN, f.host("destination", bridges=())), {}),
+    ("no-standby-path", ERROR, f.both(bonded(), f.host("destination", bridges=(BRIDGE,))), {}),
+    ("bond-spreads", WARNING, bonded(mode="802.3ad"), {}),
+    ("mtu-too-small", ERROR, bonded(mtu=1500), {}),
+    ("forwarding-full", ERROR, f.both(bonded(), f.pf("destination", forwarding=HELD, forwarding_limit=1)), {}),
+    ("forwarding-full", ERROR, f.both(bonded(forwarding=HELD), f.pf("destination", forwarding_limit=1)), {}),
     ("dark", INFO, lambda facts: facts, DETACH),
     ("hotplug-only", WARNING, f.silent, ACCEPT),
     ("strict-rp-filter", WARNING, f.inside(strict_rp_filter=("all",)), {}),
@@ -378,6 +417,14 @@ def test_all_is_said_at_once() -> None:
         (f.both(tracking(3, None), AS_VIRTIO), {}),
         (f.both(tracking(3, 0), AS_VIRTIO, f.inside(links=(TOLD,))), {}),
         (in_vlan("source", "destination"), {}),
+        (on_openvswitch(), {}),
+        (f.both(in_vlan("source"), on_openvswitch(), f.version("destination", libvirt=(9, 0, 0))), {}),
+        (f.both(in_vlan("source"), on_openvswitch(vlans={"pf0": (7, 42)})), {}),
+        (f.both(PLAIN, on_openvswitch()), {}),
+        (without_bridge(), {}),
+        (bonded(), {}),
+        (f.both(bonded(mode="802.3ad"), f.pf("destination", eswitch="switchdev")), {}),
+        (f.both(bonded(forwarding=HELD), f.pf("destination", forwarding=HELD, forwarding_limit=2)), {}),
         (f.both(in_vlan("source", "destination"), more_nics(structs.replace(STANDBY, vlan=42))), {}),
         (live(FREE + "<shmem name='x' role='master'/><tpm><backend type='emulator'/></tpm>"), {}),
         (live("", "pc-i440fx-10.0"), {}),

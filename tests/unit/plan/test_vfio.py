@@ -136,8 +136,8 @@ def test_another_mode_may_be_asked_for_all_the_same() -> None:
 
 
 def test_the_announcement_is_for_the_pf_at_once() -> None:
-    assert [each.behind_pf for each in f.planned(f.migratable).announced] == [True]
-    assert [each.behind_pf for each in f.planned().announced] == [False]
+    assert [each.uplink for each in f.planned(f.migratable).announced] == ["pf0"]
+    assert [each.uplink for each in f.planned().announced] == [None]
 
 
 @given(st.text(), st.sampled_from([f.VF, UUID]))

@@ -1,0 +1,77 @@
+"""Migrations in a lab whose hosts reach the network otherwise than by a Linux bridge on the PF."""
+
+import pytest
+
+from lab.operator import HOSTS, Scene, asked, migrate, other
+from vferry.lab import guests
+from vferry.lab.lab import Lab
+from vferry.lab.topology import Standby
+
+pytestmark = pytest.mark.standby
+KINDS = {"ovs": "openvswitch", "bond": "bridge"}
+
+
+@pytest.fixture(autouse=True)
+def standby(lab: Lab) -> Standby:
+    found = lab.standby()
+    assert found.variant, "vferry lab down; vferry lab up --standby ovs"
+    return found
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("switch", marks=pytest.mark.guest("guest1"), id="guest1"),
+        pytest.param("switch", marks=pytest.mark.guest("bond1"), id="bond1"),
+        pytest.param("virtio", marks=pytest.mark.guest("guest2"), id="guest2"),
+    ],
+)
+def test_a_guest_goes_and_comes_back(scene: Scene, standby: Standby, mode: str) -> None:
+    scene.await_agent()
+    home = scene.host
+    for host in (other(home), home):
+        report = migrate(scene)
+        assert report["network_mode"] == ("macvtap" if mode == "virtio" and standby.bridge is None else mode)
+        assert report["network"] is not None, report["network_note"]
+        assert report["network"]["lost"] < report["network"]["sent"] / 2, report["network"]
+        scene.assert_whole(host)
+        scene.assert_nothing_left()
+        if mode == "switch":
+            # host2 of a lab with a bond takes the VFs of its second PF first.
+            vf = next(nic["vf"] for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
+            assert vf["pf"] == standby.pfs[0 if host == HOSTS[0] else -1]
+    scene.cold_boot(home)
+    scene.assert_whole(home)
+
+
+def test_the_hosts_say_what_they_have(standby: Standby) -> None:
+    for host in HOSTS:
+        shown = asked("host", "show", host)
+        kinds = {bridge["name"]: bridge["kind"] for bridge in shown["bridges"] if standby.uplink in bridge["ports"]}
+        assert kinds == ({standby.bridge: KINDS[standby.name]} if standby.bridge else {})
+        assert [bond["name"] for bond in shown["bonds"]] == (["bond0"] if len(standby.pfs) > 1 else [])
+
+
+@pytest.mark.guest("guest2")
+def test_open_vswitch_holds_the_guest_at_its_port(scene: Scene, standby: Standby) -> None:
+    if standby.name != "ovs":
+        pytest.skip("for Open vSwitch")
+    host = other(scene.host)
+    migrate(scene, "--no-probe")
+    entries = scene.run(host, "ovs-appctl fdb/show br0").splitlines()
+    (entry,) = [line for line in entries if guests.named("guest2").mac in line]
+    assert entry.split()[-1] == "static", entry
+    scene.assert_whole(host)
+
+
+@pytest.mark.guest("guest2")
+def test_what_a_bond_passes_it_passes_by_whichever_slave_is_active(scene: Scene, standby: Standby) -> None:
+    if len(standby.pfs) < 2:
+        pytest.skip("for a bond")
+    host = other(scene.host)
+    migrate(scene, "--no-probe")
+    mac = guests.named("guest2").mac
+    for active in reversed(standby.pfs):
+        scene.run(host, f"ip link set {standby.uplink} type bond active_slave {active}")
+        assert mac in scene.run(host, f"bridge fdb show dev {active} | grep self")
+        scene.assert_whole(host)
