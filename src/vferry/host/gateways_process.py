@@ -108,11 +108,12 @@ def environment() -> dict[str, str]:
 
 
 def alive(record: GatewayRecord) -> bool:
-    """Whether the very process still runs."""
+    """Whether the very process still runs. One that has ended is waited for, if it is a child of this agent."""
+    runs = record.pid > 0 and _start_time(record.pid) == record.started
     child = _children.get(record.pid)
-    if child is not None and child.poll() is not None:
-        del _children[record.pid]
-    return record.pid > 0 and _start_time(record.pid) == record.started
+    if not runs and child is not None and child.poll() is not None:
+        _children.pop(record.pid, None)
+    return runs
 
 
 def stop(directory: Path, record: GatewayRecord) -> None:

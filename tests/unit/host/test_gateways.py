@@ -1,7 +1,9 @@
 import os
+import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -173,6 +175,27 @@ def test_a_process_that_only_has_the_same_id_is_left_alone(gateways: Gateways, t
     assert not gateways_process.alive(other)
     gateways_process.stop(directory, other)
     assert gateways_process.alive(record)
+
+
+def test_one_that_ends_while_it_is_looked_at_is_waited_for(
+    gateways: Gateways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateways.send(OPERATION, SEND)
+    record = gateways_process.load(here(tmp_path).directory)
+    assert record is not None
+    look = gateways_process._start_time
+
+    def too_late(pid: int) -> int | None:
+        os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 5
+        while (found := look(pid)) is not None:
+            assert time.monotonic() < until
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateways_process, "_start_time", too_late)
+        assert not gateways_process.alive(record)
+    assert not Path(f"/proc/{record.pid}").exists()
 
 
 def test_one_that_does_not_start_is_a_problem(
