@@ -111,9 +111,11 @@ async def test_a_takeover_waits_for_what_the_older_controller_has_begun(host: Re
         await asyncio.sleep(0.001)
     newer = host.with_session(Session(operation="op1", epoch=4))
     takeover = asyncio.create_task(newer.call(ClaimResources()))
+    async with asyncio.timeout(10):
+        while agent.claims.all()[0].epoch != 4:  # the older one is fenced off before the newer one waits
+            await asyncio.sleep(0.001)
     await asyncio.sleep(0.05)
     assert not takeover.done()
-    assert agent.claims.all()[0].epoch == 4, "the older one is fenced off before the newer one waits"
     agent.handlers.wait.set()
     assert (await takeover).epoch == 4
     await older
