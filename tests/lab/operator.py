@@ -216,7 +216,7 @@ class Scene:
         try:
             yield
         finally:
-            self._start_in_guest("kill", str(pid))
+            self._start_in_guest("sh", "-c", f"kill {pid}")
 
     def tell(self, script: str) -> str:
         """Runs a shell script in the guest to its end, which must succeed; what it prints."""

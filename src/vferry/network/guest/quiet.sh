@@ -8,7 +8,8 @@ mkdir -p /run
 line "/proc/sys/net/ipv4/conf/$vf/rp_filter"
 [ -e "/run/$key.rp_filter" ] || echo "$line" > "/run/$key.rp_filter"
 [ ! -d /run/NetworkManager ] || hush_network_manager
-[ -d /run/systemd/netif ] || exit 0
+# The folder is there on any system with systemd, this file where networkd has been started.
+[ -e /run/systemd/netif/state ] || exit 0
 mkdir -p /run/systemd/network
 cat > "/run/systemd/network/00-$key.network" <<END
 [Match]
