@@ -117,7 +117,8 @@ def _phases(axes: Axes, result: dict[str, Any]) -> list[Patch]:
 
 
 def _cases(axes: Axes, result: dict[str, Any]) -> None:
-    names = [bench.label(name).replace("$", r"\$") for name in result["cases"]]
+    # On two lines, so that five of them fit side by side.
+    names = [bench.label(name).replace("$", r"\$").replace(" ", "\n", 1) for name in result["cases"]]
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.6, max(len(names) - 0.4, 0.6))
     axes.tick_params(axis="x", length=0, labelsize=10.5)
