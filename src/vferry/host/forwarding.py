@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,11 @@ def set_forwarding(links: Links, root: Path, pf: str, mac: str, *, present: bool
     """
     interface = links.index(pf)
     mac = mac.lower()
-    if (mac in links.forwarding().get(interface, ())) == present:
+    entries = links.forwarding()
+    if (mac in entries.get(interface, ())) == present:
         return Done(changed=False)
     if present:
-        _refuse_full(links, root, pf, mac)
+        _refuse_full(links, root, pf, mac, entries)
     error = _carry_out(links, [_Change(interface=interface, mac=mac, vf=None, present=present)])
     if error:
         raise _refused(pf, mac, error)
@@ -80,9 +82,10 @@ def move_filter(links: Links, root: Path, wanted: MoveFilter) -> Done:
     changes = []
     if before != (mac if to_vf else parked(mac)):
         changes.append(_Change(interface=interface, mac=mac, vf=index, present=to_vf, back=before))
-    if uplink is not None and (mac in links.forwarding().get(links.index(uplink), ())) == to_vf:
+    entries = links.forwarding() if uplink is not None else {}
+    if uplink is not None and (mac in entries.get(links.index(uplink), ())) == to_vf:
         if not to_vf:
-            _refuse_full(links, root, uplink, mac)
+            _refuse_full(links, root, uplink, mac, entries)
         changes.append(_Change(interface=links.index(uplink), mac=mac, vf=None, present=not to_vf))
     # Whoever lets go has `present` False.
     changes.sort(key=lambda change: change.present == order.release_first)
@@ -137,9 +140,8 @@ class _Change(Struct, frozen=True, kw_only=True):
         return error != 0 and not (self.vf is None and error == so_already)
 
 
-def _refuse_full(links: Links, root: Path, interface: str, mac: str) -> None:
+def _refuse_full(links: Links, root: Path, interface: str, mac: str, entries: Mapping[int, tuple[str, ...]]) -> None:
     """A bond takes any number of MACs, and a NIC of it that is full passes none more, or all: so they are counted."""
-    entries = links.forwarding()
     for name in slaves(root, interface):
         limit = forwarding_limit(root, name)
         held = {*entries.get(links.index(name), ()), *entries.get(links.index(interface), ())}

@@ -68,8 +68,8 @@ def slaves(root: Path, bond: str) -> tuple[str, ...]:
 
 def read_bonds(root: Path, links: Links) -> tuple[Bond, ...]:
     """All bonds of this host."""
-    forwarding = links.forwarding()
-    found = (path.parent for path in sorted((root / "sys/class/net").glob("*/bonding")))
+    found = [path.parent for path in sorted((root / "sys/class/net").glob("*/bonding"))]
+    forwarding = links.forwarding() if found else {}
     return tuple(
         Bond(
             name=path.name,

@@ -252,6 +252,10 @@ class Inventory(Struct, frozen=True, kw_only=True):
     def bridge(self, name: str | None) -> Bridge | None:
         return next((bridge for bridge in self.bridges if bridge.name == name), None)
 
+    def bridge_over(self, interface: str) -> Bridge | None:
+        """The bridge that an interface is a port of."""
+        return next((bridge for bridge in self.bridges if interface in bridge.ports), None)
+
     def network_of(self, interface: str) -> str | None:
         """The name of the physical network that a PF, or a bond of its PFs, is on."""
         return next(

@@ -89,10 +89,10 @@ def _other_bridge(facts: Facts, nic: Nic, there: Attachment) -> Iterator[Finding
 
 
 def _enslaved(facts: Facts, interface: str) -> Iterator[Finding]:
-    bridge = next((bridge.name for bridge in facts.destination.bridges if interface in bridge.ports), None)
+    bridge = facts.destination.bridge_over(interface)
     if bridge is not None:
         yield error(
             "interface-in-bridge",
-            f"{interface} of {facts.destination.name} is in the bridge {bridge}, and takes no macvtap",
-            f"Choose another host, or put the guest's NIC on a VF, or on {bridge}",
+            f"{interface} of {facts.destination.name} is in the bridge {bridge.name}, and takes no macvtap",
+            f"Choose another host, or put the guest's NIC on a VF, or on {bridge.name}",
         )

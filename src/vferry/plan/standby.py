@@ -97,7 +97,7 @@ def _openvswitch(inventory: Inventory, bridge: Bridge, uplink: str, vlan: int) -
 
 def _macvtap(inventory: Inventory, reached: Network, uplink: str, vlan: int) -> Iterator[Finding]:
     carrier = inventory.bond(uplink) or inventory.pf(uplink)
-    bridge = next((bridge for bridge in inventory.bridges if uplink in bridge.ports), None)
+    bridge = inventory.bridge_over(uplink)
     if carrier is None or not carrier.up:
         yield error(
             "no-standby-path",
