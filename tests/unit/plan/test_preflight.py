@@ -69,6 +69,13 @@ def teamed(
     return change
 
 
+def beside_e1000e(master: str | None) -> f.Change:
+    """An emulated NIC of the VF's MAC beside it, in a bond or not."""
+    emulated = GuestLink(name="ens1", mac=MAC, driver="e1000e", master=master)
+    links = (emulated, structs.replace(PRIMARY, master=master))
+    return f.both(more_nics(structs.replace(STANDBY, model="e1000e")), f.inside(links=links))
+
+
 def unnamed(facts: Facts) -> Facts:
     xml = definition(standby=True)
     return structs.replace(facts, definition=Definition(live=xml, persistent=xml))
@@ -247,6 +254,11 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
         f.inside(links=(GuestLink(name="e0", mac=MAC, driver="igbvf", master="bond0"),)),
         {},
     ),
+    *(
+        ("standby-not-virtio", ERROR, beside_e1000e(master), wishes)
+        for master in ("bond0", None)
+        for wishes in ({}, DETACH)
+    ),
     ("vf-unknown", ERROR, f.pf("source", vfs=()), {}),
     ("vlan-differs", ERROR, f.both(in_vlan("source", "destination"), more_nics(STANDBY)), {}),
     ("no-vlan", ERROR, in_vlan("destination"), {}),
@@ -379,6 +391,19 @@ def test_a_pair_of_which_no_driver_makes_one_is_two_nics(
 def test_its_vf_is_detached_in_the_dark() -> None:
     (move,) = f.planned(teamed(links=(ALONE,)), **DETACH).moves
     assert (move.guest_side, move.dark) == (GuestSide.ADDRESSES, True)
+
+
+def test_a_nic_that_is_not_on_virtio_beside_a_vf_is_named() -> None:
+    (finding,) = f.found(beside_e1000e("bond0")).errors
+    assert finding.message == (
+        f"The guest has several NICs with {MAC} that are not on virtio (ens1 by e1000e, eth2 by igbvf), "
+        "and vferry knows the VF by that"
+    )
+
+
+def test_it_does_not_matter_to_a_guest_that_is_left_to_itself() -> None:
+    change = f.both(beside_e1000e("bond0"), f.silent)
+    assert f.found(change, **ACCEPT).errors == ()
 
 
 def test_a_pair_whose_guest_has_no_agent_is_moved_unseen() -> None:
