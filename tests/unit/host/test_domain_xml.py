@@ -3,17 +3,8 @@ from msgspec import structs
 from xml_samples import AGENT, GRAPHICS_CARD, MAC, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
 
 from vferry.host.api import PlugStandby
-from vferry.host.domain_xml import (
-    NicXml,
-    has_alias,
-    parse,
-    pci_address,
-    pci_attributes,
-    read_domain,
-    replace_vfs,
-    standby_xml,
-    vf_xml,
-)
+from vferry.host.domain_xml import NicXml, has_alias, read_domain, standby_xml, vf_xml
+from vferry.model.definition import parse, pci_address, pci_attributes, with_vfs
 from vferry.model.host import Attachment, AttachmentKind
 from vferry.model.problem import Problem
 
@@ -166,7 +157,7 @@ def test_has_alias_looks_at_devices_only() -> None:
 @pytest.mark.parametrize("devices", [VF_INTERFACE, PLAIN_HOSTDEV])
 def test_replacing_a_vf_changes_its_address_on_the_host_alone(devices: str) -> None:
     before = read_domain(domain(devices))
-    xml = replace_vfs(domain(devices), {VF: "0000:02:00.7"})
+    xml, _ = with_vfs(domain(devices), {VF: "0000:02:00.7"})
     after = read_domain(xml)
     assert [nic.address for nic in after.nics] == ["0000:02:00.7"]
     assert [nic.mac for nic in after.nics] == [nic.mac for nic in before.nics]
@@ -176,7 +167,9 @@ def test_replacing_a_vf_changes_its_address_on_the_host_alone(devices: str) -> N
 
 
 def test_replacing_a_vf_that_the_guest_has_not_changes_nothing() -> None:
-    assert read_domain(replace_vfs(domain(), {"0000:09:00.0": "0000:02:00.7"})) == read_domain(domain())
+    xml, missing = with_vfs(domain(), {"0000:09:00.0": "0000:02:00.7"})
+    assert read_domain(xml) == read_domain(domain())
+    assert missing == ["0000:09:00.0"]
 
 
 @pytest.mark.parametrize(
