@@ -98,8 +98,7 @@ def test_a_vf_from_a_pool_of_libvirt_s(scene: Scene) -> None:
             assert report["network_mode"] == "switch"
             assert lost(report, "to-standby", "to-vf") == 0
             scene.assert_whole(host)
-        scene.cold_boot(home)
-        scene.assert_whole(home)
+        scene.assert_boots_anew()
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.operator import HOSTS, Scene, asked, migrate, other
+from lab.operator import HOSTS, Scene, asked, migrate, other, there_and_back
 from vferry.lab import guests
 from vferry.lab.lab import Lab
 from vferry.lab.topology import Standby
@@ -28,20 +28,15 @@ def standby(lab: Lab) -> Standby:
 )
 def test_a_guest_goes_and_comes_back(scene: Scene, standby: Standby, mode: str) -> None:
     scene.await_agent()
-    home = scene.host
-    for host in (other(home), home):
-        report = migrate(scene)
+    for report in there_and_back(scene):
         assert report["network_mode"] == ("macvtap" if mode == "virtio" and standby.bridge is None else mode)
         assert report["network"] is not None, report["network_note"]
         assert report["network"]["lost"] < report["network"]["sent"] / 2, report["network"]
-        scene.assert_whole(host)
-        scene.assert_nothing_left()
         if mode == "switch":
             # host2 of a lab with a bond takes the VFs of its second PF first.
             vf = next(nic["vf"] for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
-            assert vf["pf"] == standby.pfs[0 if host == HOSTS[0] else -1]
-    scene.cold_boot(home)
-    scene.assert_whole(home)
+            assert vf["pf"] == standby.pfs[0 if report["destination"] == HOSTS[0] else -1]
+    scene.assert_boots_anew()
 
 
 def test_the_hosts_say_what_they_have(standby: Standby) -> None:
