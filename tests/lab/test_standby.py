@@ -6,9 +6,9 @@ from lab.operator import HOSTS, Scene, asked, migrate, other, there_and_back
 from vferry.lab import guests
 from vferry.lab.lab import Lab
 from vferry.lab.topology import Standby
+from vferry.model.host import AttachmentKind
 
 pytestmark = pytest.mark.standby
-KINDS = {"ovs": "openvswitch", "bond": "bridge"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +43,13 @@ def test_the_hosts_say_what_they_have(standby: Standby) -> None:
     for host in HOSTS:
         shown = asked("host", "show", host)
         kinds = {bridge["name"]: bridge["kind"] for bridge in shown["bridges"] if standby.uplink in bridge["ports"]}
-        assert kinds == ({standby.bridge: KINDS[standby.name]} if standby.bridge else {})
+        assert kinds == ({standby.bridge: standby.bridge_kind} if standby.bridge else {})
         assert [bond["name"] for bond in shown["bonds"]] == (["bond0"] if len(standby.pfs) > 1 else [])
 
 
 @pytest.mark.guest("guest2")
 def test_open_vswitch_holds_the_guest_at_its_port(scene: Scene, standby: Standby) -> None:
-    if standby.name != "ovs":
+    if standby.bridge_kind is not AttachmentKind.OPENVSWITCH:
         pytest.skip("for Open vSwitch")
     host = other(scene.host)
     migrate(scene, "--no-probe")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vferry.model.host import AttachmentKind
+
 DATA = "vferry-data"
 MGMT = "vferry-mgmt"
 OBSERVER = "10.8.0.100"
@@ -87,6 +89,7 @@ class Standby:
     pfs: tuple[str, ...] = (PF,)
     uplink: str = PF
     bridge: str | None = "br0"
+    bridge_kind: AttachmentKind = AttachmentKind.BRIDGE
     packages: tuple[str, ...] = ()
 
     @property
@@ -97,7 +100,7 @@ class Standby:
 
 STANDBYS = (
     Standby("bridge"),
-    Standby("ovs", packages=("openvswitch-switch",)),
+    Standby("ovs", bridge_kind=AttachmentKind.OPENVSWITCH, packages=("openvswitch-switch",)),
     Standby("bond", pfs=(PF, "enp3s0"), uplink="bond0"),
     Standby("macvtap", bridge=None),
 )
