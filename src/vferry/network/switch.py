@@ -15,6 +15,7 @@ from vferry.host.api import (
     PlugStandby,
     PlugVf,
     RunInGuest,
+    SetForwarding,
     SetVf,
     TeachBridge,
     Unpark,
@@ -161,6 +162,13 @@ _CHOICE = {
 def move_filter(vf: VfRef, standby: Standby, mac: str, *, to_vf: bool) -> MoveFilter:
     """Between a VF's filter and that of the standby NIC's way out."""
     return MoveFilter(pf=vf.pf, index=vf.index, mac=mac, to_vf=to_vf, uplink=standby.filtered)
+
+
+def also_to_bridge(plan: Plan, move: VfMove) -> tuple[TeachBridge | SetForwarding, ...]:
+    """The source's bridge gets the frames for the guest, too, while its VF still does."""
+    filtered = move.source_standby.filtered
+    passed = (SetForwarding(pf=filtered, mac=move.mac, present=True),) if filtered else ()
+    return (TeachBridge(guest=plan.guest, mac=move.mac), *passed)
 
 
 def told(plan: Plan, move: VfMove, vf: VfRef, standby: Standby, interface: str) -> tuple[Announce, ...]:
