@@ -48,6 +48,12 @@ def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[
     return GuestSide.HOTPLUG, _USUAL_MTU
 
 
+def has_virtio(facts: Facts, mac: str) -> bool:
+    """Whether the guest shows a NIC on virtio with this MAC, which it has from its bond or of its own."""
+    links = facts.guest_network.links if facts.guest_network else ()
+    return any(link.mac == mac and link.driver == "virtio_net" for link in links)
+
+
 def _refuse_several(facts: Facts, nic: Nic) -> None:
     """Scripts in the guest know the NIC that stands by because it is on virtio, and the VF because it is not."""
     others = hardware_links(facts, nic.mac)

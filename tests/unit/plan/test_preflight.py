@@ -37,6 +37,7 @@ MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
 PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
 NSBY = GuestLink(name="eth1", mac=MAC, driver="virtio_net", master="eth0")
 ALONE = structs.replace(PRIMARY, master=None)
+IN_BOND = structs.replace(PRIMARY, master="bond0")
 BONDED = (structs.replace(MASTER, kind="bond"), NSBY, PRIMARY)
 
 
@@ -248,12 +249,9 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("macvtap-from-pool", ERROR, f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), pooled), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
     ("hotplug-only", WARNING, f.both(teamed(), f.silent), {}),
-    (
-        "bond-without-standby",
-        ERROR,
-        f.inside(links=(GuestLink(name="e0", mac=MAC, driver="igbvf", master="bond0"),)),
-        {},
-    ),
+    ("bond-without-standby", ERROR, f.inside(links=(IN_BOND,)), {}),
+    ("bond-without-standby", ERROR, f.inside(links=(IN_BOND,)), DETACH),
+    ("bond-without-standby", ERROR, f.inside(links=BONDED), {}),
     *(
         ("standby-not-virtio", ERROR, beside_e1000e(master), wishes)
         for master in ("bond0", None)
@@ -404,6 +402,13 @@ def test_a_nic_that_is_not_on_virtio_beside_a_vf_is_named() -> None:
 def test_it_does_not_matter_to_a_guest_that_is_left_to_itself() -> None:
     change = f.both(beside_e1000e("bond0"), f.silent)
     assert f.found(change, **ACCEPT).errors == ()
+
+
+def test_a_bond_goes_on_by_a_virtio_nic_that_has_its_mac_inside_alone() -> None:
+    (refused,) = f.found(f.inside(links=BONDED)).errors
+    assert refused.remedy == "Give it one in its definition, or use --network detach"
+    (move,) = f.planned(f.inside(links=BONDED), **DETACH).moves
+    assert (move.guest_side, move.standby_stays, move.dark) == (GuestSide.BOND, False, False)
 
 
 def test_a_pair_whose_guest_has_no_agent_is_moved_unseen() -> None:
