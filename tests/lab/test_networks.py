@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lab.operator import HOSTS, PF, Scene, migrate, other
+from vferry.lab import guests, guestxml
 from vferry.lab.topology import HOSTS as LAB_HOSTS
 from vferry.lab.topology import NETWORKS
 
@@ -100,6 +101,21 @@ def test_a_vf_from_a_pool_of_libvirt_s(scene: Scene) -> None:
             scene.assert_whole(host)
         scene.cold_boot(home)
         scene.assert_whole(home)
+
+
+@pytest.mark.guest("two1")
+def test_each_nic_goes_by_a_mode_of_its_own(scene: Scene) -> None:
+    home = scene.host
+    mac = guests.named(scene.guest).links[1].mac
+    own = re.compile(rf"<interface type='hostdev' managed='yes'>\s*<mac address='{mac}'/>.*?</interface>", re.DOTALL)
+    for host in LAB_HOSTS:
+        scene.run(host.name, f"vferry-lab-vf-interface {host.own_vf}")
+    with scene.defined_as(lambda xml: own.sub(guestxml.macvtap(1, LAB_HOSTS[0].own_vf, mac), xml)):
+        for host in (other(home), home):
+            report = migrate(scene)
+            assert report["network_mode"] == "switch+macvtap"
+            scene.assert_whole(host)
+            scene.assert_nothing_left()
 
 
 @contextlib.contextmanager
