@@ -243,7 +243,7 @@ class Handlers:
 
     def _teach_bridge(self, wanted: api.TeachBridge) -> api.Done:
         port = wanted.uplink or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
-        return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=wanted.hold))
+        return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=not wanted.uplink))
 
     def _destroy(self, operation: str, guest: str) -> api.Done:
         if self._migrations.leaves_here(operation, guest):

@@ -106,8 +106,7 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         name="guest-to-vf",
         host=host,
         summary=_CHOICE[move.guest_side].format(nic="the VF"),
-        # What the guest broadcasts by its VF comes back to the PF: the bridge would take the guest to be there.
-        apply=(structs.replace(at_port, hold=True), *_guest_to_vf(plan, move)),
+        apply=(at_port, *_guest_to_vf(plan, move)),
         undo=(*_guest_to_standby(plan, move), at_port),
     )
     filters = Step(
