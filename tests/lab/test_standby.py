@@ -1,11 +1,13 @@
 """Migrations in a lab whose hosts reach the network otherwise than by a Linux bridge on the PF."""
 
+import re
+
 import pytest
 
 from lab.operator import HOSTS, Scene, asked, migrate, other, there_and_back
 from vferry.lab import guests
 from vferry.lab.lab import Lab
-from vferry.lab.topology import Standby
+from vferry.lab.topology import NETWORKS, Standby, host_named, preferred
 from vferry.model.host import AttachmentKind
 
 pytestmark = pytest.mark.standby
@@ -59,14 +61,42 @@ def test_open_vswitch_holds_the_guest_at_its_port(scene: Scene, standby: Standby
     scene.assert_whole(host)
 
 
+def test_a_bond_with_lacp_has_all_its_pfs_in_one_aggregator_with_the_switch(lab: Lab, standby: Standby) -> None:
+    if not standby.lacp:
+        pytest.skip("for a bond with LACP")
+    for host in HOSTS:
+        bond = lab.run(host, ["cat", f"/proc/net/bonding/{standby.uplink}"]).stdout
+        assert "Bonding Mode: IEEE 802.3ad" in bond
+        assert f"Partner Mac Address: {NETWORKS[0].mac}" in bond
+        aggregators = re.findall(r"Aggregator ID: (\d+)", bond)  # the bond's active one, then each slave's
+        assert len(aggregators) == 1 + len(standby.pfs)
+        assert len(set(aggregators)) == 1, bond
+
+
 @pytest.mark.guest("guest2")
 def test_what_a_bond_passes_it_passes_by_whichever_slave_is_active(scene: Scene, standby: Standby) -> None:
-    if len(standby.pfs) < 2:
-        pytest.skip("for a bond")
+    if len(standby.pfs) < 2 or standby.lacp:
+        pytest.skip("for a bond of which one slave is active")
     host = other(scene.host)
     migrate(scene, "--no-probe")
     mac = guests.named("guest2").mac
     for active in reversed(standby.pfs):
         scene.run(host, f"ip link set {standby.uplink} type bond active_slave {active}")
         assert mac in scene.run(host, f"bridge fdb show dev {active} | grep self")
+        scene.assert_whole(host)
+
+
+@pytest.mark.guest("guest2")
+def test_what_a_bond_with_lacp_passes_it_passes_by_whichever_slave_the_switch_picks(
+    scene: Scene, standby: Standby
+) -> None:
+    if not standby.lacp:
+        pytest.skip("for a bond with LACP")
+    host = other(scene.host)
+    migrate(scene, "--no-probe")
+    mac, its = guests.named("guest2").mac, host_named(host)
+    assert its is not None
+    for picked in reversed(preferred(its, standby)):  # at last the one that the lab has
+        scene.lab.prefer(host, picked)
+        assert mac in scene.run(host, f"bridge fdb show dev {picked} | grep self")
         scene.assert_whole(host)
