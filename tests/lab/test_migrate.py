@@ -1,13 +1,15 @@
 """Migrations as an operator asks for them, in the lab."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.download import Download
-from lab.operator import PF, Scene, asked, migrate, other, there_and_back, vferry
+from lab.operator import ANSWER_S, PF, Scene, asked, migrate, other, there_and_back, vferry
 from vferry.lab.topology import host_named
+from vferry.model.host import NO_MAC
 
 SLICE = "/sys/fs/cgroup/system.slice/system-vferry.slice"
 WRITER = """dd if=/dev/urandom of=/tmp/source bs=1M count=16
@@ -24,6 +26,24 @@ def test_a_guest_on_a_lone_vf_goes_and_comes_back(scene: Scene) -> None:
         assert after["mac"] == before["mac"]
         assert report["network"] is not None, report["network_note"]
         assert report["vf"]["after"]["host"] == report["destination"]
+
+
+@pytest.mark.matrix
+def test_a_guest_that_stops_leaves_its_vf_as_the_kernel_makes_it(scene: Scene) -> None:
+    host = other(scene.host)
+    migrate(scene, "--no-probe")
+    vf = next(nic["vf"] for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
+    scene.run(host, f"virsh destroy {scene.guest}")
+    until = time.monotonic() + ANSWER_S
+    while settings_of(host, vf)["mac"] != NO_MAC:
+        assert time.monotonic() < until, settings_of(host, vf)
+        time.sleep(1)
+    scene.assert_boots_anew()
+
+
+def settings_of(host: str, vf: dict[str, Any]) -> dict[str, Any]:
+    pf = next(pf for pf in asked("host", "show", host)["pfs"] if pf["name"] == vf["pf"])
+    return dict(next(each["settings"] for each in pf["vfs"] if each["index"] == vf["index"]))
 
 
 @pytest.mark.guest("guest2")

@@ -52,6 +52,12 @@ WIPED = VfSettings(
 """A VF as the kernel makes it."""
 
 
+def wiped(settings: VfSettings) -> VfSettings:
+    """As the kernel makes a VF, in those settings that its driver says at all."""
+    kept = {name: getattr(WIPED, name) for name in WIPED.__struct_fields__ if getattr(settings, name) is not None}
+    return VfSettings(**{**kept, "mac": NO_MAC})
+
+
 class Vf(Struct, frozen=True, kw_only=True):
     """A virtual function. `address` is its PCI address (``0000:01:10.0``), `driver` what is bound to it now."""
 

@@ -20,11 +20,10 @@ from vferry.host.api import (
     Unpark,
     Unplug,
 )
-from vferry.model.host import NO_MAC, Attachment, AttachmentKind, VfSettings
+from vferry.model.host import NO_MAC, Attachment, AttachmentKind, VfSettings, wiped
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
-from vferry.network.vf import wiped
 from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby
 
 SWITCH = NetworkMode.SWITCH
