@@ -204,7 +204,7 @@ class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
 
 
 class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"):
-    """Hot-plugs a virtio NIC on vhost-net with `mac`, into the running guest only, under `alias`.
+    """Hot-plugs a virtio NIC with `mac`, on vhost-net or in QEMU, into the running guest only, under `alias`.
 
     `vlan` is that of its port, untagged towards the guest, and 0 for none: on a bridge of Linux it needs libvirt 11.0
     or later, and a macvtap has none. `mtu` is what the guest is told, which libvirt refuses on a macvtap.
@@ -216,6 +216,7 @@ class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"
     alias: str
     mtu: int | None = None
     vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
+    vhost: bool = True
 
 
 class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):

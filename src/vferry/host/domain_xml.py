@@ -106,7 +106,7 @@ def read_domain(xml: str) -> DomainXml:
 
 
 def standby_xml(wanted: PlugStandby) -> str:
-    """A virtio NIC on vhost-net."""
+    """A virtio NIC, with `PlugStandby.vhost` on vhost-net."""
     interface = ET.Element("interface")
     ET.SubElement(interface, "mac", address=wanted.mac)
     attach(interface, wanted.on)
@@ -115,7 +115,7 @@ def standby_xml(wanted: PlugStandby) -> str:
     ET.SubElement(interface, "model", type="virtio")
     # On QEMU's own loop instead of vhost-net, device_add and device_del would stall it.
     # The longest queue that QEMU has: frames wait there while the guest is busy with a device that comes or goes.
-    ET.SubElement(interface, "driver", name="vhost", rx_queue_size="1024")
+    ET.SubElement(interface, "driver", name="vhost" if wanted.vhost else "qemu", rx_queue_size="1024")
     if wanted.mtu is not None:
         ET.SubElement(interface, "mtu", size=str(wanted.mtu))
     ET.SubElement(interface, "alias", name=wanted.alias)

@@ -18,6 +18,7 @@ from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.sriov import read_bonds, read_pfs
 from vferry.host.sriov_netlink import Links
 from vferry.host.sysfs import read_file
+from vferry.host.vhost import read_features
 from vferry.model.host import Bridge, Claim, Inventory, Pf, Versions
 
 IFF_UP = 1
@@ -61,6 +62,7 @@ def take_inventory(
         memory_free=memory.get("MemAvailable", 0),
         cpus=_cpus(root),
         vhost_net=(root / "dev/vhost-net").exists(),
+        vhost_features=read_features(root),
         iommu=any((root / "sys/class/iommu").glob("*")),
         codecs=installed_codecs(root),
         connections=_connections(root),

@@ -232,6 +232,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     cpus: int = 1
     vhost_net: bool = False
     """Whether the standby NIC can run on vhost-net, so that plugging devices does not stall it."""
+    vhost_features: int | None = None
+    """What vhost-net offers, by virtio's feature bits; None where it does not say."""
     iommu: bool = False
     codecs: tuple[str, ...] = ()
     """What a gateway of this host can compress with."""

@@ -179,7 +179,13 @@ def told(plan: Plan, move: VfMove, vf: VfRef, standby: Standby, interface: str) 
 
 def _standby(plan: Plan, move: VfMove, standby: Standby) -> PlugStandby:
     return PlugStandby(
-        guest=plan.guest, mac=move.mac, on=standby.on, alias=move.standby_alias, mtu=move.standby_mtu, vlan=move.vlan
+        guest=plan.guest,
+        mac=move.mac,
+        on=standby.on,
+        alias=move.standby_alias,
+        mtu=move.standby_mtu,
+        vlan=move.vlan,
+        vhost=plan.standby_vhost,
     )
 
 

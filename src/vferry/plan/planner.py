@@ -6,7 +6,18 @@ from msgspec import Struct
 
 from vferry.model.guest import Guest, Nic, VfRef
 from vferry.model.host import Attachment, Inventory, Vf
-from vferry.plan import attachments, carried, definition, destination_vf, inside, standby, teaming, transfer, vfio
+from vferry.plan import (
+    attachments,
+    carried,
+    definition,
+    destination_vf,
+    inside,
+    standby,
+    teaming,
+    transfer,
+    vfio,
+    vhost,
+)
 from vferry.plan.announced import announced
 from vferry.plan.connections import tracked
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, warning
@@ -40,6 +51,7 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
         findings += _about(facts, move)
     if len(moves) < len(vf_nics) or len(devices) < sum(device.kind == "mdev" for device in facts.guest.devices):
         return Draft(findings=tuple(findings))
+    findings += vhost.about(facts, moves)
     attached = attachments.attached(facts, moves)
     passed = {m.source.address: m.destination.address for m in moves if m.mode is not NetworkMode.MACVTAP}
     xml, missing = definition.rewritten(facts.definition.persistent, passed, attached)
@@ -91,6 +103,7 @@ def _plan(
         plain_macs=plain,
         devices=tuple(devices),
         attached=attached,
+        standby_vhost=not vhost.lacking(facts.source, facts.destination),
         forwarded=tuple(_forwarded(facts, moves, plain)),
         announced=announced(facts, moves),
         tracked=tracked(facts, moves),

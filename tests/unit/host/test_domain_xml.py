@@ -122,6 +122,7 @@ def test_the_standby_nic_is_in_the_vlan_of_its_vf() -> None:
 def test_the_standby_nic_is_virtio_on_vhost() -> None:
     xml = standby_xml(STAND_IN)
     assert '<driver name="vhost" rx_queue_size="1024" />' in xml
+    assert '<driver name="qemu" rx_queue_size="1024" />' in standby_xml(structs.replace(STAND_IN, vhost=False))
     assert '<mtu size="9000" />' in xml
     assert "mtu" not in standby_xml(structs.replace(STAND_IN, mtu=None))
     assert read_domain(domain(xml)).nics == (

@@ -193,6 +193,29 @@ NINE_P = "<filesystem type='mount'><source dir='/srv'/></filesystem>"
 VIRTIOFS = "<filesystem type='mount'><driver type='virtiofs'/></filesystem>"
 
 
+OLDER, RESETS = (
+    0x33D008000,
+    0x1033D008000,
+)
+
+
+def vhost(source: int | None, destination: int | None) -> f.Change:
+    """Hosts whose vhost-net offers this."""
+    return f.both(f.host("source", vhost_features=source), f.host("destination", vhost_features=destination))
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "on_vhost"),
+    [(OLDER, OLDER, True), (OLDER, RESETS, True), (RESETS, OLDER, False), (RESETS, None, True), (None, OLDER, True)],
+)
+def test_the_standby_nic_is_on_vhost_where_the_destination_s_offers_as_much(
+    source: int | None, destination: int | None, *, on_vhost: bool
+) -> None:
+    plan = f.found(vhost(source, destination)).plan
+    assert plan is not None
+    assert plan.standby_vhost == on_vhost
+
+
 TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-not-running", ERROR, f.guest(state=GuestState.OFF), {}),
     ("guest-not-running", ERROR, f.guest(state=GuestState.PAUSED), {}),
@@ -269,6 +292,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("standby-path-down", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("pf0",), up=False),)), {}),
     ("forwarding-full", ERROR, f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=1), {}),
     ("no-vhost-net", WARNING, f.host("destination", vhost_net=False), {}),
+    ("standby-without-vhost", INFO, vhost(RESETS, OLDER), {}),
+    ("vhost-lacks", WARNING, vhost(RESETS, OLDER), {}),
     ("connections-on-vf", WARNING, f.host("source", connections=3), {}),
     ("connections-on-vf", WARNING, f.host("destination", connections=3), {}),
     ("connections-untracked", WARNING, f.host("destination", connections=3), DETACH),
