@@ -105,7 +105,7 @@ def relayed(lab: Lab) -> Iterator[None]:
     far = f"socat TCP-LISTEN:{PORT},bind={address},fork,reuseaddr UNIX-CONNECT:{LIBVIRT}"
     near = f"socat UNIX-LISTEN:{RELAY},fork,unlink-early TCP:{address}:{PORT}"
     for name, relay in ((DESTINATION, far), (SOURCE, near)):
-        host(lab, name, f"systemd-run --quiet --unit bench-relay {relay}")
+        host(lab, name, f"systemd-run --quiet --collect --unit bench-relay {relay}")
     try:
         yield
     finally:
