@@ -34,6 +34,8 @@ SLOTS = 256
 class Bytes(PlainStream):
     """A stream that gives bytes and then ends, and forgets what it gets."""
 
+    bare = False
+
     def __init__(self, data: bytes) -> None:
         self._rest = memoryview(data)
         self.sent = 0

@@ -41,7 +41,6 @@ say about it, and is never passed on as a clean end. After END came in both dire
 
 import re
 import struct
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -160,36 +159,3 @@ def _check_preamble(magic: bytes, version: int) -> None:
         raise WireError("not a vferry gateway")
     if version != VERSION:
         raise VersionError(f"the other gateway speaks version {version} of the protocol, not {VERSION}")
-
-
-class FrameDecoder:
-    """Takes frames apart as bytes arrive, cut anywhere, without copying or holding back payload."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._header = b""
-        self._remaining = 0
-
-    def payloads(self, data: memoryview) -> Iterator[memoryview]:
-        """Yield the payload in `data` as slices of it; raises `WireError` for what cannot be a frame."""
-        while data:
-            if self.ended:
-                raise WireError("data after the end frame")
-            if self._remaining:
-                payload = data[: self._remaining]
-                self._remaining -= len(payload)
-                data = data[len(payload) :]
-                yield payload
-            else:
-                data = self._take_header(data)
-
-    def _take_header(self, data: memoryview) -> memoryview:
-        missing = FRAME.size - len(self._header)
-        self._header += data[:missing]
-        if len(self._header) == FRAME.size:
-            (self._remaining,) = FRAME.unpack(self._header)
-            self._header = b""
-            self.ended = self._remaining == 0
-            if self._remaining > FRAME_LIMIT:
-                raise WireError(f"frame of {self._remaining} bytes, more than {FRAME_LIMIT}")
-        return data[missing:]

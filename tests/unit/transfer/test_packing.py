@@ -44,6 +44,8 @@ LZ4 = FixedTuner(Choice("lz4", 1))
 class Wire(PlainStream):
     """Keeps what is sent, and gives it again with pauses."""
 
+    bare = False
+
     def __init__(self, pauses: Callable[[], float] = lambda: 0.0) -> None:
         self.data = bytearray()
         self._pauses = pauses
