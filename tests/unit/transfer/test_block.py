@@ -6,14 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.transfer.block import STREAM_LIMIT, BlockHeader, Need, pack_block_header, unpack_block
+from vferry.transfer.block import PASSED_LIMIT, STREAM_LIMIT, BlockHeader, Need, pack_block_header, unpack_block
 from vferry.transfer.codecs import CodecError, available, make_codec
 from vferry.transfer.wire import WireError
 
 words = st.integers(0, 2**32 - 1)
 needs = st.lists(st.builds(Need, st.integers(0, 2**16 - 1), words), max_size=5).map(tuple)
 headers = st.builds(
-    BlockHeader, st.integers(0, 255), words, st.integers(1, STREAM_LIMIT), st.integers(0, 16384), words, needs
+    BlockHeader,
+    st.integers(0, 255),
+    words,
+    st.integers(1, STREAM_LIMIT),
+    st.integers(0, 16384),
+    words,
+    needs,
+    st.integers(0, PASSED_LIMIT),
 )
 contents = st.one_of(
     st.binary(min_size=1, max_size=300),
@@ -57,6 +64,11 @@ def test_garbage_is_no_block(data: bytes) -> None:
 def test_a_block_out_of_bounds_is_an_error(size: int) -> None:
     with pytest.raises(WireError, match="bounds"):
         unpack_block(memoryview(pack_block_header(BlockHeader(0, 0, size, 0, 0))))
+
+
+def test_no_more_than_a_packet_may_pass_unseen() -> None:
+    with pytest.raises(WireError, match="bounds"):
+        unpack_block(memoryview(pack_block_header(BlockHeader(0, 0, 1, 0, 0, (), PASSED_LIMIT + 1))))
 
 
 def test_all_codecs_are_installed_where_this_is_developed() -> None:

@@ -104,6 +104,17 @@ def test_multifd_channels_and_the_main_stream_come_back(make_pair: MakePair, aut
         assert found["wire_bytes"] < found["stream_bytes"] / 5
 
 
+def test_without_tls_pages_that_are_not_compressed_pass_through_the_kernel(make_pair: MakePair) -> None:
+    pair = make_pair(PLAIN, PLAIN, compression=Compression("auto"))
+    streams = [b"QEVM" + b"state" * 1000, *(channel(number, 8) for number in range(4))]
+    assert carry(pair, streams) == streams
+    sent, received = reports(pair)
+    assert not pair.log
+    assert sent["compression"] == received["compression"]
+    assert sent["compression"]["codecs"]["none"]["stream_bytes"] > PAGES * 4096
+    assert sent["compression"]["wire_bytes"] == sent["sent_bytes"] == received["received_bytes"]
+
+
 @pytest.mark.parametrize("codec", ["zstd", "auto"])
 @pytest.mark.parametrize("streams", [2, 5])
 def test_a_connection_may_be_spread_over_streams(

@@ -25,8 +25,8 @@ from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
 from vferry.transfer.stream import PlainStream
 from vferry.transfer.table import Table, pack_table
-from vferry.transfer.tuner import FixedTuner
-from vferry.transfer.tuning import Choice
+from vferry.transfer.tuner import FixedTuner, Tuner
+from vferry.transfer.tuning import Choice, Sample
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
 from vferry.transfer.wire import END, FRAME, WireError
 
@@ -39,6 +39,23 @@ def ignore(_size: int) -> None:
 
 
 LZ4 = FixedTuner(Choice("lz4", 1))
+OFF = FixedTuner(Choice("none", 0))
+
+
+class Fickle:
+    """Changes its mind with every block."""
+
+    for_headers = LZ4.choice
+
+    def __init__(self, seed: int = 0) -> None:
+        self._chance = random.Random(seed)  # noqa: S311
+
+    @property
+    def choice(self) -> Choice:
+        return self._chance.choice([OFF.choice, LZ4.choice])
+
+    def observe(self, sample: Sample) -> None:
+        """Learn nothing."""
 
 
 class Wire(PlainStream):
@@ -80,14 +97,15 @@ class Wire(PlainStream):
 class Session:
     """Packs and unpacks channels that share copies of pages."""
 
-    def __init__(self, slots: int = 1024) -> None:
+    def __init__(self, slots: int = 1024, tuner: Tuner = LZ4) -> None:
+        self._tuner = tuner
         self.sent, self.received = Counters(), Counters()
         self._sender, self._receiver = SenderCopies(slots), ReceiverCopies(slots)
         self._progress = Progress()
 
     def pack(self, number: int, pieces: list[bytes], wire: Wire) -> None:
         """Write pieces to a packer as QEMU would."""
-        packer = Packer(PackingChannel(number, self._sender, self.sent), LZ4)
+        packer = Packer(PackingChannel(number, self._sender, self.sent), self._tuner)
         near, far = socket.socketpair()
         with near, far:
             thread = threading.Thread(target=packer.pump, args=(PlainStream(far), wire, ignore))
@@ -150,6 +168,16 @@ def test_what_channels_carry_comes_back(contents: list[bytes], cuts: list[int], 
     assert session.sent.report() == session.received.report()
 
 
+@settings(deadline=None, max_examples=60)
+@given(channels, cut_lists, st.integers())
+def test_pages_that_pass_unseen_come_back_among_those_that_do_not(
+    contents: list[bytes], cuts: list[int], seed: int
+) -> None:
+    session = Session(tuner=Fickle(seed))
+    assert through(session, [cut(content, cuts) for content in contents], seed) == contents
+    assert session.sent.report() == session.received.report()
+
+
 @settings(deadline=None, max_examples=30)
 @given(channels, st.integers(min_value=0), st.binary(max_size=40), st.integers())
 def test_damaged_and_truncated_streams_come_back_too(
@@ -181,6 +209,29 @@ def test_a_page_that_comes_again_is_a_difference() -> None:
     assert report
     assert (report["pages"], report["delta_pages"]) == (1000, 900)
     assert report["wire_bytes"] < 100 * 4096 * 1.2
+
+
+def test_what_is_not_compressed_passes_unseen() -> None:
+    session, wire, out = Session(tuner=OFF), Wire(), Wire()
+    stream = b"".join(rounds(3, 100))
+    session.pack(0, [stream], wire)
+    assert wire.data.count(stream[-100 * 4096 :]) == 1
+    session.unpacker(0)(wire, out, ignore)
+    assert out.data == stream
+    report = session.sent.report()
+    assert report == session.received.report()
+    assert report
+    assert (report["pages"], report["delta_pages"], report["stream_bytes"]) == (300, 0, len(stream))
+    assert len(wire.data) - len(END) - 4 * report["blocks"] <= report["wire_bytes"]
+
+
+def test_a_stream_that_ends_inside_pages_that_pass_is_broken_off() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        near.sendall((INITIAL + packet([0, 4096], [page(1), page(2)]))[:-10])
+        near.shutdown(socket.SHUT_WR)
+        with pytest.raises(WireError, match="inside a packet"):
+            Packer(PackingChannel(0, None, Counters()), OFF).pump(PlainStream(far), Wire(), ignore)
 
 
 def test_copies_are_shared_between_channels() -> None:

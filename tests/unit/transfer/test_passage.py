@@ -69,7 +69,7 @@ def test_only_bare_sockets_are_spliced() -> None:
 
 def test_frames_come_out_as_they_were_written(ways: Ways) -> None:
     data = os.urandom(3 * HELD_BYTES + 1)
-    writing = threading.Thread(target=lambda: (ways.near.sendall(data), ways.near.shutdown(socket.SHUT_WR)))
+    writing = threading.Thread(target=_write, args=(ways.near, data))
     writing.start()
     pumping = threading.Thread(target=pump_outward, args=(ways.source, ways.target, ways.count))
     pumping.start()
@@ -141,6 +141,11 @@ def test_a_target_that_is_gone_is_an_error_and_no_file_stays(ways: Ways) -> None
         pump_outward(ways.source, ways.target, ways.count)
     ways.source.wake()
     feeding.join()
+
+
+def _write(sock: socket.socket, data: bytes) -> None:
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
 
 
 def _feed(sock: socket.socket) -> None:
