@@ -67,7 +67,7 @@ def flatten_header(stream: memoryview, start: int) -> npt.NDArray[np.uint64]:
     """Replace a header's offsets by differences, in place; returns all 128 of them as they were."""
     view = _offsets(stream, start)
     offsets = view.astype(np.uint64)
-    view[1:] = np.diff(offsets)
+    view[1:] = offsets[1:] - offsets[:-1]
     return offsets
 
 
