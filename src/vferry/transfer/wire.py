@@ -22,6 +22,7 @@ QEMU processes) the sending gateway, which connects, speaks first. Integers are 
         1  status: 0 accepted, 1 unknown service, 2 wrong token, 3 the service's socket does not answer,
            4 another version, 5 no blocks here
         2  codecs that blocks may use, a bit each: 1 << its number
+        2  those of them that have the hardware here which they are for
         4  slots for page copies that this connection may use, at most as many as asked for
 
     frames   both ways, independently of each other
@@ -52,7 +53,7 @@ FRAME_LIMIT = 1 << 20
 
 HELLO = struct.Struct(">4sBBH")
 ASKED = struct.Struct(">BBHI8s")
-REPLY = struct.Struct(">4sBBHI")
+REPLY = struct.Struct(">4sBBHHI")
 FRAME = struct.Struct(">I")
 END = FRAME.pack(0)
 
@@ -98,11 +99,13 @@ class Hello(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What the receiving gateway answers. `codecs` are the numbers of those that it can undo."""
+    """What the receiving gateway answers. `codecs` are the numbers of those that it can undo, and `hardware` of those
+    that it can undo by the hardware that they are there for."""
 
     status: Status
     codecs: frozenset[int] = frozenset()
     slots: int = 0
+    hardware: frozenset[int] = frozenset()
 
 
 def pack_hello(hello: Hello) -> bytes:
@@ -139,19 +142,23 @@ def unpack_hello(header: bytes, body: bytes) -> Hello:
 
 def pack_reply(reply: Reply) -> bytes:
     """Encode a reply."""
-    codecs = sum(1 << number for number in reply.codecs)
-    return REPLY.pack(MAGIC, VERSION, reply.status, codecs, reply.slots)
+    codecs, hardware = (sum(1 << number for number in numbers) for numbers in (reply.codecs, reply.hardware))
+    return REPLY.pack(MAGIC, VERSION, reply.status, codecs, hardware, reply.slots)
 
 
 def unpack_reply(data: bytes) -> Reply:
-    """Decode the twelve bytes of a reply; raises `WireError`, `VersionError`."""
-    magic, version, status, codecs, slots = REPLY.unpack(data)
+    """Decode the fourteen bytes of a reply; raises `WireError`, `VersionError`."""
+    magic, version, status, codecs, hardware, slots = REPLY.unpack(data)
     _check_preamble(magic, version)
     try:
         found = Status(status)
     except ValueError:
         raise WireError(f"unknown status {status}") from None
-    return Reply(found, frozenset(number for number in range(16) if codecs >> number & 1), slots)
+    return Reply(found, _numbers(codecs), slots, _numbers(hardware))
+
+
+def _numbers(bits: int) -> frozenset[int]:
+    return frozenset(number for number in range(16) if bits >> number & 1)
 
 
 def _check_preamble(magic: bytes, version: int) -> None:

@@ -35,7 +35,7 @@ class World(NamedTuple):
 
     def least_cost(self) -> float:
         """Seconds a byte of the best choice."""
-        return min(cost(self.block(rung.choice)) for rung in LADDER)
+        return min(cost(self.block(rung.choice)) for rung in LADDER if rung.choice.codec in ALL)
 
 
 def cost(sample: Sample) -> float:
@@ -119,3 +119,9 @@ def test_whatever_is_measured_it_chooses_something(measured: list[Sample]) -> No
     for sample in measured:
         belief = decide(belief, sample)
     assert 0 <= belief.current < len(LADDER)
+
+
+def test_a_device_is_taken_where_both_gateways_have_it() -> None:
+    slow = World(link=50e6)
+    assert any(choice.codec == "qatzip" for choice in run(AdaptiveTuner((*ALL, "qatzip")), slow, 5)[1])
+    assert all(choice.codec != "qatzip" for choice in run(AdaptiveTuner(ALL), slow, 5)[1])
