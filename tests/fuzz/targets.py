@@ -91,9 +91,10 @@ def blocks(data: bytes) -> None:
         ]
         codec, wrong = provider.ConsumeIntInRange(0, 4), provider.ConsumeIntInRange(0, 7)
         sizes = (len(stream) + (wrong == 1), len(table) + (wrong == 2))
-        header = BlockHeader(codec, sequence, *sizes, crc32(stream), needs)
+        passed = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 1 << 9))
+        header = BlockHeader(codec, sequence, *sizes, crc32(stream), needs, len(passed) + (wrong == 3))
         block = pack_block_header(header) + stream + table
-        frames.append(FRAME.pack(len(block)) + block)
+        frames.append(FRAME.pack(len(block)) + block + passed)
     receive(b"".join(frames) + END)
 
 
@@ -105,6 +106,8 @@ def split(data: bytes) -> None:
         packets = splitter.feed(memoryview(data)[start : start + step])
         assert all(packet.start >= 0 for packet in packets)
         assert splitter.opaque or 0 < splitter.wanted <= FRAME_LIMIT
+        if splitter.payload_ahead:
+            splitter.pass_over()
 
 
 TARGETS: tuple[Callable[[bytes], None], ...] = (hello, reply, receive, blocks, split)
