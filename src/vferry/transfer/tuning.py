@@ -47,7 +47,7 @@ LADDER = (
     Rung(Choice("lz4", 1), 600e6, 1.7),
     Rung(Choice("qatzip", 1), 1e9, 2.1),
     Rung(Choice("zstd", 1), 400e6, 2.1),
-    Rung(Choice("zstd", 3), 250e6, 2.3),
+    Rung(Choice("zstd", 3), 275e6, 2.3),
 )
 USUAL = {rung.choice: rung for rung in LADDER}
 
