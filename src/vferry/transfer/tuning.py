@@ -102,12 +102,17 @@ def first_belief(codecs: Collection[str]) -> Belief:
 def decide(belief: Belief, sample: Sample) -> Belief:
     """Learn from a window and choose the rung for the next one."""
     belief = learn(belief, sample)
-    if sample.waited_s > INPUT_SHARE * sample.seconds:
-        return belief  # nothing waits for the gateway
+    if waits_for_input(sample):
+        return belief
     least = min(belief.costs) * GAIN
     if belief.costs[belief.current] <= least:
         return belief
     return belief._replace(current=next(n for n, cost in enumerate(belief.costs) if cost <= least), stayed=False)
+
+
+def waits_for_input(sample: Sample) -> bool:
+    """Whether the input was what is slow: then nothing waits for the gateway."""
+    return sample.waited_s > INPUT_SHARE * sample.seconds
 
 
 def guess(rung: Rung, link: float, machine: float = 1.0, content: float = 1.0, prepare: float = 0.0) -> float:

@@ -86,6 +86,16 @@ def test_it_compresses_within_two_windows_on_a_slow_link() -> None:
     assert tuner.choice.codec == "zstd"
 
 
+def test_it_has_passed_on_little_when_it_begins_to_compress() -> None:
+    tuner, world, passed = AdaptiveTuner(ALL), World(25e6), 0
+    tuner.observe(Sample(1 << 19, 1 << 19, 0.5, 0.0, 0.0, 0.001))  # it has waited for the first page
+    while tuner.choice.codec == "none":
+        sample = world.block(tuner.choice)
+        passed += sample.stream_bytes
+        tuner.observe(sample)
+    assert passed <= 1 << 20
+
+
 def test_it_does_not_flap() -> None:
     assert len(run(AdaptiveTuner(ALL), World(50e6), 20)[1]) <= 4
 
