@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vferry.transfer import cutting
 from vferry.transfer.block import BlockHeader, pack_block_header
 from vferry.transfer.checksum import crc32
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
 from vferry.transfer.cutting import BLOCK_BYTES, HOLD_MS
+from vferry.transfer.multifd import SYNC
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
@@ -286,6 +288,27 @@ def test_zero_pages_and_headers_shrink_to_almost_nothing() -> None:
     assert report
     assert report["zero_pages"] == 128_000
     assert report["wire_bytes"] < len(stream) / 50
+
+
+def test_packets_of_zero_pages_are_gathered_until_a_round_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "GATHER_MS", 20_000)
+    near, far = socket.socketpair()
+    wire, zero = Wire(), packet([0, 4096])
+    packer = Packer(PackingChannel(0, None, Counters()), LZ4)
+    with near, far:
+        thread = threading.Thread(target=packer.pump, args=(PlainStream(far), wire, ignore))
+        thread.start()
+        near.sendall(INITIAL)
+        wait_for(lambda: len(wire.frames()) == 1)
+        for number in range(20):
+            near.sendall(zero)
+            time.sleep(0.001 * (number % 3))
+        near.sendall(packet(flags=SYNC))
+        wait_for(lambda: len(wire.frames()) == 2)
+        near.sendall(packet([0], [page(1)]))
+        wait_for(lambda: len(wire.frames()) == 3)
+        near.shutdown(socket.SHUT_WR)
+        thread.join(WAIT_S)
 
 
 @pytest.mark.parametrize("damage", ["flip", "drop", "repeat", "swap", "cut"])
