@@ -34,6 +34,12 @@ def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Fin
     for note in facts.memory.notes if facts.memory else ():
         yield info("not-measured", note[0].upper() + note[1:])
     yield info("estimate", text(found))
+    if transfer.codec is Codec.AUTO and found.codec is Codec.NONE and found.link_rate is not None:
+        yield info(
+            "nothing-to-gain",
+            f"A link of {_rate(found.link_rate)} is faster than {facts.source.name} compresses this memory: it will go "
+            "as it is, unless the way turns out to be slower",
+        )
     if found.converges is False:
         yield warning(
             "will-not-converge",

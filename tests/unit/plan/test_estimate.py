@@ -90,6 +90,17 @@ def test_on_a_fast_link_automatic_leaves_the_codec_that_is_too_slow() -> None:
     assert found.codec is Codec.LZ4
 
 
+@pytest.mark.parametrize(("link", "codec", "told"), [(2000, "auto", True), (400, "auto", False), (2000, "none", False)])
+def test_that_automatic_would_compress_nothing_is_said_before(link: int, codec: str, told: bool) -> None:  # noqa: FBT001
+    known = facts(link=link * MIB)
+    wanted = plan(codec)
+    found = estimate(known, wanted)
+    assert found is not None
+    said = [finding for finding in about(known, wanted, found) if finding.code == "nothing-to-gain"]
+    assert bool(said) == told
+    assert not told or "2097 MB/s is faster than host1 compresses" in said[0].message
+
+
 def test_a_limit_is_on_what_qemu_sends() -> None:
     found = estimate(facts(link=None), plan("zstd", bandwidth=20 * MIB))
     assert found is not None

@@ -1,0 +1,98 @@
+"""Passing a connection's bytes on from one socket to another, as they are: at most `HELD_BYTES` of them at a time.
+
+Between two bare sockets they never come into this process: the kernel moves them through a pipe (splice). Where one of
+them has TLS, or somebody watches what goes through it, they are copied.
+"""
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from vferry.transfer.stream import Stream
+
+# Larger was not faster; what is held counts as delivered to QEMU.
+HELD_BYTES = 256 * 1024
+HEAD_BYTES = 4096
+
+
+class Passage(Protocol):
+    """One direction of a connection; for one thread. Errors are OSErrors."""
+
+    def take(self, most: int) -> int:
+        """Wait for bytes of the source and take `most` of them or fewer; how many there are, 0 at the end."""
+
+    def give(self, head: bytes = b"") -> None:
+        """Hand the kernel all that was taken, behind a `head` of up to `HEAD_BYTES`."""
+
+
+class CopiedPassage:
+    """Through a buffer of this process, which has room for the head before what was taken."""
+
+    def __init__(self, source: Stream, target: Stream) -> None:
+        self._source = source
+        self._target = target
+        self._buffer = memoryview(bytearray(HEAD_BYTES + HELD_BYTES))
+        self._end = HEAD_BYTES
+
+    def take(self, most: int) -> int:
+        room = self._buffer[HEAD_BYTES:][:most]
+        size = _patiently(lambda: self._source.recv_into(room))
+        self._end = HEAD_BYTES + size
+        return size
+
+    def give(self, head: bytes = b"") -> None:
+        start = HEAD_BYTES - len(head)
+        self._buffer[start:HEAD_BYTES] = head
+        self._target.send(self._buffer[start : self._end])
+
+
+class SplicedPassage:
+    """Through a pipe."""
+
+    def __init__(self, source: socket.socket, target: socket.socket) -> None:
+        """Make the pipe; `close` it."""
+        self._source = source
+        self._target = target
+        self._held = 0
+        self._exit, self._entrance = os.pipe()
+        fcntl.fcntl(self._entrance, fcntl.F_SETPIPE_SZ, HELD_BYTES)
+
+    def take(self, most: int) -> int:
+        size = min(most, HELD_BYTES)
+        self._held = _patiently(lambda: os.splice(self._source.fileno(), self._entrance, size))
+        return self._held
+
+    def give(self, head: bytes = b"") -> None:
+        if head:
+            self._target.sendall(head, socket.MSG_MORE)
+        while self._held:
+            self._held -= os.splice(self._exit, self._target.fileno(), self._held)
+
+    def close(self) -> None:
+        os.close(self._entrance)
+        os.close(self._exit)
+
+
+@contextmanager
+def passage(source: Stream, target: Stream) -> Iterator[Passage]:
+    """The shortest way from one stream to the other; raises OSError where there can be no more files."""
+    if not (source.bare and target.bare):
+        yield CopiedPassage(source, target)
+        return
+    spliced = SplicedPassage(source.socket, target.socket)
+    try:
+        yield spliced
+    finally:
+        spliced.close()
+
+
+def _patiently(take: Callable[[], int]) -> int:
+    """Take again where the socket's own SO_RCVTIMEO was over before anything came."""
+    while True:
+        try:
+            return take()
+        except BlockingIOError:
+            continue
