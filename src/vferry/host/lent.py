@@ -5,7 +5,9 @@ guest that is elsewhere by now gets what this NIC's other guests send there.
 """
 
 import contextlib
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +23,11 @@ from vferry.host.sriov_settings import apply_settings
 from vferry.model.host import Pf, Vf, wiped
 from vferry.model.problem import Problem
 
+log = logging.getLogger("vferry.agent")
+
 FILE = "lent.json"
+GRACE_S = 5.0
+"""How long one that has stopped is waited for: if it is only started anew, libvirt sets the VF up meanwhile."""
 
 
 class Loan(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +47,7 @@ class Lent:
         directory: Path,
         root: Path = Path("/"),
         links: Callable[[], Links] = Links,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Takes back from now on what guests leave as they stop."""
         self._hypervisor = hypervisor
@@ -48,8 +55,9 @@ class Lent:
         self._path = directory / FILE
         self._root = root
         self._links = links
+        self._sleep = sleep
         self._lock = threading.Lock()
-        hypervisor.events.when_stopped(self.take_back)
+        hypervisor.events.when_stopped(self._stopped)
 
     def lend(self, address: str, guest: str, alias: str) -> bool:
         """Before a guest gets a VF; whether that is new."""
@@ -67,10 +75,19 @@ class Lent:
 
     def take_back(self) -> None:
         """Wipes what no guest has any more. A VF that an operation has claimed is left to that, and looked at again."""
-        with contextlib.suppress(Problem), self._changing() as loans:
-            if not loans:
-                return
-            users = self._users()
+        try:
+            self._take_back()
+        except Problem as problem:
+            log.warning("VFs of guests that have stopped are not wiped yet: %s", problem)
+
+    def _stopped(self) -> None:
+        if self._read():
+            self._sleep(GRACE_S)
+            self.take_back()
+
+    def _take_back(self) -> None:
+        with self._changing() as loans:
+            users = self._users() if loans else {}
             for address, loan in list(loans.items()):
                 if users.get(address) == loan.guest or self._claims.of_vf(address):
                     continue
@@ -84,10 +101,13 @@ class Lent:
             if found is None:
                 return
             pf, vf = found
-            apply_settings(links, pf.name, vf.index, wiped(vf.settings))
-            # Started again meanwhile: libvirt has set, before this, what was read above.
-            if self._users().get(address) == guest:
-                apply_settings(links, pf.name, vf.index, vf.settings)
+            again = True
+            try:
+                apply_settings(links, pf.name, vf.index, wiped(vf.settings))
+                again = self._users().get(address) == guest
+            finally:
+                if again:  # libvirt has set, meanwhile, what was read above
+                    apply_settings(links, pf.name, vf.index, vf.settings)
 
     def _users(self) -> dict[str, str]:
         """The guests that run here, by the VFs that they have."""

@@ -1,6 +1,7 @@
 """A VF that a guest has from vferry is wiped when the guest stops, and no other one is."""
 
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -14,9 +15,10 @@ from vferry.host.api import Session
 from vferry.host.claims import Claims
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_events import STOPPED
-from vferry.host.lent import Lent
+from vferry.host.lent import GRACE_S, Lent
 from vferry.host.sriov_netlink import Links
 from vferry.model.host import NO_MAC
+from vferry.model.problem import Problem
 
 ALIAS = "ua-vferry-vf"
 
@@ -33,13 +35,20 @@ class Host:
         self.guest = FakeDomain(live=domain(PLAIN_HOSTDEV), persistent=domain())
         self.library = FakeLibvirt(self.guest)
         self.claims = Claims(root / "claims", 2)
+        self.slept = 0.0
+        self.meanwhile: Callable[[], None] = lambda: None
         self.lent = self.agent()
 
     def agent(self) -> Lent:
         """The agent as it starts."""
         self.hypervisor = Hypervisor(library=self.library)
         links = lambda: cast("Links", FakeLinks(self.nic))  # noqa: E731
-        return Lent(self.hypervisor, self.claims, self.root, self.root, links)
+        return Lent(self.hypervisor, self.claims, self.root, self.root, links, self.pause)
+
+    def pause(self, seconds: float) -> None:
+        """What happens while the agent waits."""
+        self.slept = seconds
+        self.meanwhile()
 
     @property
     def settings(self) -> tuple[str, int]:
@@ -48,6 +57,7 @@ class Host:
     def stop(self) -> None:
         """The guest is ended, and libvirt tells."""
         self.hypervisor.connection()
+        settled()
         self.guest.live_xml = None
         self.library.emit(self.library.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self.guest, STOPPED, 0)
         settled()
@@ -122,6 +132,42 @@ def test_a_vf_that_another_guest_has_by_now_is_that_one_s(host: Host) -> None:
     del host.library.domains["guest2"]
     host.lent.take_back()
     assert host.settings == (MAC, 42), "no longer lent"
+
+
+def test_a_guest_that_is_only_started_anew_is_waited_for(host: Host) -> None:
+    host.lent.lend(VF, "guest1", ALIAS)
+    running = host.guest.live_xml
+
+    def start() -> None:
+        host.guest.live_xml = running
+
+    host.meanwhile = start
+    host.stop()
+    assert host.slept == GRACE_S
+    assert host.nic.packets == []
+    host.meanwhile = lambda: None
+    host.stop()
+    assert host.settings == (NO_MAC, 0), "still lent"
+
+
+def test_a_libvirt_that_does_not_answer_after_the_wiping_has_it_put_back(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.lent.lend(VF, "guest1", ALIAS)
+    looks: Iterator[dict[str, str]] = iter([{}])
+
+    def users() -> dict[str, str]:
+        for found in looks:
+            return found
+        raise Problem("libvirt-unreachable", "It does not answer")
+
+    monkeypatch.setattr(host.lent, "_users", users)
+    host.lent.take_back()
+    assert host.settings == (MAC, 42)
+    monkeypatch.undo()
+    host.guest.live_xml = None
+    host.lent.take_back()
+    assert host.settings == (NO_MAC, 0)
 
 
 def test_a_guest_that_is_started_again_meanwhile_keeps_what_libvirt_has_set(
