@@ -114,7 +114,7 @@ def _summary(host: Inventory) -> Table:
         ("Tracked connections", "none" if host.connections is None else str(host.connections)),
         ("Migration", f"{migration.address}, ports {migration.ports[0]}-{migration.ports[1]}"),
         ("Compression", ", ".join(host.codecs) or "none"),
-        ("Slots", f"{migration.slots - len(host.claims)} free of {migration.slots}"),
+        ("Slots", f"{migration.slots - sum(claim.slot for claim in host.claims)} free of {migration.slots}"),
     ):
         table.add_row(key, value)
     return table

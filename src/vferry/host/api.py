@@ -191,6 +191,8 @@ class ClaimResources(Operation[Claim], frozen=True, kw_only=True, tag="claim"):
 
     guest: str | None = None
     vfs: tuple[str, ...] = ()
+    slot: bool = True
+    """Without, no slot is taken: a relay lasts."""
 
 
 class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
