@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains
+from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains, relay_switch
 from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
 from vferry.host.arriving import Arriving
 from vferry.host.claims import Claims
@@ -23,6 +23,7 @@ from vferry.host.guest_agent import run_in_guest
 from vferry.host.guest_agent_latency import measure_guest
 from vferry.host.guest_agent_network import SCRIPT, read_network
 from vferry.host.guest_memory import measure_memory
+from vferry.host.huge_pages import set_huge_pages
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.host.inventory import take_inventory
@@ -31,10 +32,13 @@ from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
+from vferry.host.relay_store import RelayStore
 from vferry.host.sriov import read_pfs, vf_address
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import apply_settings
+from vferry.host.vf_driver import bind_vf
 from vferry.model.guest import Guest, GuestNetwork
+from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
 
 T = TypeVar("T")
@@ -69,6 +73,7 @@ class Handlers:
         self._table = table
         self._wire = wire
         self._hypervisor = hypervisor or Hypervisor()
+        self._relay = RelayStore(directory)
         self._arriving = Arriving(self._hypervisor, root, links)
         confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
@@ -106,8 +111,9 @@ class Handlers:
         hypervisor = self._hypervisor
         match operation:
             case api.TakeInventory():
-                claims = self._claims.all()
-                return lambda: take_inventory(self._configuration, claims, hypervisor, self._root, self._links)
+                return self._take_inventory
+            case api.ReadRelay():
+                return lambda: relay_switch.read_relay(self._root, self._relay.read())
             case api.ShowGuest(guest=guest):
                 return lambda: self._show_guest(guest)
             case api.ReadGuestNetwork(guest=guest):
@@ -133,6 +139,7 @@ class Handlers:
         return (
             self._on_device(operation, session)
             or self._on_guest(operation, session)
+            or self._on_relay(operation, session)
             or self._on_move(operation, session)
         )
 
@@ -193,6 +200,35 @@ class Handlers:
                 return lambda: hypervisor_domains.resume(hypervisor, guest)
         return None
 
+    def _on_relay(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:
+        check, root = self._claims.check, self._root
+        match operation:
+            case api.KeepRelay(relay=relay):
+                holder = api.Session(operation=check(session).operation)
+                for address in relay.addresses:
+                    check(session, vf=address)
+                return lambda: self._relay.keep(holder, relay)
+            case api.ForgetRelay():
+                holder = api.Session(operation=check(session).operation)
+                return lambda: self._relay.forget(holder)
+            case api.SetHugePages():
+                check(session)
+                return lambda: set_huge_pages(root, operation)
+            case api.BindVf(address=address):
+                check(session, vf=address)
+                return lambda: bind_vf(root, operation)
+            case api.SetSwitch():
+                check(session)
+                return lambda: relay_switch.set_switch(root, operation)
+            case api.SetRelayBridge(bridge=bridge):
+                for uplink in bridge.uplinks:
+                    check(session, vf=uplink.address)
+                return lambda: relay_switch.set_bridge(root, operation)
+            case api.SetRelayPort(port=port):
+                check(session, vf=port.vf)
+                return lambda: relay_switch.set_port(root, operation)
+        return None
+
     def _on_move(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:
         check, gateways, migrations, held = self._claims.check, self._gateways, self._migrations, self._held
         match operation:
@@ -232,6 +268,10 @@ class Handlers:
         raise Problem(
             "operation-unknown", f"This agent cannot do {type(operation).__name__}", "Update vferry on this host"
         )
+
+    def _take_inventory(self) -> Inventory:
+        claims, relay = self._claims.all(), self._relay.read()
+        return take_inventory(self._configuration, claims, self._hypervisor, self._root, self._links, relay)
 
     def _show_guest(self, guest: str) -> Guest:
         described = describe(self._hypervisor, self._hypervisor.domain(guest), self._root)

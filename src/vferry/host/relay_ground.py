@@ -12,9 +12,6 @@ from vferry.model.relay import NumaNode, PagePool, RelayGround
 NODES = "sys/devices/system/node"
 POOL = re.compile(r"hugepages-(\d{1,9})kB")
 FREE = re.compile(r"MemFree:\s+(\d+) kB")
-DEFAULT_SIZE = re.compile(r"^Hugepagesize:\s+(\d+) kB", re.MULTILINE)
-MOUNTED_SIZE = re.compile(r"pagesize=(\d+)([KMG]?)")
-KIB = {"": 1 / 1024, "K": 1, "M": 1 << 10, "G": 1 << 20}
 
 
 def read_ground(root: Path, pfs: Iterable[str]) -> RelayGround:
@@ -23,7 +20,6 @@ def read_ground(root: Path, pfs: Iterable[str]) -> RelayGround:
         nodes=tuple(_nodes(root)),
         pf_nodes={pf: _node_of(root, pf) for pf in pfs},
         isolated=_cpus(root / "sys/devices/system/cpu/isolated"),
-        mounted_kib=tuple(sorted(set(_mounted(root)))),
         vfio=(root / "sys/bus/pci/drivers/vfio-pci").is_dir(),
         library=find_spec("ovs") is not None,
         switch=OpenVSwitch(root).abilities(),
@@ -76,19 +72,6 @@ def _pools(directory: Path) -> Iterator[PagePool]:
 def _node_of(root: Path, pf: str) -> int:
     """-1 is what a kernel says that knows no nodes, or firmware that does not say."""
     return read_number(root / "sys/class/net" / pf / "device/numa_node")
-
-
-def _mounted(root: Path) -> Iterator[int]:
-    default = DEFAULT_SIZE.search(_read(root / "proc/meminfo"))
-    for line in _read(root / "proc/mounts").splitlines():
-        words = line.split(" ")
-        if len(words) < 4 or words[2] != "hugetlbfs":
-            continue
-        said = MOUNTED_SIZE.search(words[3])
-        if said:
-            yield int(int(said[1]) * KIB[said[2]])
-        elif default:
-            yield int(default[1])
 
 
 def _cpus(path: Path) -> tuple[int, ...]:

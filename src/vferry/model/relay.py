@@ -8,6 +8,7 @@ from msgspec import Meta, Struct, field
 PciAddress = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")]
 PortName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,40}\Z")]
+Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
 Value = Annotated[str, Meta(max_length=500)]
 Number = Annotated[int, Meta(ge=0, le=1 << 20)]
 Mac = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")]
@@ -45,11 +46,12 @@ class HugePages(Struct, frozen=True, kw_only=True):
 
 
 class RelayVf(Struct, frozen=True, kw_only=True):
-    """A VF that the relay drives, and what it was before: its driver, and two of its settings."""
+    """A VF that the relay drives with `bound`, and what it was before: its driver, and two of its settings."""
 
-    pf: Word
+    pf: Interface
     index: Number
     address: PciAddress
+    bound: Word = "vfio-pci"
     driver: Word | None = None
     trust: bool | None = None
     spoof_check: bool | None = None
@@ -71,11 +73,11 @@ class RelayBridge(Struct, frozen=True, kw_only=True):
 
 
 class RelayPort(Struct, frozen=True, kw_only=True):
-    """A guest's NIC on the relay: its MAC, the socket that its QEMU serves, and in a direct relay its VF."""
+    """A guest's NIC on a direct relay: its MAC, the socket that its QEMU serves, and its VF."""
 
     mac: Mac
     socket: Annotated[str, Meta(pattern=r"^/[\x21-\x7e]{1,100}\Z")]
-    vf: PciAddress | None = None
+    vf: PciAddress
 
 
 class Relay(Struct, frozen=True, kw_only=True):
@@ -84,7 +86,7 @@ class Relay(Struct, frozen=True, kw_only=True):
     operation: Annotated[str, Meta(max_length=128)]
     state: RelayState
     kind: RelayKind
-    uplinks: Annotated[tuple[Word, ...], Meta(min_length=1, max_length=16)]
+    uplinks: Annotated[tuple[Interface, ...], Meta(min_length=1, max_length=16)]
     """The PFs whose VFs it drives."""
     cores: Annotated[tuple[Number, ...], Meta(max_length=1024)]
     """The CPUs that do nothing but forward."""
@@ -152,8 +154,6 @@ class RelayGround(Struct, frozen=True, kw_only=True):
     """The NUMA node of each PF."""
     isolated: tuple[int, ...] = ()
     """CPUs that the kernel's scheduler leaves alone (`isolcpus`)."""
-    mounted_kib: tuple[int, ...] = ()
-    """The sizes of huge pages for which a hugetlbfs is mounted."""
     vfio: bool = False
     """Whether the driver vfio-pci is loaded."""
     library: bool = False
@@ -163,3 +163,34 @@ class RelayGround(Struct, frozen=True, kw_only=True):
 
     def node(self, number: int) -> NumaNode | None:
         return next((node for node in self.nodes if node.number == number), None)
+
+
+class PortCounters(Struct, frozen=True, kw_only=True):
+    """A port of the relay as Open vSwitch counts it, since the port was made."""
+
+    name: str
+    bridge: str
+    type: str = ""
+    """``dpdk`` for a VF, ``dpdkvhostuserclient`` for a guest's NIC."""
+    up: bool | None = None
+    error: str = ""
+    statistics: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str) -> int:
+        return self.statistics.get(name, 0)
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """What was not passed on, by its reason."""
+        found = {key: value for key, value in self.statistics.items() if value and ("drop" in key or "error" in key)}
+        return dict(sorted(found.items()))
+
+
+class RelayView(Struct, frozen=True, kw_only=True):
+    """A relay as it works at the moment. `relay` is None where there is none."""
+
+    relay: Relay | None = None
+    dpdk_started: bool = False
+    ports: tuple[PortCounters, ...] = ()
+    read_at_s: float = 0.0
+    """By a clock of the host that only goes forward: rates are between two of these."""

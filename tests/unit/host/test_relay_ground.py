@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from vferry.host.relay_ground import pool_path, read_ground
 from vferry.model.relay import NumaNode, PagePool
 
@@ -57,7 +55,7 @@ def test_a_kernel_without_nodes(tmp_path: Path) -> None:
         tmp_path,
         **{
             "sys/devices/system/cpu/online": "0-1",
-            "proc/meminfo": "MemFree:         4096 kB\nHugepagesize:       2048 kB",
+            "proc/meminfo": "MemFree:         4096 kB",
             "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "3",
             "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages": "2",
         },
@@ -71,22 +69,6 @@ def test_a_kernel_without_nodes(tmp_path: Path) -> None:
 
 def test_nothing_is_there(tmp_path: Path) -> None:
     assert read_ground(tmp_path, ("pf0",)).nodes == (NumaNode(number=0),)
-
-
-@pytest.mark.parametrize(
-    ("mounts", "sizes"),
-    [
-        ("", ()),
-        ("hugetlbfs /dev/hugepages hugetlbfs rw,relatime,pagesize=2M 0 0", (2048,)),
-        ("a /x hugetlbfs rw,pagesize=1G 0 0\nb /y hugetlbfs rw,pagesize=2048K 0 0", (2048, 1048576)),
-        ("a /x hugetlbfs rw,pagesize=1024M 0 0", (1048576,)),
-        ("a /x hugetlbfs rw 0 0", (2048,)),
-        ("a /x tmpfs rw,pagesize=2M 0 0\nodd", ()),
-    ],
-)
-def test_where_huge_pages_are_mounted(tmp_path: Path, mounts: str, sizes: tuple[int, ...]) -> None:
-    write(tmp_path, **{"proc/mounts": mounts, "proc/meminfo": "x\nHugepagesize:       2048 kB"})
-    assert read_ground(tmp_path, ()).mounted_kib == sizes
 
 
 def test_vfio(tmp_path: Path) -> None:
