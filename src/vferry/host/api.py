@@ -648,7 +648,7 @@ class SetRelayPort(Operation[Done], frozen=True, kw_only=True, tag="set-relay-po
 
 
 class ReadRelay(Operation[RelayView], frozen=True, kw_only=True, tag="relay"):
-    """The relay as Open vSwitch shows it now. Problems: ``switch-silent``, ``switch-library-missing``."""
+    """The relay, with what Open vSwitch shows of it now."""
 
 
 # --- setting a host up -----------------------------------------------------------------------------------

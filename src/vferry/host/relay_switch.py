@@ -1,7 +1,8 @@
 """The relay's part of Open vSwitch: settings, bridges, ports. Each is looked at, changed, and read back."""
 
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,19 +89,25 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
     """The relay as Open vSwitch has it."""
     if relay is None:
         return RelayView()
-    with Database(root) as database:
-        return RelayView(
-            relay=relay,
-            dpdk_started=bool(database.switch.dpdk_initialized),
-            ports=tuple(
-                _counters(interface, bridge.name)
-                for bridge in sorted(database.rows("Bridge"), key=lambda row: str(row.name))
-                if _ours(bridge)
-                for port in sorted(bridge.ports, key=lambda row: str(row.name))
-                for interface in sorted(port.interfaces, key=lambda row: str(row.name))
-                if interface.type != "internal"
-            ),
-        )
+    try:
+        with Database(root) as database:
+            started = bool(database.switch.dpdk_initialized)
+            ports = tuple(_all_ports(database))
+    except Problem as problem:
+        return RelayView(relay=relay, silence=problem.message, read_at_s=time.monotonic())
+    return RelayView(relay=relay, dpdk_started=started, ports=ports, read_at_s=time.monotonic())
+
+
+def _all_ports(database: Database) -> Iterator[PortCounters]:
+    for bridge in sorted(filter(_ours, database.rows("Bridge")), key=_name):
+        for port in sorted(bridge.ports, key=_name):
+            for interface in sorted(port.interfaces, key=_name):
+                if interface.type != "internal":
+                    yield _counters(interface, bridge.name)
+
+
+def _name(row: Any) -> str:
+    return str(row.name)
 
 
 def bridge_name(port: RelayPort) -> str:

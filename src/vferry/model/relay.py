@@ -192,5 +192,7 @@ class RelayView(Struct, frozen=True, kw_only=True):
     relay: Relay | None = None
     dpdk_started: bool = False
     ports: tuple[PortCounters, ...] = ()
+    silence: str = ""
+    """Why Open vSwitch says nothing of it."""
     read_at_s: float = 0.0
     """By a clock of the host that only goes forward: rates are between two of these."""
