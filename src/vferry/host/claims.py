@@ -208,10 +208,11 @@ def _said(what: str | tuple[str, ...] | None) -> str:
 
 
 def _taken(code: str, what: str, claim: Claim) -> Problem:
+    wait = f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover"
     return Problem(
         code,
         f"{what} is claimed by operation {claim.operation}",
-        f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover",
+        wait if claim.slot else "It is the relay's: look with vferry relay show HOST",
         exit=Exit.REFUSED,
         operation=claim.operation,
     )

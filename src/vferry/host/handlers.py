@@ -32,10 +32,12 @@ from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
+from vferry.host.relay_restore import restore
 from vferry.host.relay_store import RelayStore
 from vferry.host.sriov import read_pfs, vf_address
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import apply_settings
+from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Inventory
@@ -64,6 +66,7 @@ class Handlers:
         links: Callable[[], Links] = Links,
         table: Callable[[], Table] = Table,
         wire: Callable[[str], Wire] = open_wire,
+        write: Write = write_attribute,
     ) -> None:
         """`directory` keeps the host's certificates in its ``pki``; the rest stands in for the system in tests."""
         self._configuration = configuration
@@ -72,6 +75,7 @@ class Handlers:
         self._links = links
         self._table = table
         self._wire = wire
+        self._write = write
         self._hypervisor = hypervisor or Hypervisor()
         self._relay = RelayStore(directory)
         self._arriving = Arriving(self._hypervisor, root, links)
@@ -85,6 +89,10 @@ class Handlers:
         """The answer to an operation. Raises `Problem`."""
         work = self._looking(operation) or self._acting(operation, session)
         return await self._in_thread(work)
+
+    async def started(self) -> None:
+        """Puts back what a restart of the host has taken away."""
+        await self._in_thread(lambda: restore(self._root, self._relay.read, self._links, self._write))
 
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         """The guests that have VFs, running or only defined, by the VFs' addresses."""
@@ -213,10 +221,10 @@ class Handlers:
                 return lambda: self._relay.forget(holder)
             case api.SetHugePages():
                 check(session)
-                return lambda: set_huge_pages(root, operation)
+                return lambda: set_huge_pages(root, operation, self._write)
             case api.BindVf(address=address):
                 check(session, vf=address)
-                return lambda: bind_vf(root, operation)
+                return lambda: bind_vf(root, operation, self._write)
             case api.SetSwitch():
                 check(session)
                 return lambda: relay_switch.set_switch(root, operation)

@@ -38,6 +38,10 @@ class Handling(Protocol):
 
     async def handle(self, operation: Operation[Any], session: Session | None) -> Struct: ...
 
+    async def started(self) -> None:
+        """Puts back what a restart of the host has taken away."""
+        ...
+
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         """The guests that have VFs, by the VFs' addresses."""
         ...
