@@ -20,21 +20,27 @@ from vferry.host.ovsdb import SOCKET, Database
 TOOLS = ("ovsdb-tool", "ovsdb-server")
 
 
+def find_tool(name: str) -> str | None:
+    """Installed, or where scripts/openvswitch has put it."""
+    put = Path(sys.prefix) / "sbin" / name
+    return shutil.which(name) or (str(put) if put.exists() else None)
+
+
 def find_schema() -> Path | None:
-    """Beside the tools, or where scripts/check has put it."""
+    """Beside the tools, or where scripts/openvswitch has put it."""
     tool = shutil.which(TOOLS[0])
     places = [Path(sys.prefix)] + ([Path(tool).resolve().parents[1]] if tool else [])
     return next((path for each in places if (path := each / "share/openvswitch/vswitch.ovsschema").exists()), None)
 
 
-def needed() -> None:
-    """Skips a test where there is no ovsdb-server; where CI is, that is a failure."""
-    if all(map(shutil.which, TOOLS)) and find_schema() and find_spec("ovs"):
-        return
-    why = "NOT TESTED: no ovsdb-server, no schema of Open vSwitch, or not its binding; `make fast` gets all of them"
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
+def needed(*tools: str) -> None:
+    """Skips a test where there is no ovsdb-server, or not these; where CI is, that is a failure."""
+    missing = [name for name in (*TOOLS, *tools) if find_tool(name) is None]
+    missing += [] if find_schema() else ["its schema"]
+    missing += [] if find_spec("ovs") else ["its binding"]
+    if missing:
+        why = f"NOT TESTED: of Open vSwitch, {', '.join(missing)} is missing; `make fast` gets all of it"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
 
 
 @contextmanager
@@ -44,7 +50,7 @@ def serve(root: Path) -> Iterator[None]:
     socket = root / SOCKET
     socket.parent.mkdir(parents=True)
     database = root / "conf.db"
-    tool, server = (shutil.which(name) or name for name in TOOLS)
+    tool, server = (find_tool(name) or name for name in TOOLS)
     subprocess.run([tool, "create", str(database), str(find_schema())], check=True, capture_output=True)
     words = [server, str(database), f"--remote=punix:{socket}", f"--unixctl={root / 'ctl'}", "--no-chdir"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:

@@ -1,5 +1,7 @@
 """The way to a relay and back, as a pure function of what a host has."""
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.json import decode, encode
 from msgspec.structs import replace
 
+import vferry.plan
 from fakes.relay import GIB, HOST, make_guest, make_node, make_pf, make_vf, on_ground, with_pf, with_switch
 from vferry.host.api import BindVf, ForgetRelay, KeepRelay, SetHugePages, SetRelayBridge, SetSwitch, SetVf
 from vferry.model.host import Bridge, Inventory, VfSettings
@@ -63,6 +66,24 @@ def test_what_is_missing_is_said_with_what_to_do(code: str, *, switched: bool) -
     assert [finding.code for finding in found.errors] == [code]
     assert found.errors[0].message
     assert found.errors[0].remedy
+
+
+ELSEWHERE = {
+    *("relay-no-uplink", "relay-differs", "relay-half-gone", "relay-in-use", "relay-none", "relay-there"),
+    *("relay-memory-stays", "relay-cores-shared", "relay-cores-kept"),
+}
+"""Findings that have a test of their own below."""
+
+
+def test_every_code_is_tested() -> None:
+    said = set()
+    for path in Path(vferry.plan.__path__[0]).glob("relay*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                first = node.args[0]
+                if node.func.id in ("error", "warning", "info", "Refusal") and isinstance(first, ast.Constant):
+                    said.add(first.value)
+    assert said == REFUSED.keys() | ELSEWHERE
 
 
 def test_everything_that_is_missing_is_said_at_once() -> None:
@@ -347,7 +368,9 @@ def test_the_way_back_is_the_way_there_turned_round(host: Inventory, uplinks: tu
     found = assess(host, *uplinks, switched=switched)
     if found.plan is None:
         return
-    back = assess_disabling(replace(host, relay=found.plan.relay)).plan
+    way = assess_disabling(replace(host, relay=found.plan.relay))
+    assert [finding.code for finding in way.findings] == ["relay-memory-stays"]
+    back = way.plan
     assert back is not None
     undone = [operation for step in reversed(found.plan.steps[1:-1]) for operation in step.undo]
     assert [operation for step in back.steps[1:-1] for operation in step.apply] == undone
