@@ -1,6 +1,7 @@
 """What acts on this host: each operation of the API, led to the module that carries it out."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +45,8 @@ from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
 
 T = TypeVar("T")
+
+log = logging.getLogger("vferry.agent")
 
 THREADS = 32
 """How many calls may block at a time: several operations wait for an unplug or a script each."""
@@ -278,7 +281,13 @@ class Handlers:
         )
 
     def _take_inventory(self) -> Inventory:
-        claims, relay = self._claims.all(), self._relay.read()
+        try:
+            relay = self._relay.read()
+        except Problem as problem:
+            # Migrations do not need it, its VFs are claimed, and whoever wants to change it is told.
+            log.error("%s", problem)
+            relay = None
+        claims = self._claims.all()
         return take_inventory(self._configuration, claims, self._hypervisor, self._root, self._links, relay)
 
     def _show_guest(self, guest: str) -> Guest:

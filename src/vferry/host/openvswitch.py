@@ -31,6 +31,7 @@ COLUMNS = {
     "Interface": ("_uuid", "name", "ofport"),
 }
 ABILITIES = ("other_config", "ovs_version", "dpdk_version", "dpdk_initialized")
+VERSION = re.compile(r"\d+\.\d+\.\d+")
 LEARNT = re.compile(r"^\s*(\S+)\s+(\d+)\s+([0-9a-f:]{17})\s+(\S+)\s*$", re.MULTILINE)
 """A line of fdb/show: port, VLAN, MAC, and the age or ``static``."""
 
@@ -58,13 +59,21 @@ class OpenVSwitch:
             (row,) = answer["rows"]
             said = {name: next(iter(_values(row[name])), None) for name in ABILITIES[1:]}
             return SwitchAbilities(
-                version=said["ovs_version"],
+                version=said["ovs_version"] or self._version(),
                 dpdk_version=None if said["dpdk_version"] in (None, "none") else str(said["dpdk_version"]),
                 dpdk_started=said["dpdk_initialized"] is True,
                 settings={str(key): str(value) for key, value in row["other_config"][1]},
             )
         except (OSError, RefusedError, ValueError, LookupError, TypeError):
             return None
+
+    def _version(self) -> str | None:
+        """By the switch's own word, where what started it (ovs-ctl, usually) has written none into the database."""
+        try:
+            found = VERSION.search(self._ask_switch("version"))
+        except (OSError, ValueError, RefusedError):
+            return None
+        return found[0] if found else None
 
     def teach(self, port: str, mac: str, *, hold: bool = False) -> Done:
         """Has the bridge of a port hold a MAC there, or forget where it thought it was: it then floods its frames.

@@ -397,3 +397,15 @@ async def test_a_relay_s_operations_say_what_is_missing(
     with pytest.raises(Problem) as caught:
         await host.ask(operation)
     assert caught.value.code == code
+
+
+async def test_a_relay_that_cannot_be_read_stops_no_migration(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    (host.claims.directory.parent / "relay.json").write_text("{")
+    inventory = await host.ask(api.TakeInventory(), None)
+    assert isinstance(inventory, Inventory)
+    assert inventory.relay is None
+    assert "of the relay cannot be read" in caplog.text
+    for attempt in (host.ask(api.KeepRelay(relay=RELAY)), host.ask(api.ReadRelay()), host.handlers.started()):
+        with pytest.raises(Problem) as caught:
+            await attempt
+        assert caught.value.code == "relay-unreadable"

@@ -335,6 +335,19 @@ def test_what_a_relay_needs_to_know(
     assert OpenVSwitch(tmp_path).abilities() == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "version"),
+    [(result("ovs-vswitchd (Open vSwitch) 3.1.0\n"), "3.1.0"), (result("odd"), None), (failure("no"), None)],
+)
+def test_a_version_that_only_the_switch_says(tmp_path: Path, serve: Serve, answer: bytes, version: str | None) -> None:
+    serve(tmp_path / "run/openvswitch/db.sock", lambda *_: abilities())
+    (tmp_path / "run/openvswitch/ovs-vswitchd.pid").write_text("42\n")
+    serve(tmp_path / "run/openvswitch/ovs-vswitchd.42.ctl", lambda *_: answer)
+    found = OpenVSwitch(tmp_path).abilities()
+    assert found is not None
+    assert found.version == version
+
+
 @pytest.mark.parametrize("answer", [b"", failure("no"), result([]), result([{"rows": []}]), result([{"rows": [{}]}])])
 def test_without_sense_it_is_able_of_nothing(tmp_path: Path, serve: Serve, answer: bytes) -> None:
     assert OpenVSwitch(tmp_path).abilities() is None

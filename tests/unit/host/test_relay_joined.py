@@ -14,7 +14,7 @@ SCRIPT = """set -e
 export OVS_RUNDIR=$1/run/openvswitch OVS_LOGDIR=$1 OVS_DBDIR=$1 OVS_SYSCONFDIR=$1
 run=$1/run/openvswitch
 switch() {
-  "$2" unix:$run/db.sock --pidfile=$run/ovs-vswitchd.pid --unixctl=$run/ctl --detach --no-chdir --log-file=$1/log
+  "$2" unix:$run/db.sock --pidfile=$run/ovs-vswitchd.pid --detach --no-chdir --log-file=$1/log
 }
 end() { kill $(cat $run/ovs-vswitchd.pid); while [ -e $run/ovs-vswitchd.pid ]; do sleep 0.05; done; }
 for port in nic guest; do ip link add name $port type veth peer name far$port; done
@@ -83,25 +83,69 @@ print(line.split(":")[1].split()[1] == "0")  # nothing goes to the bridge's own 
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_nothing_is_learnt_and_nothing_lost(tmp_path: Path) -> None:
+WITHOUT_DPDK = """
+import sys
+from pathlib import Path
+from vferry.host import ovsdb
+from vferry.host.api import SetRelayBridge, SetSwitch
+from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.relay_switch import set_bridge, set_switch
+from vferry.model.problem import Problem
+from vferry.model.relay import RelayBridge, RelayUplink
+
+root = Path(sys.argv[1])
+ovsdb.TIMEOUT_S = 5.0
+if sys.argv[2] == "joins":
+    abilities = OpenVSwitch(root).abilities()
+    print(abilities.release >= (2, 17), abilities.dpdk_version, abilities.dpdk_started)
+    settings = {"dpdk-init": "try", "pmd-cpu-mask": "0x2"}
+    uplink = RelayUplink(name="relay0-up0", address="0000:01:10.0")
+    bridge = SetRelayBridge(bridge=RelayBridge(name="relay0", uplinks=(uplink,)), present=True)
+    for work in (lambda: set_switch(root, SetSwitch(settings=settings, start=True)), lambda: set_bridge(root, bridge)):
+        try:
+            work()
+        except Problem as problem:
+            print(problem.code, problem.message)
+    set_switch(root, SetSwitch(settings=dict.fromkeys(settings), instead_of=settings))
+    print(OpenVSwitch(root).abilities().settings, [bridge.name for bridge in OpenVSwitch(root).bridges()])
+"""
+
+
+def run(root: Path, program: str) -> list[str]:
+    """What a program says three times: with a switch, with the same, and with one that was started anew."""
     needed("ovs-vswitchd")
-    program = find_tool("ovs-vswitchd")
+    switch = find_tool("ovs-vswitchd")
     paths = [str(Path(relay_switch.__file__).parents[2]), *sys.path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    with serve(tmp_path):
+    with serve(root):
         done = subprocess.run(
-            ["unshare", "-n", "bash", "-c", SCRIPT, "bash", str(tmp_path), str(program), sys.executable, PROGRAM],
+            ["unshare", "-n", "bash", "-c", SCRIPT, "bash", str(root), str(switch), sys.executable, program],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
     assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@as_root
+def test_nothing_is_learnt_and_nothing_lost(tmp_path: Path) -> None:
     # What the NIC gives back moves the guest behind the uplink, and the answer to it is dropped.
-    assert done.stdout.splitlines() == [
+    assert run(tmp_path, PROGRAM) == [
         "learns True True True False ",
         "joins True True True True True True True True",
         "again False True True True True True True True",
     ]
+
+
+@as_root
+def test_an_open_vswitch_without_dpdk_says_so_and_keeps_nothing(tmp_path: Path) -> None:
+    able, unstarted, refused, left = run(tmp_path, WITHOUT_DPDK)
+    assert able == "True None False"
+    assert unstarted == "dpdk-not-started DPDK does not start in Open vSwitch"
+    assert refused.startswith("port-refused Open vSwitch cannot make the bridge relay0: relay0-up0: ")
+    assert left == "{} []"
