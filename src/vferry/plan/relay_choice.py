@@ -109,6 +109,8 @@ def settings(ground: RelayGround, cores: tuple[int, ...], memory: Iterable[NodeM
     if sizes:
         highest = max(node.number for node in ground.nodes)
         wanted["dpdk-socket-mem"] = ",".join(str(sizes.get(number, 0)) for number in range(highest + 1))
+        # Guests may be meant to have the other huge pages.
+        wanted["dpdk-socket-limit"] = wanted["dpdk-socket-mem"]
         wanted["dpdk-extra"] = NO_DEVICE
         wanted["dpdk-init"] = "try"
     return {name: value for name, value in wanted.items() if name not in there}

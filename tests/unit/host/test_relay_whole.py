@@ -178,6 +178,7 @@ async def test_there_and_back(host: Host, *, switched: bool) -> None:
         "dpdk-extra": "-a 0000:00:00.0",
         "dpdk-init": "try",
         "dpdk-socket-mem": "1024",
+        "dpdk-socket-limit": "1024",
         "pmd-cpu-mask": "0x8",
         "pmd-sleep-max": "200",
     }

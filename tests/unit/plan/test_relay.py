@@ -248,7 +248,7 @@ def test_how_much_memory(free: int, total: int, unused: int, memory: int, pages:
     host = on_ground(nodes=(make_node(0, (0, 1), free, total, unused),))
     relay = plan(host).relay
     assert relay.pages == ((pages,) if pages else ())
-    assert relay.settings["dpdk-socket-mem"] == str(memory)
+    assert relay.settings["dpdk-socket-mem"] == relay.settings["dpdk-socket-limit"] == str(memory)
 
 
 def test_memory_is_near_the_uplinks() -> None:
