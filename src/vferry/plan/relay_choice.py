@@ -77,9 +77,13 @@ class NodeMemory(Struct, frozen=True, kw_only=True):
 
 
 def choose_memory(host: Inventory, pfs: tuple[Pf, ...]) -> tuple[NodeMemory, ...]:
-    """For each NUMA node with an uplink; none where DPDK runs already, with memory of its own. Raises `Refusal`."""
-    ground = host.relay_ground
-    if ground.switch is not None and ground.switch.dpdk_started:
+    """For each NUMA node with an uplink; none where the operator has DPDK run, with memory of its own.
+
+    Where it runs and nothing says that it is to, it is left from an earlier relay, and will not start again by itself.
+    Raises `Refusal`.
+    """
+    switch = host.relay_ground.switch
+    if switch is not None and switch.dpdk_started and "dpdk-init" in switch.settings:
         return ()
     return tuple(_memory(host.name, node) for node in dict.fromkeys(_node(host, pf) for pf in pfs))
 

@@ -273,6 +273,11 @@ def test_dpdk_that_runs_already_is_left_as_it_is() -> None:
     assert set(relay.settings) == {"pmd-cpu-mask", "pmd-sleep-max"}
 
 
+def test_dpdk_that_is_left_from_an_earlier_relay_is_made_to_last() -> None:
+    relay = plan(with_switch(dpdk_started=True)).relay
+    assert relay == plan(HOST).relay
+
+
 def test_faults_of_dpdk_end_nobody_else() -> None:
     settings = plan(HOST).relay.settings
     assert settings["dpdk-init"] == "try"
