@@ -20,6 +20,7 @@ def read_ground(root: Path, pfs: Iterable[str]) -> RelayGround:
         nodes=tuple(_nodes(root)),
         pf_nodes={pf: _node_of(root, pf) for pf in pfs},
         isolated=_cpus(root / "sys/devices/system/cpu/isolated"),
+        siblings=_siblings(root),
         vfio=(root / "sys/bus/pci/drivers/vfio-pci").is_dir(),
         library=find_spec("ovs") is not None,
         switch=OpenVSwitch(root).abilities(),
@@ -72,6 +73,11 @@ def _pools(directory: Path) -> Iterator[PagePool]:
 def _node_of(root: Path, pf: str) -> int:
     """-1 is what a kernel says that knows no nodes, or firmware that does not say."""
     return read_number(root / "sys/class/net" / pf / "device/numa_node")
+
+
+def _siblings(root: Path) -> tuple[tuple[int, ...], ...]:
+    found = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
+    return tuple(sorted({cpus for path in found if len(cpus := _cpus(path)) > 1}))
 
 
 def _cpus(path: Path) -> tuple[int, ...]:

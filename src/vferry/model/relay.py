@@ -154,6 +154,8 @@ class RelayGround(Struct, frozen=True, kw_only=True):
     """The NUMA node of each PF."""
     isolated: tuple[int, ...] = ()
     """CPUs that the kernel's scheduler leaves alone (`isolcpus`)."""
+    siblings: tuple[tuple[int, ...], ...] = ()
+    """The CPUs that are threads of one core, where a core has several."""
     vfio: bool = False
     """Whether the driver vfio-pci is loaded."""
     library: bool = False

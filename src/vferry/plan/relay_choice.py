@@ -64,8 +64,21 @@ def choose_cores(host: Inventory, pfs: tuple[Pf, ...]) -> tuple[int, ...]:
         if not free:
             raise _used(host.name, possible, {pinned[cpu] for cpu in possible})
         number = min(nodes.count(node), max(1, len(node.cpus) // MOST_CORES_SHARE))
-        chosen += sorted(free, key=lambda cpu: (cpu not in host.relay_ground.isolated, -cpu))[:number]
+        chosen += _pick(host.relay_ground, free, number, {min(node.cpus), *pinned})
     return tuple(sorted(chosen))
+
+
+def _pick(ground: RelayGround, free: list[int], number: int, busy: set[int]) -> list[int]:
+    """Isolated ones first, and such whose core no busy one is on, as two threads of a core get half of it each."""
+    chosen: list[int] = []
+
+    def rank(cpu: int) -> tuple[bool, bool, int]:
+        with_it = {other for threads in ground.siblings if cpu in threads for other in threads if other != cpu}
+        return cpu not in ground.isolated, bool(with_it & {*busy, *chosen}), -cpu
+
+    while len(chosen) < number and len(chosen) < len(free):
+        chosen.append(min((cpu for cpu in free if cpu not in chosen), key=rank))
+    return chosen
 
 
 class NodeMemory(Struct, frozen=True, kw_only=True):

@@ -31,6 +31,9 @@ def test_two_nodes(tmp_path: Path) -> None:
             "sys/class/net/pf0/device/numa_node": "1",
             "sys/class/net/pf1/device/numa_node": "-1",
             "sys/devices/system/cpu/isolated": "6-7",
+            "sys/devices/system/cpu/cpu0/topology/thread_siblings_list": "0,4",
+            "sys/devices/system/cpu/cpu4/topology/thread_siblings_list": "0,4",
+            "sys/devices/system/cpu/cpu1/topology/thread_siblings_list": "1",
         },
     )
     ground = read_ground(tmp_path, ("pf0", "pf1"))
@@ -45,6 +48,7 @@ def test_two_nodes(tmp_path: Path) -> None:
     )
     assert ground.pf_nodes == {"pf0": 1, "pf1": 0}
     assert ground.isolated == (6, 7)
+    assert ground.siblings == ((0, 4),)
     assert (ground.vfio, ground.switch) == (False, None)
     assert ground.node(1) == ground.nodes[1]
     assert ground.node(2) is None

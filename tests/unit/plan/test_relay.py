@@ -204,6 +204,30 @@ def test_which_cpus(
     assert cores_of(with_switch(settings=made.relay.settings).relay_ground) == cores
 
 
+HALVES = tuple((cpu, cpu + 4) for cpu in range(4))
+"""CPUs 0 and 4 are threads of one core, and so on."""
+
+
+@pytest.mark.parametrize(
+    ("uplinks", "pinned", "isolated", "cores"),
+    [
+        (("pf0",), (), (), (7,)),
+        (("pf0",), (3,), (), (6,)),
+        (("pf0",), (1, 2, 3), (), (7,)),
+        (("pf0",), (1, 5, 2, 6, 3, 7), (), (4,)),
+        (("pf0",), (3,), (7,), (7,)),
+        (("pf0", "pf1"), (), (), (6, 7)),
+        (("pf0", "pf1"), (6, 2, 5), (), (4, 7)),
+        (("pf0", "pf1"), (), (3, 7, 2), (2, 7)),
+    ],
+)
+def test_a_core_is_not_shared_if_that_can_be(
+    uplinks: tuple[str, ...], pinned: tuple[int, ...], isolated: tuple[int, ...], cores: tuple[int, ...]
+) -> None:
+    host = on_ground(replace(HOST, guests=(make_guest("a", *pinned),)), siblings=HALVES, isolated=isolated)
+    assert plan(host, *uplinks).relay.cores == cores
+
+
 def test_at_most_a_quarter_of_a_node_s_cpus_forward() -> None:
     host = replace(HOST, pfs=tuple(make_pf(f"pf{at}") for at in range(4)))
     assert plan(host, "pf0", "pf1", "pf2", "pf3").relay.cores == (6, 7, 15)
@@ -336,7 +360,10 @@ SAID = st.dictionaries(
 @st.composite
 def hosts(draw: st.DrawFn) -> Inventory:
     host = on_ground(
-        replace(HOST, guests=draw(GUESTS)), nodes=draw(NODES), isolated=tuple(draw(st.sets(st.integers(0, 15))))
+        replace(HOST, guests=draw(GUESTS)),
+        nodes=draw(NODES),
+        isolated=tuple(draw(st.sets(st.integers(0, 15)))),
+        siblings=draw(st.sampled_from([(), HALVES])),
     )
     return with_switch(host, settings=draw(SAID), dpdk_started=draw(st.booleans()))
 
