@@ -3,6 +3,8 @@
 import secrets
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from vferry.controller.hosts import open_host
 from vferry.controller.state import State
 from vferry.host.api import ClaimResources, Host, ReadRelay, ReleaseClaim, Session, TakeInventory
@@ -43,7 +45,8 @@ async def enable(state: State, name: str, plan: RelayPlan, tell: Tell) -> None:
     Problems: the failed step's own, with exit 4 where all was undone and 5 where not.
     """
     inventory = await look(state, name)
-    repairs = inventory.relay is not None and inventory.relay.state is RelayState.ENABLED
+    whole = replace(plan.relay, state=RelayState.ENABLED)
+    repairs = inventory.relay == whole
     async with open_host(name, _session(inventory, plan.relay.operation), state) as host:
         await host.call(ClaimResources(vfs=plan.relay.addresses, slot=False), timeout_s=STEP_TIMEOUT_S)
         begun: list[RelayStep] = []

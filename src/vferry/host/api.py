@@ -583,7 +583,7 @@ class KeepRelay(Operation[Done], frozen=True, kw_only=True, tag="keep-relay"):
 
 
 class ForgetRelay(Operation[Done], frozen=True, kw_only=True, tag="forget-relay"):
-    """Forgets the relay, once nothing of it is left. Problem ``relay-anothers``."""
+    """Forgets the relay, once nothing of it is left; another operation's is left alone."""
 
 
 class SetHugePages(Operation[Done], frozen=True, kw_only=True, tag="set-huge-pages"):

@@ -59,7 +59,8 @@ def choose_cores(host: Inventory, pfs: tuple[Pf, ...]) -> tuple[int, ...]:
             raise Refusal(
                 "relay-no-core",
                 f"NUMA node {node.number} of {host.name} has no second CPU, and the relay needs one for itself",
-                "Take a host, or a PF on a node, with two CPUs or more",
+                "Take a PF near two CPUs or more; or, where the one may forward beside all else, say so: "
+                "ovs-vsctl set Open_vSwitch . other_config:pmd-cpu-mask=0x1",
             )
         if not free:
             raise _used(host.name, possible, {pinned[cpu] for cpu in possible})

@@ -46,6 +46,8 @@ class RelayHost:
         self.order: list[str] = []
         self.fails: set[str] = set()
         self.sticks: set[str] = set()
+        self._handle = agent.handlers.handle
+        agent.handlers.handle = self.handle  # type: ignore[method-assign]
         agent.handlers.answers |= dict.fromkeys(UNDONE, self.answer)
 
     @property
@@ -58,6 +60,15 @@ class RelayHost:
 
     def check_untouched(self) -> None:
         assert (self.done, self.relay, self.agent.claims.all()) == ([], None, ())
+
+    async def handle(self, operation: Operation[Any], session: Session | None) -> Struct:
+        """With whom asks, who may keep and forget only a relay of their own."""
+        holder = self.relay.operation if self.relay else None
+        if isinstance(operation, api.KeepRelay) and session and holder not in (None, session.operation):
+            raise Problem("relay-anothers", f"The relay is that of operation {holder}", "Look", exit=Exit.REFUSED)
+        if isinstance(operation, api.ForgetRelay) and session and holder != session.operation:
+            return api.Done(changed=False)
+        return await self._handle(operation, session)
 
     def answer(self, asked: Operation[Any]) -> Struct:
         name = type(asked).__name__
@@ -222,6 +233,18 @@ async def test_a_vf_that_somebody_takes_meanwhile(host: RelayHost, state: State)
     with pytest.raises(Problem) as caught:
         await relay.enable(state, "host1", made, lambda _: None)
     assert (caught.value.code, host.order) == ("vf-claimed", [])
+
+
+async def test_two_at_a_time_are_one(host: RelayHost, state: State) -> None:
+    """Both have looked before either began; a direct relay claims no VF that could tell them apart."""
+    first, second = await plan(state, switched=False), await plan(state, switched=False)
+    await relay.enable(state, "host1", first, lambda _: None)
+    made = host.relay
+    with pytest.raises(Problem, match="is that of operation") as caught:
+        await relay.enable(state, "host1", second, lambda _: None)
+    assert (caught.value.code, caught.value.exit) == ("relay-anothers", Exit.UNDONE)
+    assert host.relay == made
+    assert [claim.operation for claim in host.agent.claims.all()] == [first.relay.operation]
 
 
 async def test_one_that_is_taken_over_is_not_undone(host: RelayHost, state: State) -> None:
