@@ -12,6 +12,7 @@ from msgspec import Struct
 from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains, relay_switch
 from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
 from vferry.host.arriving import Arriving
+from vferry.host.boot_pages import set_boot_pages
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.conntrack import put_connections, read_connections
@@ -43,6 +44,7 @@ from vferry.host.vf_driver import bind_vf
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
+from vferry.model.relay import Relay
 
 T = TypeVar("T")
 
@@ -218,10 +220,10 @@ class Handlers:
                 holder = api.Session(operation=check(session).operation)
                 for address in relay.addresses:
                     check(session, vf=address)
-                return lambda: self._relay.keep(holder, relay)
+                return lambda: self._keep_relay(holder, relay)
             case api.ForgetRelay():
                 holder = api.Session(operation=check(session).operation)
-                return lambda: self._relay.forget(holder)
+                return lambda: self._forget_relay(holder)
             case api.SetHugePages():
                 check(session)
                 return lambda: set_huge_pages(root, operation, self._write)
@@ -289,6 +291,18 @@ class Handlers:
             relay = None
         claims = self._claims.all()
         return take_inventory(self._configuration, claims, self._hypervisor, self._root, self._links, relay)
+
+    def _keep_relay(self, holder: api.Session, relay: Relay) -> api.Done:
+        done = self._relay.keep(holder, relay)
+        if why := set_boot_pages(self._root, relay):
+            log.warning("%s", why)
+        return done
+
+    def _forget_relay(self, holder: api.Session) -> api.Done:
+        done = self._relay.forget(holder)
+        if done.changed:
+            set_boot_pages(self._root, None)
+        return done
 
     def _show_guest(self, guest: str) -> Guest:
         described = describe(self._hypervisor, self._hypervisor.domain(guest), self._root)

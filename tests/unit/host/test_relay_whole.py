@@ -14,6 +14,7 @@ from test_sriov import make_host
 
 from vferry.host import api
 from vferry.host.api import Operation, Session
+from vferry.host.boot_pages import FILE
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
@@ -92,6 +93,7 @@ class Host:
             "settings": dict(switch["rows"][0]["other_config"][1]),
             "claims": self.claims.all(),
             "record": (self.root / "state/relay.json").exists(),
+            "boot": (self.root / FILE).exists(),
         }
 
     async def ask(self, operation: Operation[Any], session: Session | None = MINE) -> Any:
@@ -139,6 +141,7 @@ def make_root(root: Path) -> None:
         root / "sys/class/iommu/dmar0": "",
         root / "sys/class/net/pf0/device/numa_node": "0",
         root / "proc/cpuinfo": "processor\t: 0\n",
+        (root / FILE).with_name("other.conf"): "",
     }
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +185,7 @@ async def test_there_and_back(host: Host, *, switched: bool) -> None:
         "pmd-cpu-mask": "0x8",
         "pmd-sleep-max": "200",
     }
+    assert made["boot"]
     assert made["bridges"] == (["relay0"] if switched else [])
     assert made["drivers"] == ["vfio-pci" if switched else "igbvf"]
     assert made["vfs"][0]["IFLA_VF_TRUST"] == {"trust": int(switched)}
