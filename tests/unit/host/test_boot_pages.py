@@ -1,5 +1,8 @@
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from vferry.host.boot_pages import FILE, set_boot_pages
@@ -44,3 +47,14 @@ def test_where_it_cannot_be_that_is_said(tmp_path: Path) -> None:
         assert set_boot_pages(tmp_path, without) == ""
     (tmp_path / FILE).mkdir(parents=True)
     assert "cannot be written" in set_boot_pages(tmp_path, None)
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="needs systemd-tmpfiles")
+def test_systemd_does_what_it_says(tmp_path: Path) -> None:
+    pool = tmp_path / "sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages"
+    for path in (pool, tmp_path / FILE, tmp_path / "sys/devices/system/node/node0/cpulist"):
+        path.parent.mkdir(parents=True)
+    pool.write_text("100\n")
+    assert set_boot_pages(tmp_path, RELAY) == ""
+    subprocess.run(["systemd-tmpfiles", f"--root={tmp_path}", "--create", str(tmp_path / FILE)], check=True)
+    assert pool.read_text().split() == ["612"]
