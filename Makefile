@@ -2,7 +2,7 @@
 .PHONY: help demo test test-lab test-debian12 test-standby lint fast clean
 .DEFAULT_GOAL := help
 KEEP ?= yes
-STANDBY ?= ovs bond macvtap
+STANDBY ?= ovs bond lacp macvtap
 READY := .venv/.ready
 
 help: ## list these targets
@@ -25,7 +25,7 @@ test-debian12: $(READY) ## migrations between a host with Debian 12 and one with
 fast: $(READY) ## what needs no lab: lint, types, import directions, fast tests
 	@scripts/check
 
-test-standby: $(READY) ## migrations over each other standby path: STANDBY="ovs bond macvtap", a lab after the other
+test-standby: $(READY) ## migrations over each other standby path: STANDBY="ovs bond lacp macvtap", a lab after the other
 	@for path in $(STANDBY); do scripts/lab-tests standby --standby $$path || exit 1; done
 
 lint: $(READY) ## ruff, mypy, import directions

@@ -24,7 +24,7 @@ from typing import Any
 
 from vferry.lab import guests
 from vferry.lab.lab import Lab
-from vferry.lab.topology import DATA, HOSTS, guest_named
+from vferry.lab.topology import DATA, HOSTS
 
 GUEST = "failover1"
 PF = "enp1s0"
@@ -78,9 +78,7 @@ def by_vferry(lab: Lab) -> dict[str, Any]:
 
 def by_qemu(lab: Lab) -> dict[str, Any]:
     """libvirt's own migration, with the VF in the guest; both PFs let the guest's MAC pass to the bridge meanwhile."""
-    guest = guest_named(GUEST)
-    assert guest is not None
-    pass_on = f"bridge fdb {{}} {guest.mac} dev {PF} self permanent"
+    pass_on = f"bridge fdb {{}} {guests.named(GUEST).mac} dev {PF} self permanent"
     with relayed(lab), probed() as gap:
         for name in (SOURCE, DESTINATION):
             host(lab, name, pass_on.format("add"))
@@ -118,10 +116,8 @@ def relayed(lab: Lab) -> Iterator[None]:
 @contextlib.contextmanager
 def probed() -> Iterator[dict[str, Any]]:
     """The guest probed 200 times a second meanwhile; what came of it is filled in at the end."""
-    guest = guest_named(GUEST)
-    assert guest is not None
     gap: dict[str, Any] = {}
-    words = [*VFERRY, "probe", guest.address, "--from", f"netns:{DATA}", "--rate", "200", "--json"]
+    words = [*VFERRY, "probe", guests.named(GUEST).address, "--from", f"netns:{DATA}", "--rate", "200", "--json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as probe:
         time.sleep(2)
         yield gap

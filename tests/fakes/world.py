@@ -9,9 +9,9 @@ from msgspec import structs
 from vferry.host.claims import Claims
 from vferry.model.compression import Codec
 from vferry.model.connections import Connection
+from vferry.model.definition import pci_address
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, Attachment, VfSettings
-from vferry.plan.definition import address_of
 from vferry.plan.plan import GuestSide, Standby
 
 PF = "pf0"
@@ -220,7 +220,8 @@ def vfs_of(xml: str) -> set[str]:
     devices = ET.fromstring(xml).find("devices")  # noqa: S314 - our own
     assert devices is not None
     sources = [*devices.findall("interface[@type='hostdev']/source"), *devices.findall("hostdev/source")]
-    return {address_of(address) for source in sources if (address := source.find("address")) is not None}
+    addresses = (address for source in sources for address in source.findall("address"))
+    return {found for address in addresses if (found := pci_address(address)) is not None}
 
 
 def interfaces_of(xml: str) -> set[str]:

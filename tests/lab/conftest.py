@@ -1,12 +1,13 @@
 """The lab, for the tests that need it: up before them, and as they found it after each."""
 
+import shutil
 from collections.abc import Generator, Iterator
 
 import pytest
 
 from lab.operator import EmulatorLostGuestError, Scene, vferry
-from vferry.controller.state import find_state
-from vferry.lab import guests
+from vferry.controller.state import State, find_state
+from vferry.lab import guests, owner
 from vferry.lab.lab import Lab
 
 
@@ -19,15 +20,30 @@ def lab() -> Lab:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fewer_probes() -> Iterator[None]:
-    """200 a second: 1,000 leave a slow machine's emulated guest too little to run vferry's scripts in time."""
-    settings = find_state().configuration
-    if settings.exists():
-        yield
-        return
-    settings.write_text("[probe]\nrate_hz = 200\n")
-    yield
-    settings.unlink()
+def controller(lab: Lab) -> Iterator[State]:
+    """A controller of the tests' own, with the hosts and the CA of the one that brought the lab up.
+
+    200 probes a second: 1,000 leave a slow machine's emulated guest too little to run vferry's scripts in time.
+    """
+    theirs, own = find_state(), State(root=lab.folder / "tests")
+    forget_older_lab(own)
+    shutil.copytree(theirs.pki, own.pki, dirs_exist_ok=True)
+    shutil.copy(theirs.hosts, own.hosts)
+    own.configuration.write_text("[probe]\nrate_hz = 200\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VFERRY_STATE", str(own.root))
+        vferry("operation", "recover")
+        yield own
+
+
+def forget_older_lab(state: State) -> None:
+    """What a run that was killed has left is to be recovered as long as its lab is up, and of no use after."""
+    who, marked = owner.current(), state.root / "lab"
+    since = who.since if who else ""
+    if not marked.exists() or marked.read_text() != since:
+        shutil.rmtree(state.root, ignore_errors=True)
+        state.root.mkdir(mode=0o700, parents=True)
+        marked.write_text(since)
 
 
 @pytest.fixture

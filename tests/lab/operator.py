@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vferry.lab import guests
@@ -108,6 +108,19 @@ def migrate(scene: "Scene", *options: str) -> dict[str, Any]:
     return dict(report)
 
 
+def there_and_back(scene: "Scene", *options: str, back: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """The reports of a migration to the other host and of one home again, each as it has ended.
+
+    The guest is whole then, and nothing of it is left where it was. `back`: more options for the way home.
+    """
+    home = scene.host
+    for host, more in ((other(home), ()), (home, back)):
+        report = migrate(scene, *options, *more)
+        scene.assert_whole(host)
+        scene.assert_nothing_left()
+        yield report
+
+
 class EmulatorLostGuestError(Exception):
     """A guest hangs in its own kernel, since QEMU without KVM delivered an interrupt twice (docs/lab.md)."""
 
@@ -198,6 +211,12 @@ class Scene:
         """Ends the guest on this host and starts it from its definition there."""
         self._power_cycle(host)
         self.await_answer()
+
+    def assert_boots_anew(self) -> None:
+        """The guest is whole after a cold boot where it is."""
+        host = self.host
+        self.cold_boot(host)
+        self.assert_whole(host)
 
     def _power_cycle(self, host: str) -> None:
         self.run(host, f"virsh destroy {self.guest}; virsh start {self.guest}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.operator import Scene, migrate, other, vferry
+from lab.operator import Scene, migrate, other, there_and_back, vferry
 from vferry.lab.lab import Lab
 from vferry.lab.release import DEBIAN12, DEBIAN13
 
@@ -27,14 +27,9 @@ def releases(lab: Lab) -> None:
 )
 def test_a_guest_goes_to_the_other_release_and_comes_back(scene: Scene, mode: str, options: tuple[str, ...]) -> None:
     scene.await_agent()
-    home = scene.host
-    for host in (other(home), home):
-        report = migrate(scene, "--no-probe", *options)
+    for report in there_and_back(scene, "--no-probe", *options):
         assert report["network_mode"] == mode
-        scene.assert_whole(host)
-        scene.assert_nothing_left()
-    scene.cold_boot(home)
-    scene.assert_whole(home)
+    scene.assert_boots_anew()
 
 
 @pytest.mark.guest("guest2")

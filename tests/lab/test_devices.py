@@ -32,8 +32,7 @@ def test_a_device_that_migrates_itself_keeps_its_registers_there_and_back(scene:
         assert [mdev["uuid"] for mdev in asked("host", "show", host)["mdevs"]] == [uuid]
         read = [scene.tell(f"dd if=/dev/port bs=1 count=1 skip={register}") for register in registers]
         assert "".join(read) == letters
-    scene.cold_boot(home)
-    scene.assert_whole(home)
+    scene.assert_boots_anew()
 
 
 @pytest.mark.matrix

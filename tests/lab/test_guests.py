@@ -1,11 +1,10 @@
 """What guests may be made of: what configures their network, their NICs, their kernels. In the lab."""
 
 import re
-from typing import Any
 
 import pytest
 
-from lab.operator import Scene, asked, migrate, other, vferry
+from lab.operator import Scene, asked, migrate, other, there_and_back, vferry
 
 pytestmark = [pytest.mark.lab, pytest.mark.matrix]
 
@@ -74,10 +73,8 @@ def test_a_guest_on_an_emulated_nic_goes_as_one_on_virtio(scene: Scene) -> None:
     assert (nic["model"], nic["vf"]) == ("e1000e", None)
     modes = {each["mode"] for each in asked("check", scene.guest, other(home))["modes"] if each["possible"]}
     assert modes == {"virtio"}
-    for host, options in ((other(home), ()), (home, ("--network", "virtio"))):
-        assert migrate(scene, "--no-probe", *options)["network_mode"] == "virtio"
-        scene.assert_whole(host)
-        scene.assert_nothing_left()
+    for report in there_and_back(scene, "--no-probe", back=("--network", "virtio")):
+        assert report["network_mode"] == "virtio"
     assert answers_by_ipv6(scene)
 
 
@@ -94,18 +91,13 @@ def test_a_guest_with_another_kernel_goes_and_comes_back(scene: Scene, newer: bo
     release = scene.tell("uname -r")
     hosts = scene.run(home, "uname -r")
     assert (numbers(release) > numbers(hosts)) is newer, (release, hosts)
-    for host in (other(home), home):
-        report: Any = migrate(scene)
+    for report in there_and_back(scene):
         assert report["network_mode"] == "switch"
-        scene.assert_whole(host)
-        scene.assert_nothing_left()
         assert scene.tell("uname -r") == release
     assert answers_by_ipv6(scene)
-    host = other(home)
     assert migrate(scene, "--no-probe", "--network", "detach")["network_mode"] == "detach"
-    scene.assert_whole(host)
-    scene.cold_boot(host)
-    scene.assert_whole(host)
+    scene.assert_whole(other(home))
+    scene.assert_boots_anew()
 
 
 @pytest.mark.guest("bare1")
@@ -121,10 +113,6 @@ def test_a_pair_that_the_guest_s_kernel_does_not_know_goes_as_two_nics(scene: Sc
     assert "net_failover driver does not use" in refused.stderr
     assert "--network switch" in refused.stderr
     scene.assert_whole(home)
-    for host, mode, options in ((other(home), "switch", ()), (home, "detach", ("--network", "detach"))):
-        report = migrate(scene, "--no-probe", *options)
-        assert report["network_mode"] == mode
-        scene.assert_whole(host)
-        scene.assert_nothing_left()
-    scene.cold_boot(home)
-    scene.assert_whole(home)
+    reports = there_and_back(scene, "--no-probe", back=("--network", "detach"))
+    assert [report["network_mode"] for report in reports] == ["switch", "detach"]
+    scene.assert_boots_anew()

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from lab.operator import asked
 from vferry.lab import guests
 from vferry.lab.lab import Lab
-from vferry.lab.topology import guest_named
+from vferry.lab.topology import HOSTS, guest_named
 
 pytestmark = pytest.mark.lab
 
@@ -28,6 +29,11 @@ def test_libvirt_set_the_vf_s_mac_on_the_pf(lab: Lab) -> None:
     lab.guest("guest1")
     shown = lab.run(host_of(lab, "guest1"), ["ip", "link", "show", "enp1s0"]).stdout
     assert "link/ether 52:54:00:aa:00:0b" in shown
+
+
+def test_the_hosts_vhost_net_says_what_it_offers(lab: Lab) -> None:
+    for host in HOSTS:
+        assert asked("host", "show", host.name)["vhost_features"] >> 32 & 1, "VIRTIO_F_VERSION_1"
 
 
 def test_a_guest_runs_unprivileged_and_confined_on_kvm(lab: Lab) -> None:

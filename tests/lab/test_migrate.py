@@ -1,13 +1,15 @@
 """Migrations as an operator asks for them, in the lab."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.download import Download
-from lab.operator import PF, Scene, asked, migrate, other, vferry
+from lab.operator import ANSWER_S, PF, Scene, asked, migrate, other, there_and_back, vferry
 from vferry.lab.topology import host_named
+from vferry.model.host import NO_MAC
 
 SLICE = "/sys/fs/cgroup/system.slice/system-vferry.slice"
 WRITER = """dd if=/dev/urandom of=/tmp/source bs=1M count=16
@@ -18,16 +20,30 @@ pytestmark = pytest.mark.lab
 
 
 def test_a_guest_on_a_lone_vf_goes_and_comes_back(scene: Scene) -> None:
-    home = scene.host
     before = next(nic for nic in asked("guest", "show", "guest1")["nics"] if nic["vf"])
-    for host in (other(home), home):
-        report = migrate(scene)
-        scene.assert_whole(host)
+    for report in there_and_back(scene):
         after = next(nic for nic in asked("guest", "show", "guest1")["nics"] if nic["vf"])
         assert after["mac"] == before["mac"]
         assert report["network"] is not None, report["network_note"]
-        assert report["vf"]["after"]["host"] == host
-        scene.assert_nothing_left()
+        assert report["vf"]["after"]["host"] == report["destination"]
+
+
+@pytest.mark.matrix
+def test_a_guest_that_stops_leaves_its_vf_as_the_kernel_makes_it(scene: Scene) -> None:
+    host = other(scene.host)
+    migrate(scene, "--no-probe")
+    vf = next(nic["vf"] for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
+    scene.run(host, f"virsh destroy {scene.guest}")
+    until = time.monotonic() + ANSWER_S
+    while settings_of(host, vf)["mac"] != NO_MAC:
+        assert time.monotonic() < until, settings_of(host, vf)
+        time.sleep(1)
+    scene.assert_boots_anew()
+
+
+def settings_of(host: str, vf: dict[str, Any]) -> dict[str, Any]:
+    pf = next(pf for pf in asked("host", "show", host)["pfs"] if pf["name"] == vf["pf"])
+    return dict(next(each["settings"] for each in pf["vfs"] if each["index"] == vf["index"]))
 
 
 @pytest.mark.guest("guest2")
@@ -232,8 +248,7 @@ def test_a_vf_in_a_vlan_stays_in_it(scene: Scene) -> None:
     host = other(scene.host)
     migrate(scene)
     scene.assert_whole(host)
-    scene.cold_boot(host)
-    scene.assert_whole(host)
+    scene.assert_boots_anew()
     nic = next(nic for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
     shown = scene.run(host, f"ip link show {PF} | grep {nic['mac']}")
     assert "vlan 7" in shown
@@ -242,54 +257,39 @@ def test_a_vf_in_a_vlan_stays_in_it(scene: Scene) -> None:
 @pytest.mark.matrix
 @pytest.mark.guest("two1")
 def test_a_guest_with_two_vfs_keeps_both_nics_there_and_back(scene: Scene) -> None:
-    home = scene.host
-    scene.assert_whole(home)
-    for host in (other(home), home):
-        report = migrate(scene)
+    scene.assert_whole(scene.host)
+    for report in there_and_back(scene):
         assert report["network_mode"] == "switch"
-        scene.assert_whole(host)
-        scene.assert_nothing_left()
-    scene.cold_boot(home)
-    scene.assert_whole(home)
+    scene.assert_boots_anew()
 
 
 @pytest.mark.matrix
 @pytest.mark.guest("failover1")
 def test_a_teaming_pair_goes_and_comes_back_by_the_guest_s_own_driver(scene: Scene) -> None:
     scene.await_agent()
-    home = scene.host
-    refused = vferry("migrate", scene.guest, other(home), "--network", "switch")
+    refused = vferry("migrate", scene.guest, other(scene.host), "--network", "switch")
     assert refused.returncode == 3
     assert "--network failover" in refused.stderr
-    for host in (other(home), home):
-        report = migrate(scene)
+    for report in there_and_back(scene):
         assert report["network_mode"] == "failover"
-        scene.assert_whole(host)
-        scene.assert_nothing_left()
         pair = asked("guest", "show", scene.guest)["nics"]
         assert sorted(nic["teaming"] for nic in pair) == ["persistent", "transient"]
-    scene.cold_boot(home)
-    scene.assert_whole(home)
+    scene.assert_boots_anew()
 
 
 @pytest.mark.matrix
 @pytest.mark.guest("macvtap1")
 def test_a_guest_on_a_macvtap_goes_and_comes_back_on_another_vf(scene: Scene) -> None:
-    home = scene.host
-    refused = vferry("migrate", scene.guest, other(home), "--network", "switch")
+    refused = vferry("migrate", scene.guest, other(scene.host), "--network", "switch")
     assert refused.returncode == 3
     assert "no VF passed through" in refused.stderr
-    for host in (other(home), home):
-        report: Any = migrate(scene, "--no-probe")  # see docs/lab.md: they are too many for a VF's interface
+    for report in there_and_back(scene, "--no-probe"):  # see docs/lab.md: they are too many for a VF's interface
         assert report["network_mode"] == "macvtap"
         assert {step["phase"] for step in report["steps"]}.isdisjoint({"to-standby", "to-vf"})
-        scene.assert_whole(host)
-        scene.assert_nothing_left()
         (nic,) = asked("guest", "show", scene.guest)["nics"]
-        assert nic["interface"] == f"{PF}v{host_named(host).own_vf}"  # type: ignore[union-attr]
+        assert nic["interface"] == f"{PF}v{host_named(report['destination']).own_vf}"  # type: ignore[union-attr]
         assert report["vf"]["after"]["index"] == nic["vf"]["index"] != report["vf"]["before"]["index"]
-    scene.cold_boot(home)
-    scene.assert_whole(home)
+    scene.assert_boots_anew()
 
 
 @pytest.mark.parametrize(

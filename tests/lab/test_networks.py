@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lab.operator import HOSTS, PF, Scene, migrate, other
+from lab.operator import HOSTS, PF, Scene, migrate, other, there_and_back
+from vferry.lab import guests, guestxml
 from vferry.lab.topology import HOSTS as LAB_HOSTS
 from vferry.lab.topology import NETWORKS
 
@@ -98,8 +99,18 @@ def test_a_vf_from_a_pool_of_libvirt_s(scene: Scene) -> None:
             assert report["network_mode"] == "switch"
             assert lost(report, "to-standby", "to-vf") == 0
             scene.assert_whole(host)
-        scene.cold_boot(home)
-        scene.assert_whole(home)
+        scene.assert_boots_anew()
+
+
+@pytest.mark.guest("two1")
+def test_each_nic_goes_by_a_mode_of_its_own(scene: Scene) -> None:
+    mac = guests.named(scene.guest).links[1].mac
+    own = re.compile(rf"<interface type='hostdev' managed='yes'>\s*<mac address='{mac}'/>.*?</interface>", re.DOTALL)
+    for host in LAB_HOSTS:
+        scene.run(host.name, f"vferry-lab-vf-interface {host.own_vf}")
+    with scene.defined_as(lambda xml: own.sub(guestxml.macvtap(1, LAB_HOSTS[0].own_vf, mac), xml)):
+        for report in there_and_back(scene):
+            assert report["network_mode"] == "switch+macvtap"
 
 
 @contextlib.contextmanager

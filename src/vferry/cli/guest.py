@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import click
 from msgspec import Struct
-from msgspec.structs import replace
 from rich.table import Table
 
 from vferry.cli import output
 from vferry.controller.hosts import list_hosts, open_host
-from vferry.host.api import ReadBlockers, TakeInventory
+from vferry.controller.survey import with_blockers
+from vferry.host.api import TakeInventory
 from vferry.model.guest import Guest, GuestState, HostDevice, Nic
 from vferry.model.problem import Exit, Problem
 from vferry.plan import vfio
@@ -72,7 +72,9 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
     here, *elsewhere = choose(found, name)
     for other in elsewhere:
         click.echo(f"Note: {other.host} defines {name}, too; there it is {other.state}.", err=True)
-    here = asyncio.run(with_blockers(here))
+    here, silence = asyncio.run(_with_blockers(here))
+    if silence:
+        click.echo(f"Note: {silence}", err=True)
     if json_output:
         output.json(here)
         return
@@ -116,16 +118,9 @@ def describe(nic: Nic) -> str:
     return f"{nic.model} on {nic.bridge}" if nic.bridge else nic.model
 
 
-async def with_blockers(guest: Guest) -> Guest:
-    """The guest with what its QEMU says against migrating it, where only QEMU can know."""
-    if not guest.uses_vfio:
-        return guest
-    try:
-        async with open_host(guest.host) as remote:
-            return replace(guest, blockers=(await remote.call(ReadBlockers(guest=guest.name))).reasons)
-    except Problem as problem:
-        click.echo(f"Note: {problem}", err=True)
-        return guest
+async def _with_blockers(guest: Guest) -> tuple[Guest, Problem | None]:
+    async with open_host(guest.host) as remote:
+        return await with_blockers(remote, guest)
 
 
 async def _guests_of(host: str) -> Sequence[Guest] | Problem:

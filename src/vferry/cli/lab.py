@@ -19,7 +19,8 @@ OLDER = click.option(
 STANDBY = click.option(
     "--standby",
     type=click.Choice([each.name for each in STANDBYS]),
-    help="The hosts' standby path: a Linux bridge (the usual one), Open vSwitch, a bond of two PFs, or macvtaps.",
+    help="The hosts' standby path: a Linux bridge (the usual one), Open vSwitch, a bond of two PFs (active-backup, or "
+    "802.3ad for lacp), or macvtaps.",
 )
 ANY = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 

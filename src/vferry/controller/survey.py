@@ -77,12 +77,12 @@ async def _facts(
             network = await source.call(ReadGuestNetwork(guest=guest.name), timeout_s=40)
         except Problem as problem:
             silence = problem.message
-    guest, qemu_silence = await _with_blockers(source, guest)
+    guest, silent = await with_blockers(source, guest)
     return Facts(
         source=source_inventory,
         destination=inventory,
         guest=guest,
-        qemu_silence=qemu_silence,
+        qemu_silence=silent.message if silent else None,
         definition=definition,
         fit=fit,
         guest_network=network,
@@ -90,14 +90,14 @@ async def _facts(
     )
 
 
-async def _with_blockers(source: Host, guest: Guest) -> tuple[Guest, str | None]:
+async def with_blockers(source: Host, guest: Guest) -> tuple[Guest, Problem | None]:
     """The guest with what QEMU says against migrating it, or why that is not known; asked only where it matters."""
     if not guest.uses_vfio:
         return guest, None
     try:
         answer = await source.call(ReadBlockers(guest=guest.name))
     except Problem as problem:
-        return guest, problem.message
+        return guest, problem
     return replace(guest, blockers=answer.reasons), None
 
 

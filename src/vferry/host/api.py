@@ -207,7 +207,7 @@ class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
 
 
 class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"):
-    """Hot-plugs a virtio NIC on vhost-net with `mac`, into the running guest only, under `alias`.
+    """Hot-plugs a virtio NIC with `mac`, on vhost-net or in QEMU, into the running guest only, under `alias`.
 
     `vlan` is that of its port, untagged towards the guest, and 0 for none: on a bridge of Linux it needs libvirt 11.0
     or later, and a macvtap has none. `mtu` is what the guest is told, which libvirt refuses on a macvtap.
@@ -219,6 +219,7 @@ class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"
     alias: str
     mtu: int | None = None
     vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
+    vhost: bool = True
 
 
 class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):
@@ -330,21 +331,19 @@ class Unpark(Operation[Done], frozen=True, kw_only=True, tag="unpark"):
 
 
 class TeachBridge(Operation[Done], frozen=True, kw_only=True, tag="teach-bridge"):
-    """Has a bridge of this host learn behind which of its ports a guest's MAC is: `uplink`, or else the NIC's own.
+    """Has a bridge of this host know behind which of its ports a guest's MAC is: `uplink`, or else the NIC's own.
 
-    Else it may think otherwise until the guest sends something. Unchanged where that is no port of a bridge. One of
-    Open vSwitch learns this way only what it holds (2.16 and later); else it forgets the MAC, and floods its frames.
+    Else it may think otherwise until the guest sends something. At the NIC's own port the MAC is held: frames from it
+    that come in by the uplink, sent by the guest's VF or to announce it, change nothing until `uplink` is told, or the
+    entry ages; in Open vSwitch it does not age, and ends with the port. At `uplink` it is as if learnt; Open vSwitch
+    forgets the MAC instead, and floods its frames. Unchanged where that is no port of a bridge, or of an Open vSwitch
+    before 2.16.
     Problem ``bridge-refused``.
     """
 
     guest: str
     mac: str
     uplink: str | None = None
-    hold: bool = False
-    """Frames from `mac` that come in elsewhere change nothing, until this is asked again without, or it ages.
-
-    In Open vSwitch it does not age, and ends with the port.
-    """
 
 
 class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):

@@ -1,17 +1,14 @@
 """A guest's libvirt XML as values, and the few changes that vferry makes to it. Pure: text in, text out."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from xml.etree import ElementTree as ET
 
 from msgspec import Struct
 
 from vferry.host.api import PlugStandby
 from vferry.host.cpus import CpuListError, read_cpus
-from vferry.model.definition import attach
-from vferry.model.problem import Problem
+from vferry.model.definition import NAMESPACE, attach, parse, pci_address, pci_attributes
 
-NAMESPACE = "urn:vferry:1"
-LIMIT = 4 << 20
 UNITS = {
     "b": 1,
     "bytes": 1,
@@ -28,11 +25,6 @@ UNITS = {
     "t": 1 << 40,
     "tib": 1 << 40,
 }
-
-# Written back with the prefixes that people know.
-ET.register_namespace("vferry", NAMESPACE)
-ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
-ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0")
 
 
 class NicXml(Struct, frozen=True, kw_only=True):
@@ -116,21 +108,8 @@ def read_domain(xml: str) -> DomainXml:
     )
 
 
-def parse(xml: str) -> ET.Element:
-    """The `<domain>` element. Problem ``xml-invalid``: also for a document type, which libvirt never writes."""
-    if len(xml) > LIMIT or "<!DOCTYPE" in xml:
-        raise _invalid("it is too long or declares a document type")
-    try:
-        root = ET.fromstring(xml)  # noqa: S314 - from libvirt or an authenticated controller, without a DOCTYPE
-    except ET.ParseError as error:
-        raise _invalid(str(error)) from error
-    if root.tag != "domain":
-        raise _invalid(f"<{root.tag}> is not a <domain>")
-    return root
-
-
 def standby_xml(wanted: PlugStandby) -> str:
-    """A virtio NIC on vhost-net."""
+    """A virtio NIC, with `PlugStandby.vhost` on vhost-net."""
     interface = ET.Element("interface")
     ET.SubElement(interface, "mac", address=wanted.mac)
     attach(interface, wanted.on)
@@ -139,7 +118,7 @@ def standby_xml(wanted: PlugStandby) -> str:
     ET.SubElement(interface, "model", type="virtio")
     # On QEMU's own loop instead of vhost-net, device_add and device_del would stall it.
     # The longest queue that QEMU has: frames wait there while the guest is busy with a device that comes or goes.
-    ET.SubElement(interface, "driver", name="vhost", rx_queue_size="1024")
+    ET.SubElement(interface, "driver", name="vhost" if wanted.vhost else "qemu", rx_queue_size="1024")
     if wanted.mtu is not None:
         ET.SubElement(interface, "mtu", size=str(wanted.mtu))
     ET.SubElement(interface, "alias", name=wanted.alias)
@@ -158,31 +137,6 @@ def vf_xml(address: str, alias: str, teamed_with: str | None = None) -> str:
         ET.SubElement(hostdev, "teaming", type="transient", persistent=teamed_with)
     ET.SubElement(hostdev, "alias", name=alias)
     return ET.tostring(hostdev, encoding="unicode")
-
-
-def replace_vfs(xml: str, moved: Mapping[str, str]) -> str:
-    """A definition with other VFs, by those that it has, in `<interface type='hostdev'>` and `<hostdev>` alike."""
-    domain = parse(xml)
-    for address in _host_addresses(domain):
-        new = moved.get(pci_address(address) or "")
-        if new is not None:
-            address.attrib.update(pci_attributes(new))
-    return ET.tostring(domain, encoding="unicode")
-
-
-def pci_attributes(address: str) -> dict[str, str]:
-    """``0000:01:10.0`` as libvirt's attributes."""
-    domain, bus, rest = address.split(":")
-    slot, function = rest.split(".")
-    return {"domain": f"0x{domain}", "bus": f"0x{bus}", "slot": f"0x{slot}", "function": f"0x{function}"}
-
-
-def pci_address(element: ET.Element) -> str | None:
-    """libvirt's `<address>` as ``0000:01:10.0``; None when it is not of a PCI device."""
-    if element.get("bus") is None or element.get("slot") is None:
-        return None
-    domain, bus, slot, function = (int(element.get(key, "0"), 0) for key in ("domain", "bus", "slot", "function"))
-    return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
 
 
 def has_alias(xml: str, alias: str) -> bool:
@@ -232,11 +186,6 @@ def _interface(interface: ET.Element) -> NicXml:
     )
 
 
-def _host_addresses(domain: ET.Element) -> Iterator[ET.Element]:
-    yield from domain.iterfind("devices/interface[@type='hostdev']/source/address")
-    yield from domain.iterfind("devices/hostdev[@type='pci']/source/address")
-
-
 def _disk_paths(domain: ET.Element) -> Iterator[str]:
     for source in domain.iterfind("devices/disk/source"):
         path = source.get("file") or source.get("dev") or source.get("dir")
@@ -269,10 +218,6 @@ def read_bytes(element: ET.Element | None, attribute: str | None = None) -> int:
 def _attribute(element: ET.Element, path: str, key: str) -> str | None:
     found = element.find(path)
     return None if found is None else found.get(key)
-
-
-def _invalid(why: str) -> Problem:
-    return Problem("xml-invalid", f"This is not a guest's definition: {why}", "Look with: virsh dumpxml GUEST")
 
 
 def _pinned(domain: ET.Element) -> tuple[int, ...]:

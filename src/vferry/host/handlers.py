@@ -29,6 +29,7 @@ from vferry.host.huge_pages import set_huge_pages
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.host.inventory import take_inventory
+from vferry.host.lent import Lent
 from vferry.host.mediated import read_mdevs, set_mdev
 from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
@@ -84,11 +85,13 @@ class Handlers:
         self._hypervisor = hypervisor or Hypervisor()
         self._relay = RelayStore(directory)
         self._arriving = Arriving(self._hypervisor, root, links)
+        self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
         self._migrations = Migrations(self._hypervisor, runtime, configuration.migration.bandwidth)
         self._held = Held(self._hypervisor, self._migrations, self._gateways, runtime)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
+        self._pool.submit(self._lent.take_back)  # what stopped while there was no agent
 
     async def handle(self, operation: api.Operation[Any], session: api.Session | None) -> Struct:
         """The answer to an operation. Raises `Problem`."""
@@ -184,12 +187,12 @@ class Handlers:
             case api.PlugStandby(guest=guest):
                 check(session, guest=guest)
                 return lambda: hypervisor_devices.plug_standby(hypervisor, self._root, operation)
-            case api.PlugVf(guest=guest, address=address, alias=alias, teamed_with=teamed_with):
+            case api.PlugVf(guest=guest, address=address):
                 check(session, guest=guest, vf=address)
-                return lambda: hypervisor_devices.plug_vf(hypervisor, guest, address, alias, teamed_with)
-            case api.Unplug(guest=guest, alias=alias, timeout_s=timeout_s):
+                return lambda: self._plug_vf(operation)
+            case api.Unplug(guest=guest):
                 check(session, guest=guest)
-                return lambda: hypervisor_devices.unplug(hypervisor, self._root, guest, alias, timeout_s)
+                return lambda: self._unplug(operation)
             case api.RunInGuest(guest=guest, script=script, timeout_s=timeout_s):
                 check(session, guest=guest)
                 return lambda: run_in_guest(hypervisor, guest, script, timeout_s, silence_s=timeout_s)
@@ -312,9 +315,23 @@ class Handlers:
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
 
+    def _plug_vf(self, wanted: api.PlugVf) -> api.Done:
+        new = self._lent.lend(wanted.address, wanted.guest, wanted.alias)
+        done = hypervisor_devices.plug_vf(
+            self._hypervisor, wanted.guest, wanted.address, wanted.alias, wanted.teamed_with
+        )
+        if new and not done.changed:  # it has it from libvirt
+            self._lent.returned(wanted.guest, wanted.alias)
+        return done
+
+    def _unplug(self, wanted: api.Unplug) -> api.Done:
+        done = hypervisor_devices.unplug(self._hypervisor, self._root, wanted.guest, wanted.alias, wanted.timeout_s)
+        self._lent.returned(wanted.guest, wanted.alias)
+        return done
+
     def _teach_bridge(self, wanted: api.TeachBridge) -> api.Done:
         port = wanted.uplink or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
-        return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=wanted.hold))
+        return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=not wanted.uplink))
 
     def _destroy(self, operation: str, guest: str) -> api.Done:
         if self._migrations.leaves_here(operation, guest):

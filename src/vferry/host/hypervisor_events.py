@@ -7,6 +7,7 @@ from typing import Any
 
 SUSPENDED = 3
 RESUMED = 4
+STOPPED = 5
 SUSPENDED_MIGRATED = 1
 """virDomainEventType and virDomainEventSuspendedDetailType: part of libvirt's ABI, so they never change."""
 
@@ -23,6 +24,7 @@ class Events:
         self._unplugged: dict[tuple[str, str], bool] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
         self._resumed: dict[str, Callable[[], None]] = {}
+        self._stopped: Callable[[], None] | None = None
 
     def register(self, libvirt: Any, connection: Any) -> None:
         """Asks a new connection for the events that operations wait for."""
@@ -33,6 +35,8 @@ class Events:
             (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self.on_job_completed),
         ):
             connection.domainEventRegisterAny(None, event, callback, None)
+        # Nobody has told which guests stopped while there was no connection.
+        self._start(self._stopped, "connected")
 
     def on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
         uuid = domain.UUIDString()
@@ -41,10 +45,9 @@ class Events:
                 self._paused[uuid] = time.monotonic()
             elif event == RESUMED:
                 self._paused.pop(uuid, None)
-                work = self._resumed.pop(domain.name(), None)
-                if work:
-                    # Not in libvirt's thread, which has to tell the others meanwhile.
-                    threading.Thread(target=work, name=f"resumed-{domain.name()}", daemon=True).start()
+                self._start(self._resumed.pop(domain.name(), None), f"resumed-{domain.name()}")
+            elif event == STOPPED:
+                self._start(self._stopped, f"stopped-{domain.name()}")
             self._changed.notify_all()
 
     def on_removed(self, _connection: Any, domain: Any, alias: str, _opaque: Any) -> None:
@@ -62,6 +65,10 @@ class Events:
         """Has something done in a thread once a guest goes on on this host; in place of what was wanted before."""
         with self._changed:
             self._resumed[guest] = work
+
+    def when_stopped(self, work: Callable[[], None]) -> None:
+        """Has something done in a thread each time that a guest stops on this host, and after each connection."""
+        self._stopped = work
 
     def paused_for_migration(self, uuid: str, since: float) -> float | None:
         """When a guest was last stopped for its switchover, if that was after `since` and it has not resumed."""
@@ -88,6 +95,11 @@ class Events:
     def wait_for_unplug(self, uuid: str, alias: str, timeout_s: float) -> bool | None:
         """True when the device is gone, False when the guest refused, None when neither was heard in time."""
         return self._wait(lambda: self._unplugged.get((uuid, alias)), timeout_s)
+
+    def _start(self, work: Callable[[], None] | None, name: str) -> None:
+        """Not in libvirt's thread, which has to tell the others meanwhile."""
+        if work:
+            threading.Thread(target=work, name=name, daemon=True).start()
 
     def _note_unplug(self, uuid: str, alias: str, *, gone: bool) -> None:
         with self._changed:

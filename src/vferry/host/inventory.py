@@ -18,6 +18,8 @@ from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.relay_ground import read_ground
 from vferry.host.sriov import read_bonds, read_pfs
 from vferry.host.sriov_netlink import Links
+from vferry.host.sysfs import read_file
+from vferry.host.vhost import read_features
 from vferry.model.host import Bridge, Claim, Inventory, Pf, Versions
 from vferry.model.relay import Relay
 
@@ -63,6 +65,7 @@ def take_inventory(
         memory_free=memory.get("MemAvailable", 0),
         cpus=_cpus(root),
         vhost_net=(root / "dev/vhost-net").exists(),
+        vhost_features=read_features(root),
         iommu=any((root / "sys/class/iommu").glob("*")),
         codecs=installed_codecs(root),
         connections=_connections(root),
@@ -87,18 +90,18 @@ def _with_owners(pfs: Iterable[Pf], described: list[Described], claims: tuple[Cl
 
 def _bridges(root: Path, links: Links) -> tuple[Bridge, ...]:
     paths = [path for path in sorted((root / "sys/class/net").iterdir()) if (path / "bridge").is_dir()]
-    filtering = {path.name for path in paths if _read(path / "bridge/vlan_filtering") == "1"}
+    filtering = {path.name for path in paths if read_file(path / "bridge/vlan_filtering") == "1"}
     vlans = links.vlans() if filtering else {}
     return tuple(_bridge(path, vlans if path.name in filtering else None) for path in paths)
 
 
 def _bridge(path: Path, vlans: dict[int, tuple[int, ...]] | None) -> Bridge:
     ports = sorted((path / "brif").glob("*"))
-    passed = {port.name: (vlans or {}).get(int(_read(path.parent / port.name / "ifindex") or 0)) for port in ports}
+    passed = {port.name: (vlans or {}).get(int(read_file(path.parent / port.name / "ifindex") or 0)) for port in ports}
     return Bridge(
         name=path.name,
         ports=tuple(port.name for port in ports),
-        up=bool(int(_read(path / "flags") or "0", 16) & IFF_UP),
+        up=bool(int(read_file(path / "flags") or "0", 16) & IFF_UP),
         vlan_filtering=vlans is not None,
         vlans={port: numbers for port, numbers in passed.items() if numbers},
     )
@@ -107,8 +110,8 @@ def _bridge(path: Path, vlans: dict[int, tuple[int, ...]] | None) -> Bridge:
 def _link_rate(root: Path, links: Links, address: str) -> int | None:
     """Bytes per second of the interface that has the address; an emulated one does not say, or says -1."""
     index = links.index_of(address)
-    found = [path for path in (root / "sys/class/net").iterdir() if _read(path / "ifindex") == str(index)]
-    mbit = _read(found[0] / "speed") if found else ""
+    found = [path for path in (root / "sys/class/net").iterdir() if read_file(path / "ifindex") == str(index)]
+    mbit = read_file(found[0] / "speed") if found else ""
     return int(mbit) * MBIT if mbit.isdigit() and mbit != "0" else None
 
 
@@ -135,7 +138,7 @@ def _split(number: int) -> tuple[int, int, int]:
 
 
 def _connections(root: Path) -> int | None:
-    said = _read(root / "proc/sys/net/netfilter/nf_conntrack_count")
+    said = read_file(root / "proc/sys/net/netfilter/nf_conntrack_count")
     return int(said) if said.isdigit() else None
 
 
@@ -152,22 +155,15 @@ def _keepalive_off(path: Path) -> bool | None:
 
 def _memory(root: Path) -> dict[str, int]:
     """/proc/meminfo in bytes."""
-    lines = (line.split() for line in _read(root / "proc/meminfo").splitlines())
+    lines = (line.split() for line in read_file(root / "proc/meminfo").splitlines())
     return {words[0].rstrip(":"): int(words[1]) << 10 for words in lines if len(words) == 3}
 
 
 def _first_cpu(root: Path) -> dict[str, str]:
-    first = _read(root / "proc/cpuinfo").split("\n\n", 1)[0]
+    first = read_file(root / "proc/cpuinfo").split("\n\n", 1)[0]
     pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, value in pairs}
 
 
 def _cpus(root: Path) -> int:
-    return max(1, _read(root / "proc/cpuinfo").count("processor\t"))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    return max(1, read_file(root / "proc/cpuinfo").count("processor\t"))

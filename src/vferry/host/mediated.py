@@ -5,6 +5,7 @@ from pathlib import Path
 from vferry.host.api import Done, SetMdev
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe_all
+from vferry.host.sysfs import read_file
 from vferry.model.host import Mdev, MdevType
 from vferry.model.problem import Exit, Problem
 
@@ -15,10 +16,7 @@ PARENTS = "sys/class/mdev_bus"
 def read_types(root: Path) -> tuple[MdevType, ...]:
     """The types that the devices of this host offer."""
     paths = sorted((root / PARENTS).glob("*/mdev_supported_types/*"))
-    return tuple(
-        MdevType(name=path.name, parent=path.parent.parent.name, available=int(_read(path / "available_instances")))
-        for path in paths
-    )
+    return tuple(map(_type, paths))
 
 
 def read_mdevs(root: Path) -> tuple[Mdev, ...]:
@@ -62,6 +60,11 @@ def _refuse_use(hypervisor: Hypervisor, root: Path, wanted: SetMdev) -> None:
             )
 
 
+def _type(path: Path) -> MdevType:
+    available = int(read_file(path / "available_instances") or 0)
+    return MdevType(name=path.name, parent=path.parent.parent.name, available=available)
+
+
 def _mdev(root: Path, uuid: str) -> Mdev | None:
     path = root / BUS / uuid
     try:
@@ -81,10 +84,3 @@ def _write(path: Path, text: str, wanted: SetMdev) -> None:
             f"Look at /{PARENTS} and at dmesg",
             exit=Exit.REFUSED,
         ) from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip() or "0"
-    except OSError:
-        return "0"

@@ -3,10 +3,9 @@
 from typing import Any
 
 from vferry.host.api import StartMigration
-from vferry.host.domain_xml import replace_vfs
 from vferry.host.gateways import Places
 from vferry.host.migration_bandwidth import mib_per_second
-from vferry.model.definition import attached
+from vferry.model.definition import attached, with_vfs
 
 FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST")
 """Never UNDEFINE_SOURCE: vferry removes the definition itself, after it has looked at the destination."""
@@ -37,7 +36,8 @@ def parameters(libvirt: Any, domain: Any, wanted: StartMigration, here: Places, 
     if wanted.attached or wanted.vfs:
         # As the guest is now: it may have been given NICs, or have given some back, since it was looked at.
         live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)
-        found[libvirt.VIR_MIGRATE_PARAM_DEST_XML], _ = attached(replace_vfs(live, wanted.vfs), wanted.attached)
+        there, _ = with_vfs(live, wanted.vfs)
+        found[libvirt.VIR_MIGRATE_PARAM_DEST_XML], _ = attached(there, wanted.attached)
     if wanted.parallel > 0:
         found[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = wanted.parallel
     if wanted.compression:

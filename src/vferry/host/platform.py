@@ -7,8 +7,9 @@ from typing import Any
 
 from vferry.host import resources
 from vferry.host.api import CheckFit, Fit
-from vferry.host.domain_xml import DomainXml, NicXml, parse, read_domain
+from vferry.host.domain_xml import DomainXml, NicXml, read_domain
 from vferry.host.hypervisor import Hypervisor
+from vferry.model.definition import parse
 
 # Modes that take the host's CPU as it is. Their live XML does not say which CPU that was, so nothing can be compared
 # here; planning compares the hosts' CPU models.

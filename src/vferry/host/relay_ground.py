@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vferry.host.cpus import CpuListError, read_cpus
 from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.sysfs import read_file
 from vferry.model.relay import NumaNode, PagePool, RelayGround
 
 NODES = "sys/devices/system/node"
@@ -37,7 +38,7 @@ def pool_path(root: Path, node: int, size_kib: int) -> Path:
 
 def read_number(path: Path) -> int:
     """0 where it is not there."""
-    text = _read(path)
+    text = read_file(path)
     return int(text) if text.isdigit() else 0
 
 
@@ -45,7 +46,7 @@ def _nodes(root: Path) -> Iterator[NumaNode]:
     found = sorted(int(path.name[4:]) for path in (root / NODES).glob("node[0-9]*"))
     for number in found:
         path = root / NODES / f"node{number}"
-        free = FREE.search(_read(path / "meminfo"))
+        free = FREE.search(read_file(path / "meminfo"))
         yield NumaNode(
             number=number,
             cpus=_cpus(path / "cpulist"),
@@ -53,7 +54,7 @@ def _nodes(root: Path) -> Iterator[NumaNode]:
             pools=tuple(_pools(path / "hugepages")),
         )
     if not found:
-        free = FREE.search(_read(root / "proc/meminfo"))
+        free = FREE.search(read_file(root / "proc/meminfo"))
         yield NumaNode(
             number=0,
             cpus=_cpus(root / "sys/devices/system/cpu/online"),
@@ -82,13 +83,6 @@ def _siblings(root: Path) -> tuple[tuple[int, ...], ...]:
 
 def _cpus(path: Path) -> tuple[int, ...]:
     try:
-        return read_cpus(_read(path))
+        return read_cpus(read_file(path))
     except CpuListError:
         return ()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from vferry.host.domain_xml import read_bytes
+from vferry.host.sysfs import read_file
 
 PINS = ("vcpupin", "emulatorpin", "iothreadpin")
 PIDS = ("run/virtqemud.pid", "run/libvirtd.pid")
@@ -35,19 +36,19 @@ def _huge_pages(root: Path, domain: ET.Element, memory: int) -> Iterator[str]:
 
 
 def _usual_page(root: Path) -> int:
-    lines = (line.split() for line in _read(root / "proc/meminfo").splitlines())
+    lines = (line.split() for line in read_file(root / "proc/meminfo").splitlines())
     return next((int(words[1]) << 10 for words in lines if words[0] == "Hugepagesize:"), 2 << 20)
 
 
 def _free_pages(root: Path, size: int) -> int:
-    return int(_read(root / f"sys/kernel/mm/hugepages/hugepages-{size >> 10}kB/free_hugepages") or 0)
+    return int(read_file(root / f"sys/kernel/mm/hugepages/hugepages-{size >> 10}kB/free_hugepages") or 0)
 
 
 def _processors(root: Path, domain: ET.Element) -> Iterator[str]:
     sets = [element.get("cpuset", "") for name in PINS for element in domain.iterfind(f"cputune/{name}")]
     vcpu = domain.find("vcpu")
     sets.append("" if vcpu is None else vcpu.get("cpuset", ""))
-    lacking = set().union(*map(parse_set, sets)) - parse_set(_read(root / "sys/devices/system/cpu/online"))
+    lacking = set().union(*map(parse_set, sets)) - parse_set(read_file(root / "sys/devices/system/cpu/online"))
     if lacking:
         yield f"the guest is pinned to processors that are not online here: {_shown(lacking)}"
 
@@ -55,7 +56,7 @@ def _processors(root: Path, domain: ET.Element) -> Iterator[str]:
 def _nodes(root: Path, domain: ET.Element) -> Iterator[str]:
     sets = [element.get("nodeset", "") for element in domain.iterfind("numatune/*")]
     # A kernel without NUMA has but one.
-    online = parse_set(_read(root / "sys/devices/system/node/online") or "0")
+    online = parse_set(read_file(root / "sys/devices/system/node/online") or "0")
     lacking = set().union(*map(parse_set, sets)) - online
     if lacking:
         yield f"the guest's memory is bound to NUMA nodes that are not here: {_shown(lacking)}"
@@ -79,13 +80,13 @@ def _locked(root: Path, domain: ET.Element, memory: int) -> Iterator[str]:
 
 def locked_limit(root: Path) -> int | None:
     """Bytes that libvirt's QEMU may lock; None where libvirt may raise that itself, as it does, or is not seen."""
-    pid = next((pid for file in PIDS if (pid := _read(root / file)).isdecimal()), None)
+    pid = next((pid for file in PIDS if (pid := read_file(root / file)).isdecimal()), None)
     if pid is None:
         return None
-    status = dict(line.split(":", 1) for line in _read(root / f"proc/{pid}/status").splitlines() if ":" in line)
+    status = dict(line.split(":", 1) for line in read_file(root / f"proc/{pid}/status").splitlines() if ":" in line)
     if int(status.get("CapEff", "0"), 16) >> CAP_SYS_RESOURCE & 1:
         return None
-    for line in _read(root / f"proc/{pid}/limits").splitlines():
+    for line in read_file(root / f"proc/{pid}/limits").splitlines():
         if line.startswith("Max locked memory"):
             hard = line.split()[4]
             return int(hard) if hard.isdecimal() else None
@@ -107,10 +108,3 @@ def parse_set(text: str) -> set[int]:
 
 def _shown(numbers: set[int]) -> str:
     return ", ".join(map(str, sorted(numbers)))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

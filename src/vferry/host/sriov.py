@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vferry.host.sriov_netlink import Links
+from vferry.host.sysfs import read_file
 from vferry.model.host import Bond, LinkState, Pf, Vf, VfSettings
 from vferry.model.problem import Problem
 
@@ -63,7 +64,7 @@ def vf_under(root: Path, interface: str) -> str | None:
 
 def slaves(root: Path, bond: str) -> tuple[str, ...]:
     """The interfaces that a bond consists of; none where it is no bond."""
-    return tuple(_read(root / "sys/class/net" / bond / "bonding/slaves").split())
+    return tuple(read_file(root / "sys/class/net" / bond / "bonding/slaves").split())
 
 
 def read_bonds(root: Path, links: Links) -> tuple[Bond, ...]:
@@ -73,11 +74,11 @@ def read_bonds(root: Path, links: Links) -> tuple[Bond, ...]:
     return tuple(
         Bond(
             name=path.name,
-            mode=_read(path / "bonding/mode").split(" ")[0],
+            mode=read_file(path / "bonding/mode").split(" ")[0],
             ports=slaves(root, path.name),
-            up=bool(int(_read(path / "flags") or "0", 16) & IFF_UP),
-            mtu=int(_read(path / "mtu") or 1500),
-            forwarding=forwarding.get(int(_read(path / "ifindex") or 0), ()),
+            up=bool(int(read_file(path / "flags") or "0", 16) & IFF_UP),
+            mtu=int(read_file(path / "mtu") or 1500),
+            forwarding=forwarding.get(int(read_file(path / "ifindex") or 0), ()),
         )
         for path in found
     )
@@ -86,7 +87,7 @@ def read_bonds(root: Path, links: Links) -> tuple[Bond, ...]:
 def forwarding_limit(root: Path, pf: str) -> int | None:
     """How many MACs the filter of a PF takes beside its own and one for each VF; None where that is not known."""
     device = root / "sys/class/net" / pf / "device"
-    size = FILTERS.get((_read(device / "vendor"), _read(device / "device")))
+    size = FILTERS.get((read_file(device / "vendor"), read_file(device / "device")))
     return None if size is None else size - 1 - len(vf_addresses(root, pf))
 
 
@@ -158,7 +159,7 @@ def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -
         mac=(message.get_attr("IFLA_ADDRESS") or "").lower(),
         mtu=message.get_attr("IFLA_MTU") or 1500,
         up=bool(message["flags"] & IFF_UP),
-        eswitch="switchdev" if _read(path / "phys_switch_id") else None,
+        eswitch="switchdev" if read_file(path / "phys_switch_id") else None,
         forwarding=forwarding.get(message["index"], ()),
         forwarding_limit=forwarding_limit(root, name),
         vfs=vfs,
@@ -167,8 +168,8 @@ def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -
 
 def _pf_paths(root: Path) -> Iterator[Path]:
     for path in sorted((root / "sys/class/net").iterdir()):
-        total = _read(path / "device/sriov_totalvfs")
-        if total and total != "0" and not REPRESENTOR.fullmatch(_read(path / "phys_port_name")):
+        total = read_file(path / "device/sriov_totalvfs")
+        if total and total != "0" and not REPRESENTOR.fullmatch(read_file(path / "phys_port_name")):
             yield path
 
 
@@ -186,11 +187,3 @@ def _link_name(path: Path) -> str | None:
         return path.readlink().name
     except OSError:
         return None
-
-
-def _read(path: Path) -> str:
-    # Some attributes exist and answer EOPNOTSUPP: the driver does not say.
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

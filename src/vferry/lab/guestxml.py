@@ -3,6 +3,7 @@
 from xml.sax.saxutils import quoteattr
 
 from vferry.lab.topology import PF, STANDBYS, Guest, Standby
+from vferry.model.host import AttachmentKind
 
 NAMESPACE = "urn:vferry:1"
 ROOT_PORTS = 8  # one or two for NICs, the others free for hot-plug; firmware and kernel look at each of them
@@ -90,7 +91,7 @@ def standby_interface(guest: Guest, standby: Standby) -> str:
     if standby.bridge is None:
         # Else a macvtap drops the multicast that the guest wants.
         kind, source = "type='direct' trustGuestRxFilters='yes'", f"<source dev='{standby.uplink}' mode='bridge'/>"
-    elif standby.packages:
+    elif standby.bridge_kind is AttachmentKind.OPENVSWITCH:
         source += "<virtualport type='openvswitch'/>"
     return f"""
     <interface {kind}>

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vferry.lab import net, outer, places, processes, qemu, reach
+from vferry.lab import net, outer, peer, places, processes, qemu, reach
 from vferry.lab.layers import Layers
 from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Host, standby_named
 from vferry.model.problem import Exit, Problem
@@ -57,7 +57,7 @@ def start(host: Host, layers: Layers, lab: Path, kept: Path | None = None) -> No
     for name in ("console", "qmp", "ssh"):
         (places.RUN / f"{host.name}.{name}").unlink(missing_ok=True)
     standby = standby_named(layers.standby)
-    data, mgmt = ([net.plug(network, tap) for tap in network.taps(host.name, standby)] for network in NETWORKS)
+    data, mgmt = (net.plug(network, host, standby) for network in NETWORKS)
     taps = (data[0], *mgmt, *data[1:])
     try:
         key = reach.public_key(lab)
@@ -67,6 +67,8 @@ def start(host: Host, layers: Layers, lab: Path, kept: Path | None = None) -> No
         disks = " ".join(f"{name}={backing}" for name, backing in qemu.overlays(host).items())
         enter = ["unshare", "-m", "sh", "-c", ENTER, "enter", *binds, disks]
         outer.launch([*enter, *argv], lab / f"{host.name}.log", pass_fds=taps)
+        if standby.lacp:
+            peer.start_lacp(NETWORKS[0], host, standby)
     finally:
         for tap in taps:
             os.close(tap)

@@ -169,6 +169,10 @@ class Lab:
         """Undoes `cut_link`."""
         self._carry(host, network, on=True)
 
+    def prefer(self, host: str, pf: str) -> None:
+        """Has the peer's end of a host's bond send what is for the host to one PF; for the standby path "lacp"."""
+        net.prefer(NETWORKS[0], self.host(host), self.standby(), pf)
+
     def _carry(self, host: str, network: str, *, on: bool) -> None:
         found = next((each for each in NETWORKS if each.name == network), None)
         if found is None:

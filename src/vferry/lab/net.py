@@ -8,34 +8,38 @@ import threading
 from pathlib import Path
 
 from vferry.lab import outer
-from vferry.lab.topology import DATA, GUESTS, NETWORKS, VLANS, Network, Subnet
+from vferry.lab.topology import DATA, GUESTS, HOSTS, NETWORKS, VLANS, Host, Network, Standby, Subnet, preferred
 from vferry.model.problem import Exit, Problem
 
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 NAMESPACES = Path("/run/netns")
+QUIET = "stp_state 0 forward_delay 0 mcast_snooping 0"
 
 
 def exists(network: Network) -> bool:
     return (NAMESPACES / network.namespace).exists()
 
 
-def create() -> None:
+def create(standby: Standby) -> None:
     """Makes what is missing of the namespaces and bridges; nothing of it leads out of the machine."""
     for network in NETWORKS:
         if not exists(network):
             outer.call(["ip", "netns", "add", network.namespace])
-            outer.call(["ip", "-n", network.namespace, "-batch", "-"], stdin=setup(network))
+            _configure(network, setup(network, standby))
             _quiet(network)
 
 
-def setup(network: Network) -> str:
+def _configure(network: Network, lines: str) -> None:
+    outer.call(["ip", "-n", network.namespace, "-batch", "-"], stdin=lines)
+
+
+def setup(network: Network, standby: Standby) -> str:
     """Lines for `ip -batch` that set up a namespace; it answers ping at the network's addresses."""
-    quiet = "stp_state 0 forward_delay 0 mcast_snooping 0"
     lines = [
         "link set lo up",
-        f"link add name {network.bridge} address {network.mac} type bridge {quiet}",
+        f"link add name {network.bridge} address {network.mac} type bridge {QUIET}",
         f"link set {network.bridge} up",
     ]
     lines += [f"address add {a} dev {network.bridge}" + " nodad" * (":" in a) for a in network.addresses]
@@ -47,7 +51,27 @@ def setup(network: Network) -> str:
             for guest in GUESTS
             for link in guest.links
         ]
+    if network.aggregates(standby):
+        lines += [line for host in HOSTS for line in _lag(network, host)]
     return "\n".join(lines) + "\n"
+
+
+def _lag(network: Network, host: Host) -> list[str]:
+    """The bridge that makes one port of a host's taps, and the pair of devices that joins it to the network's.
+
+    It learns nothing: what comes in from the network goes to the taps that `preference` has it flood, and what comes
+    in from a tap goes to the network.
+    """
+    bridge, port = network.lag(host.name), f"{network.bridge}-{host.name}"
+    return [
+        f"link add name {bridge} type bridge {QUIET}",
+        f"link add name {bridge}-up type veth peer name {port}",
+        *(f"link set {device} addrgenmode none" for device in (bridge, f"{bridge}-up", port)),
+        f"link set {bridge}-up master {bridge}",
+        f"link set {bridge}-up type bridge_slave learning off",
+        f"link set {port} master {network.bridge}",
+        *(f"link set {device} up" for device in (bridge, f"{bridge}-up", port)),
+    ]
 
 
 def _vlan(bridge: str, vlan: int) -> list[str]:
@@ -73,11 +97,38 @@ def _quiet(network: Network) -> None:
     outer.call(["ip", "netns", "exec", network.namespace, "sh", "-c", script])
 
 
-def plug(network: Network, name: str) -> int:
-    """Makes a tap device that leads to a host and returns its descriptor; the device goes when that is closed."""
-    descriptor = _in_namespace(network.namespace, name)
-    outer.call(["ip", "-n", network.namespace, "link", "set", name, "master", network.bridge, "up"])
-    return descriptor
+def plug(network: Network, host: Host, standby: Standby) -> list[int]:
+    """Makes the tap devices that lead to a host and returns their descriptors; a device goes when its is closed."""
+    descriptors = [_in_namespace(network.namespace, tap) for tap in network.taps(host.name, standby)]
+    _configure(network, plugging(network, host, standby))
+    return descriptors
+
+
+def plugging(network: Network, host: Host, standby: Standby) -> str:
+    """Lines for `ip -batch` that join a host's taps to the network."""
+    taps, aggregates = network.taps(host.name, standby), network.aggregates(standby)
+    bridge = network.lag(host.name) if aggregates else network.bridge
+    lines = "".join(f"link set {tap} master {bridge}\n" for tap in taps)
+    if aggregates:
+        lines += preference(network, host, standby, preferred(host, standby)[0])
+    return lines + "".join(f"link set {tap} up\n" for tap in taps)
+
+
+def prefer(network: Network, host: Host, standby: Standby, pf: str) -> None:
+    """Has a network that aggregates a host's taps send what is for the host to one of its PFs."""
+    _configure(network, preference(network, host, standby, pf))
+
+
+def preference(network: Network, host: Host, standby: Standby, pf: str) -> str:
+    """Lines for `ip -batch` that do what `prefer` says."""
+    ways = zip(network.taps(host.name, standby), standby.pfs, strict=True)
+    return "".join(_member(tap, "on" if own == pf else "off") for tap, own in ways)
+
+
+def _member(tap: str, flood: str) -> str:
+    """A tap of several that are one port, which get nothing from each other."""
+    floods = f"flood {flood} mcast_flood {flood} bcast_flood {flood}"
+    return f"link set {tap} type bridge_slave isolated on learning off {floods}\n"
 
 
 def _in_namespace(namespace: str, tap: str) -> int:

@@ -1,10 +1,13 @@
-"""The peer: this machine inside the data network and its VLANs, which the guests talk to. It also serves DHCP."""
+"""The peer: this machine inside the data network and its VLANs, which the guests talk to. It also serves DHCP.
+
+It is the switch at the other end of the hosts' bonds, too.
+"""
 
 import sys
 from collections.abc import Sequence
 
 from vferry.lab import net, outer, places, processes
-from vferry.lab.topology import DATA, GUESTS, PEER4, VLANS, Guest, Subnet
+from vferry.lab.topology import DATA, GUESTS, PEER4, VLANS, Guest, Host, Network, Standby, Subnet
 
 LEASE = 60  # seconds; short, so that a guest renews during a test
 
@@ -46,3 +49,10 @@ def start_vlans(bridge: str) -> None:
         devices = [Subnet(vlan, vlan).device(bridge), net.vlan_port(bridge, vlan)]
         argv = [sys.executable, "-m", "vferry.lab.vlan", *devices, str(vlan)]
         outer.launch(command(argv), places.folder() / f"vlan{vlan}.log")
+
+
+def start_lacp(network: Network, host: Host, standby: Standby) -> None:
+    """Starts the process that speaks LACP with a host's bond; it ends with the host's taps."""
+    taps = network.taps(host.name, standby)
+    argv = [sys.executable, "-m", "vferry.lab.lacp", network.mac, str(host.number), *taps]
+    outer.launch(command(argv), places.folder() / f"{host.name}.lacp.log")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from vferry.lab import archive, boot, cache, outer, places, seed
 from vferry.lab.guestxml import definition, file_name
 from vferry.lab.release import DEBIAN13, Release
-from vferry.lab.topology import GUESTS, HOSTS, Host, Standby
+from vferry.lab.topology import GUESTS, HOSTS, Host, Standby, preferred
 
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 SHIPPED = {  # file of the package, which its author may not have written yet → place in a host
@@ -182,8 +182,8 @@ def pack_init(folder: Path, init: Path, target: Path) -> None:
 
 
 def agent_settings(host: Host, standby: Standby) -> str:
-    """/etc/vferry/agent.toml of a host; the last takes the VFs of its last PF first."""
-    pfs = standby.pfs if host is HOSTS[0] else standby.pfs[::-1]
+    """/etc/vferry/agent.toml of a host."""
+    pfs = preferred(host, standby)
     bridge = f'bridge = "{standby.bridge}"' if standby.bridge else ""
     return f"""\
 name = "{host.name}"

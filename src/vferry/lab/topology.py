@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vferry.model.host import AttachmentKind
+
 DATA = "vferry-data"
 MGMT = "vferry-mgmt"
 OBSERVER = "10.8.0.100"
@@ -69,6 +71,14 @@ class Network:
         more = len(standby.pfs) - 1 if self.namespace == DATA else 0
         return (self.tap(host), *(f"{self.tap(host)}-{number}" for number in range(2, 2 + more)))
 
+    def aggregates(self, standby: "Standby") -> bool:
+        """Whether all taps that lead to a host are one port of the bridge."""
+        return standby.lacp and self.namespace == DATA
+
+    def lag(self, host: str) -> str:
+        """Name of the bridge that makes one port of a host's taps."""
+        return f"lag-{host}"
+
 
 NETWORKS = (
     Network("data", DATA, "data0", "52:54:00:00:09:00", PLAIN.addresses + SECOND.addresses),
@@ -80,14 +90,17 @@ NETWORKS = (
 class Standby:
     """The hosts' standby path: `uplink` is in `bridge`, or else has macvtaps on it.
 
-    With two `pfs`, it is a bond of them, and each has a tap of its own. `packages` are what the hosts need for it.
+    With two `pfs`, it is a bond of them, and each has a tap of its own; with `lacp`, the bond is in mode 802.3ad, and
+    the peer's end of it speaks LACP. `packages` are what the hosts need for it.
     """
 
     name: str
     pfs: tuple[str, ...] = (PF,)
     uplink: str = PF
     bridge: str | None = "br0"
+    bridge_kind: AttachmentKind = AttachmentKind.BRIDGE
     packages: tuple[str, ...] = ()
+    lacp: bool = False
 
     @property
     def variant(self) -> str:
@@ -97,8 +110,9 @@ class Standby:
 
 STANDBYS = (
     Standby("bridge"),
-    Standby("ovs", packages=("openvswitch-switch",)),
+    Standby("ovs", bridge_kind=AttachmentKind.OPENVSWITCH, packages=("openvswitch-switch",)),
     Standby("bond", pfs=(PF, "enp3s0"), uplink="bond0"),
+    Standby("lacp", pfs=(PF, "enp3s0"), uplink="bond0", lacp=True),
     Standby("macvtap", bridge=None),
 )
 """The first is the usual one: a Linux bridge that filters VLANs."""
@@ -136,6 +150,11 @@ class Host:
 
 
 HOSTS = (Host("host1", 1, own_vf=6), Host("host2", 2, own_vf=5))
+
+
+def preferred(host: Host, standby: Standby) -> tuple[str, ...]:
+    """The PFs of a host, first the one whose VFs are taken first: on the last host its last, so that guests change."""
+    return standby.pfs if host is HOSTS[0] else standby.pfs[::-1]
 
 
 @dataclass(frozen=True, slots=True)

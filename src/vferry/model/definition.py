@@ -1,21 +1,78 @@
 """What both the planner and an agent change in a guest's libvirt definition. Pure: text in, text out."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree as ET
 
 from vferry.model.host import Attachment, AttachmentKind
+from vferry.model.problem import Problem
 
+NAMESPACE = "urn:vferry:1"
+LIMIT = 4 << 20
 GENERATED = ("macvtap", "macvlan", "vnet")
 """How the devices are called that libvirt names itself."""
+PCI_ADDRESS = re.compile(r"([0-9a-f]{4,}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
+PCI_ATTRIBUTES = ("domain", "bus", "slot", "function")
+
+# Written back with the prefixes that people know.
+ET.register_namespace("vferry", NAMESPACE)
+ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
+ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0")
+
+
+def parse(xml: str) -> ET.Element:
+    """The `<domain>` element. Problem ``xml-invalid``: also for a document type, which libvirt never writes."""
+    if len(xml) > LIMIT or "<!DOCTYPE" in xml:
+        raise _invalid("it is too long or declares a document type")
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 - from libvirt or an authenticated controller, without a DOCTYPE
+    except ET.ParseError as error:
+        raise _invalid(str(error)) from error
+    if root.tag != "domain":
+        raise _invalid(f"<{root.tag}> is not a <domain>")
+    return root
+
+
+def with_vfs(xml: str, moved: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The definition with each VF's PCI address replaced, and those addresses that it did not name at all.
+
+    `moved` is from the source's PCI address to the destination's (``0000:01:10.0``). Only host devices are
+    touched, in `<interface type='hostdev'>` and `<hostdev>` alike: where a device sits in the guest stays as it is.
+    Problem ``xml-invalid``; ValueError for an address that is none.
+    """
+    root = parse(xml)
+    missing = set(moved)
+    for element in _host_addresses(root):
+        old = pci_address(element)
+        if old is not None and old in moved:
+            missing.discard(old)
+            element.attrib.update(pci_attributes(moved[old]))
+    return ET.tostring(root, encoding="unicode"), sorted(missing)
+
+
+def pci_attributes(address: str) -> dict[str, str]:
+    """``0000:01:10.0`` as libvirt's attributes. ValueError for what is no address."""
+    match = PCI_ADDRESS.fullmatch(address)
+    if match is None:
+        raise ValueError(f"not a PCI address: {address!r}")
+    return {name: f"0x{value}" for name, value in zip(PCI_ATTRIBUTES, match.groups(), strict=True)}
+
+
+def pci_address(element: ET.Element) -> str | None:
+    """libvirt's `<address>` as ``0000:01:10.0``; None when it is not of a PCI device."""
+    if element.get("bus") is None or element.get("slot") is None:
+        return None
+    domain, bus, slot, function = (int(element.get(name, "0"), 0) for name in PCI_ATTRIBUTES)
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
 
 
 def attached(xml: str, attachments: Mapping[str, Attachment]) -> tuple[str, list[str]]:
     """The definition with its virtio NICs on other things of a host, and the MACs that it has not.
 
     `attachments` is by MAC, in lower case. Where several NICs share one, as the slaves of a bond do, it is the one of
-    the same kind. Devices get new names, where libvirt has named them and they become others.
+    the same kind. Devices get new names, where libvirt has named them and they become others. Problem ``xml-invalid``.
     """
-    root = ET.fromstring(xml)  # noqa: S314 - libvirt's own XML
+    root = parse(xml)
     missing = []
     for mac, wanted in attachments.items():
         own = [nic for nic in root.iterfind("devices/interface") if _is_virtual(nic) and _mac(nic) == mac]
@@ -64,6 +121,11 @@ def _fit_port(nic: ET.Element, kind: AttachmentKind) -> None:
         nic.remove(port)
 
 
+def _host_addresses(domain: ET.Element) -> Iterator[ET.Element]:
+    yield from domain.iterfind("devices/interface[@type='hostdev']/source/address")
+    yield from domain.iterfind("devices/hostdev[@type='pci']/source/address")
+
+
 def _is_virtual(nic: ET.Element) -> bool:
     return nic.get("type") in ("bridge", "direct")
 
@@ -71,3 +133,7 @@ def _is_virtual(nic: ET.Element) -> bool:
 def _mac(nic: ET.Element) -> str:
     address = nic.find("mac")
     return "" if address is None else address.get("address", "").lower()
+
+
+def _invalid(why: str) -> Problem:
+    return Problem("xml-invalid", f"This is not a guest's definition: {why}", "Look with: virsh dumpxml GUEST")

@@ -53,6 +53,12 @@ WIPED = VfSettings(
 """A VF as the kernel makes it."""
 
 
+def wiped(settings: VfSettings) -> VfSettings:
+    """As the kernel makes a VF, in those settings that its driver says at all."""
+    kept = {name: getattr(WIPED, name) for name in WIPED.__struct_fields__ if getattr(settings, name) is not None}
+    return VfSettings(**{**kept, "mac": NO_MAC})
+
+
 class Vf(Struct, frozen=True, kw_only=True):
     """A virtual function. `address` is its PCI address (``0000:01:10.0``), `driver` what is bound to it now."""
 
@@ -229,6 +235,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     cpus: int = 1
     vhost_net: bool = False
     """Whether the standby NIC can run on vhost-net, so that plugging devices does not stall it."""
+    vhost_features: int | None = None
+    """What vhost-net offers, by virtio's feature bits; None where it does not say."""
     iommu: bool = False
     codecs: tuple[str, ...] = ()
     """What a gateway of this host can compress with."""

@@ -7,7 +7,7 @@ VF's addresses and routes, which go with it, are given back to the new one where
 
 from typing import Any
 
-from vferry.host.api import Operation, PlugVf, RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
+from vferry.host.api import Operation, PlugVf, RunInGuest, SetVf, TeachBridge, Unplug
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network import guest_script, switch
@@ -29,7 +29,8 @@ def detach(plan: Plan, move: VfMove) -> list[Step]:
             summary=f"unplug VF {vf.index} of {vf.pf} ({vf.address}); the guest {meanwhile}",
             apply=(
                 *_in_guest(plan, move, guest_script.save_addresses),
-                *_also_to_bridge(plan, move),
+                # Frames get to both NICs while the guest's bond finds out that one is gone.
+                *(switch.also_to_bridge(plan, move) if move.stands_by else ()),
                 *_unplug(plan, move),
                 *_to_bridge(plan, move),
             ),
@@ -74,15 +75,6 @@ def _dissolve(plan: Plan, move: VfMove) -> list[Step]:
 def _unplug(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
     aliases = (move.source_alias, move.vf_alias)
     return tuple(Unplug(guest=plan.guest, alias=alias, timeout_s=plan.unplug_timeout_s) for alias in aliases)
-
-
-def _also_to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
-    """Frames get to both NICs while the guest's bond finds out that one is gone."""
-    if not move.stands_by:
-        return ()
-    filtered = move.source_standby.filtered
-    passed = (SetForwarding(pf=filtered, mac=move.mac, present=True),) if filtered else ()
-    return (TeachBridge(guest=plan.guest, mac=move.mac), *passed)
 
 
 def _to_bridge(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:

@@ -62,10 +62,7 @@ def _also_to_bridge(plan: Plan, move: VfMove) -> list[Step]:
             host=plan.source,
             summary=f"let {standby.uplink} pass {move.mac} to the bridge {standby.on.device}, "
             f"as VF {vf.index} does to the guest",
-            apply=(
-                TeachBridge(guest=plan.guest, mac=move.mac),
-                SetForwarding(pf=standby.filtered, mac=move.mac, present=True),
-            ),
+            apply=switch.also_to_bridge(plan, move),
             undo=(
                 TeachBridge(guest=plan.guest, mac=move.mac, uplink=standby.uplink),
                 SetForwarding(pf=standby.filtered, mac=move.mac, present=False),

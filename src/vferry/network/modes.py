@@ -155,13 +155,7 @@ def _announcements(plan: Plan) -> list[Step]:
     """As soon as the guest has resumed: until switches have learnt where the guest is, its frames go to the source."""
     if not plan.announced:
         return []
-    # Held: what is announced may come back to the bridge by its uplink.
-    ports = (
-        TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.uplink)
-        if each.uplink
-        else TeachBridge(guest=plan.guest, mac=each.mac, hold=True)
-        for each in plan.announced
-    )
+    ports = (TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.uplink) for each in plan.announced)
     frames = (
         Announce(
             guest=plan.guest,

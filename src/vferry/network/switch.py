@@ -15,6 +15,7 @@ from vferry.host.api import (
     PlugStandby,
     PlugVf,
     RunInGuest,
+    SetForwarding,
     SetVf,
     TeachBridge,
     Unpark,
@@ -105,8 +106,7 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         name="guest-to-vf",
         host=host,
         summary=_CHOICE[move.guest_side].format(nic="the VF"),
-        # What the guest broadcasts by its VF comes back to the PF: the bridge would take the guest to be there.
-        apply=(structs.replace(at_port, hold=True), *_guest_to_vf(plan, move)),
+        apply=(at_port, *_guest_to_vf(plan, move)),
         undo=(*_guest_to_standby(plan, move), at_port),
     )
     filters = Step(
@@ -163,6 +163,13 @@ def move_filter(vf: VfRef, standby: Standby, mac: str, *, to_vf: bool) -> MoveFi
     return MoveFilter(pf=vf.pf, index=vf.index, mac=mac, to_vf=to_vf, uplink=standby.filtered)
 
 
+def also_to_bridge(plan: Plan, move: VfMove) -> tuple[TeachBridge | SetForwarding, ...]:
+    """The source's bridge gets the frames for the guest, too, while its VF still does."""
+    filtered = move.source_standby.filtered
+    passed = (SetForwarding(pf=filtered, mac=move.mac, present=True),) if filtered else ()
+    return (TeachBridge(guest=plan.guest, mac=move.mac), *passed)
+
+
 def told(plan: Plan, move: VfMove, vf: VfRef, standby: Standby, interface: str) -> tuple[Announce, ...]:
     """The switches outside told that the guest is behind `interface`, where the VF is at another port of theirs."""
     if standby.uplink == vf.pf:
@@ -172,7 +179,13 @@ def told(plan: Plan, move: VfMove, vf: VfRef, standby: Standby, interface: str) 
 
 def _standby(plan: Plan, move: VfMove, standby: Standby) -> PlugStandby:
     return PlugStandby(
-        guest=plan.guest, mac=move.mac, on=standby.on, alias=move.standby_alias, mtu=move.standby_mtu, vlan=move.vlan
+        guest=plan.guest,
+        mac=move.mac,
+        on=standby.on,
+        alias=move.standby_alias,
+        mtu=move.standby_mtu,
+        vlan=move.vlan,
+        vhost=plan.standby_vhost,
     )
 
 

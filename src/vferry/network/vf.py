@@ -3,7 +3,7 @@
 from msgspec import structs
 
 from vferry.host.api import SetVf
-from vferry.model.host import NO_MAC, WIPED, VfSettings
+from vferry.model.host import NO_MAC, VfSettings, wiped
 from vferry.model.report import Phase
 from vferry.network.step import Step
 from vferry.plan.plan import Plan, VfMove
@@ -64,9 +64,3 @@ def wipe(plan: Plan, move: VfMove) -> list[Step]:
             apply=(SetVf(pf=vf.pf, index=vf.index, settings=wiped(move.source_settings)),),
         )
     ]
-
-
-def wiped(settings: VfSettings) -> VfSettings:
-    """As the kernel makes a VF, in those settings that its driver says at all."""
-    kept = {name: getattr(WIPED, name) for name in WIPED.__struct_fields__ if getattr(settings, name) is not None}
-    return VfSettings(**{**kept, "mac": NO_MAC})

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from xml.etree import ElementTree as ET
 
-from vferry.plan.definition import address_of
+from vferry.model.definition import parse, pci_address
 from vferry.plan.facts import Finding, error, warning
 
 Test = Callable[[ET.Element], bool]
@@ -18,7 +18,7 @@ def about(live: str, going: Collection[str], unplugged: Collection[str], *, plug
     `going`: PCI addresses and UUIDs of the devices of its host that the plan moves; `unplugged`: those of them that it
     takes away meanwhile. `plugs`: whether a NIC is plugged while they are still there.
     """
-    domain = ET.fromstring(live)  # noqa: S314 - libvirt's own XML
+    domain = parse(live)
     yield from _stuck(domain, going)
     if "q35" not in _attribute(domain, "os/type", "machine"):
         return  # the slots of a conventional PCI bus all take and give
@@ -98,7 +98,7 @@ def _is_moved(device: ET.Element, names: Collection[str]) -> bool:
     if source is None:
         return False
     uuid = source.get("uuid")
-    return (uuid.lower() if uuid else source.get("slot") is not None and address_of(source)) in names
+    return (uuid.lower() if uuid else pci_address(source)) in names
 
 
 def _bus(device: ET.Element) -> int | None:

@@ -84,8 +84,13 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 def vf_link(facts: Facts, mac: str) -> GuestLink | None:
     """A VF's interface in the guest: the one on hardware that is not virtio."""
+    return next(iter(hardware_links(facts, mac)), None)
+
+
+def hardware_links(facts: Facts, mac: str) -> tuple[GuestLink, ...]:
+    """The guest's NICs with this MAC that are not on virtio: its VF, and any that is emulated otherwise."""
     links = facts.guest_network.links if facts.guest_network else ()
-    return next((link for link in links if link.mac == mac and link.driver not in (None, "virtio_net")), None)
+    return tuple(link for link in links if link.mac == mac and link.driver not in (None, "virtio_net"))
 
 
 class Assessment(Struct, frozen=True, kw_only=True):

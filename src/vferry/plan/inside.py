@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vferry.model.guest import GuestLink, Nic
 from vferry.plan import teaming
-from vferry.plan.facts import Facts, Finding, Refusal, Wishes, info, vf_link, warning
+from vferry.plan.facts import Facts, Finding, Refusal, Wishes, hardware_links, info, vf_link, warning
 from vferry.plan.plan import GuestSide, NetworkMode, VfMove
 
 REASONS = {
@@ -30,6 +30,7 @@ def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[
     link = vf_link(facts, nic.mac)
     if mode in (NetworkMode.VFIO, NetworkMode.MACVTAP):
         return GuestSide.NOBODY, link.mtu if link else _USUAL_MTU
+    _refuse_several(facts, nic)
     if link is not None and mode is NetworkMode.FAILOVER:
         return GuestSide.FAILOVER, link.mtu
     if wishes.temporary_bond and mode is NetworkMode.DETACH:
@@ -45,6 +46,25 @@ def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[
             "its own configuration brings the new NIC up",
         )
     return GuestSide.HOTPLUG, _USUAL_MTU
+
+
+def has_virtio(facts: Facts, mac: str) -> bool:
+    """Whether the guest shows a NIC on virtio with this MAC, which it has from its bond or of its own."""
+    links = facts.guest_network.links if facts.guest_network else ()
+    return any(link.mac == mac and link.driver == "virtio_net" for link in links)
+
+
+def _refuse_several(facts: Facts, nic: Nic) -> None:
+    """Scripts in the guest know the NIC that stands by because it is on virtio, and the VF because it is not."""
+    others = hardware_links(facts, nic.mac)
+    if len(others) > 1:
+        named = ", ".join(f"{link.name} by {link.driver}" for link in others)
+        raise Refusal(
+            "standby-not-virtio",
+            f"The guest has several NICs with {nic.mac} that are not on virtio ({named}), "
+            "and vferry knows the VF by that",
+            "Make all but the VF virtio NICs in its definition (<model type='virtio'/>), and start the guest anew",
+        )
 
 
 def _temporary_bond(facts: Facts, nic: Nic, link: GuestLink | None) -> tuple[GuestSide, int]:

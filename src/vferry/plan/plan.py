@@ -209,6 +209,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     unplug_timeout_s: float = 15.0
     attached: dict[str, Attachment] = {}
     """The virtio NICs, by MAC, that are put on something else at the destination, or on a macvtap there."""
+    standby_vhost: bool = True
+    """Whether a NIC that is plugged for the migration is on vhost-net, or else in QEMU."""
     notes: tuple[str, ...] = ()
 
     @property

@@ -6,7 +6,18 @@ from msgspec import Struct
 
 from vferry.model.guest import Guest, Nic, VfRef
 from vferry.model.host import Attachment, Inventory, Vf
-from vferry.plan import attachments, carried, definition, destination_vf, inside, standby, teaming, transfer, vfio
+from vferry.plan import (
+    attachments,
+    carried,
+    definition,
+    destination_vf,
+    inside,
+    standby,
+    teaming,
+    transfer,
+    vfio,
+    vhost,
+)
 from vferry.plan.announced import announced
 from vferry.plan.connections import tracked
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, warning
@@ -40,6 +51,7 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
         findings += _about(facts, move)
     if len(moves) < len(vf_nics) or len(devices) < sum(device.kind == "mdev" for device in facts.guest.devices):
         return Draft(findings=tuple(findings))
+    findings += vhost.about(facts, moves)
     attached = attachments.attached(facts, moves)
     passed = {m.source.address: m.destination.address for m in moves if m.mode is not NetworkMode.MACVTAP}
     xml, missing = definition.rewritten(facts.definition.persistent, passed, attached)
@@ -91,6 +103,7 @@ def _plan(
         plain_macs=plain,
         devices=tuple(devices),
         attached=attached,
+        standby_vhost=not vhost.lacking(facts.source, facts.destination),
         forwarded=tuple(_forwarded(facts, moves, plain)),
         announced=announced(facts, moves),
         tracked=tracked(facts, moves),
@@ -128,7 +141,9 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     if source_vf is None:
         raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
     if mode is NetworkMode.SWITCH:
-        _refuse_switch(facts, nic, source_vf, own_standby, side)
+        _refuse_switch(facts, nic)
+    if side is GuestSide.BOND:
+        _refuse_bond(facts, nic, source_vf, plugs=mode is NetworkMode.SWITCH and own_standby is None)
     if mode is NetworkMode.FAILOVER:
         teaming.refuse(facts, nic)
     move = VfMove(
@@ -154,7 +169,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     return move
 
 
-def _refuse_switch(facts: Facts, nic: Nic, vf: Vf, own_standby: Nic | None, side: GuestSide) -> None:
+def _refuse_switch(facts: Facts, nic: Nic) -> None:
     """What mode `switch` cannot do."""
     if teaming.is_teamed(facts, nic):
         if not teaming.is_alone(facts, nic):
@@ -164,11 +179,16 @@ def _refuse_switch(facts: Facts, nic: Nic, vf: Vf, own_standby: Nic | None, side
                 "Use --network failover",
             )
         teaming.refuse_definition(facts, nic)
-    if side is GuestSide.BOND and own_standby is None:
+
+
+def _refuse_bond(facts: Facts, nic: Nic, vf: Vf, *, plugs: bool) -> None:
+    """A bond is found by the virtio NIC in it, and a NIC that vferry plugs for the migration is in none."""
+    stands_by = inside.has_virtio(facts, nic.mac)
+    if plugs or not stands_by:
         raise Refusal(
             "bond-without-standby",
             f"The guest has VF {vf.address} in a bond, with no virtio NIC of the same MAC beside it",
-            "Give it one in its definition, or use --network detach",
+            f"Give it one in its definition{', or use --network detach' if stands_by else ''}",
         )
 
 

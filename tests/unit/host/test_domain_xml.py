@@ -3,17 +3,8 @@ from msgspec import structs
 from xml_samples import AGENT, GRAPHICS_CARD, MAC, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
 
 from vferry.host.api import PlugStandby
-from vferry.host.domain_xml import (
-    NicXml,
-    has_alias,
-    parse,
-    pci_address,
-    pci_attributes,
-    read_domain,
-    replace_vfs,
-    standby_xml,
-    vf_xml,
-)
+from vferry.host.domain_xml import NicXml, has_alias, read_domain, standby_xml, vf_xml
+from vferry.model.definition import parse, pci_address, pci_attributes, with_vfs
 from vferry.model.host import Attachment, AttachmentKind
 from vferry.model.problem import Problem
 
@@ -131,6 +122,7 @@ def test_the_standby_nic_is_in_the_vlan_of_its_vf() -> None:
 def test_the_standby_nic_is_virtio_on_vhost() -> None:
     xml = standby_xml(STAND_IN)
     assert '<driver name="vhost" rx_queue_size="1024" />' in xml
+    assert '<driver name="qemu" rx_queue_size="1024" />' in standby_xml(structs.replace(STAND_IN, vhost=False))
     assert '<mtu size="9000" />' in xml
     assert "mtu" not in standby_xml(structs.replace(STAND_IN, mtu=None))
     assert read_domain(domain(xml)).nics == (
@@ -166,7 +158,7 @@ def test_has_alias_looks_at_devices_only() -> None:
 @pytest.mark.parametrize("devices", [VF_INTERFACE, PLAIN_HOSTDEV])
 def test_replacing_a_vf_changes_its_address_on_the_host_alone(devices: str) -> None:
     before = read_domain(domain(devices))
-    xml = replace_vfs(domain(devices), {VF: "0000:02:00.7"})
+    xml, _ = with_vfs(domain(devices), {VF: "0000:02:00.7"})
     after = read_domain(xml)
     assert [nic.address for nic in after.nics] == ["0000:02:00.7"]
     assert [nic.mac for nic in after.nics] == [nic.mac for nic in before.nics]
@@ -176,7 +168,9 @@ def test_replacing_a_vf_changes_its_address_on_the_host_alone(devices: str) -> N
 
 
 def test_replacing_a_vf_that_the_guest_has_not_changes_nothing() -> None:
-    assert read_domain(replace_vfs(domain(), {"0000:09:00.0": "0000:02:00.7"})) == read_domain(domain())
+    xml, missing = with_vfs(domain(), {"0000:09:00.0": "0000:02:00.7"})
+    assert read_domain(xml) == read_domain(domain())
+    assert missing == ["0000:09:00.0"]
 
 
 @pytest.mark.parametrize(

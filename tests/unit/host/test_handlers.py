@@ -207,6 +207,21 @@ async def test_looking_needs_no_claim(host: Host) -> None:
         assert caught.value.code == "guest-agent-silent"
 
 
+@pytest.mark.parametrize(("uplink", "held"), [(None, True), ("pf0", False)])
+async def test_the_bridge_holds_a_guest_at_its_port_and_learns_it_at_an_uplink(
+    host: Host, monkeypatch: pytest.MonkeyPatch, uplink: str | None, *, held: bool
+) -> None:
+    asked: list[bool] = []
+
+    def teach_bridge(*_: object, hold: bool) -> api.Done:
+        asked.append(hold)
+        return api.Done()
+
+    monkeypatch.setattr("vferry.host.handlers.teach_bridge", teach_bridge)
+    await host.ask(api.TeachBridge(guest="guest1", mac=MAC, uplink=uplink))
+    assert asked == [held]
+
+
 async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     assert await host.ask(api.SetForwarding(pf="pf0", mac=MAC, present=True)) == api.Done()
     assert host.nic.added == [MAC]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.host.domain_xml import parse
 from vferry.host.resources import locked_limit, missing, parse_set
+from vferry.model.definition import parse
 
 VF = "<devices><hostdev mode='subsystem' type='pci'/></devices>"
 HUGE = "<memoryBacking><hugepages>{}</hugepages></memoryBacking>"

@@ -137,18 +137,19 @@ def test_the_agent_is_told_its_host() -> None:
     assert 'listen = "10.8.0.2:7443"' in text
 
 
+BONDED = [
+    Network(pf="enp1s0", more_pfs=("enp3s0",), bridge="br0"),
+    Network(pf="enp3s0", more_pfs=("enp1s0",), bridge="br0"),
+]
+
+
 @pytest.mark.parametrize(
     ("standby", "networks"),
     [
         ("bridge", [Network(pf="enp1s0", bridge="br0")] * 2),
         ("ovs", [Network(pf="enp1s0", bridge="br0")] * 2),
-        (
-            "bond",
-            [
-                Network(pf="enp1s0", more_pfs=("enp3s0",), bridge="br0"),
-                Network(pf="enp3s0", more_pfs=("enp1s0",), bridge="br0"),
-            ],
-        ),
+        ("bond", BONDED),
+        ("lacp", BONDED),
         ("macvtap", [Network(pf="enp1s0")] * 2),
     ],
 )

@@ -1,7 +1,7 @@
 """How a host is emulated."""
 
 from vferry.lab import net, qemu
-from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, standby_named
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, STANDBYS, preferred, standby_named
 
 
 def command(flags: set[str], *, restore: bool = False) -> list[str]:
@@ -64,17 +64,56 @@ def test_a_restored_host_waits_for_its_state() -> None:
 
 
 def test_only_the_data_network_knows_the_guests() -> None:
-    data, mgmt = (net.setup(network) for network in NETWORKS)
+    data, mgmt = (net.setup(network, STANDBYS[0]) for network in NETWORKS)
     assert "address add fd00:9::1/64 dev data0 nodad\n" in data
     assert data.count("nud permanent") == sum(len(guest.links) for guest in GUESTS)
     assert "neigh" not in mgmt
 
 
 def test_the_peer_is_in_each_guest_s_vlan() -> None:
-    data, mgmt = (net.setup(network) for network in NETWORKS)
+    data, mgmt = (net.setup(network, STANDBYS[0]) for network in NETWORKS)
     assert "link set data0-tag7 master data0 up\n" in data
     assert "tuntap add dev data0.7 mode tap\n" in data
     assert "address add 10.9.7.1/24 dev data0.7\n" in data
     assert "address add fd00:9:7::1/64 dev data0.7 nodad\n" in data
     assert "neigh replace fd00:9:7::17 lladdr 52:54:00:aa:00:11 dev data0.7 nud permanent\n" in data
     assert "tuntap" not in mgmt
+
+
+def test_without_lacp_each_tap_is_a_port_of_the_network() -> None:
+    data, mgmt = NETWORKS
+    bond = standby_named("bond")
+    assert net.plugging(data, HOSTS[1], bond).splitlines() == [
+        "link set data-host2 master data0",
+        "link set data-host2-2 master data0",
+        "link set data-host2 up",
+        "link set data-host2-2 up",
+    ]
+    assert "lag" not in net.setup(data, bond)
+    assert net.plugging(mgmt, HOSTS[0], bond) == net.plugging(mgmt, HOSTS[0], standby_named("lacp"))
+
+
+def test_with_lacp_the_taps_of_a_host_are_one_port() -> None:
+    data, lacp = NETWORKS[0], standby_named("lacp")
+    lines = net.setup(data, lacp)
+    for host in HOSTS:
+        assert f"link set data0-{host.name} master data0\n" in lines
+        assert f"link set lag-{host.name}-up master lag-{host.name}\n" in lines
+        plugging = net.plugging(data, host, lacp)
+        for tap in data.taps(host.name, lacp):
+            assert f"link set {tap} master lag-{host.name}\n" in plugging
+            assert f"link set {tap} type bridge_slave isolated on learning off " in plugging
+            assert plugging.index(f"link set {tap} up") > plugging.index(f"link set {tap} type")
+    names = [f"data0-{host.name}" for host in HOSTS] + [f"{data.lag(host.name)}-up" for host in HOSTS]
+    assert all(len(name) <= 15 for name in names)
+
+
+def test_with_lacp_a_host_receives_by_the_pf_whose_vfs_it_takes_first() -> None:
+    data, lacp = NETWORKS[0], standby_named("lacp")
+    for host, pf, tap in zip(HOSTS, lacp.pfs, ("data-host1", "data-host2-2"), strict=True):
+        assert preferred(host, lacp)[0] == pf
+        plugging = net.plugging(data, host, lacp)
+        assert net.preference(data, host, lacp, pf) in plugging
+        (flooded,) = [line for line in plugging.splitlines() if " flood on " in line]
+        assert flooded.endswith("flood on mcast_flood on bcast_flood on")
+        assert flooded.startswith(f"link set {tap} type ")

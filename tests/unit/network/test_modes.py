@@ -20,11 +20,10 @@ from vferry.host.api import (
     Unpark,
     Unplug,
 )
-from vferry.model.host import NO_MAC, Attachment, AttachmentKind, VfSettings
+from vferry.model.host import NO_MAC, Attachment, AttachmentKind, VfSettings, wiped
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
-from vferry.network.vf import wiped
 from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby
 
 SWITCH = NetworkMode.SWITCH
@@ -337,7 +336,7 @@ def test_all_nics_are_announced_first_of_all_after_the_resume() -> None:
     first = modes.stages(structs.replace(plan_of(case), routes_ipv6=True)).landing[0]
     assert (first.name, first.host) == ("announce", DESTINATION)
     assert first.apply == (
-        *(TeachBridge(guest=GUEST, mac=mac, hold=True) for mac in case.macs),
+        *(TeachBridge(guest=GUEST, mac=mac) for mac in case.macs),
         *(Announce(guest=GUEST, mac=mac, interface="pf0", addresses=("192.0.2.7",), router=True) for mac in case.macs),
     )
 
@@ -408,10 +407,10 @@ def test_a_mac_that_an_earlier_guest_has_left_on_the_destination_s_vf_is_cleared
 def test_the_bridge_keeps_the_guest_at_its_port_until_the_filter_has_moved() -> None:
     stages = stages_of(ADDRESSES)
     chosen, moved = (step_named(stages.arrival, name) for name in ("guest-to-vf", "filter-to-vf"))
-    assert chosen.apply[0] == TeachBridge(guest=GUEST, mac=MAC, hold=True)
+    assert chosen.apply[0] == TeachBridge(guest=GUEST, mac=MAC)
     assert moved.apply[-1] == TeachBridge(guest=GUEST, mac=MAC, uplink="pf0")
     for step in (chosen, moved):
-        assert TeachBridge(guest=GUEST, mac=MAC) in step.undo, "held no longer"
+        assert TeachBridge(guest=GUEST, mac=MAC) in step.undo
 
 
 STANDING_BY = (ADDRESSES, HOTPLUG, BOND, DETACH_BOND, TEMPORARY_BOND, FAILOVER)

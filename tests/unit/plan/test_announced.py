@@ -29,6 +29,7 @@ VF = GuestLink(name="eth0", mac=MAC, driver="igbvf", addresses=(address("192.0.2
         (
             (
                 structs.replace(VF, addresses=(), master="bond0"),
+                GuestLink(name="ens1", mac=MAC, driver="virtio_net", master="bond0"),
                 GuestLink(name="bond0", mac=MAC, kind="bond", addresses=(address("192.0.2.9"),)),
             ),
             ("192.0.2.9",),

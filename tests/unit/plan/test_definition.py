@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.model.definition import attached
+from vferry.model.definition import attached, pci_address, with_vfs
 from vferry.model.host import Attachment, AttachmentKind
-from vferry.plan.definition import address_of, rewritten, with_vfs
+from vferry.model.problem import Problem
+from vferry.plan.definition import rewritten
 
 DOMAIN = """<domain type='kvm'>
   <name>web</name>
@@ -47,9 +48,9 @@ DOMAIN = """<domain type='kvm'>
 </domain>"""
 
 
-def sources(xml: str) -> list[str]:
+def sources(xml: str) -> list[str | None]:
     root = ET.fromstring(xml)  # noqa: S314 - our own
-    return [address_of(address) for address in root.findall("./devices/*/source/address")]
+    return [pci_address(address) for address in root.findall("./devices/*/source/address")]
 
 
 def without_sources(xml: str) -> str:
@@ -92,6 +93,20 @@ def test_nothing_to_move_is_fine() -> None:
 def test_what_is_no_address_is_refused(bad: str) -> None:
     with pytest.raises(ValueError, match="not a PCI address"):
         with_vfs(DOMAIN, {"0000:01:10.0": bad})
+
+
+def test_what_is_on_another_bus_than_pci_is_no_vf() -> None:
+    usb = "<hostdev type='usb'><source><address bus='1' device='2'/></source></hostdev>"
+    xml = f"<domain><devices>{usb}</devices></domain>"
+    there, missing = with_vfs(xml, {"0000:01:00.0": "0000:01:10.0"})
+    assert (without_blanks(there), missing) == (without_blanks(xml), ["0000:01:00.0"])
+
+
+@pytest.mark.parametrize("bad", ["<network/>", "<!DOCTYPE d><domain/>", "<domain>"])
+def test_what_is_no_definition_is_not_rewritten(bad: str) -> None:
+    with pytest.raises(Problem) as caught:
+        rewritten(bad, {}, {})
+    assert caught.value.code == "xml-invalid"
 
 
 MACVTAPS = """<domain><devices>

@@ -37,6 +37,7 @@ MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
 PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
 NSBY = GuestLink(name="eth1", mac=MAC, driver="virtio_net", master="eth0")
 ALONE = structs.replace(PRIMARY, master=None)
+IN_BOND = structs.replace(PRIMARY, master="bond0")
 BONDED = (structs.replace(MASTER, kind="bond"), NSBY, PRIMARY)
 
 
@@ -67,6 +68,13 @@ def teamed(
         return f.both(f.guest(nics=nics), f.inside(links=links))(facts)
 
     return change
+
+
+def beside_e1000e(master: str | None) -> f.Change:
+    """An emulated NIC of the VF's MAC beside it, in a bond or not."""
+    emulated = GuestLink(name="ens1", mac=MAC, driver="e1000e", master=master)
+    links = (emulated, structs.replace(PRIMARY, master=master))
+    return f.both(more_nics(structs.replace(STANDBY, model="e1000e")), f.inside(links=links))
 
 
 def unnamed(facts: Facts) -> Facts:
@@ -185,6 +193,29 @@ NINE_P = "<filesystem type='mount'><source dir='/srv'/></filesystem>"
 VIRTIOFS = "<filesystem type='mount'><driver type='virtiofs'/></filesystem>"
 
 
+OLDER, RESETS = (
+    0x33D008000,
+    0x1033D008000,
+)
+
+
+def vhost(source: int | None, destination: int | None) -> f.Change:
+    """Hosts whose vhost-net offers this."""
+    return f.both(f.host("source", vhost_features=source), f.host("destination", vhost_features=destination))
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "on_vhost"),
+    [(OLDER, OLDER, True), (OLDER, RESETS, True), (RESETS, OLDER, False), (RESETS, None, True), (None, OLDER, True)],
+)
+def test_the_standby_nic_is_on_vhost_where_the_destination_s_offers_as_much(
+    source: int | None, destination: int | None, *, on_vhost: bool
+) -> None:
+    plan = f.found(vhost(source, destination)).plan
+    assert plan is not None
+    assert plan.standby_vhost == on_vhost
+
+
 TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-not-running", ERROR, f.guest(state=GuestState.OFF), {}),
     ("guest-not-running", ERROR, f.guest(state=GuestState.PAUSED), {}),
@@ -241,11 +272,13 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("macvtap-from-pool", ERROR, f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), pooled), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
     ("hotplug-only", WARNING, f.both(teamed(), f.silent), {}),
-    (
-        "bond-without-standby",
-        ERROR,
-        f.inside(links=(GuestLink(name="e0", mac=MAC, driver="igbvf", master="bond0"),)),
-        {},
+    ("bond-without-standby", ERROR, f.inside(links=(IN_BOND,)), {}),
+    ("bond-without-standby", ERROR, f.inside(links=(IN_BOND,)), DETACH),
+    ("bond-without-standby", ERROR, f.inside(links=BONDED), {}),
+    *(
+        ("standby-not-virtio", ERROR, beside_e1000e(master), wishes)
+        for master in ("bond0", None)
+        for wishes in ({}, DETACH)
     ),
     ("vf-unknown", ERROR, f.pf("source", vfs=()), {}),
     ("vlan-differs", ERROR, f.both(in_vlan("source", "destination"), more_nics(STANDBY)), {}),
@@ -259,6 +292,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("standby-path-down", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("pf0",), up=False),)), {}),
     ("forwarding-full", ERROR, f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=1), {}),
     ("no-vhost-net", WARNING, f.host("destination", vhost_net=False), {}),
+    ("standby-without-vhost", INFO, vhost(RESETS, OLDER), {}),
+    ("vhost-lacks", WARNING, vhost(RESETS, OLDER), {}),
     ("connections-on-vf", WARNING, f.host("source", connections=3), {}),
     ("connections-on-vf", WARNING, f.host("destination", connections=3), {}),
     ("connections-untracked", WARNING, f.host("destination", connections=3), DETACH),
@@ -381,6 +416,26 @@ def test_a_pair_of_which_no_driver_makes_one_is_two_nics(
 def test_its_vf_is_detached_in_the_dark() -> None:
     (move,) = f.planned(teamed(links=(ALONE,)), **DETACH).moves
     assert (move.guest_side, move.dark) == (GuestSide.ADDRESSES, True)
+
+
+def test_a_nic_that_is_not_on_virtio_beside_a_vf_is_named() -> None:
+    (finding,) = f.found(beside_e1000e("bond0")).errors
+    assert finding.message == (
+        f"The guest has several NICs with {MAC} that are not on virtio (ens1 by e1000e, eth2 by igbvf), "
+        "and vferry knows the VF by that"
+    )
+
+
+def test_it_does_not_matter_to_a_guest_that_is_left_to_itself() -> None:
+    change = f.both(beside_e1000e("bond0"), f.silent)
+    assert f.found(change, **ACCEPT).errors == ()
+
+
+def test_a_bond_goes_on_by_a_virtio_nic_that_has_its_mac_inside_alone() -> None:
+    (refused,) = f.found(f.inside(links=BONDED)).errors
+    assert refused.remedy == "Give it one in its definition, or use --network detach"
+    (move,) = f.planned(f.inside(links=BONDED), **DETACH).moves
+    assert (move.guest_side, move.standby_stays, move.dark) == (GuestSide.BOND, False, False)
 
 
 def test_a_pair_whose_guest_has_no_agent_is_moved_unseen() -> None:
