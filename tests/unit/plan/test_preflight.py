@@ -380,6 +380,8 @@ def test_each_thing_is_found_and_said_with_what_to_do(
 def test_every_code_is_in_the_table() -> None:
     said = set()
     for path in Path(vferry.plan.__path__[0]).glob("*.py"):
+        if path.name.startswith("relay"):
+            continue  # test_relay.py has a table of its own
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 first = node.args[0]
