@@ -6,9 +6,10 @@ them has TLS, or somebody watches what goes through it, they are copied.
 
 import fcntl
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from vferry.transfer.stream import Stream
@@ -39,7 +40,7 @@ class CopiedPassage:
 
     def take(self, most: int) -> int:
         room = self._buffer[HEAD_BYTES:][:most]
-        size = _patiently(lambda: self._source.recv_into(room))
+        size = _patiently(self._source, lambda: self._source.recv_into(room))
         self._end = HEAD_BYTES + size
         return size
 
@@ -52,17 +53,18 @@ class CopiedPassage:
 class SplicedPassage:
     """Through a pipe."""
 
-    def __init__(self, source: socket.socket, target: socket.socket) -> None:
+    def __init__(self, source: Stream, target: Stream) -> None:
         """Make the pipe; `close` it."""
         self._source = source
-        self._target = target
+        self._target = target.socket
         self._held = 0
         self._exit, self._entrance = os.pipe()
-        fcntl.fcntl(self._entrance, fcntl.F_SETPIPE_SZ, HELD_BYTES)
+        with suppress(PermissionError):  # who is not root may have so much in pipes and no more
+            fcntl.fcntl(self._entrance, fcntl.F_SETPIPE_SZ, HELD_BYTES)
 
     def take(self, most: int) -> int:
         size = min(most, HELD_BYTES)
-        self._held = _patiently(lambda: os.splice(self._source.fileno(), self._entrance, size))
+        self._held = _patiently(self._source, lambda: os.splice(self._source.socket.fileno(), self._entrance, size))
         return self._held
 
     def give(self, head: bytes = b"") -> None:
@@ -82,17 +84,19 @@ def passage(source: Stream, target: Stream) -> Iterator[Passage]:
     if not (source.bare and target.bare):
         yield CopiedPassage(source, target)
         return
-    spliced = SplicedPassage(source.socket, target.socket)
+    spliced = SplicedPassage(source, target)
     try:
         yield spliced
     finally:
         spliced.close()
 
 
-def _patiently(take: Callable[[], int]) -> int:
-    """Take again where the socket's own SO_RCVTIMEO was over before anything came."""
+def _patiently(source: Stream, take: Callable[[], int]) -> int:
+    """Take again, once there is something, where the socket's own SO_RCVTIMEO was over before anything came."""
     while True:
         try:
             return take()
         except BlockingIOError:
-            continue
+            arrivals = select.poll()
+            arrivals.register(source.socket, select.POLLIN)
+            arrivals.poll()
