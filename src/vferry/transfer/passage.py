@@ -1,7 +1,8 @@
 """Passing a connection's bytes on from one socket to another, as they are: at most `HELD_BYTES` of them at a time.
 
-Between two bare sockets they never come into this process: the kernel moves them through a pipe (splice). Where one of
-them has TLS, or somebody watches what goes through it, they are copied.
+From a bare socket to the one of a local process they never come into this process: the kernel moves them through a pipe
+(splice). Towards the other host they are copied, which takes no more of the processors (decision 18), and so they are
+where one of the sockets has TLS, or somebody watches what goes through it.
 """
 
 import fcntl
@@ -81,7 +82,7 @@ class SplicedPassage:
 @contextmanager
 def passage(source: Stream, target: Stream) -> Iterator[Passage]:
     """The shortest way from one stream to the other; raises OSError where there can be no more files."""
-    if not (source.bare and target.bare):
+    if not (source.bare and target.bare) or target.socket.family != socket.AF_UNIX:
         yield CopiedPassage(source, target)
         return
     spliced = SplicedPassage(source, target)
