@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vferry.transfer.passage import HELD_BYTES, CopiedPassage, SplicedPassage, passage
 from vferry.transfer.pump import give_all, pump_inward, pump_outward
-from vferry.transfer.stream import HeldStream, PlainStream
+from vferry.transfer.stream import HeldStream, PlainStream, wake
 from vferry.transfer.wire import END, FRAME, FRAME_LIMIT, WireError
 
 
@@ -140,7 +140,7 @@ def test_a_target_that_is_gone_is_an_error_and_no_file_stays(ways: Ways) -> None
     feeding.start()
     with pytest.raises(OSError, match=r"[Bb]roken pipe|[Rr]eset"):
         pump_outward(ways.source, ways.target, ways.count)
-    ways.source.wake()
+    wake(ways.near)
     feeding.join()
 
 
