@@ -1,14 +1,16 @@
 """Passing a connection's bytes on from one socket to another, as they are: at most `HELD_BYTES` of them at a time.
 
-Between two bare sockets they never come into this process: the kernel moves them through a pipe (splice). Where one of
-them has TLS, or somebody watches what goes through it, they are copied.
+From a bare socket to the one of a local process they never come into this process: the kernel moves them through a pipe
+(splice). Towards the other host they are copied, which takes no more of the processors (decision 18), and so they are
+where one of the sockets has TLS, or somebody watches what goes through it.
 """
 
 import fcntl
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from vferry.transfer.stream import Stream
@@ -39,7 +41,7 @@ class CopiedPassage:
 
     def take(self, most: int) -> int:
         room = self._buffer[HEAD_BYTES:][:most]
-        size = _patiently(lambda: self._source.recv_into(room))
+        size = _patiently(self._source, lambda: self._source.recv_into(room))
         self._end = HEAD_BYTES + size
         return size
 
@@ -52,17 +54,18 @@ class CopiedPassage:
 class SplicedPassage:
     """Through a pipe."""
 
-    def __init__(self, source: socket.socket, target: socket.socket) -> None:
+    def __init__(self, source: Stream, target: Stream) -> None:
         """Make the pipe; `close` it."""
         self._source = source
-        self._target = target
+        self._target = target.socket
         self._held = 0
         self._exit, self._entrance = os.pipe()
-        fcntl.fcntl(self._entrance, fcntl.F_SETPIPE_SZ, HELD_BYTES)
+        with suppress(PermissionError):  # who is not root may have so much in pipes and no more
+            fcntl.fcntl(self._entrance, fcntl.F_SETPIPE_SZ, HELD_BYTES)
 
     def take(self, most: int) -> int:
         size = min(most, HELD_BYTES)
-        self._held = _patiently(lambda: os.splice(self._source.fileno(), self._entrance, size))
+        self._held = _patiently(self._source, lambda: os.splice(self._source.socket.fileno(), self._entrance, size))
         return self._held
 
     def give(self, head: bytes = b"") -> None:
@@ -79,20 +82,22 @@ class SplicedPassage:
 @contextmanager
 def passage(source: Stream, target: Stream) -> Iterator[Passage]:
     """The shortest way from one stream to the other; raises OSError where there can be no more files."""
-    if not (source.bare and target.bare):
+    if not (source.bare and target.bare) or target.socket.family != socket.AF_UNIX:
         yield CopiedPassage(source, target)
         return
-    spliced = SplicedPassage(source.socket, target.socket)
+    spliced = SplicedPassage(source, target)
     try:
         yield spliced
     finally:
         spliced.close()
 
 
-def _patiently(take: Callable[[], int]) -> int:
-    """Take again where the socket's own SO_RCVTIMEO was over before anything came."""
+def _patiently(source: Stream, take: Callable[[], int]) -> int:
+    """Take again, once there is something, where the socket's own SO_RCVTIMEO was over before anything came."""
     while True:
         try:
             return take()
         except BlockingIOError:
-            continue
+            arrivals = select.poll()
+            arrivals.register(source.socket, select.POLLIN)
+            arrivals.poll()

@@ -48,7 +48,7 @@ def run(gateway: Gateway, *, details: bool) -> None:
 
 
 def _allow_files() -> None:
-    """Allow as many open files as there may be: a connection has two sockets and two pipes, of two files each."""
+    """Allow as many open files as there may be: a connection has two sockets, and a pipe of two files."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vferry.transfer.passage import HELD_BYTES, CopiedPassage, SplicedPassage, passage
 from vferry.transfer.pump import give_all, pump_inward, pump_outward
-from vferry.transfer.stream import HeldStream, PlainStream
+from vferry.transfer.stream import HeldStream, PlainStream, wake
 from vferry.transfer.wire import END, FRAME, FRAME_LIMIT, WireError
 
 
@@ -25,15 +25,17 @@ class Watched(PlainStream):
 
 
 class Ways:
-    """Two connections: what is written to `near` comes out of `source`, what goes into `target` out of `far`."""
+    """Two connections: what is written to `near` comes out of `source`, what goes into `target` out of `out`.
 
-    def __init__(self, kind: type[PlainStream], stack: ExitStack) -> None:
-        here, there = socket.socketpair()
-        self.near, self.far = here, _tcp(stack)
-        self.source, self.target = kind(there), kind(self.far[1])
-        self.out = self.far[0]
-        for sock in (here, there):
+    Outward the one is a unix socket and the other TCP, inward the other way round.
+    """
+
+    def __init__(self, kind: type[PlainStream], stack: ExitStack, *, inward: bool) -> None:
+        unix, tcp = socket.socketpair(), _tcp(stack)
+        for sock in unix:
             stack.enter_context(sock)
+        (self.near, source), (self.out, target) = (tcp, unix) if inward else (unix, tcp)
+        self.source, self.target = kind(source), kind(target)
         self.counted = 0
 
     def count(self, size: int) -> None:
@@ -46,25 +48,24 @@ def _tcp(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
         return one, stack.enter_context(server.accept()[0])
 
 
-@pytest.fixture(params=[PlainStream, Watched])
+@pytest.fixture(params=[(PlainStream, False), (PlainStream, True), (Watched, True)])
 def ways(request: pytest.FixtureRequest) -> Iterator[Ways]:
+    kind, inward = request.param
     with ExitStack() as stack:
-        yield Ways(request.param, stack)
+        yield Ways(kind, stack, inward=inward)
 
 
 def received(sock: socket.socket) -> bytes:
     return b"".join(iter(lambda: sock.recv(1 << 16), b""))
 
 
-def test_only_bare_sockets_are_spliced() -> None:
-    here, there = socket.socketpair()
-    with here, there:
-        plain, held = PlainStream(here), HeldStream(there)
-        for source, target in ((plain, held), (held, plain)):
-            with passage(source, target) as way:
-                assert isinstance(way, CopiedPassage)
-        with passage(plain, PlainStream(there)) as way:
-            assert isinstance(way, SplicedPassage)
+@pytest.mark.parametrize("kind", [PlainStream, HeldStream])
+@pytest.mark.parametrize("inward", [False, True])
+def test_only_bare_sockets_are_spliced_and_only_towards_a_process(kind: type[PlainStream], *, inward: bool) -> None:
+    with ExitStack() as stack:
+        ways = Ways(kind, stack, inward=inward)
+        with passage(ways.source, ways.target) as way:
+            assert isinstance(way, SplicedPassage if inward and kind is PlainStream else CopiedPassage)
 
 
 def test_frames_come_out_as_they_were_written(ways: Ways) -> None:
@@ -92,7 +93,7 @@ payload_lists = st.lists(st.binary(min_size=1, max_size=300), max_size=20)
 def test_frames_are_undone_however_they_come(kind: type[PlainStream], payloads: list[bytes], cuts: list[int]) -> None:
     data = b"".join(FRAME.pack(len(payload)) + payload for payload in payloads) + END
     with ExitStack() as stack:
-        ways = Ways(kind, stack)
+        ways = Ways(kind, stack, inward=True)
         pumping = threading.Thread(target=pump_inward, args=(ways.source, ways.target, ways.count))
         pumping.start()
         begin = 0
@@ -139,7 +140,7 @@ def test_a_target_that_is_gone_is_an_error_and_no_file_stays(ways: Ways) -> None
     feeding.start()
     with pytest.raises(OSError, match=r"[Bb]roken pipe|[Rr]eset"):
         pump_outward(ways.source, ways.target, ways.count)
-    ways.source.wake()
+    wake(ways.near)
     feeding.join()
 
 
