@@ -9,7 +9,7 @@ from vferry.transfer.block import BlockHeader, pack_block_header
 from vferry.transfer.checksum import crc32
 from vferry.transfer.codecs import NUMBERS, available, make_codec
 from vferry.transfer.copies import DIFFERENCE, KEPT, PLAIN
-from vferry.transfer.multifd import PAGE_BYTES
+from vferry.transfer.multifd import HEADER_BYTES, PAGE_BYTES
 from vferry.transfer.table import Table, flatten_header, pack_table
 from vferry.transfer.wire import END, FRAME, Carriage, Hello, Reply, Status, pack_hello, pack_reply
 
@@ -24,17 +24,19 @@ def seeds() -> Iterator[tuple[str, bytes]]:
     for name in sorted(available()):
         for fates in (b"", bytes([PLAIN, KEPT]), bytes([KEPT, DIFFERENCE])):
             yield "receive", _block(name, _packet(2), fates) + END
+        yield "receive", _block(name, _packet(2)[:HEADER_BYTES], b"", 2 * PAGE_BYTES) + bytes(2 * PAGE_BYTES) + END
 
 
 def _packet(normal: int) -> bytes:
     return packet(range(0, 3 * PAGE_BYTES, PAGE_BYTES), [bytes(PAGE_BYTES)] * normal)
 
 
-def _block(codec: str, packet: bytes, fates: bytes) -> bytes:
+def _block(codec: str, packet: bytes, fates: bytes, passed: int = 0) -> bytes:
     stream = memoryview(bytearray(packet))
     flatten_header(stream, 0)
     table = pack_table(Table([0], fates, range(len(fates) - fates.count(PLAIN))))
     content = bytes(stream) + table
     encoded = make_codec(codec).encode(memoryview(content), 1) if codec != "none" else content
-    block = pack_block_header(BlockHeader(NUMBERS[codec], 0, len(stream), len(table), crc32(packet))) + encoded
+    header = BlockHeader(NUMBERS[codec], 0, len(stream), len(table), crc32(packet), (), passed)
+    block = pack_block_header(header) + encoded
     return FRAME.pack(len(block)) + block

@@ -34,6 +34,8 @@ SLOTS = 256
 class Bytes(PlainStream):
     """A stream that gives bytes and then ends, and forgets what it gets."""
 
+    bare = False
+
     def __init__(self, data: bytes) -> None:
         self._rest = memoryview(data)
         self.sent = 0
@@ -89,9 +91,10 @@ def blocks(data: bytes) -> None:
         ]
         codec, wrong = provider.ConsumeIntInRange(0, 4), provider.ConsumeIntInRange(0, 7)
         sizes = (len(stream) + (wrong == 1), len(table) + (wrong == 2))
-        header = BlockHeader(codec, sequence, *sizes, crc32(stream), needs)
+        passed = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 1 << 9))
+        header = BlockHeader(codec, sequence, *sizes, crc32(stream), needs, len(passed) + (wrong == 3))
         block = pack_block_header(header) + stream + table
-        frames.append(FRAME.pack(len(block)) + block)
+        frames.append(FRAME.pack(len(block)) + block + passed)
     receive(b"".join(frames) + END)
 
 
@@ -103,6 +106,8 @@ def split(data: bytes) -> None:
         packets = splitter.feed(memoryview(data)[start : start + step])
         assert all(packet.start >= 0 for packet in packets)
         assert splitter.opaque or 0 < splitter.wanted <= FRAME_LIMIT
+        if splitter.payload_ahead:
+            splitter.pass_over()
 
 
 TARGETS: tuple[Callable[[bytes], None], ...] = (hello, reply, receive, blocks, split)

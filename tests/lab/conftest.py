@@ -72,7 +72,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         return (yield)
     except Exception as error:
         scene = pyfuncitem.funcargs.get("scene")
-        if isinstance(scene, Scene) and (where := scene.find_lost()):
+        if isinstance(scene, Scene) and (where := scene.lost or scene.find_lost()):
             raise EmulatorLostGuestError(f"{scene.guest} spins on {where}, with interrupts off") from error
         raise
 

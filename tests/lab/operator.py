@@ -194,6 +194,9 @@ class Scene:
         self._restart(home, edit(own))
         try:
             yield
+        except BaseException:
+            self.find_lost()  # for it is started anew now
+            raise
         finally:
             if self.host != home:
                 self.run(self.host, f"virsh destroy {self.guest}; virsh undefine {self.guest}")

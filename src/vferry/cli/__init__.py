@@ -18,6 +18,7 @@ COMMANDS = {
     "lab": "two SR-IOV hosts without hardware",
     "migrate": "migrate a guest to a host",
     "operation": "list, follow, abort and recover migrations",
+    "relay": "make, show and take back a host's relay",
     "probe": "measure the interruption of an address by packets",
 }
 

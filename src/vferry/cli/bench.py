@@ -17,7 +17,7 @@ from vferry.controller.state import find_state
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import NetworkMode
 from vferry.probe.tcp import PORT_MAX, PORT_MIN
-from vferry.trial.modes import MODES
+from vferry.trial.modes import MODES, USUAL
 
 OF_A_VF = ""
 GUESTS = {OF_A_VF: "guest1", "virtio": "guest2", "failover": "failover1", "macvtap": "macvtap1"}
@@ -102,7 +102,7 @@ def network(
 
 @command.command("transfer")
 @click.option("--runs", type=click.IntRange(1, 100), default=3, show_default=True, help="How often each.")
-@click.option("--modes", default=",".join(MODES), show_default=True, help="Which, in which order, by commas.")
+@click.option("--modes", default=",".join(USUAL), show_default=True, help="Which, in which order, by commas.")
 @click.option(
     "--link",
     "links",
@@ -120,6 +120,13 @@ def network(
     help="Pages the guest changes a second, several by commas; 0: idle.",
 )
 @click.option("--memory", type=click.IntRange(64), default=1024, show_default=True, metavar="MIB", help="The guest's.")
+@click.option(
+    "--used",
+    type=click.IntRange(0),
+    default=0,
+    metavar="MIB",
+    help="How much of the memory has content.  [default: five eighths]",
+)
 @click.option("--tls", is_flag=True, help="QEMU's TLS and the gateways', instead of plaintext on both.")
 @click.option(
     "--deadline",
@@ -135,6 +142,13 @@ def network(
     show_default=True,
     help="The folder whose programs fill the guest's memory.",
 )
+@click.option("--again", is_flag=True, help="Take them again where they run out, displaced: no page is like another.")
+@click.option(
+    "--within",
+    type=click.FloatRange(1),
+    metavar="SECONDS",
+    help="Tell and draw, too, which share of the migrations ended within so long, by mode and link.",
+)
 @click.option("--results", type=click.Path(path_type=Path, dir_okay=False), default=Path("bench/transfer.json"))
 @click.option("--fresh", is_flag=True, help="Forget the rows of an earlier one.")
 @click.option("--json", "as_json", is_flag=True, help="Print all rows and the summary as JSON.")
@@ -144,11 +158,18 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
     Needs root and QEMU, no hosts and no lab. Each migration has a new guest; after it, the memory at
     both ends is compared byte for byte.
 
-    Writes --results, which a bench that was cut short goes on from, and a picture beside it.
+    Writes --results, which a bench that was cut short goes on from, and a picture beside it; with --within
+    a second one. Rows that are there already count whatever their --deadline was: another one wants
+    --results of its own.
 
     \b
     Example: vferry bench transfer --link 400 --dirty 0,15000 --modes plain,multifd+zstd,gateway --runs 3
+             vferry bench transfer --link 50,100,200,400,1000 --runs 1 --deadline 60 --within 60 \\
+               --results bench/success.json
+             vferry bench transfer --memory 8192 --used 6144 --again --dirty 0 --runs 1 --results bench/large.json
     """
+    from vferry.report import bench_success
+    from vferry.report.bench_success_picture import write_success
     from vferry.report.bench_transfer import render, summary
     from vferry.report.bench_transfer_picture import write_bench
     from vferry.report.text import terminal
@@ -169,15 +190,20 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
         tls=options["tls"],
         content=options["content"],
         deadline=options["deadline"],
+        used=options["used"],
+        again=options["again"],
     )
     with show.Line() as line:
         measure(settings, kept, line.begin, line.tell)
     write_bench(kept.rows, results.with_suffix(".png"))
     result = summary(kept.rows)
+    ended = bench_success.success(kept.rows, options["within"]) if options["within"] else []
+    if ended:
+        write_success(ended, results.with_name(f"{results.stem}-within.png"))
     if as_json:
-        sys.stdout.write(json.dumps({"rows": kept.rows, "summary": result}, indent=2) + "\n")
+        sys.stdout.write(json.dumps({"rows": kept.rows, "summary": result, "within": ended}, indent=2) + "\n")
     else:
-        terminal().print(render(result))
+        terminal().print(render(result), bench_success.render(ended))
     if any(row.get("differing_pages") for row in kept.rows):
         raise Problem("memory-differs", "A guest's memory did not arrive as it was", exit=Exit.OPERATOR)
 

@@ -10,6 +10,7 @@ from vferry.cli.guest import describe
 from vferry.controller.hosts import add_host, list_hosts, open_host, remove_host
 from vferry.host.api import TakeInventory
 from vferry.model.host import Inventory, Pf, Vf, VfSettings
+from vferry.model.relay import Relay, SwitchAbilities
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 
@@ -111,13 +112,37 @@ def _summary(host: Inventory) -> Table:
         ("Memory", f"{_gib(host.memory_free)} free of {_gib(host.memory_total)}"),
         ("IOMMU", _yes(value=host.iommu)),
         ("vhost-net", _yes(value=host.vhost_net)),
+        ("Huge pages", _huge_pages(host)),
+        ("Open vSwitch", _switch(host.relay_ground.switch)),
+        ("Relay", _relay(host.relay)),
         ("Tracked connections", "none" if host.connections is None else str(host.connections)),
         ("Migration", f"{migration.address}, ports {migration.ports[0]}-{migration.ports[1]}"),
         ("Compression", ", ".join(host.codecs) or "none"),
-        ("Slots", f"{migration.slots - len(host.claims)} free of {migration.slots}"),
+        ("Slots", f"{migration.slots - sum(claim.slot for claim in host.claims)} free of {migration.slots}"),
     ):
         table.add_row(key, value)
     return table
+
+
+def _huge_pages(host: Inventory) -> str:
+    said = (
+        f"{pool.free} free of {pool.total} ({pool.size_kib >> 10} MiB, NUMA node {node.number})"
+        for node in host.relay_ground.nodes
+        for pool in node.pools
+        if pool.total
+    )
+    return "; ".join(said) or "none"
+
+
+def _switch(switch: SwitchAbilities | None) -> str:
+    if switch is None:
+        return "none"
+    dpdk = switch.dpdk_version or "without DPDK"
+    return f"{switch.version or 'version unknown'}, {dpdk}{', which runs' if switch.dpdk_started else ''}"
+
+
+def _relay(relay: Relay | None) -> str:
+    return "none" if relay is None else f"{relay.kind} on {', '.join(relay.uplinks)}, {relay.state}"
 
 
 def _networks(host: Inventory) -> Table:

@@ -14,6 +14,7 @@ from vferry.model.connections import Address, Connection
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Attachment, Claim, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
+from vferry.model.relay import Number, Relay, RelayBridge, RelayPort, RelayView, Value, Word
 
 R = TypeVar("R")
 
@@ -191,6 +192,8 @@ class ClaimResources(Operation[Claim], frozen=True, kw_only=True, tag="claim"):
 
     guest: str | None = None
     vfs: tuple[str, ...] = ()
+    slot: bool = True
+    """Without, no slot is taken: a relay lasts."""
 
 
 class ReleaseClaim(Operation[Done], frozen=True, kw_only=True, tag="release"):
@@ -564,6 +567,87 @@ class Destroy(Operation[Done], frozen=True, kw_only=True, tag="destroy-incoming"
     """Ends the paused remains of an incoming migration. Problem ``guest-running`` where the guest runs."""
 
     guest: str
+
+
+# --- the relay -------------------------------------------------------------------------------------------
+
+
+class KeepRelay(Operation[Done], frozen=True, kw_only=True, tag="keep-relay"):
+    """Keeps what a relay is, durably, in place of what was kept: before anything is done, and when it is.
+
+    What it says was before is what takes it back. Problem ``relay-anothers`` where another operation's is kept.
+    """
+
+    relay: Relay
+
+
+class ForgetRelay(Operation[Done], frozen=True, kw_only=True, tag="forget-relay"):
+    """Forgets the relay, once nothing of it is left; another operation's is left alone."""
+
+
+class SetHugePages(Operation[Done], frozen=True, kw_only=True, tag="set-huge-pages"):
+    """Makes a NUMA node's huge pages of one size so many, in use or not; more are left.
+
+    Problem ``huge-pages-refused`` where there is no memory for so many: then as many are left as there were.
+    """
+
+    node: Number
+    size_kib: Number
+    count: Number
+    instead_of: Number | None = None
+    """Makes them fewer, where there are just as many as this: else somebody has changed that since.
+
+    Those in use stay until they are given back, which `detail` then says.
+    """
+
+
+class BindVf(Operation[Done], frozen=True, kw_only=True, tag="bind-vf"):
+    """Gives a VF to a driver, for as long as the host is up; None leaves it without one.
+
+    Problems: ``vf-unknown``, ``driver-refused``: then it is with the driver that it had.
+    """
+
+    address: PciAddress
+    driver: Word | None = None
+
+
+class SetSwitch(Operation[Done], frozen=True, kw_only=True, tag="set-switch"):
+    """Sets keys of Open vSwitch's `other_config`, or removes them (None), and waits until it has done so.
+
+    With `start`, it must have started DPDK by then. Problems: ``switch-silent``, ``switch-refused``,
+    ``switch-library-missing``, ``dpdk-not-started``.
+    """
+
+    settings: Annotated[dict[Word, Value | None], Meta(max_length=32)]
+    instead_of: Annotated[dict[Word, Value], Meta(max_length=32)] = {}
+    """Of these keys, only those that still have this value: else somebody has set them since."""
+    start: bool = False
+
+
+class SetRelayBridge(Operation[Done], frozen=True, kw_only=True, tag="set-relay-bridge"):
+    """Makes a bridge of the switched relay with its uplinks, or removes it, and looks whether its ports work.
+
+    Problems: as of `SetSwitch`, ``bridge-anothers`` (it is not a relay's), ``bridge-in-use`` (guests are on it),
+    ``port-refused``: then it is not there.
+    """
+
+    bridge: RelayBridge
+    present: bool
+
+
+class SetRelayPort(Operation[Done], frozen=True, kw_only=True, tag="set-relay-port"):
+    """Joins a guest's NIC to its VF (direct: a bridge of their own that does not learn), or takes that back.
+
+    Problems: as of `SetRelayBridge`.
+    """
+
+    port: RelayPort
+    mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
+    present: bool
+
+
+class ReadRelay(Operation[RelayView], frozen=True, kw_only=True, tag="relay"):
+    """The relay, with what Open vSwitch shows of it now."""
 
 
 # --- setting a host up -----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 class Claims:
     """The claims of one host, in a directory with one file for each operation.
 
-    At most `slots` operations have one at a time. There is one `Claims` for a directory: the agent's.
+    At most `slots` operations that take a slot have one at a time. There is one `Claims` for a directory: the agent's.
     """
 
     def __init__(self, directory: Path, slots: int) -> None:
@@ -53,30 +53,35 @@ class Claims:
     def of_vf(self, address: str) -> Claim | None:
         return next((claim for claim in self.all() if address in claim.vfs), None)
 
-    def claim(self, session: Session, guest: str | None = None, vfs: tuple[str, ...] = ()) -> Claim:
+    def claim(
+        self, session: Session, guest: str | None = None, vfs: tuple[str, ...] = (), *, slot: bool = True
+    ) -> Claim:
         """Reserves a guest, VFs (their PCI addresses) and a slot, all or nothing; what is held already stays held.
 
         Problems: ``stale-controller``, ``guest-claimed``, ``vf-claimed``, ``no-slot``, and ``claim-differs`` when
         the operation holds another guest or other VFs here.
         """
-        claim = self.would_be(session, guest, vfs)
+        claim = self.would_be(session, guest, vfs, slot=slot)
         if self.of(session.operation) != claim:
             self._store(_Record(claim=claim))
         return claim
 
-    def would_be(self, session: Session, guest: str | None = None, vfs: tuple[str, ...] = ()) -> Claim:
+    def would_be(
+        self, session: Session, guest: str | None = None, vfs: tuple[str, ...] = (), *, slot: bool = True
+    ) -> Claim:
         """The claim that `claim` would make; raises what it would raise, and changes nothing."""
         _check_id(session.operation)
         self.fence(session)
         vfs = tuple(sorted(vfs))
         held = self.of(session.operation)
-        if held is None and len(self.all()) >= self.slots:
+        if held is None and slot and len(self._in_slots()) >= self.slots:
             raise self._no_slot()
         self._check_free(session.operation, guest, vfs)
         if held is not None:
             guest = _joined(held, "guest", held.guest, guest)
             vfs = _joined(held, "VFs", held.vfs, vfs)
-        return Claim(operation=session.operation, epoch=session.epoch, guest=guest, vfs=vfs)
+            slot = held.slot
+        return Claim(operation=session.operation, epoch=session.epoch, guest=guest, vfs=vfs, slot=slot)
 
     def check(self, session: Session | None, guest: str | None = None, vf: str | None = None) -> Claim:
         """Makes sure that a session holds the claim on this host, and on `guest` and `vf` where they are given.
@@ -127,8 +132,11 @@ class Claims:
                 if vf in claim.vfs:
                     raise _taken("vf-claimed", f"VF {vf}", claim)
 
+    def _in_slots(self) -> list[Claim]:
+        return [claim for claim in self.all() if claim.slot]
+
     def _no_slot(self) -> Problem:
-        operations = [claim.operation for claim in self.all()]
+        operations = [claim.operation for claim in self._in_slots()]
         return Problem(
             "no-slot",
             f"All {self.slots} migration slots of this host are taken, by {', '.join(operations)}",
@@ -200,10 +208,11 @@ def _said(what: str | tuple[str, ...] | None) -> str:
 
 
 def _taken(code: str, what: str, claim: Claim) -> Problem:
+    wait = f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover"
     return Problem(
         code,
         f"{what} is claimed by operation {claim.operation}",
-        f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover",
+        wait if claim.slot else "It is the relay's: look with vferry relay show HOST",
         exit=Exit.REFUSED,
         operation=claim.operation,
     )

@@ -1,6 +1,7 @@
 """What acts on this host: each operation of the API, led to the module that carries it out."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains
+from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains, relay_switch
 from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
 from vferry.host.arriving import Arriving
+from vferry.host.boot_pages import set_boot_pages
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.conntrack import put_connections, read_connections
@@ -23,6 +25,7 @@ from vferry.host.guest_agent import run_in_guest
 from vferry.host.guest_agent_latency import measure_guest
 from vferry.host.guest_agent_network import SCRIPT, read_network
 from vferry.host.guest_memory import measure_memory
+from vferry.host.huge_pages import set_huge_pages
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.host.inventory import take_inventory
@@ -32,13 +35,21 @@ from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
+from vferry.host.relay_restore import restore
+from vferry.host.relay_store import RelayStore
 from vferry.host.sriov import read_pfs, vf_address
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import apply_settings
+from vferry.host.sysfs import Write, write_attribute
+from vferry.host.vf_driver import bind_vf
 from vferry.model.guest import Guest, GuestNetwork
+from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
+from vferry.model.relay import Relay
 
 T = TypeVar("T")
+
+log = logging.getLogger("vferry.agent")
 
 THREADS = 32
 """How many calls may block at a time: several operations wait for an unplug or a script each."""
@@ -61,6 +72,7 @@ class Handlers:
         links: Callable[[], Links] = Links,
         table: Callable[[], Table] = Table,
         wire: Callable[[str], Wire] = open_wire,
+        write: Write = write_attribute,
     ) -> None:
         """`directory` keeps the host's certificates in its ``pki``; the rest stands in for the system in tests."""
         self._configuration = configuration
@@ -69,7 +81,9 @@ class Handlers:
         self._links = links
         self._table = table
         self._wire = wire
+        self._write = write
         self._hypervisor = hypervisor or Hypervisor()
+        self._relay = RelayStore(directory)
         self._arriving = Arriving(self._hypervisor, root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
@@ -83,6 +97,10 @@ class Handlers:
         """The answer to an operation. Raises `Problem`."""
         work = self._looking(operation) or self._acting(operation, session)
         return await self._in_thread(work)
+
+    async def started(self) -> None:
+        """Puts back what a restart of the host has taken away."""
+        await self._in_thread(lambda: restore(self._root, self._relay.read, self._links, self._write))
 
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         """The guests that have VFs, running or only defined, by the VFs' addresses."""
@@ -109,8 +127,9 @@ class Handlers:
         hypervisor = self._hypervisor
         match operation:
             case api.TakeInventory():
-                claims = self._claims.all()
-                return lambda: take_inventory(self._configuration, claims, hypervisor, self._root, self._links)
+                return self._take_inventory
+            case api.ReadRelay():
+                return lambda: relay_switch.read_relay(self._root, self._relay.read())
             case api.ShowGuest(guest=guest):
                 return lambda: self._show_guest(guest)
             case api.ReadGuestNetwork(guest=guest):
@@ -136,6 +155,7 @@ class Handlers:
         return (
             self._on_device(operation, session)
             or self._on_guest(operation, session)
+            or self._on_relay(operation, session)
             or self._on_move(operation, session)
         )
 
@@ -196,6 +216,35 @@ class Handlers:
                 return lambda: hypervisor_domains.resume(hypervisor, guest)
         return None
 
+    def _on_relay(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:
+        check, root = self._claims.check, self._root
+        match operation:
+            case api.KeepRelay(relay=relay):
+                holder = api.Session(operation=check(session).operation)
+                for address in relay.addresses:
+                    check(session, vf=address)
+                return lambda: self._keep_relay(holder, relay)
+            case api.ForgetRelay():
+                holder = api.Session(operation=check(session).operation)
+                return lambda: self._forget_relay(holder)
+            case api.SetHugePages():
+                check(session)
+                return lambda: set_huge_pages(root, operation, self._write)
+            case api.BindVf(address=address):
+                check(session, vf=address)
+                return lambda: bind_vf(root, operation, self._write)
+            case api.SetSwitch():
+                check(session)
+                return lambda: relay_switch.set_switch(root, operation)
+            case api.SetRelayBridge(bridge=bridge):
+                for uplink in bridge.uplinks:
+                    check(session, vf=uplink.address)
+                return lambda: relay_switch.set_bridge(root, operation)
+            case api.SetRelayPort(port=port):
+                check(session, vf=port.vf)
+                return lambda: relay_switch.set_port(root, operation)
+        return None
+
     def _on_move(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:
         check, gateways, migrations, held = self._claims.check, self._gateways, self._migrations, self._held
         match operation:
@@ -235,6 +284,28 @@ class Handlers:
         raise Problem(
             "operation-unknown", f"This agent cannot do {type(operation).__name__}", "Update vferry on this host"
         )
+
+    def _take_inventory(self) -> Inventory:
+        try:
+            relay = self._relay.read()
+        except Problem as problem:
+            # Migrations do not need it, its VFs are claimed, and whoever wants to change it is told.
+            log.error("%s", problem)
+            relay = None
+        claims = self._claims.all()
+        return take_inventory(self._configuration, claims, self._hypervisor, self._root, self._links, relay)
+
+    def _keep_relay(self, holder: api.Session, relay: Relay) -> api.Done:
+        done = self._relay.keep(holder, relay)
+        if why := set_boot_pages(self._root, relay):
+            log.warning("%s", why)
+        return done
+
+    def _forget_relay(self, holder: api.Session) -> api.Done:
+        done = self._relay.forget(holder)
+        if done.changed:
+            set_boot_pages(self._root, None)
+        return done
 
     def _show_guest(self, guest: str) -> Guest:
         described = describe(self._hypervisor, self._hypervisor.domain(guest), self._root)

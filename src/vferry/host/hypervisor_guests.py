@@ -117,6 +117,7 @@ def guest_of(described: Described, host: str, pfs: Iterable[Pf], mdevs: Iterable
         persistent=described.persistent is not None,
         memory=xml.memory,
         vcpus=xml.vcpus,
+        pinned=xml.pinned,
         machine=xml.machine,
         nics=tuple(_nics(described, vfs)),
         devices=tuple(_devices(described, vfs, types)),

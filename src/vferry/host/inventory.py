@@ -15,11 +15,13 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import Described, describe_all, guest_of
 from vferry.host.mediated import read_mdevs, read_types
 from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.relay_ground import read_ground
 from vferry.host.sriov import read_bonds, read_pfs
 from vferry.host.sriov_netlink import Links
 from vferry.host.sysfs import read_file
 from vferry.host.vhost import read_features
 from vferry.model.host import Bridge, Claim, Inventory, Pf, Versions
+from vferry.model.relay import Relay
 
 IFF_UP = 1
 MBIT = 125_000
@@ -33,6 +35,7 @@ def take_inventory(
     hypervisor: Hypervisor,
     root: Path = Path("/"),
     links: Callable[[], Links] = Links,
+    relay: Relay | None = None,
 ) -> Inventory:
     """Asks libvirt and the kernel, at the same time."""
     with ThreadPoolExecutor(1) as pool:
@@ -66,6 +69,8 @@ def take_inventory(
         iommu=any((root / "sys/class/iommu").glob("*")),
         codecs=installed_codecs(root),
         connections=_connections(root),
+        relay=relay,
+        relay_ground=read_ground(root, tuple(pf.name for pf in pfs)),
         keepalive_off=_keepalive_off(root / "etc/libvirt/qemu.conf"),
     )
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from vferry.host.api import Done
 from vferry.model.host import AttachmentKind, Bridge
 from vferry.model.problem import Exit, Problem
+from vferry.model.relay import SwitchAbilities
 
 DIRECTORY = "run/openvswitch"
 TIMEOUT_S = 5.0
@@ -29,6 +30,8 @@ COLUMNS = {
     "Port": ("_uuid", "interfaces", "tag", "trunks", "vlan_mode"),
     "Interface": ("_uuid", "name", "ofport"),
 }
+ABILITIES = ("other_config", "ovs_version", "dpdk_version", "dpdk_initialized")
+VERSION = re.compile(r"\d+\.\d+\.\d+")
 LEARNT = re.compile(r"^\s*(\S+)\s+(\d+)\s+([0-9a-f:]{17})\s+(\S+)\s*$", re.MULTILINE)
 """A line of fdb/show: port, VLAN, MAC, and the age or ``static``."""
 
@@ -47,6 +50,30 @@ class OpenVSwitch:
     def bridges(self) -> tuple[Bridge, ...]:
         """Its bridges with those ports that it really has; none where nothing answers."""
         return tuple(_bridge(bridge, ports, self._root) for bridge, ports in self._read())
+
+    def abilities(self) -> SwitchAbilities | None:
+        """What a relay needs to know of it; None where nothing answers, or nothing sensible."""
+        select = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": [*ABILITIES]}
+        try:
+            (answer,) = ask(self._directory / "db.sock", "transact", ["Open_vSwitch", select])
+            (row,) = answer["rows"]
+            said = {name: next(iter(_values(row[name])), None) for name in ABILITIES[1:]}
+            return SwitchAbilities(
+                version=said["ovs_version"] or self._version(),
+                dpdk_version=None if said["dpdk_version"] in (None, "none") else str(said["dpdk_version"]),
+                dpdk_started=said["dpdk_initialized"] is True,
+                settings={str(key): str(value) for key, value in row["other_config"][1]},
+            )
+        except (OSError, RefusedError, ValueError, LookupError, TypeError):
+            return None
+
+    def _version(self) -> str | None:
+        """By the switch's own word, where what started it (ovs-ctl, usually) has written none into the database."""
+        try:
+            found = VERSION.search(self._ask_switch("version"))
+        except (OSError, ValueError, RefusedError):
+            return None
+        return found[0] if found else None
 
     def teach(self, port: str, mac: str, *, hold: bool = False) -> Done:
         """Has the bridge of a port hold a MAC there, or forget where it thought it was: it then floods its frames.

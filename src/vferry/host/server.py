@@ -28,7 +28,7 @@ SLOW_CLIENT_S = 10.0
 GRACE_S = 20.0
 """How long a stopping agent waits for what it is at."""
 LOOKING = frozenset(
-    {"inventory", "guest", "guest-network", "guest-latency", "definition", "fit", "migration", "connections"}
+    {"inventory", "guest", "guest-network", "guest-latency", "definition", "fit", "migration", "connections", "relay"}
 )
 """Operations that change nothing: not logged unless they fail."""
 IP_FREEBIND = 15

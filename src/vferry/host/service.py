@@ -38,6 +38,10 @@ class Handling(Protocol):
 
     async def handle(self, operation: Operation[Any], session: Session | None) -> Struct: ...
 
+    async def started(self) -> None:
+        """Puts back what a restart of the host has taken away."""
+        ...
+
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         """The guests that have VFs, by the VFs' addresses."""
         ...
@@ -76,12 +80,12 @@ class Service:
 
     async def _claim(self, wanted: ClaimResources, session: Session) -> Claim:
         async with self._claiming:
-            claim = self.claims.would_be(session, wanted.guest, wanted.vfs)
+            claim = self.claims.would_be(session, wanted.guest, wanted.vfs, slot=wanted.slot)
             users = await self.handlers.users_of(wanted.vfs) if wanted.vfs else {}
             for vf, user in users.items():
                 if user != claim.guest:
                     raise self._in_use(vf, user)
-            claim = self.claims.claim(session, wanted.guest, wanted.vfs)
+            claim = self.claims.claim(session, wanted.guest, wanted.vfs, slot=wanted.slot)
         # What an older controller has begun ends before a newer one looks at what there is.
         await self._quiet(session)
         return claim

@@ -51,6 +51,9 @@ class FakeHandlers:
             return replace(self.inventory, claims=self.claims.all())
         return Done()
 
+    async def started(self) -> None:
+        pass
+
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         return {vf: self.vfs[vf] for vf in vfs if vf in self.vfs}
 

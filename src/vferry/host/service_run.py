@@ -58,10 +58,20 @@ async def serve(configuration: AgentConfiguration, claims: Claims, handlers: Han
                 # The socket must stay, or nobody could mend this by adding the host again.
                 log.error("no TLS API, only the socket: %s", error)
         notify("READY=1")
+        starting = asyncio.create_task(_started(handlers))
         await stopping.wait()
         notify("STOPPING=1")
+        await starting
     finally:
         await server.close()
+
+
+async def _started(handlers: Handling) -> None:
+    """Serving goes on whatever comes of it."""
+    try:
+        await handlers.started()
+    except Problem as problem:
+        log.error("not everything is as before the restart: %s", problem)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,9 @@
-"""Reading what the kernel says in sysfs and in /proc."""
+"""What the kernel says in sysfs and in /proc, and telling it."""
 
+from collections.abc import Callable
 from pathlib import Path
+
+Write = Callable[[Path, str], None]
 
 
 def read_file(path: Path) -> str:
@@ -10,3 +13,9 @@ def read_file(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def write_attribute(path: Path, text: str) -> None:
+    """Writes an attribute in one go. `OSError` is the kernel's answer."""
+    with path.open("w") as file:
+        file.write(text)

@@ -65,6 +65,8 @@ class Guest(Struct, frozen=True, kw_only=True):
     persistent: bool = True
     memory: int = 0
     vcpus: int = 1
+    pinned: tuple[int, ...] = ()
+    """The CPUs of its host that it is pinned to; none where it floats over all."""
     machine: str = ""
     nics: tuple[Nic, ...] = ()
     devices: tuple[HostDevice, ...] = ()

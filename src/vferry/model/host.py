@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from vferry.model.guest import Guest, Nic
+from vferry.model.relay import Relay, RelayGround
 
 DeviceName = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
 """The name of a network interface, as the kernel allows it."""
@@ -208,6 +209,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     guest: str | None = None
     vfs: tuple[str, ...] = ()
     """VFs, by their PCI addresses."""
+    slot: bool = True
+    """Whether it takes one of the host's migration slots; what lasts, such as a relay's, does not."""
 
 
 class Inventory(Struct, frozen=True, kw_only=True):
@@ -239,6 +242,9 @@ class Inventory(Struct, frozen=True, kw_only=True):
     """What a gateway of this host can compress with."""
     connections: int | None = None
     """How many the kernel tracks at the moment; None where it has no connection tracking loaded."""
+    relay: Relay | None = None
+    relay_ground: RelayGround = RelayGround()
+    """What there is here to make a relay of."""
     keepalive_off: bool | None = None
     """Whether libvirt's keepalive leaves migrations' connections alone (qemu.conf); None where it cannot be read."""
 

@@ -21,6 +21,12 @@ METRICS = {
     "cpu_peak": "busiest second",
     "guest_speed": "guest's speed",
 }
+# What a mode's medians are to those of others of the same setting: label, figure.
+RATIOS = {
+    "to_fastest": ("total : fastest of QEMU's", "total_s"),
+    "to_zstd_cpu": ("CPU : multifd+zstd's", "cpu_s"),
+    "to_plain_guest": ("guest : plain's", "guest_speed"),
+}
 SETTING = ("link", "rate", "memory", "tls")
 Rows = Sequence[dict[str, Any]]
 Figures = dict[str, Any]
@@ -32,14 +38,17 @@ def summary(rows: Rows) -> list[Figures]:
     Returns dicts with the setting, `floor_s` (null where the link is not shaped) and `modes`::
 
         {mode: {runs, completed, differing, ended: {status: number}, total_s: {median, min, max, n}, ...}}
+
+    Beside them a mode has `to_fastest`, its total to that of the fastest mode of QEMU's own; `to_zstd_cpu`, its CPU to
+    that of multifd+zstd; `to_plain_guest`, the guest's speed to that under plain, which need not have converged.
     """
-    settings = dict.fromkeys(tuple(row[key] for key in SETTING) for row in rows)
+    settings = dict.fromkeys(_setting(row) for row in rows)
     return [_group(setting, [row for row in rows if _setting(row) == setting]) for setting in settings]
 
 
 def render(groups: Sequence[Figures]) -> Group:
-    """A table a setting: a line a mode, medians with least and most."""
-    return Group(*(part for group in groups for part in (_table(group), Text())))
+    """Two tables a setting: a line a mode, medians with least and most; and what they are to each other."""
+    return Group(*(part for group in groups for part in (_table(group), Text(), _compared(group), Text())))
 
 
 def title(group: Figures) -> str:
@@ -48,7 +57,8 @@ def title(group: Figures) -> str:
     rate = f"{group['rate']:,} pages/s" if group["rate"] else "idle"
     floor = f" · floor {words.seconds(group['floor_s'])}" if group["floor_s"] else ""
     tls = " · TLS" if group["tls"] else ""
-    return f"{link} · {rate} · {group['memory']:,} MiB{tls}{floor}"
+    used = f", {group['used']:,} used" if group["used"] else ""
+    return f"{link} · {rate} · {group['memory']:,} MiB{used}{tls}{floor}"
 
 
 def word(metric: str, value: float) -> str:
@@ -63,17 +73,36 @@ def word(metric: str, value: float) -> str:
 
 
 def _setting(row: Figures) -> tuple[Any, ...]:
-    return tuple(row[key] for key in SETTING)
+    return (*(row[key] for key in SETTING), row.get("used", 0))
 
 
 def _group(setting: tuple[Any, ...], rows: Rows) -> Figures:
-    modes = dict.fromkeys(row["mode"] for row in rows)
+    names = dict.fromkeys(row["mode"] for row in rows)
     floors = [floor for row in rows if (floor := _floor_s(row))]
+    modes = {mode: _mode([row for row in rows if row["mode"] == mode]) for mode in names}
+    bases = _bases(rows, modes)
     return {
-        **dict(zip(SETTING, setting, strict=True)),
+        **dict(zip((*SETTING, "used"), setting, strict=True)),
         "floor_s": median(floors) if floors else None,
-        "modes": {mode: _mode([row for row in rows if row["mode"] == mode]) for mode in modes},
+        "modes": {mode: figures | _ratios(figures, bases) for mode, figures in modes.items()},
     }
+
+
+def _bases(rows: Rows, modes: dict[str, Figures]) -> dict[str, float | None]:
+    """What is compared with, by the names of ratios; None where it is not known."""
+    totals = [figures["total_s"]["median"] for mode, figures in modes.items() if not mode.startswith("gateway")]
+    speeds = [row.get("guest_speed") for row in rows if row["mode"] == "plain"]
+    zstd = modes.get("multifd+zstd")
+    return {
+        "to_fastest": min((total for total in totals if total), default=None),
+        "to_zstd_cpu": zstd["cpu_s"]["median"] if zstd else None,
+        "to_plain_guest": _figures(speeds)["median"],
+    }
+
+
+def _ratios(figures: Figures, bases: dict[str, float | None]) -> dict[str, float | None]:
+    pairs = {name: (figures[metric]["median"], bases[name]) for name, (_, metric) in RATIOS.items()}
+    return {name: value / base if value is not None and base else None for name, (value, base) in pairs.items()}
 
 
 def _mode(rows: Rows) -> Figures:
@@ -117,6 +146,17 @@ def _table(group: Figures) -> Table:
     for mode, figures in group["modes"].items():
         cells = [_cell(metric, figures[metric]) for metric in METRICS]
         table.add_row(Text(words.clean(mode)), Text(_ended(figures)), *map(Text, cells), _memory(figures))
+    return table
+
+
+def _compared(group: Figures) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("mode", no_wrap=True)
+    for label, _ in RATIOS.values():
+        table.add_column(label, justify="right")
+    for mode, figures in group["modes"].items():
+        cells = ["–" if figures[name] is None else f"{figures[name]:.2f}" for name in RATIOS]
+        table.add_row(Text(words.clean(mode)), *map(Text, cells))
     return table
 
 

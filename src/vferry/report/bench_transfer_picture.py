@@ -49,13 +49,13 @@ def write_bench(rows: bench_transfer.Rows, path: Path) -> None:
         figure.savefig(path, format="png", dpi=110, facecolor="white")
 
 
-def _link(group: Figures) -> tuple[int, int, bool]:
-    return group["link"], group["memory"], group["tls"]
+def _link(group: Figures) -> tuple[int, int, int, bool]:
+    return group["link"], group["memory"], group["used"], group["tls"]
 
 
-def _words(link: int, memory: int, tls: bool) -> str:  # noqa: FBT001
+def _words(link: int, memory: int, used: int, tls: bool) -> str:  # noqa: FBT001
     speed = f"{link:,} Mbit/s" if link else "not shaped"
-    return f"{speed}\n{memory:,} MiB" + (", TLS" if tls else "")
+    return f"{speed}\n{memory:,} MiB" + (f", {used:,} used" if used else "") + (", TLS" if tls else "")
 
 
 def _heading(figure: Figure, modes: Sequence[str], height: float) -> None:

@@ -8,13 +8,15 @@ Integers are big-endian::
     4  sequence: 0 for the first block of a channel, one more for each
     4  bytes of the stream in it, 1 to 786,432
     4  bytes of the table behind them, 0 to 16,384 (`vferry.transfer.table`)
-    4  CRC-32 of what the destination's process gets
+    4  bytes of the stream that follow the block's frame as they are, 0 to 524,288: they are passed on unseen
+    4  CRC-32 of what the destination's process gets of the block itself
     n  needs: 2 channel, 4 sequence each: blocks that must be applied before this one
     4  CRC-32 of all the above
     m  what is left of stream and table, encoded
 
 A block that is damaged, repeated, left out or out of order ends its connection. Within TLS nothing is damaged on the
-way: the checksum is there for what two gateways, their codecs and their page copies might do to it.
+way: the checksum is there for what two gateways, their codecs and their page copies might do to it. What follows a
+block as it is has none, for nothing is done to it.
 """
 
 import struct
@@ -26,8 +28,9 @@ from vferry.transfer.wire import WireError
 
 STREAM_LIMIT = 768 * 1024
 TABLE_LIMIT = 16 * 1024
+PASSED_LIMIT = 512 * 1024
 
-_FIXED = struct.Struct(">BxHIIII")
+_FIXED = struct.Struct(">BxHIIIII")
 _NEED = struct.Struct(">HI")
 _CHECK = struct.Struct(">I")
 
@@ -48,12 +51,13 @@ class BlockHeader(NamedTuple):
     table_bytes: int
     checksum: int
     needs: Sequence[Need] = ()
+    passed_bytes: int = 0
 
 
 def pack_block_header(header: BlockHeader) -> bytes:
     """Encode a header with its own checksum."""
-    codec, sequence, stream_bytes, table_bytes, checksum, needs = header
-    fixed = _FIXED.pack(codec, len(needs), sequence, stream_bytes, table_bytes, checksum)
+    codec, sequence, stream_bytes, table_bytes, checksum, needs, passed_bytes = header
+    fixed = _FIXED.pack(codec, len(needs), sequence, stream_bytes, table_bytes, passed_bytes, checksum)
     packed = b"".join((fixed, *(_NEED.pack(*need) for need in needs)))
     return packed + _CHECK.pack(crc32(packed))
 
@@ -62,13 +66,14 @@ def unpack_block(data: memoryview) -> tuple[BlockHeader, memoryview]:
     """Take a block apart into its header and what is encoded; raises `WireError`."""
     if len(data) < _FIXED.size + _CHECK.size:
         raise WireError("block truncated")
-    codec, count, sequence, stream_bytes, table_bytes, checksum = _FIXED.unpack_from(data)
+    codec, count, sequence, stream_bytes, table_bytes, passed_bytes, checksum = _FIXED.unpack_from(data)
     end = _FIXED.size + count * _NEED.size
     if len(data) < end + _CHECK.size:
         raise WireError("block truncated")
     if _CHECK.unpack_from(data, end)[0] != crc32(data[:end]):
         raise WireError("block header damaged")
-    if not 1 <= stream_bytes <= STREAM_LIMIT or table_bytes > TABLE_LIMIT:
+    if not 1 <= stream_bytes <= STREAM_LIMIT or table_bytes > TABLE_LIMIT or passed_bytes > PASSED_LIMIT:
         raise WireError("block out of bounds")
     needs = tuple(Need(*need) for need in _NEED.iter_unpack(data[_FIXED.size : end]))
-    return BlockHeader(codec, sequence, stream_bytes, table_bytes, checksum, needs), data[end + _CHECK.size :]
+    header = BlockHeader(codec, sequence, stream_bytes, table_bytes, checksum, needs, passed_bytes)
+    return header, data[end + _CHECK.size :]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vferry.model.compression import DELTA_MIB, Codec
 from vferry.model.problem import Problem
-from vferry.transfer.codecs import CODECS, available
+from vferry.transfer.codecs import FOR_HARDWARE, NUMBERS, available, in_hardware
 from vferry.transfer.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def sender_sessions(compression: Compression, statistics: Statistics) -> "Sender
         raise _missing(error.name or codec) from error
     if codec not in {Codec.AUTO, *codecs}:
         raise _missing(codec)
-    return SenderSessions(codec, delta_bytes, statistics.blocks, codecs)
+    fit = (codecs - FOR_HARDWARE) | in_hardware(codecs) if codec == Codec.AUTO else codecs
+    return SenderSessions(codec, delta_bytes, statistics.blocks, fit)
 
 
 def receiver_sessions(delta_bytes: int, statistics: Statistics) -> "ReceiverSessions":
@@ -52,8 +53,8 @@ def receiver_sessions(delta_bytes: int, statistics: Statistics) -> "ReceiverSess
     from vferry.transfer.sessions import ReceiverSessions
 
     there = available()
-    numbers = (number for number, name in CODECS.items() if name in there)
-    return ReceiverSessions(delta_bytes, statistics.blocks, numbers)
+    numbers, hardware = ([NUMBERS[name] for name in names] for names in (there, in_hardware(there)))
+    return ReceiverSessions(delta_bytes, statistics.blocks, numbers, hardware)
 
 
 def _prepare_process() -> None:

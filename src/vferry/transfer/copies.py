@@ -92,11 +92,13 @@ class SenderCopies:
         if not len(known):
             self._pages[rows] = pages
             return fates.tobytes(), slots
-        differences = pages[known] ^ self._pages[slots[known]]
-        sparse = np.count_nonzero(differences, axis=1) <= DENSE
-        fates[known[sparse]] = DIFFERENCE
+        before = self._pages[slots[known]]
         self._pages[rows] = pages
-        pages[known[sparse]] = differences[sparse]
+        sparse = _subtract(pages, known, before)
+        fates[known[sparse]] = DIFFERENCE
+        dense = known[~sparse]
+        if len(dense):
+            pages[dense] = self._pages[slots[dense]]
         return fates.tobytes(), slots
 
     def _place(self, packet: SentPages) -> Placed | None:
@@ -143,15 +145,35 @@ class ReceiverCopies:
             slot = slot[placed:]
 
     def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: Numbers) -> None:
-        different = np.flatnonzero(fate == DIFFERENCE)
-        if len(different):
+        rows = _rows(slot)
+        if (fate == DIFFERENCE).all():
+            pages ^= self._pages[rows]
+        elif (fate == DIFFERENCE).any():
+            different = np.flatnonzero(fate == DIFFERENCE)
             pages[different] ^= self._pages[slot[fate[fate != PLAIN] == DIFFERENCE]]
-        self._pages[_rows(slot)] = pages if len(slot) == len(pages) else pages[fate != PLAIN]
+        self._pages[rows] = pages if len(slot) == len(pages) else pages[fate != PLAIN]
+
+
+def _subtract(pages: Pages, known: Numbers, before: Pages) -> npt.NDArray[np.bool_]:
+    """Turn the `known` ones of the pages into their difference to what was `before`; which of these are worth it."""
+    if len(known) == len(pages):  # most of the time, and then in place: each copy costs as much as the difference
+        pages ^= before
+        return _is_sparse(pages)
+    before ^= pages[known]
+    pages[known] = before
+    return _is_sparse(before)
+
+
+def _is_sparse(pages: Pages) -> npt.NDArray[np.bool_]:
+    """Whether no more than `DENSE` words of a page are other than zero; eight of them are counted at once."""
+    eights: npt.NDArray[np.uint64] = np.add.reduce((pages != 0).view(np.uint64), axis=1)
+    counts: Numbers = eights.view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64)
+    return counts <= DENSE
 
 
 def _rows(slots: Numbers) -> Numbers | slice:
     """The same as a slice where they follow each other, which is copied at once: most of the first pass."""
-    following = len(slots) and slots[-1] - slots[0] == len(slots) - 1 and (np.diff(slots) == 1).all()
+    following = len(slots) and slots[-1] - slots[0] == len(slots) - 1 and (slots[1:] - slots[:-1] == 1).all()
     return slice(int(slots[0]), int(slots[-1]) + 1) if following else slots
 
 

@@ -37,8 +37,12 @@ class Counters:
         with self._lock:
             codec = self._codecs.setdefault(block.codec, Counter())
             for sums in (self._sums, codec):
-                sums.update(blocks=1, stream_bytes=block.stream_bytes, wire_bytes=block.wire_bytes)
-            self._sums.update(pages=block.pages, zero_pages=block.zero_pages, delta_pages=block.delta_pages)
+                sums["blocks"] += 1
+                sums["stream_bytes"] += block.stream_bytes
+                sums["wire_bytes"] += block.wire_bytes
+            self._sums["pages"] += block.pages
+            self._sums["zero_pages"] += block.zero_pages
+            self._sums["delta_pages"] += block.delta_pages
             if block.in_software:
                 codec["software_blocks"] += 1
 

@@ -1,8 +1,11 @@
 """Cutting a local process's stream into blocks and making them smaller as far as no codec is needed.
 
 Nothing is held back while the input idles, but for a packet that QEMU has begun to write and writes in one piece: that
-one waits for its rest, `HOLD_MS` for it to go on and as long for it to end. Under load a block holds at most
-`BLOCK_BYTES`.
+one waits for its rest, `HOLD_MS` for it to go on and as long for it to end; and for packets without pages, that is of
+zero pages: they wait for the next one, `GATHER_MS` at most, unless one of them is a SYNC, with which each round ends.
+Under load a block holds at most `BLOCK_BYTES`.
+
+Where nothing is compressed, a block ends behind a packet's header, and the pages are left to be passed on as they are.
 """
 
 import select
@@ -24,13 +27,15 @@ from vferry.transfer.tuning import Choice
 BLOCK_BYTES = HEADER_BYTES * 8 + PACKET_PAGES * PAGE_BYTES
 BUFFER_BYTES = BLOCK_BYTES + 16 * 1024
 HOLD_MS = 100
+GATHER_MS = 2
 TIMEVAL = struct.Struct("ll")
 
 
 class Cut(NamedTuple):
     """A block before it is encoded.
 
-    `content` is the stream's bytes and the table, in the buffer that was given; `header` lacks the codec.
+    `content` is the stream's bytes and the table, in the buffer that was given; `header` lacks the codec. What its
+    `passed_bytes` count is still to be taken from the stream.
     """
 
     content: memoryview
@@ -53,12 +58,18 @@ class Cut(NamedTuple):
 class Cutter:
     """Cuts one connection's stream; for one thread at a time."""
 
-    def __init__(self, local: Stream, number: int, copies: SenderCopies | None, tuner: Tuner) -> None:
-        """`number` is the channel's in its session; `copies` the session's, if it may use them."""
+    def __init__(
+        self, local: Stream, number: int, copies: SenderCopies | None, tuner: Tuner, *, passing: bool = False
+    ) -> None:
+        """`number` is the channel's in its session; `copies` the session's, if it may use them.
+
+        With `passing`, who cuts passes on the `passed_bytes` of a cut before the next one.
+        """
         self._local = local
         self._number = number
         self._copies = copies
         self._tuner = tuner
+        self._passing = passing
         local.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(*divmod(HOLD_MS * 1000, 1_000_000)))
         self._arrivals = select.poll()
         self._arrivals.register(local.socket, select.POLLIN)
@@ -72,23 +83,33 @@ class Cutter:
     def cut(self, buffer: memoryview) -> Cut | None:
         """Read the next block into a buffer of `BUFFER_BYTES`; None once there is no more. Raises OSError."""
         begin = time.monotonic()
-        filled = self._fill(buffer)
-        size = filled if self._ended or self._wanted(filled) > 0 else self._complete(filled)
+        choice = self._tuner.choice
+        filled = self._fill(buffer, choice)
+        ahead = self._ahead(choice)
+        passed = ahead if self._splitter.begun == self._base else 0
+        if passed:
+            self._packets.append(self._splitter.pass_over())
+        size = filled if passed or self._ended or (self._wanted(filled) > 0 and not ahead) else self._complete(filled)
         if not size:
             return None
         self._rest = bytes(buffer[size:filled])
         read_at = time.monotonic()
-        cut = self._prepare(buffer, size)
-        self._base += size
+        cut = self._prepare(buffer, size, passed, choice)
+        self._base += size + passed
         self._sequence += 1
         self._packets = []
         return cut._replace(waited_s=read_at - begin, prepared_s=time.monotonic() - read_at)
 
-    def _fill(self, buffer: memoryview) -> int:
+    def _ahead(self, choice: Choice) -> int:
+        """How many bytes of pages come next that may go on unseen, their header being in the buffer."""
+        may = self._passing and choice.codec == "none" and self._splitter.begun >= self._base
+        return self._splitter.payload_ahead if may else 0
+
+    def _fill(self, buffer: memoryview, choice: Choice) -> int:
         """Read until the block is full, the input idles or ends; returns how much there is."""
         filled = len(self._rest)
         buffer[:filled] = self._rest
-        while not self._ended and (wanted := self._wanted(filled)) > 0:
+        while not self._ended and (wanted := self._wanted(filled)) > 0 and not self._ahead(choice):
             if not self._arrivals.poll(self._patience_ms(filled)):
                 break
             inside = self._splitter.inside
@@ -102,7 +123,12 @@ class Cutter:
 
     def _patience_ms(self, filled: int) -> int | None:
         """How long to wait for more; None is for ever."""
-        return (HOLD_MS if self._splitter.inside else 0) if filled else None
+        if not filled:
+            return None
+        if self._splitter.inside:
+            return HOLD_MS
+        without_pages = filled == HEADER_BYTES * len(self._packets)
+        return GATHER_MS if without_pages and not any(packet.header.sync for packet in self._packets) else 0
 
     def _wanted(self, filled: int) -> int:
         """How many bytes to read next; none if the block is full."""
@@ -115,7 +141,7 @@ class Cutter:
         """The end of what is complete in the buffer; all of it if nothing is."""
         return max(0, self._splitter.begun - self._base) or filled
 
-    def _prepare(self, buffer: memoryview, size: int) -> Cut:
+    def _prepare(self, buffer: memoryview, size: int, passed: int, choice: Choice) -> Cut:
         """Take the checksum, then make headers and pages smaller in place, and put the table behind them."""
         stream = buffer[:size]
         checksum = crc32(stream)
@@ -123,13 +149,13 @@ class Cutter:
             packet._replace(start=packet.start - self._base) for packet in self._packets if packet.start >= self._base
         ]
         with_pages = any(packet.header.normal_pages for packet in packets)
-        choice = self._tuner.choice if with_pages or not packets else self._tuner.for_headers
+        choice = choice if with_pages or not packets else self._tuner.for_headers
         # A difference is as long as its page: without a codec it gains nothing.
         copies = self._copies if choice.codec != "none" else None
         found = self._transform(stream, packets, copies)
         table = pack_table(Table([packet.start for packet in packets], found.fates, found.slots))
         buffer[size : size + len(table)] = table
-        header = BlockHeader(0, self._sequence, size, len(table), checksum, found.needs)
+        header = BlockHeader(0, self._sequence, size, len(table), checksum, found.needs, passed)
         return Cut(buffer[: size + len(table)], header, choice, packets, found.fates.count(DIFFERENCE), 0.0, 0.0)
 
     def _transform(self, stream: memoryview, packets: list[Packet], copies: SenderCopies | None) -> Fates:

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from vferry.transfer.block import BlockHeader, unpack_block
 from vferry.transfer.codecs import CODECS, Codec, make_codec
+from vferry.transfer.frame import fill, next_frame
 from vferry.transfer.stream import Stream
-from vferry.transfer.wire import FRAME, FRAME_LIMIT, WireError
+from vferry.transfer.wire import FRAME_LIMIT, WireError
 
 
 class Decoded(NamedTuple):
@@ -27,26 +28,16 @@ class Decoder:
 
     def read(self) -> Decoded | None:
         """The next block; None after the end frame. Raises OSError, and `WireError` for whatever is no block."""
-        self._fill(self._buffer[: FRAME.size])
-        (size,) = FRAME.unpack_from(self._buffer)
-        if size > FRAME_LIMIT:
-            raise WireError(f"frame of {size} bytes, more than {FRAME_LIMIT}")
+        size = next_frame(self._peer)
         if not size:
             return None
-        self._fill(self._buffer[:size])
+        fill(self._peer, self._buffer[:size])
         header, encoded = unpack_block(self._buffer[:size])
         codec = self._codecs.get(header.codec)
         if codec is None:
             codec = self._codecs[header.codec] = _make_codec(header.codec)
         content = memoryview(codec.decode(encoded, header.stream_bytes + header.table_bytes))
         return Decoded(header, content, size, codec.in_software)
-
-    def _fill(self, rest: memoryview) -> None:
-        while rest:
-            size = self._peer.recv_into(rest, whole=True)
-            if not size:
-                raise WireError("the peer gateway ended the connection without an end frame")
-            rest = rest[size:]
 
 
 def _make_codec(number: int) -> Codec:

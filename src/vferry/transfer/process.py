@@ -7,6 +7,7 @@ lines but never stops the gateway.
 
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -30,6 +31,7 @@ def run(gateway: Gateway, *, details: bool) -> None:
     `details` prints a `stats` line every second and the rates in the `end` line.
     """
     events = Events()
+    _allow_files()
     # Blocked before there are threads, so that all inherit it and only this one takes the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     gateway.start()
@@ -43,6 +45,12 @@ def run(gateway: Gateway, *, details: bool) -> None:
             events.write("stats", sample, patience_s=0)
     gateway.stop()
     events.write("end", {"role": gateway.role, **gateway.statistics.report(rates=details)})
+
+
+def _allow_files() -> None:
+    """Allow as many open files as there may be: a connection has two sockets, and a pipe of two files."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def lost(service: str) -> None:

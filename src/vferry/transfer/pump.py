@@ -1,16 +1,15 @@
 """Moving bytes of one connection in one direction, unchanged. Each pump is one thread's work.
 
-A pump holds at most one buffer, and nothing while its input idles: what was read is sent before it reads again.
+A pump holds at most `HELD_BYTES`, and nothing while its input idles: what was taken is given on before it takes again.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+from vferry.transfer.frame import CUT_OFF, next_frame
+from vferry.transfer.passage import HELD_BYTES, Passage, passage
 from vferry.transfer.stream import Stream
-from vferry.transfer.wire import END, FRAME, FrameDecoder, WireError
-
-# Larger buffers were not faster; this one stays in the processor's cache with a few channels.
-BUFFER_BYTES = 256 * 1024
+from vferry.transfer.wire import END, FRAME, WireError
 
 Count = Callable[[int], None]
 # From, to, and what is told how much was carried.
@@ -22,12 +21,10 @@ def pump_outward(local: Stream, peer: Stream, count: Count) -> None:
 
     `count` gets the size of each payload once it is sent.
     """
-    frame = memoryview(bytearray(FRAME.size + BUFFER_BYTES))
-    payload = frame[FRAME.size :]
-    while size := local.recv_into(payload):
-        FRAME.pack_into(frame, 0, size)
-        peer.send(frame[: FRAME.size + size])
-        count(size)
+    with passage(local, peer) as way:
+        while size := way.take(HELD_BYTES):
+            way.give(FRAME.pack(size))
+            count(size)
     peer.send(END)
 
 
@@ -36,16 +33,21 @@ def pump_inward(peer: Stream, local: Stream, count: Count) -> None:
 
     Raises OSError, and `WireError` for a stream that is not frames or ends without the end frame.
     """
-    buffer = memoryview(bytearray(BUFFER_BYTES))
-    decoder = FrameDecoder()
-    while not decoder.ended:
-        size = peer.recv_into(buffer)
-        if not size:
-            raise WireError("the peer gateway ended the connection without an end frame")
-        for payload in decoder.payloads(buffer[:size]):
-            local.send(payload)
-            count(len(payload))
+    with passage(peer, local) as way:
+        while size := next_frame(peer):
+            give_all(way, size, count)
     local.end()
+
+
+def give_all(way: Passage, size: int, count: Count) -> None:
+    """Pass exactly so many bytes on; raises OSError, `WireError` where the source ends before."""
+    while size:
+        taken = way.take(size)
+        if not taken:
+            raise WireError(CUT_OFF)
+        way.give()
+        count(taken)
+        size -= taken
 
 
 class Pumps(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from vferry.model.compression import Codec
-from vferry.transfer.codecs import CODECS
+from vferry.transfer.codecs import CODECS, FOR_HARDWARE
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
 from vferry.transfer.multifd import PAGE_BYTES
@@ -73,7 +73,7 @@ class SenderSessions:
 
     def check(self, reply: Reply) -> None:
         """Raise `WireError` if the receiver cannot undo the codec."""
-        if self._codec not in {Codec.AUTO, *_names(reply)}:
+        if self._codec not in {Codec.AUTO, *_names(reply.codecs)}:
             raise WireError(f"the receiving gateway has no codec {self._codec}: install vferry[compression] there")
 
     def packer(self, hello: Hello, reply: Reply, more: Sequence[Stream]) -> Packer:
@@ -93,12 +93,13 @@ class SenderSessions:
 
     def _tuner(self, reply: Reply) -> Tuner:
         if self._codec == Codec.AUTO:
-            return AdaptiveTuner(self._codecs & _names(reply) | {"none"})
+            wanting = FOR_HARDWARE - _names(reply.hardware)
+            return AdaptiveTuner((self._codecs & _names(reply.codecs) - wanting) | {"none"})
         return FixedTuner(Choice(self._codec, DEFAULT_LEVELS[self._codec]))
 
 
-def _names(reply: Reply) -> frozenset[str]:
-    return frozenset(CODECS[number] for number in reply.codecs if number in CODECS)
+def _names(numbers: Iterable[int]) -> frozenset[str]:
+    return frozenset(CODECS[number] for number in numbers if number in CODECS)
 
 
 class _Joined(NamedTuple):
@@ -110,9 +111,14 @@ class _Joined(NamedTuple):
 class ReceiverSessions:
     """The sessions that are open at the receiver."""
 
-    def __init__(self, delta_bytes: int, counters: Counters, codecs: Iterable[int]) -> None:
-        """`delta_bytes` bounds the page copies of all sessions; `codecs` are the numbers of those that work here."""
-        self._codecs = frozenset(codecs)
+    def __init__(
+        self, delta_bytes: int, counters: Counters, codecs: Iterable[int], hardware: Iterable[int] = ()
+    ) -> None:
+        """`delta_bytes` bounds the page copies of all sessions; `codecs` are the numbers of those that work here.
+
+        `hardware` are those of them that have the hardware which they are for.
+        """
+        self._codecs, self._hardware = frozenset(codecs), frozenset(hardware)
         self._counters = counters
         self._slots = delta_bytes // PAGE_BYTES
         self._lock = threading.Lock()
@@ -131,7 +137,7 @@ class ReceiverSessions:
             unpacker = session.open[hello.channel] = Unpacker(channel)
         session.progress.begin(hello.channel)
         slots = session.copies.slots if session.copies else 0
-        return Reply(Status.ACCEPTED, self._codecs, slots), unpacker
+        return Reply(Status.ACCEPTED, self._codecs, slots, self._hardware), unpacker
 
     def find(self, hello: Hello) -> Unpacker:
         """The connection that a further stream belongs to; raises `WireError` if it is not open."""

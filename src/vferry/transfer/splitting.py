@@ -56,6 +56,20 @@ class Splitter:
         """Whether something has begun whose rest must follow, because who wrote it writes it as one."""
         return self.begun < self.position
 
+    @property
+    def payload_ahead(self) -> int:
+        """The size of a packet's pages when its header is complete and nothing of them has come yet; else 0."""
+        whole = self._header.payload_bytes if self._header else 0
+        return whole if self._payload_left == whole else 0
+
+    def pass_over(self) -> Packet:
+        """Take the pages that are ahead for read, and return the packet that they complete."""
+        found: list[Packet] = []
+        self.position += self._payload_left
+        self._payload_left = 0
+        self._complete(found)
+        return found[0]
+
     def feed(self, data: memoryview) -> list[Packet]:
         """Take the next bytes of the stream and return the packets that they complete."""
         found: list[Packet] = []

@@ -18,6 +18,8 @@ class Stream(Protocol):
     """What the pumps need. Every method but `close` may be called from any thread; errors are OSErrors."""
 
     socket: socket.socket
+    bare: bool
+    """Whether its bytes are those of the socket, and nobody else looks at them: then the kernel may move them."""
 
     def limit(self, seconds: float | None) -> None:
         """Let each later call wait at most so long before it raises TimeoutError; None waits for ever."""
@@ -43,6 +45,8 @@ class Stream(Protocol):
 
 class PlainStream:
     """A socket as it is."""
+
+    bare = True
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -72,6 +76,8 @@ class HeldStream(PlainStream):
     To the process at its other end, a libvirt that was killed looks like one that has finished.
     """
 
+    bare = False
+
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._ended = False
@@ -93,6 +99,8 @@ class TlsStream:
     OpenSSL does not allow a read and a write of the same connection at the same time, so both happen under a
     lock, without blocking; the waiting is outside of it.
     """
+
+    bare = False
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         sock.settimeout(0)

@@ -67,12 +67,15 @@ def flatten_header(stream: memoryview, start: int) -> npt.NDArray[np.uint64]:
     """Replace a header's offsets by differences, in place; returns all 128 of them as they were."""
     view = _offsets(stream, start)
     offsets = view.astype(np.uint64)
-    view[1:] = np.diff(offsets)
+    view[1:] = offsets[1:] - offsets[:-1]
     return offsets
 
 
-def restore_headers(stream: memoryview, starts: Sequence[int]) -> list[tuple[int, PacketHeader]]:
-    """Undo `flatten_header` for all packets and return them; raises `WireError` where there can be none."""
+def restore_headers(stream: memoryview, starts: Sequence[int], passed_bytes: int = 0) -> list[tuple[int, PacketHeader]]:
+    """Undo `flatten_header` for all packets and return them; raises `WireError` where there can be none.
+
+    The pages of the last one may be what is passed on behind the block.
+    """
     packets: list[tuple[int, PacketHeader]] = []
     end = 0
     for start in starts:
@@ -81,7 +84,7 @@ def restore_headers(stream: memoryview, starts: Sequence[int]) -> list[tuple[int
         view = _offsets(stream, start)
         view[:] = np.cumsum(view.astype(np.uint64), dtype=np.uint64)
         header = parse_header(stream[start : start + HEADER_BYTES])
-        if header is None or start + HEADER_BYTES + header.payload_bytes > len(stream):
+        if header is None or start + HEADER_BYTES + header.payload_bytes > len(stream) + passed_bytes:
             raise WireError("packet out of bounds")
         packets.append((start, header))
         end = start + HEADER_BYTES + header.payload_bytes

@@ -3,9 +3,11 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from vferry.transfer.tuning import Choice, Sample, decide, first_belief
+from vferry.transfer.tuning import Choice, Sample, decide, first_belief, waits_for_input
 
 WINDOW_S = 0.1
+# The first decision comes sooner: until then nothing is compressed, and no copies of pages are kept.
+FIRST_S = 0.02
 NOTHING = Sample(0, 0, 0.0, 0.0, 0.0, 0.0)
 DEFAULT_LEVELS = {"none": 0, "lz4": 1, "zstd": 1, "deflate": 1, "qatzip": 1}
 
@@ -36,12 +38,13 @@ class FixedTuner:
 
 
 class AdaptiveTuner:
-    """Decides anew every `WINDOW_S`."""
+    """Decides anew every `WINDOW_S`, for the first time after `FIRST_S` in which the input was not what is slow."""
 
     def __init__(self, codecs: Collection[str]) -> None:
         """`codecs` are those that both gateways have; none is one of them."""
         self._belief = first_belief(codecs)
         self._sample = NOTHING
+        self._window_s = FIRST_S
 
     @property
     def choice(self) -> Choice:
@@ -54,8 +57,10 @@ class AdaptiveTuner:
     def observe(self, sample: Sample) -> None:
         """Add a block to the window; decide when it is full."""
         self._sample = _add(self._sample, sample)
-        if self._sample.seconds >= WINDOW_S:
+        if self._sample.seconds >= self._window_s:
             self._belief = decide(self._belief, self._sample)
+            if not waits_for_input(self._sample):
+                self._window_s = WINDOW_S
             self._sample = NOTHING
 
 

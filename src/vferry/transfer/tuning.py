@@ -13,6 +13,8 @@ import math
 from collections.abc import Collection
 from typing import NamedTuple
 
+from vferry.transfer.codecs import FOR_HARDWARE
+
 # Parts of the time after which sending counts as waiting for the link, and the input for the one that is slow.
 LINK_SHARE = 0.2
 INPUT_SHARE = 0.5
@@ -39,12 +41,13 @@ class Rung(NamedTuple):
     ratio: float
 
 
-# Programs in memory, on one core of a server of 2020; what matters are the proportions.
+# Programs in memory, on one core of a server of 2020; what matters are the proportions. That of a device is a guess.
 LADDER = (
     Rung(Choice("none", 0), 4e9, 1.0),
     Rung(Choice("lz4", 1), 600e6, 1.7),
+    Rung(Choice("qatzip", 1), 1e9, 2.1),
     Rung(Choice("zstd", 1), 400e6, 2.1),
-    Rung(Choice("zstd", 3), 250e6, 2.3),
+    Rung(Choice("zstd", 3), 275e6, 2.3),
 )
 USUAL = {rung.choice: rung for rung in LADDER}
 
@@ -99,12 +102,17 @@ def first_belief(codecs: Collection[str]) -> Belief:
 def decide(belief: Belief, sample: Sample) -> Belief:
     """Learn from a window and choose the rung for the next one."""
     belief = learn(belief, sample)
-    if sample.waited_s > INPUT_SHARE * sample.seconds:
-        return belief  # nothing waits for the gateway
+    if waits_for_input(sample):
+        return belief
     least = min(belief.costs) * GAIN
     if belief.costs[belief.current] <= least:
         return belief
     return belief._replace(current=next(n for n, cost in enumerate(belief.costs) if cost <= least), stayed=False)
+
+
+def waits_for_input(sample: Sample) -> bool:
+    """Whether the input was what is slow: then nothing waits for the gateway."""
+    return sample.waited_s > INPUT_SHARE * sample.seconds
 
 
 def guess(rung: Rung, link: float, machine: float = 1.0, content: float = 1.0, prepare: float = 0.0) -> float:
@@ -121,7 +129,8 @@ def learn(belief: Belief, sample: Sample) -> Belief:
     machine, content = belief.machine, belief.content + FORGET * (1 - belief.content)
     if used.ratio > 1:
         speed = sample.stream_bytes / max(sample.encoded_s, 1e-9)
-        machine = (machine + speed / used.speed) / 2
+        if used.choice.codec not in FOR_HARDWARE:  # a device says nothing of the processor
+            machine = (machine + speed / used.speed) / 2
         gain = max(0.0, sample.stream_bytes / sample.encoded_bytes - 1)
         content = (belief.content + gain / (used.ratio - 1)) / 2
     prepare = sample.prepared_s / sample.stream_bytes

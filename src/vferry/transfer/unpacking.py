@@ -12,8 +12,9 @@ from vferry.transfer.codecs import CODECS
 from vferry.transfer.copies import DIFFERENCE, ReceiverCopies
 from vferry.transfer.counters import BlockCount, Counters
 from vferry.transfer.decoding import Decoded, Decoder
+from vferry.transfer.passage import Passage, passage
 from vferry.transfer.progress import Progress
-from vferry.transfer.pump import Count
+from vferry.transfer.pump import Count, give_all
 from vferry.transfer.stream import Stream
 from vferry.transfer.table import pages_at, restore_headers, unpack_table
 from vferry.transfer.turns import Turns
@@ -86,9 +87,10 @@ class Unpacker:
             accept()
             self._started.wait()
             decoder = Decoder(peer)
-            while block := decoder.read():
-                with self._turns.take(block.header.sequence):
-                    self._deliver(block)
+            with passage(peer, self._local) as way:
+                while block := decoder.read():
+                    with self._turns.take(block.header.sequence):
+                        self._deliver(block, way)
             failed = False
         finally:
             self._turns.leave(failed=failed)
@@ -97,7 +99,7 @@ class Unpacker:
         for peer in self._peers:
             peer.wake()
 
-    def _deliver(self, block: Decoded) -> None:
+    def _deliver(self, block: Decoded, way: Passage) -> None:
         header, content, wire_bytes, in_software = block
         stream, pages = content[: header.stream_bytes], (0, 0, 0)
         if header.table_bytes:
@@ -106,15 +108,17 @@ class Unpacker:
             raise WireError(f"block {header.sequence} damaged")
         self._channel.progress.advance(self._channel.number, header.sequence)
         self._local.send(stream)
-        self._channel.counters.add(BlockCount(CODECS[header.codec], len(stream), wire_bytes, *pages, in_software))
         self._count(wire_bytes)
+        give_all(way, header.passed_bytes, self._count)
+        size, wire_bytes = len(stream) + header.passed_bytes, wire_bytes + header.passed_bytes
+        self._channel.counters.add(BlockCount(CODECS[header.codec], size, wire_bytes, *pages, in_software))
 
     def _restore(self, block: Decoded) -> tuple[memoryview, tuple[int, int, int]]:
         """Undo what the sender did to headers and pages, once what the block builds on is there."""
         header, content = block.header, block.content
         table = unpack_table(content[header.stream_bytes :])
         stream = memoryview(bytearray(content[: header.stream_bytes]))
-        packets = restore_headers(stream, table.starts)
+        packets = restore_headers(stream, table.starts, header.passed_bytes)
         if table.fates:
             if self._channel.copies is None:
                 raise WireError("page copies that were not agreed on")

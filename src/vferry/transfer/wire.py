@@ -1,11 +1,11 @@
-"""The gateway protocol, version 2: pure functions on bytes, no I/O.
+"""The gateway protocol, version 3: pure functions on bytes, no I/O.
 
 One TCP connection carries one connection of one service. Inside mutual TLS 1.3 (or bare, between two plain
 QEMU processes) the sending gateway, which connects, speaks first. Integers are big-endian::
 
     hello    sender → receiver, once
         4  magic "VFRY"
-        1  version, 2
+        1  version, 3
         1  length of the service name, 1 to 32
         2  length of the token, 0 to 256
         1  carriage of what the sender sends: 0 bytes as they are, 1 blocks (`vferry.transfer.block`)
@@ -18,15 +18,16 @@ QEMU processes) the sending gateway, which connects, speaks first. Integers are 
 
     reply    receiver → sender, once
         4  magic "VFRY"
-        1  version, 2
+        1  version, 3
         1  status: 0 accepted, 1 unknown service, 2 wrong token, 3 the service's socket does not answer,
            4 another version, 5 no blocks here
         2  codecs that blocks may use, a bit each: 1 << its number
+        2  those of them that have the hardware here which they are for
         4  slots for page copies that this connection may use, at most as many as asked for
 
     frames   both ways, independently of each other
         4  length of the payload, 0 to 1,048,576; 0 is the END frame: nothing follows in this direction
-        n  payload: bytes as they are, or one block
+        n  payload: bytes as they are, or one block; behind a block may follow bytes as they are, as many as it says
 
 Every version begins hello and reply with the magic and its number, so that an old gateway and a new one can say what
 is wrong; version 1 had neither of the other fields, and closed the connection without a reply to another version.
@@ -41,19 +42,18 @@ say about it, and is never passed on as a clean end. After END came in both dire
 
 import re
 import struct
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
 MAGIC = b"VFRY"
-VERSION = 2
+VERSION = 3
 SERVICE_LIMIT = 32
 TOKEN_LIMIT = 256
 FRAME_LIMIT = 1 << 20
 
 HELLO = struct.Struct(">4sBBH")
 ASKED = struct.Struct(">BBHI8s")
-REPLY = struct.Struct(">4sBBHI")
+REPLY = struct.Struct(">4sBBHHI")
 FRAME = struct.Struct(">I")
 END = FRAME.pack(0)
 
@@ -99,11 +99,13 @@ class Hello(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What the receiving gateway answers. `codecs` are the numbers of those that it can undo."""
+    """What the receiving gateway answers. `codecs` are the numbers of those that it can undo, and `hardware` of those
+    that it can undo by the hardware that they are there for."""
 
     status: Status
     codecs: frozenset[int] = frozenset()
     slots: int = 0
+    hardware: frozenset[int] = frozenset()
 
 
 def pack_hello(hello: Hello) -> bytes:
@@ -140,19 +142,23 @@ def unpack_hello(header: bytes, body: bytes) -> Hello:
 
 def pack_reply(reply: Reply) -> bytes:
     """Encode a reply."""
-    codecs = sum(1 << number for number in reply.codecs)
-    return REPLY.pack(MAGIC, VERSION, reply.status, codecs, reply.slots)
+    codecs, hardware = (sum(1 << number for number in numbers) for numbers in (reply.codecs, reply.hardware))
+    return REPLY.pack(MAGIC, VERSION, reply.status, codecs, hardware, reply.slots)
 
 
 def unpack_reply(data: bytes) -> Reply:
-    """Decode the twelve bytes of a reply; raises `WireError`, `VersionError`."""
-    magic, version, status, codecs, slots = REPLY.unpack(data)
+    """Decode the fourteen bytes of a reply; raises `WireError`, `VersionError`."""
+    magic, version, status, codecs, hardware, slots = REPLY.unpack(data)
     _check_preamble(magic, version)
     try:
         found = Status(status)
     except ValueError:
         raise WireError(f"unknown status {status}") from None
-    return Reply(found, frozenset(number for number in range(16) if codecs >> number & 1), slots)
+    return Reply(found, _numbers(codecs), slots, _numbers(hardware))
+
+
+def _numbers(bits: int) -> frozenset[int]:
+    return frozenset(number for number in range(16) if bits >> number & 1)
 
 
 def _check_preamble(magic: bytes, version: int) -> None:
@@ -160,36 +166,3 @@ def _check_preamble(magic: bytes, version: int) -> None:
         raise WireError("not a vferry gateway")
     if version != VERSION:
         raise VersionError(f"the other gateway speaks version {version} of the protocol, not {VERSION}")
-
-
-class FrameDecoder:
-    """Takes frames apart as bytes arrive, cut anywhere, without copying or holding back payload."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._header = b""
-        self._remaining = 0
-
-    def payloads(self, data: memoryview) -> Iterator[memoryview]:
-        """Yield the payload in `data` as slices of it; raises `WireError` for what cannot be a frame."""
-        while data:
-            if self.ended:
-                raise WireError("data after the end frame")
-            if self._remaining:
-                payload = data[: self._remaining]
-                self._remaining -= len(payload)
-                data = data[len(payload) :]
-                yield payload
-            else:
-                data = self._take_header(data)
-
-    def _take_header(self, data: memoryview) -> memoryview:
-        missing = FRAME.size - len(self._header)
-        self._header += data[:missing]
-        if len(self._header) == FRAME.size:
-            (self._remaining,) = FRAME.unpack(self._header)
-            self._header = b""
-            self.ended = self._remaining == 0
-            if self._remaining > FRAME_LIMIT:
-                raise WireError(f"frame of {self._remaining} bytes, more than {FRAME_LIMIT}")
-        return data[missing:]

@@ -23,8 +23,8 @@ PASSES = 4
 class Settings(NamedTuple):
     """What is measured: all combinations of modes, links (Mbit/s) and rates (pages/s), `runs` times.
 
-    `qemu` is the start of its command line, `content` a folder with programs; `deadline` in seconds, None for as long
-    as `PASSES` of the guest's memory take.
+    `qemu` is the start of its command line, `content` a folder with programs, which may be taken `again`; `deadline` in
+    seconds, None for as long as `PASSES` of the guest's memory take; `memory` in MiB, and how much of it is `used`.
     """
 
     qemu: Sequence[str]
@@ -36,12 +36,14 @@ class Settings(NamedTuple):
     tls: bool
     content: Path
     deadline: float | None
+    used: int = 0
+    again: bool = False
 
     def cases(self) -> Iterator[Case]:
         for link in self.links:
             for rate in self.rates:
                 for mode in self.modes:
-                    yield Case(mode, link, rate, self.memory, self.tls)
+                    yield Case(mode, link, rate, self.memory, self.tls, self.used)
 
 
 def measure(settings: Settings, results: Results, begin: Callable[[str], None], tell: Callable[[str], None]) -> None:
@@ -55,14 +57,14 @@ def measure(settings: Settings, results: Results, begin: Callable[[str], None], 
     if not pending:
         return
     environment = {"commit": commit(), "qemu": _version(settings.qemu), "accelerator": accelerator()[1]}
-    places = layout(settings.memory)
-    with _ended_by_signals(), _content(settings.content, places, begin) as (content, about):
+    places = layout(settings.memory, settings.used)
+    with _ended_by_signals(), _content(settings, places, begin) as (content, about):
         for number, case in pending:
             begin(f"run {number} of {settings.runs}: {words(case)}")
-            setting = Setting(
-                settings.qemu, places, content, case.link, case.rate, case.tls, deadline(settings.deadline, case)
-            )
-            results.add(case, {**environment, **about, **migrate(setting, MODES[case.mode], tell)})
+            limit = deadline(settings.deadline, case)
+            setting = Setting(settings.qemu, places, content, case.link, case.rate, case.tls, limit)
+            figures = migrate(setting, MODES[case.mode], tell)
+            results.add(case, {**environment, **about, "deadline_s": round(limit, 1), **figures})
 
 
 def deadline(chosen: float | None, case: Case) -> float:
@@ -80,12 +82,14 @@ def words(case: Case) -> str:
 
 
 @contextmanager
-def _content(folder: Path, places: Layout, begin: Callable[[str], None]) -> Iterator[tuple[Memory, dict[str, object]]]:
+def _content(
+    settings: Settings, places: Layout, begin: Callable[[str], None]
+) -> Iterator[tuple[Memory, dict[str, object]]]:
     """What goes into every guest's memory, and what a row says of it."""
     memory = Memory("content", places.size)
     try:
         begin(f"gathering {places.content // MIB} MiB of programs")
-        digest = fill(memory, places, folder)
+        digest = fill(memory, places, settings.content, again=settings.again)
         begin("compressing them, for the floor")
         yield memory, {"content": digest, "floor_bytes": floor(memory)}
     finally:

@@ -14,6 +14,7 @@ from vferry.trial.payload import Work
 MIB = 1 << 20
 PAGE = 4096
 FLOOR_BLOCK = 512 * 1024
+TURNS, DISPLACED = 16, 1000
 # Guest addresses are the file's offsets below this, where a q35 machine may leave a hole.
 FLAT = 2048 * MIB
 
@@ -31,11 +32,18 @@ class Layout(NamedTuple):
         return Work(self.hot_at, self.hot // PAGE, rate)
 
 
-def layout(memory_mib: int) -> Layout:
-    """Five eighths of the memory have content, from an eighth on; the first quarter of the memory's worth is hot."""
+def layout(memory_mib: int, used_mib: int = 0) -> Layout:
+    """From an eighth of the memory on there is content, in five eighths of it or as much as is said.
+
+    The first quarter of the memory's worth of that is hot. `Problem` too-much-used.
+    """
     size = memory_mib * MIB
     content_at = min(size // 8, FLAT // 2)
-    return Layout(size, content_at, size * 5 // 8, content_at, min(size // 4, FLAT - content_at))
+    content = used_mib * MIB or size * 5 // 8
+    if content_at + content > size:
+        most = (size - content_at) // MIB
+        raise Problem("too-much-used", f"{used_mib} MiB of {memory_mib} cannot be used", f"Use {most} at most (--used)")
+    return Layout(size, content_at, content, content_at, min(size // 4, content, FLAT - content_at))
 
 
 class Memory:
@@ -54,20 +62,31 @@ class Memory:
         return int.from_bytes(self.view[at : at + 4], "little")
 
     def differing(self, other: "Memory") -> int:
-        """How many pages are not the same, byte for byte."""
-        return sum(
-            self.view[at + page : at + page + PAGE] != other.view[at + page : at + page + PAGE]
-            for at in range(0, len(self.view), MIB)
-            if self.view[at : at + MIB] != other.view[at : at + MIB]
-            for page in range(0, MIB, PAGE)
-        )
+        """How many pages are not the same, byte for byte.
+
+        They are read from the files: what was never used would take memory if it were looked at where it is mapped.
+        """
+        return sum(_differing(self._read(at), other._read(at)) for at in range(0, len(self.view), MIB))
+
+    def _read(self, at: int) -> bytes:
+        return os.pread(self.fd, MIB, at)
 
 
-def fill(memory: Memory, places: Layout, folder: Path) -> str:
-    """Put the programs below `folder` into a guest's memory and return a digest; `Problem` content-short."""
+def _differing(one: bytes, other: bytes) -> int:
+    if one == other:
+        return 0
+    return sum(one[at : at + PAGE] != other[at : at + PAGE] for at in range(0, len(one), PAGE))
+
+
+def fill(memory: Memory, places: Layout, folder: Path, *, again: bool = False) -> str:
+    """Put the programs below `folder` into a guest's memory and return a digest; `Problem` content-short.
+
+    With `again` they are taken `TURNS` times at most, from another byte on each time, so that no page is like another.
+    """
     digest = hashlib.blake2b(digest_size=6)
     at, end = places.content_at, places.content_at + places.content
-    for program in _programs(folder):
+    programs = (program[turn * DISPLACED :] for turn in range(TURNS if again else 1) for program in _programs(folder))
+    for program in filter(None, programs):
         part = program[: end - at]
         memory.view[at : at + len(part)] = part
         digest.update(part)
@@ -77,7 +96,7 @@ def fill(memory: Memory, places: Layout, folder: Path) -> str:
     raise Problem(
         "content-short",
         f"The programs in {folder} fill {(at - places.content_at) // MIB} MiB of {places.content // MIB}",
-        "Give a folder with more of them (--content), or the guest less memory (--memory)",
+        "Give a folder with more of them (--content), or the guest less memory (--memory), or take them --again",
     )
 
 
@@ -100,8 +119,8 @@ def warm(size: int) -> None:
 def floor(memory: Memory) -> int:
     """Bytes of a guest's memory when each 512 KiB of it are compressed by themselves, zstd at level 1."""
     codec = make_codec("zstd")
-    with memoryview(memory.view) as view:
-        return sum(len(codec.encode(view[at : at + FLOOR_BLOCK], 1)) for at in range(0, len(view), FLOOR_BLOCK))
+    blocks = (os.pread(memory.fd, FLOOR_BLOCK, at) for at in range(0, len(memory.view), FLOOR_BLOCK))
+    return sum(len(codec.encode(memoryview(block), 1)) for block in blocks)
 
 
 def _programs(folder: Path) -> Iterator[bytes]:

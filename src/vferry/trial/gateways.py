@@ -20,9 +20,10 @@ GATEWAY = [sys.executable, "-m", "vferry", "gateway"]
 class Gateways:
     """Both gateways, which carry from `entrance` at the source to `exit` at the destination: unix sockets."""
 
-    def __init__(self, link: Link, folder: Path, identities: tuple[Identity, Identity] | None) -> None:
+    def __init__(self, link: Link, folder: Path, identities: tuple[Identity, Identity] | None, codec: str) -> None:
         """Without identities they talk in plaintext."""
         self._link = link
+        self._codec = codec
         self._identities = identities
         self._stack = ExitStack()
         self.entrance = folder / "entrance.sock"
@@ -35,7 +36,7 @@ class Gateways:
         try:
             self.receive = self._start(DESTINATION, "receive", "--listen", there, "--connect", f"unix:{self.exit}")
             into = f"unix:{self.entrance}"
-            self.send = self._start(SOURCE, "send", "--listen", into, "--connect", there, "--codec", "auto")
+            self.send = self._start(SOURCE, "send", "--listen", into, "--connect", there, "--codec", self._codec)
         except BaseException:
             self._stack.close()
             raise

@@ -56,10 +56,10 @@ def migrate(setting: Setting, mode: Mode, tell: Callable[[str], None]) -> Figure
         pair = stack.enter_context(_guests(setting, link))
         identities = issue(folder) if setting.tls else None
         try:
-            _prepare(pair, mode, None if mode.gateway else identities)
+            _prepare(pair, mode, None if mode.codec else identities)
         except RefusedError as refused:
             return {"status": "not offered", "reason": str(refused)}
-        gateways = stack.enter_context(Gateways(link, folder, identities)) if mode.gateway else None
+        gateways = stack.enter_context(Gateways(link, folder, identities, mode.codec)) if mode.codec else None
         return _Run(setting, link, pair, gateways).measure(tell)
 
 
@@ -126,6 +126,8 @@ class _Run:
             figures["pause_ms"] = found["downtime"]
             figures["differing_pages"] = self._source.memory.differing(self._destination.memory)
         if self._gateways:
+            ends = {"send": self._gateways.send, "receive": self._gateways.receive}
+            figures["gateway_peak_bytes"] = {name: process.peak_bytes() for name, process in ends.items()}
             figures["gateway"], log = self._gateways.end()
             figures |= {"log": log} if figures["status"] != "completed" else {}
         return figures

@@ -13,11 +13,11 @@ CACHE_BYTES = DELTA_MIB * MIB
 
 
 class Mode(NamedTuple):
-    """What is asked of both QEMUs, and whether a gateway pair carries the stream."""
+    """What is asked of both QEMUs, and with which codec a gateway pair carries the stream, if one does."""
 
     capabilities: tuple[str, ...] = ()
     parameters: Mapping[str, object] = {}
-    gateway: bool = False
+    codec: str | None = None
 
 
 _MULTIFD = {"multifd-channels": CHANNELS}
@@ -28,5 +28,8 @@ MODES = {
     "xbzrle": Mode(("xbzrle",), {"xbzrle-cache-size": CACHE_BYTES}),
     "multifd+zlib": Mode(("multifd",), {**_MULTIFD, "multifd-compression": "zlib"}),
     "multifd+zstd": Mode(("multifd",), {**_MULTIFD, "multifd-compression": "zstd"}),
-    "gateway": Mode(("multifd",), _MULTIFD, gateway=True),
+    "gateway": Mode(("multifd",), _MULTIFD, codec="auto"),
+    "gateway+none": Mode(("multifd",), _MULTIFD, codec="none"),
 }
+USUAL = tuple(name for name in MODES if name != "gateway+none")
+"""Those that are compared where nobody says which."""

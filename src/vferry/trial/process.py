@@ -52,6 +52,14 @@ class Process:
         self._process.kill()
         return (self._process.communicate()[1] or b"").decode(errors="replace").strip()
 
+    def peak_bytes(self) -> int:
+        """The most memory that it has had; 0 once it has ended."""
+        try:
+            lines = Path("/proc", str(self.pid), "status").read_text().splitlines()
+        except OSError:
+            return 0
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+
     def cpu_s(self, thread: int | None = None) -> float:
         """Seconds of CPU time so far, of all of it or of one thread; 0 once it has ended."""
         where = Path("/proc", str(self.pid), "task" if thread else "", str(thread or ""), "stat")

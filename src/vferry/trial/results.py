@@ -10,13 +10,22 @@ from vferry.host.durable import write_durably
 
 
 class Case(NamedTuple):
-    """One of the things compared. Link in Mbit/s, 0 for one that is not shaped; rate in pages/s; memory in MiB."""
+    """One of the things compared. Link in Mbit/s, 0 for one that is not shaped; rate in pages/s; memory in MiB.
+
+    `used` is how much of the memory has content, in MiB; 0 is the usual share.
+    """
 
     mode: str
     link: int
     rate: int
     memory: int
     tls: bool
+    used: int = 0
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What its rows say of it: of `used` only where it is not the usual share."""
+        return {name: value for name, value in self._asdict().items() if name != "used" or value}
 
 
 class Results:
@@ -27,10 +36,10 @@ class Results:
         self.rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
 
     def count(self, case: Case) -> int:
-        return sum(row | case._asdict() == row for row in self.rows)
+        return sum(row.get("used", 0) == case.used and row | case.key == row for row in self.rows)
 
     def add(self, case: Case, figures: dict[str, Any]) -> None:
-        self.rows.append({**case._asdict(), **figures})
+        self.rows.append({**case.key, **figures})
         write_durably(self.path, json.dumps({"rows": self.rows}, indent=1).encode() + b"\n", mode=0o644)
 
 

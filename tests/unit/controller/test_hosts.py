@@ -17,6 +17,7 @@ from vferry.host.service_fake import FakeAgent, empty_inventory, fake_agent
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import Bridge, Inventory, LinkState, Network, Pf, Vf, VfSettings
 from vferry.model.problem import Exit, Problem
+from vferry.model.relay import NumaNode, PagePool, Relay, RelayGround, RelayKind, RelayState, SwitchAbilities
 
 
 @pytest.fixture
@@ -71,6 +72,13 @@ def full_inventory() -> Inventory:
         guests=(guest,),
         memory_total=8 << 30,
         memory_free=4 << 30,
+        relay=Relay(
+            operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.DIRECT, uplinks=("enp1s0",), cores=(1,)
+        ),
+        relay_ground=RelayGround(
+            nodes=(NumaNode(number=0, pools=(PagePool(size_kib=2048, total=5, free=3),)),),
+            switch=SwitchAbilities(version="3.5.0", dpdk_version="DPDK 24.11.1", dpdk_started=True),
+        ),
     )
 
 
@@ -164,6 +172,9 @@ async def test_the_commands(state: State, agent: FakeAgent) -> None:
     assert "g1 running 1.0 GiB 1 52:54:00:00:00:01 (VF 0 of enp1s0)" in lines
     assert "Memory 4.0 GiB free of 8.0 GiB" in lines
     assert "Slots 2 free of 2" in lines
+    assert "Huge pages 3 free of 5 (2 MiB, NUMA node 0)" in lines
+    assert "Open vSwitch 3.5.0, DPDK 24.11.1, which runs" in lines
+    assert "Relay direct on enp1s0, enabled" in lines
     assert json.loads((await run("show", "host1", "--json")).output)["pfs"][0]["vfs"][0]["settings"]["vlan"] == 7
 
     assert (await run("remove", "host1")).output == "Removed host1\n"

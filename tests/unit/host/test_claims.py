@@ -213,3 +213,18 @@ def test_claims_are_for_root_alone(tmp_path: Path) -> None:
     claims.claim(session("op1"))
     assert (tmp_path / "claims").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "claims" / "op1.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_lasts_takes_no_slot(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, 1)
+    kept = Session(operation="relay-1")
+    assert not claims.claim(kept, vfs=("0000:01:10.0",), slot=False).slot
+    claims.claim(Session(operation="op-1"), "guest1")
+    with pytest.raises(Problem, match="All 1 migration slots of this host are taken, by op-1"):
+        claims.claim(Session(operation="op-2"), "guest2")
+    with pytest.raises(Problem) as caught:
+        claims.claim(Session(operation="op-1"), "guest1", ("0000:01:10.0",))
+    assert "vferry relay show" in caught.value.remedy
+    again = Claims(tmp_path, 1)
+    assert again.of("relay-1") == claims.of("relay-1")
+    assert not again.claim(Session(operation="relay-1", epoch=2)).slot

@@ -9,7 +9,7 @@ import pytest
 from vferry.host import codecs
 from vferry.host.codecs import installed_codecs
 from vferry.model.compression import AUTOMATIC, Codec
-from vferry.transfer.codecs import NUMBERS, available
+from vferry.transfer.codecs import FOR_HARDWARE, NUMBERS, available
 from vferry.transfer.tuning import LADDER
 
 
@@ -56,4 +56,4 @@ def test_quickassist_is_where_the_loader_finds_it(cache: bytes, tmp_path: Path, 
 
 def test_all_rooms_mean_the_same_codecs() -> None:
     assert set(Codec) == {*NUMBERS, "auto"}
-    assert AUTOMATIC | {"none"} == {rung.choice.codec for rung in LADDER}
+    assert AUTOMATIC | FOR_HARDWARE | {"none"} == {rung.choice.codec for rung in LADDER}

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self, cast
 
+import msgspec
 import pytest
 from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
 from fake_netlink import PF_INDEX, FakeLinks, FakeNic
@@ -21,6 +22,7 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.wire import operations
 from vferry.model.host import WIPED, Attachment, Bridge, Inventory, MigrationEndpoint, Network
 from vferry.model.problem import Problem
+from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf
 
 MINE = Session(operation="op-1")
 OTHERS = Session(operation="op-2")
@@ -53,6 +55,17 @@ ACTING: list[Operation[Any]] = [
     api.StretchPause(guest="guest1", downtime_ms=1000),
     api.Concede(guest="guest1"),
 ]
+RELAY = Relay(operation="op-1", state=RelayState.ENABLING, kind=RelayKind.DIRECT, uplinks=("pf0",), cores=(1,), vfs=())
+ACTING_ON_RELAY: list[Operation[Any]] = [
+    api.KeepRelay(relay=RELAY),
+    api.ForgetRelay(),
+    api.SetHugePages(node=0, size_kib=2048, count=1),
+    api.BindVf(address=VF, driver="vfio-pci"),
+    api.SetSwitch(settings={"dpdk-init": "try"}),
+    api.SetRelayBridge(bridge=RelayBridge(name="relay0", uplinks=(RelayUplink(name="up", address=VF),)), present=True),
+    api.SetRelayPort(port=RelayPort(mac=MAC, socket="/run/s", vf=VF), present=True),
+]
+ACTING += ACTING_ON_RELAY
 LOOKING: list[Operation[Any]] = [
     api.TakeInventory(),
     api.ShowGuest(guest="guest1"),
@@ -65,6 +78,7 @@ LOOKING: list[Operation[Any]] = [
     api.CheckFit(live_xml=domain()),
     api.AskQemu(live_xml=domain()),
     api.ReadMigration(guest="guest1"),
+    api.ReadRelay(),
 ]
 
 
@@ -363,3 +377,50 @@ async def test_a_cpu_passed_through_is_not_compared_here(host: Host) -> None:
     fit = await host.ask(api.CheckFit(live_xml=domain(cpu="<cpu mode='host-passthrough'/>")), None)
     assert isinstance(fit, api.Fit)
     assert not any("differs" in reason for reason in fit.reasons)
+
+
+async def test_a_relay_is_kept_by_the_operation_that_has_its_vfs(host: Host) -> None:
+    with_vf = msgspec.structs.replace(RELAY, vfs=(RelayVf(pf="pf0", index=1, address=VF),))
+    assert (await host.ask(api.KeepRelay(relay=with_vf))) == api.Done(detail="enabling")
+    inventory = await host.ask(api.TakeInventory(), None)
+    assert isinstance(inventory, Inventory)
+    assert inventory.relay == with_vf
+    another = RelayVf(pf="pf0", index=0, address="0000:01:10.0")
+    with pytest.raises(Problem) as caught:
+        await host.ask(api.KeepRelay(relay=msgspec.structs.replace(RELAY, vfs=(another,))))
+    assert caught.value.code == "not-claimed"
+    with pytest.raises(Problem) as caught:
+        await host.ask(api.KeepRelay(relay=msgspec.structs.replace(RELAY, operation="op-2")))
+    assert caught.value.code == "relay-anothers"
+    assert await host.ask(api.ForgetRelay()) == api.Done()
+    assert await host.ask(api.ForgetRelay()) == api.Done(changed=False)
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        (api.SetHugePages(node=0, size_kib=2048, count=1), "huge-pages-refused"),
+        (api.SetSwitch(settings={}), "switch-silent"),
+        (ACTING_ON_RELAY[5], "switch-silent"),
+        (ACTING_ON_RELAY[6], "switch-silent"),
+    ],
+)
+async def test_a_relay_s_operations_say_what_is_missing(
+    host: Host, operation: Operation[Any], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vferry.host.ovsdb.TIMEOUT_S", 0.05)
+    with pytest.raises(Problem) as caught:
+        await host.ask(operation)
+    assert caught.value.code == code
+
+
+async def test_a_relay_that_cannot_be_read_stops_no_migration(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    (host.claims.directory.parent / "relay.json").write_text("{")
+    inventory = await host.ask(api.TakeInventory(), None)
+    assert isinstance(inventory, Inventory)
+    assert inventory.relay is None
+    assert "of the relay cannot be read" in caplog.text
+    for attempt in (host.ask(api.KeepRelay(relay=RELAY)), host.ask(api.ReadRelay()), host.handlers.started()):
+        with pytest.raises(Problem) as caught:
+            await attempt
+        assert caught.value.code == "relay-unreadable"

@@ -18,6 +18,7 @@ from vferry.host.api import Done
 from vferry.host.openvswitch import OpenVSwitch, RefusedError, ask
 from vferry.model.host import AttachmentKind, Bridge
 from vferry.model.problem import Problem
+from vferry.model.relay import SwitchAbilities
 
 MAC = "52:54:00:aa:00:0b"
 Answer = Callable[[str, list[Any]], bytes]
@@ -299,3 +300,63 @@ def test_a_real_one_says_and_takes_the_same(tmp_path: Path) -> None:
         "False [(7, 'static')]",
         "True []",
     ]
+
+
+def abilities(**said: Any) -> bytes:
+    row = {"other_config": ["map", []], "ovs_version": NONE, "dpdk_version": NONE, "dpdk_initialized": False, **said}
+    return result([{"rows": [row]}])
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, SwitchAbilities()),
+        ({"ovs_version": "3.1.0", "dpdk_version": "none"}, SwitchAbilities(version="3.1.0")),
+        (
+            {
+                "ovs_version": "3.5.0",
+                "dpdk_version": "DPDK 24.11.1",
+                "dpdk_initialized": True,
+                "other_config": ["map", [["dpdk-init", "true"], ["pmd-cpu-mask", "0x2"]]],
+            },
+            SwitchAbilities(
+                version="3.5.0",
+                dpdk_version="DPDK 24.11.1",
+                dpdk_started=True,
+                settings={"dpdk-init": "true", "pmd-cpu-mask": "0x2"},
+            ),
+        ),
+    ],
+)
+def test_what_a_relay_needs_to_know(
+    tmp_path: Path, serve: Serve, said: dict[str, Any], expected: SwitchAbilities
+) -> None:
+    serve(tmp_path / "run/openvswitch/db.sock", lambda *_: abilities(**said))
+    assert OpenVSwitch(tmp_path).abilities() == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "version"),
+    [(result("ovs-vswitchd (Open vSwitch) 3.1.0\n"), "3.1.0"), (result("odd"), None), (failure("no"), None)],
+)
+def test_a_version_that_only_the_switch_says(tmp_path: Path, serve: Serve, answer: bytes, version: str | None) -> None:
+    serve(tmp_path / "run/openvswitch/db.sock", lambda *_: abilities())
+    (tmp_path / "run/openvswitch/ovs-vswitchd.pid").write_text("42\n")
+    serve(tmp_path / "run/openvswitch/ovs-vswitchd.42.ctl", lambda *_: answer)
+    found = OpenVSwitch(tmp_path).abilities()
+    assert found is not None
+    assert found.version == version
+
+
+@pytest.mark.parametrize("answer", [b"", failure("no"), result([]), result([{"rows": []}]), result([{"rows": [{}]}])])
+def test_without_sense_it_is_able_of_nothing(tmp_path: Path, serve: Serve, answer: bytes) -> None:
+    assert OpenVSwitch(tmp_path).abilities() is None
+    serve(tmp_path / "run/openvswitch/db.sock", lambda *_: answer)
+    assert OpenVSwitch(tmp_path).abilities() is None
+
+
+@pytest.mark.parametrize(
+    ("version", "release"), [(None, (0, 0)), ("3.5.0", (3, 5)), ("3.1", (3, 1)), ("odd", (0, 0)), ("3.x", (0, 0))]
+)
+def test_a_release(version: str | None, release: tuple[int, int]) -> None:
+    assert SwitchAbilities(version=version).release == release

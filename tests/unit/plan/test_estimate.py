@@ -90,6 +90,31 @@ def test_on_a_fast_link_automatic_leaves_the_codec_that_is_too_slow() -> None:
     assert found.codec is Codec.LZ4
 
 
+@pytest.mark.parametrize(
+    ("link", "codec", "sample", "told"),
+    [
+        (2000, "auto", SAMPLE, True),
+        (400, "auto", SAMPLE, False),
+        (2000, "none", SAMPLE, False),
+        (2000, "auto", None, False),
+        (2000, "auto", Sample(pages=1, zero_pages=1), False),
+    ],
+)
+def test_that_automatic_would_compress_nothing_is_said_before(
+    link: int,
+    codec: str,
+    sample: Sample | None,
+    told: bool,  # noqa: FBT001
+) -> None:
+    known = facts(link=link * MIB, sample=sample)
+    wanted = plan(codec)
+    found = estimate(known, wanted)
+    assert found is not None
+    said = [finding for finding in about(known, wanted, found) if finding.code == "nothing-to-gain"]
+    assert bool(said) == told
+    assert not told or "gains nothing on a link of 2097 MB/s" in said[0].message
+
+
 def test_a_limit_is_on_what_qemu_sends() -> None:
     found = estimate(facts(link=None), plan("zstd", bandwidth=20 * MIB))
     assert found is not None

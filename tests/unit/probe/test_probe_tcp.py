@@ -59,7 +59,8 @@ async def test_a_connection_that_lasts_brings_back_every_byte(address: str) -> N
     async with serving(echo, address) as port, await TcpSession.start(address, port) as session:
         await asyncio.sleep(1.5)
         record = await session.stop()
-    assert 20 <= record.echoed == record.sent <= 77
+    took_s = (time.monotonic_ns() - record.opened_at) / 1e9
+    assert 20 <= record.echoed == record.sent <= 50 * took_s + 2
     assert (record.wrong, record.ended, record.ended_at) == (0, None, None)
     assert record.retransmissions is not None
     assert record.retransmissions < record.sent / 2, "a busy machine's own"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from vferry.report import bench_transfer
+from vferry.report import bench_success, bench_transfer
+from vferry.report.bench_success_picture import write_success
 from vferry.report.bench_transfer_picture import write_bench
 
 
@@ -69,3 +70,59 @@ def test_the_picture_is_drawn_even_of_nothing_that_completed(tmp_path: Path) -> 
     for name, rows in (("all.png", ROWS), ("none.png", [row("plain", status="failed")])):
         write_bench(rows, tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_modes_are_compared_with_others_of_the_same_setting() -> None:
+    rows = [
+        row("plain", rate=15_000, status="not converged", total_s=None, guest_speed=0.98),
+        row("multifd+zstd", rate=15_000, total_s=10.0, cpu_s=5.0, guest_speed=0.9),
+        row("xbzrle", rate=15_000, total_s=20.0),
+        row("gateway", rate=15_000, total_s=6.0, cpu_s=6.0, guest_speed=0.98),
+        row("gateway+none", rate=15_000, total_s=1.0),
+        row("gateway", rate=15_000, used=700),
+    ]
+    group, alone = bench_transfer.summary(rows)
+    gateway = group["modes"]["gateway"]
+    assert {name: gateway[name] for name in bench_transfer.RATIOS} == {
+        "to_fastest": pytest.approx(0.6),
+        "to_zstd_cpu": pytest.approx(1.2),
+        "to_plain_guest": pytest.approx(1.0),
+    }
+    assert group["modes"]["plain"]["to_fastest"] is None
+    assert not any(alone["modes"]["gateway"][name] for name in bench_transfer.RATIOS)
+    assert "1,024 MiB, 700 used" in bench_transfer.title(alone)
+
+
+CURVE = [
+    row("plain", link=50, total_s=70.0),
+    row("plain", link=50, status="not converged", total_s=None, deadline_s=60.0),
+    row("plain", link=1000, total_s=60.0),
+    row("plain", link=1000, status="not converged", total_s=None, deadline_s=30.0),
+    row("gateway", link=50, total_s=59.0),
+    row("gateway", link=50, status="failed", total_s=None),
+    row("gateway", link=0, total_s=1.0),
+    row("multifd+zstd", link=50, status="not offered"),
+    row("gateway", link=50, tls=True),
+]
+
+
+def test_a_share_counts_rows_that_tell() -> None:
+    plain, tls = bench_success.success(CURVE, 60)
+    assert plain["modes"] == {
+        "plain": [{"link": 50, "ended": 0, "of": 2}, {"link": 1000, "ended": 1, "of": 1}],
+        "gateway": [{"link": 50, "ended": 1, "of": 2}, {"link": 0, "ended": 1, "of": 1}],
+    }
+    assert bench_success.links(plain) == [50, 1000, 0]
+    assert (tls["tls"], tls["modes"]) == (True, {"gateway": [{"link": 50, "ended": 1, "of": 1}]})
+    assert bench_success.success([CURVE[3]], 60) == []
+
+
+def test_the_curve_is_told_and_drawn(tmp_path: Path) -> None:
+    groups = bench_success.success(CURVE, 60)
+    console = Console(file=io.StringIO(), width=160, highlight=False)
+    console.print(bench_success.render(groups))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "ended within 60.0 s · 1,024 MiB" in text
+    assert "1 of 2" in text
+    write_success(groups, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

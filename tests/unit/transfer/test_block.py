@@ -1,19 +1,28 @@
 """Blocks and codecs: what comes back, and what is refused."""
 
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.transfer.block import STREAM_LIMIT, BlockHeader, Need, pack_block_header, unpack_block
-from vferry.transfer.codecs import CodecError, available, make_codec
+from vferry.transfer.block import PASSED_LIMIT, STREAM_LIMIT, BlockHeader, Need, pack_block_header, unpack_block
+from vferry.transfer.codecs import CodecError, available, make_codec, qatzip
+from vferry.transfer.codecs.none import NoneCodec
 from vferry.transfer.wire import WireError
 
 words = st.integers(0, 2**32 - 1)
 needs = st.lists(st.builds(Need, st.integers(0, 2**16 - 1), words), max_size=5).map(tuple)
 headers = st.builds(
-    BlockHeader, st.integers(0, 255), words, st.integers(1, STREAM_LIMIT), st.integers(0, 16384), words, needs
+    BlockHeader,
+    st.integers(0, 255),
+    words,
+    st.integers(1, STREAM_LIMIT),
+    st.integers(0, 16384),
+    words,
+    needs,
+    st.integers(0, PASSED_LIMIT),
 )
 contents = st.one_of(
     st.binary(min_size=1, max_size=300),
@@ -59,6 +68,11 @@ def test_a_block_out_of_bounds_is_an_error(size: int) -> None:
         unpack_block(memoryview(pack_block_header(BlockHeader(0, 0, size, 0, 0))))
 
 
+def test_no_more_than_a_packet_may_pass_unseen() -> None:
+    with pytest.raises(WireError, match="bounds"):
+        unpack_block(memoryview(pack_block_header(BlockHeader(0, 0, 1, 0, 0, (), PASSED_LIMIT + 1))))
+
+
 def test_all_codecs_are_installed_where_this_is_developed() -> None:
     assert available() >= {"none", "lz4", "zstd", "deflate"}
 
@@ -95,3 +109,27 @@ def test_what_is_cut_off_is_an_error_or_was_not_needed(name: str, level: int, co
     with suppress(CodecError):
         assert codec.decode(memoryview(encoded)[: -1 - cut % len(encoded)], len(content)) == content
         assert name == "qatzip"  # whose software does without the trailer
+
+
+@pytest.mark.parametrize(("vendor", "kind"), [("0x8086", "0x020000"), ("0x1af4", "0x0b4000"), ("", "")])
+def test_no_device_is_looked_for_where_there_can_be_none(tmp_path: Path, vendor: str, kind: str) -> None:
+    device = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text(f"{vendor}\n")
+    (device / "class").write_text(f"{kind}\n")
+    assert not qatzip.in_hardware(tmp_path)
+
+
+def test_a_library_that_works_by_software_is_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = tmp_path / "sys/bus/pci/devices/0000:01:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text("0x8086\n")
+    (device / "class").write_text("0x0b4000\n")
+
+    class Fake(NoneCodec):
+        in_software = True
+
+    monkeypatch.setattr(qatzip, "make", Fake)
+    assert not qatzip.in_hardware(tmp_path)
+    Fake.in_software = False
+    assert qatzip.in_hardware(tmp_path)

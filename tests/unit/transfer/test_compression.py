@@ -17,6 +17,7 @@ from vferry.transfer.endpoint import TcpAddress
 from vferry.transfer.sending import SendingGateway
 from vferry.transfer.sessions import ReceiverSessions
 from vferry.transfer.statistics import Statistics
+from vferry.transfer.tuner import AdaptiveTuner
 from vferry.transfer.wire import Carriage, Hello, pack_hello
 
 from .conftest import PLAIN, WAIT_S, Authority, MakePair, Pair, wait_for
@@ -102,6 +103,32 @@ def test_multifd_channels_and_the_main_stream_come_back(make_pair: MakePair, aut
         assert found["delta_pages"] > 2 * 8 * PAGES
         assert found["codecs"].keys() <= {codec, "none"}
         assert found["wire_bytes"] < found["stream_bytes"] / 5
+
+
+def test_automatic_takes_a_device_only_where_both_gateways_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = frozenset({"none", "lz4", "zstd", "qatzip"})
+    monkeypatch.setattr(compression, "available", lambda: here)
+    reply = {device: ReceiverSessions(0, Statistics().blocks, range(5), [4] if device else []) for device in (0, 1)}
+    for at_sender, at_receiver in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        monkeypatch.setattr(compression, "in_hardware", lambda _, at=at_sender: frozenset({"qatzip"} if at else ()))
+        sessions = compression.sender_sessions(Compression("auto", 0), Statistics())
+        assert sessions
+        hello = sessions.hello("memory", b"")
+        answer, _ = reply[at_receiver].join(hello)
+        chosen = sessions._tuner(answer)
+        assert isinstance(chosen, AdaptiveTuner)
+        assert ("qatzip" in {rung.choice.codec for rung in chosen._belief.rungs}) == bool(at_sender and at_receiver)
+
+
+def test_without_tls_pages_that_are_not_compressed_pass_through_the_kernel(make_pair: MakePair) -> None:
+    pair = make_pair(PLAIN, PLAIN, compression=Compression("auto"))
+    streams = [b"QEVM" + b"state" * 1000, *(channel(number, 8) for number in range(4))]
+    assert carry(pair, streams) == streams
+    sent, received = reports(pair)
+    assert not pair.log
+    assert sent["compression"] == received["compression"]
+    assert sent["compression"]["codecs"]["none"]["stream_bytes"] > PAGES * 4096
+    assert sent["compression"]["wire_bytes"] == sent["sent_bytes"] == received["received_bytes"]
 
 
 @pytest.mark.parametrize("codec", ["zstd", "auto"])

@@ -15,7 +15,6 @@ from vferry.transfer.endpoint import TcpAddress
 from vferry.transfer.gateway import Security
 from vferry.transfer.sending import SendingGateway
 from vferry.transfer.wire import (
-    END,
     FRAME,
     HELLO,
     Hello,
@@ -275,9 +274,9 @@ def test_tls_1_2_is_refused(make_pair: MakePair, authority: Authority) -> None:
     [
         b"GET / HTTP/1.1\r\n\r\n",
         bytes(8),
-        b"VFRY\x03\x06\x00\x00memory",
-        b"VFRY\x02\xff\xff\xff",
-        b"VFRY\x02\x06\x00\x00",
+        b"VFRY\x04\x06\x00\x00memory",
+        b"VFRY\x03\xff\xff\xff",
+        b"VFRY\x03\x06\x00\x00",
     ],
 )
 def test_garbage_is_dropped_and_others_are_served(pair: Pair, garbage: bytes) -> None:
@@ -297,15 +296,15 @@ def test_an_older_sender_is_told_the_version(make_pair: MakePair) -> None:
     pair = make_pair(PLAIN, PLAIN)
     with socket.create_connection(pair.receive.address, timeout=WAIT_S) as old:
         old.sendall(b"VFRY\x01\x06\x00\x00memory")
-        assert old.recv(6, socket.MSG_WAITALL) == b"VFRY\x02\x04"
-    wait_for(lambda: any("speaks version 1 of the protocol, not 2" in line for line in pair.log))
+        assert old.recv(6, socket.MSG_WAITALL) == b"VFRY\x03\x04"
+    wait_for(lambda: any("speaks version 1 of the protocol, not 3" in line for line in pair.log))
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
         (b"", "its vferry is older"),
-        (b"VFRY\x03\x04" + bytes(20), "speaks version 3 of the protocol, not 2: install the same vferry"),
+        (b"VFRY\x04\x04" + bytes(20), "speaks version 4 of the protocol, not 3: install the same vferry"),
     ],
 )
 def test_a_receiver_of_another_version_is_a_refusal(tmp_path: Path, answer: bytes, reason: str) -> None:
@@ -370,7 +369,7 @@ def receiver_of_ours() -> tuple[socket.socket, TcpAddress]:
     return server, TcpAddress(*server.getsockname())
 
 
-@pytest.mark.parametrize("ending", [b"", FRAME.pack(10) + b"short", END + b"more", FRAME.pack(1 << 30)])
+@pytest.mark.parametrize("ending", [b"", FRAME.pack(10) + b"short", FRAME.pack(1 << 30)])
 def test_a_stream_without_its_end_is_broken_though_tcp_ends_cleanly(pair: Pair, ending: bytes) -> None:
     server, address = receiver_of_ours()
     path = pair.source.with_name("second.sock")

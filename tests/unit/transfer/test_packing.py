@@ -15,18 +15,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vferry.transfer import cutting
 from vferry.transfer.block import BlockHeader, pack_block_header
 from vferry.transfer.checksum import crc32
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
 from vferry.transfer.cutting import BLOCK_BYTES, HOLD_MS
+from vferry.transfer.multifd import SYNC
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
 from vferry.transfer.stream import PlainStream
 from vferry.transfer.table import Table, pack_table
-from vferry.transfer.tuner import FixedTuner
-from vferry.transfer.tuning import Choice
+from vferry.transfer.tuner import FixedTuner, Tuner
+from vferry.transfer.tuning import Choice, Sample
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
 from vferry.transfer.wire import END, FRAME, WireError
 
@@ -39,10 +41,29 @@ def ignore(_size: int) -> None:
 
 
 LZ4 = FixedTuner(Choice("lz4", 1))
+OFF = FixedTuner(Choice("none", 0))
+
+
+class Fickle:
+    """Changes its mind with every block."""
+
+    for_headers = LZ4.choice
+
+    def __init__(self, seed: int = 0) -> None:
+        self._chance = random.Random(seed)  # noqa: S311
+
+    @property
+    def choice(self) -> Choice:
+        return self._chance.choice([OFF.choice, LZ4.choice])
+
+    def observe(self, sample: Sample) -> None:
+        """Learn nothing."""
 
 
 class Wire(PlainStream):
     """Keeps what is sent, and gives it again with pauses."""
+
+    bare = False
 
     def __init__(self, pauses: Callable[[], float] = lambda: 0.0) -> None:
         self.data = bytearray()
@@ -78,14 +99,15 @@ class Wire(PlainStream):
 class Session:
     """Packs and unpacks channels that share copies of pages."""
 
-    def __init__(self, slots: int = 1024) -> None:
+    def __init__(self, slots: int = 1024, tuner: Tuner = LZ4) -> None:
+        self._tuner = tuner
         self.sent, self.received = Counters(), Counters()
         self._sender, self._receiver = SenderCopies(slots), ReceiverCopies(slots)
         self._progress = Progress()
 
     def pack(self, number: int, pieces: list[bytes], wire: Wire) -> None:
         """Write pieces to a packer as QEMU would."""
-        packer = Packer(PackingChannel(number, self._sender, self.sent), LZ4)
+        packer = Packer(PackingChannel(number, self._sender, self.sent), self._tuner)
         near, far = socket.socketpair()
         with near, far:
             thread = threading.Thread(target=packer.pump, args=(PlainStream(far), wire, ignore))
@@ -148,6 +170,16 @@ def test_what_channels_carry_comes_back(contents: list[bytes], cuts: list[int], 
     assert session.sent.report() == session.received.report()
 
 
+@settings(deadline=None, max_examples=60)
+@given(channels, cut_lists, st.integers())
+def test_pages_that_pass_unseen_come_back_among_those_that_do_not(
+    contents: list[bytes], cuts: list[int], seed: int
+) -> None:
+    session = Session(tuner=Fickle(seed))
+    assert through(session, [cut(content, cuts) for content in contents], seed) == contents
+    assert session.sent.report() == session.received.report()
+
+
 @settings(deadline=None, max_examples=30)
 @given(channels, st.integers(min_value=0), st.binary(max_size=40), st.integers())
 def test_damaged_and_truncated_streams_come_back_too(
@@ -179,6 +211,29 @@ def test_a_page_that_comes_again_is_a_difference() -> None:
     assert report
     assert (report["pages"], report["delta_pages"]) == (1000, 900)
     assert report["wire_bytes"] < 100 * 4096 * 1.2
+
+
+def test_what_is_not_compressed_passes_unseen() -> None:
+    session, wire, out = Session(tuner=OFF), Wire(), Wire()
+    stream = b"".join(rounds(3, 100))
+    session.pack(0, [stream], wire)
+    assert wire.data.count(stream[-100 * 4096 :]) == 1
+    session.unpacker(0)(wire, out, ignore)
+    assert out.data == stream
+    report = session.sent.report()
+    assert report == session.received.report()
+    assert report
+    assert (report["pages"], report["delta_pages"], report["stream_bytes"]) == (300, 0, len(stream))
+    assert len(wire.data) - len(END) - 4 * report["blocks"] <= report["wire_bytes"]
+
+
+def test_a_stream_that_ends_inside_pages_that_pass_is_broken_off() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        near.sendall((INITIAL + packet([0, 4096], [page(1), page(2)]))[:-10])
+        near.shutdown(socket.SHUT_WR)
+        with pytest.raises(WireError, match="inside a packet"):
+            Packer(PackingChannel(0, None, Counters()), OFF).pump(PlainStream(far), Wire(), ignore)
 
 
 def test_copies_are_shared_between_channels() -> None:
@@ -233,6 +288,27 @@ def test_zero_pages_and_headers_shrink_to_almost_nothing() -> None:
     assert report
     assert report["zero_pages"] == 128_000
     assert report["wire_bytes"] < len(stream) / 50
+
+
+def test_packets_of_zero_pages_are_gathered_until_a_round_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "GATHER_MS", 20_000)
+    near, far = socket.socketpair()
+    wire, zero = Wire(), packet([0, 4096])
+    packer = Packer(PackingChannel(0, None, Counters()), LZ4)
+    with near, far:
+        thread = threading.Thread(target=packer.pump, args=(PlainStream(far), wire, ignore))
+        thread.start()
+        near.sendall(INITIAL)
+        wait_for(lambda: len(wire.frames()) == 1)
+        for number in range(20):
+            near.sendall(zero)
+            time.sleep(0.001 * (number % 3))
+        near.sendall(packet(flags=SYNC))
+        wait_for(lambda: len(wire.frames()) == 2)
+        near.sendall(packet([0], [page(1)]))
+        wait_for(lambda: len(wire.frames()) == 3)
+        near.shutdown(socket.SHUT_WR)
+        thread.join(WAIT_S)
 
 
 @pytest.mark.parametrize("damage", ["flip", "drop", "repeat", "swap", "cut"])

@@ -128,3 +128,17 @@ def test_the_main_stream_is_opaque_from_its_first_byte() -> None:
     splitter = Splitter()
     splitter.feed(memoryview(b"Q"))
     assert splitter.opaque
+
+
+def test_pages_may_be_passed_over_before_any_of_them_has_come() -> None:
+    whole = packet([0, 4096], [page(1), page(2)])
+    splitter = Splitter()
+    splitter.feed(memoryview(INITIAL + whole[: HEADER_BYTES - 1]))
+    assert splitter.payload_ahead == 0
+    splitter.feed(memoryview(whole[HEADER_BYTES - 1 : HEADER_BYTES]))
+    assert splitter.payload_ahead == 2 * PAGE_BYTES
+    found = splitter.pass_over()
+    assert (found.start, found.end) == (len(INITIAL), len(INITIAL + whole))
+    assert not splitter.inside
+    splitter.feed(memoryview(whole)[: HEADER_BYTES + 1])
+    assert splitter.payload_ahead == 0

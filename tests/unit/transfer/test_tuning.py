@@ -35,7 +35,7 @@ class World(NamedTuple):
 
     def least_cost(self) -> float:
         """Seconds a byte of the best choice."""
-        return min(cost(self.block(rung.choice)) for rung in LADDER)
+        return min(cost(self.block(rung.choice)) for rung in LADDER if rung.choice.codec in ALL)
 
 
 def cost(sample: Sample) -> float:
@@ -86,6 +86,16 @@ def test_it_compresses_within_two_windows_on_a_slow_link() -> None:
     assert tuner.choice.codec == "zstd"
 
 
+def test_it_has_passed_on_little_when_it_begins_to_compress() -> None:
+    tuner, world, passed = AdaptiveTuner(ALL), World(25e6), 0
+    tuner.observe(Sample(1 << 19, 1 << 19, 0.5, 0.0, 0.0, 0.001))  # it has waited for the first page
+    while tuner.choice.codec == "none":
+        sample = world.block(tuner.choice)
+        passed += sample.stream_bytes
+        tuner.observe(sample)
+    assert passed <= 1 << 20
+
+
 def test_it_does_not_flap() -> None:
     assert len(run(AdaptiveTuner(ALL), World(50e6), 20)[1]) <= 4
 
@@ -119,3 +129,9 @@ def test_whatever_is_measured_it_chooses_something(measured: list[Sample]) -> No
     for sample in measured:
         belief = decide(belief, sample)
     assert 0 <= belief.current < len(LADDER)
+
+
+def test_a_device_is_taken_where_both_gateways_have_it() -> None:
+    slow = World(link=50e6)
+    assert any(choice.codec == "qatzip" for choice in run(AdaptiveTuner((*ALL, "qatzip")), slow, 5)[1])
+    assert all(choice.codec != "qatzip" for choice in run(AdaptiveTuner(ALL), slow, 5)[1])

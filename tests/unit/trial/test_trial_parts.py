@@ -73,6 +73,26 @@ def test_content_that_would_repeat_is_refused(programs: Path) -> None:
     memory.close()
 
 
+def test_programs_may_be_taken_again_displaced(programs: Path) -> None:
+    memory = Memory("test", 16 * PAGE)
+    noise = bytes(range(256)) * 16
+    (programs / "c").write_bytes(b"\x7fELF" + noise)
+    fill(memory, Layout(16 * PAGE, 0, 8 * PAGE, 0, PAGE), programs, again=True)
+    pages = [memory.view[at : at + PAGE] for at in range(0, 8 * PAGE, PAGE)]
+    assert len(set(pages)) == 8
+    assert not any(memory.view[8 * PAGE :])
+    with pytest.raises(Problem):
+        fill(memory, Layout(1 << 30, 0, 1 << 30, 0, PAGE), programs, again=True)
+    memory.close()
+
+
+def test_a_guest_may_use_more_of_its_memory() -> None:
+    places = layout(8192, 6144)
+    assert (places.content, places.content_at + places.content) == (6144 * MIB, 7168 * MIB)
+    with pytest.raises(Problem, match="cannot be used"):
+        layout(1024, 1000)
+
+
 def test_every_page_that_differs_is_counted() -> None:
     one, other = Memory("one", 3 * MIB), Memory("other", 3 * MIB)
     one.view[:5] = b"alike"
@@ -123,7 +143,7 @@ def test_a_bench_that_was_cut_goes_on_where_it_stopped(tmp_path: Path, monkeypat
         return {"status": "completed"}
 
     monkeypatch.setattr(bench, "migrate", migrate)
-    monkeypatch.setattr(bench, "fill", lambda *_: "digest")
+    monkeypatch.setattr(bench, "fill", lambda *_, again: "digest")
     wanted = bench.Settings(["true"], ["plain"], [400], [0, 5000], 2, 64, tls=False, content=tmp_path, deadline=None)
     monkeypatch.setattr(bench, "_version", lambda _: "11")
     path = tmp_path / "transfer.json"
@@ -134,6 +154,7 @@ def test_a_bench_that_was_cut_goes_on_where_it_stopped(tmp_path: Path, monkeypat
     assert done == [0, 5000, 0, 0, 5000]
     rows = json.loads(path.read_text())["rows"]
     assert [row["rate"] for row in rows] == [0, 5000, 0, 5000]
+    assert all(row["deadline_s"] == 60 for row in rows)
     assert all({"commit", "qemu", "content", "floor_bytes", "mode", "tls"} <= set(row) for row in rows)
 
 
@@ -141,7 +162,11 @@ def test_other_cases_do_not_count(tmp_path: Path) -> None:
     results = Results(tmp_path / "transfer.json")
     results.add(CASE, {"status": "completed"})
     assert results.count(CASE) == 1
-    assert not any(map(results.count, (CASE._replace(rate=0), CASE._replace(tls=True), CASE._replace(memory=512))))
+    others = (CASE._replace(rate=0), CASE._replace(tls=True), CASE._replace(memory=512), CASE._replace(used=100))
+    assert not any(map(results.count, others))
+    assert "used" not in results.rows[0]
+    results.add(CASE._replace(used=100), {"status": "completed"})
+    assert (results.count(CASE), results.count(CASE._replace(used=100))) == (1, 1)
 
 
 def test_a_migration_is_given_up_after_four_passes() -> None:

@@ -9,6 +9,8 @@ from vferry.transfer.wire import WireError
 # By their numbers in the protocol, which never change their meaning.
 CODECS = {0: "none", 1: "lz4", 2: "zstd", 3: "deflate", 4: "qatzip"}
 NUMBERS = {name: number for number, name in CODECS.items()}
+FOR_HARDWARE = frozenset({"qatzip"})
+"""Those that are there for a device. Asked for by name, they do by software what they have none for."""
 
 
 class CodecError(WireError):
@@ -40,6 +42,12 @@ def make_codec(name: str) -> Codec:
 def available(names: Iterable[str] = NUMBERS) -> frozenset[str]:
     """Tell which codecs work here."""
     return frozenset(name for name in names if _works(name))
+
+
+def in_hardware(names: Iterable[str]) -> frozenset[str]:
+    """Those of the codecs that are there for a device, and have it here."""
+    found = FOR_HARDWARE.intersection(names)
+    return frozenset(name for name in found if importlib.import_module(f"{__name__}.{name}").in_hardware())
 
 
 def _works(name: str) -> bool:

@@ -9,6 +9,7 @@ Without a device the library looks for one at every block, and complains on stan
 
 import ctypes
 from collections.abc import Callable
+from pathlib import Path
 
 from vferry.transfer.codecs import CodecError
 
@@ -17,6 +18,9 @@ LIBRARY = "libqatzip.so.3"
 READY = frozenset({0, 1, 11, 12, 13, 14})
 SOFTWARE_BIT = 1 << 4
 LOG_NOTHING = 0
+# Of PCI: a co-processor of Intel's.
+VENDOR, CLASS = "0x8086", "0x0b4000"
+TRIAL_BYTES = 64 * 1024
 
 
 class Session(ctypes.Structure):
@@ -126,6 +130,26 @@ def make() -> QatzipCodec:
     library.qzMaxCompressedLength.restype = ctypes.c_uint
     library.qzSetLogLevel(LOG_NOTHING)
     return QatzipCodec(library)
+
+
+def in_hardware(root: Path = Path("/")) -> bool:
+    """Whether a device does the work here. It is tried, but only where there may be one: else the library complains."""
+    devices = (root / "sys/bus/pci/devices").glob("*")
+    if not any(_read(device / "vendor") == VENDOR and _read(device / "class") == CLASS for device in devices):
+        return False
+    try:
+        codec = make()
+        codec.encode(memoryview(bytearray(TRIAL_BYTES)), 1)
+    except (OSError, CodecError):
+        return False
+    return not codec.in_software
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _at_least(buffer: bytearray, size: int) -> bytearray:

@@ -1,4 +1,8 @@
-"""Zstandard: a frame for each block. Levels 1 to 19, and negative ones, which are faster."""
+"""Zstandard: a frame for each block. Levels 1 to 19, and negative ones, which are faster.
+
+Level 3 is the library's with tables of half the size, which stay in the processor's cache: that takes less time, and
+makes blocks of programs 1 % larger.
+"""
 
 import sys
 
@@ -8,6 +12,12 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+PARAMETER = zstd.CompressionParameter
+OPTIONS: dict[int, dict[int, int]] = {
+    3: {PARAMETER.compression_level: 3, PARAMETER.hash_log: 16, PARAMETER.chain_log: 15}
+}
+"""What a level of ours is where the library's own is not meant."""
 
 
 class ZstdCodec:
@@ -21,7 +31,8 @@ class ZstdCodec:
     def encode(self, data: memoryview, level: int) -> bytes:
         compressor = self._compressors.get(level)
         if compressor is None:
-            compressor = self._compressors[level] = zstd.ZstdCompressor(level=level)
+            options = OPTIONS.get(level, {PARAMETER.compression_level: level})
+            compressor = self._compressors[level] = zstd.ZstdCompressor(options=options)
         compressor.set_pledged_input_size(len(data))
         return compressor.compress(data, mode=zstd.ZstdCompressor.FLUSH_FRAME)
 

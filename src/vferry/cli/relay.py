@@ -1,0 +1,176 @@
+"""`vferry relay`: makes a host's relay, shows it and takes it back."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import click
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from vferry.cli import output, show
+from vferry.controller import relay
+from vferry.controller.state import find_state
+from vferry.model.problem import Exit
+from vferry.model.relay import PortCounters, Relay, RelayView
+from vferry.plan.relay import RelayPlan
+
+INTERVAL_S = 2.0
+"""Open vSwitch counts anew every five seconds."""
+pause = asyncio.sleep
+
+
+@click.group()
+def command() -> None:
+    """Give guests a VF's speed under a virtio NIC: a switch in user space drives VFs for them.
+
+    \b
+    Example: vferry relay enable host1 --uplink enp1s0
+    """
+
+
+@command.command()
+@click.argument("host")
+@click.option("--uplink", required=True, metavar="PF[,PF]", help="The PFs whose VFs the relay drives.")
+@click.option("--switched", is_flag=True, help="One switch for all guests, for NICs that cannot do that themselves.")
+@click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
+def enable(host: str, uplink: str, switched: bool, dry_run: bool) -> None:  # noqa: FBT001
+    """Make the relay of HOST: huge pages, VFs, and CPUs that only forward.
+
+    What fails is undone. Done again, it makes whole what is missing.
+
+    \b
+    Example: vferry relay enable host1 --uplink enp1s0
+             vferry relay enable host1 --uplink enp1s0,enp3s0 --switched --dry-run
+    """
+    state = find_state()
+    names = tuple(name.strip() for name in uplink.split(",") if name.strip())
+    found = asyncio.run(relay.assess(state, host, names, switched=switched))
+    show.findings(found.findings, err=True)
+    if found.plan is None:
+        sys.exit(Exit.REFUSED)
+    if dry_run:
+        for number, step in enumerate(found.plan.steps, start=1):
+            click.echo(f"  {number:2}. {step.summary}")
+        return
+    with show.Line() as line:
+        asyncio.run(relay.enable(state, host, found.plan, line.begin))
+    click.echo(_made(host, found.plan))
+
+
+@command.command()
+@click.argument("host")
+def disable(host: str) -> None:
+    """Take the relay of HOST back: its VFs, its huge pages, and what it has set of Open vSwitch.
+
+    \b
+    Example: vferry relay disable host1
+    """
+    with show.Line() as line:
+        found = asyncio.run(relay.disable(find_state(), host, line.begin))
+    show.findings(found.findings, err=True)
+    if found.errors:
+        sys.exit(Exit.REFUSED)
+    if found.plan is not None:
+        click.echo(f"{host} has no relay any more")
+
+
+@command.command(name="show")
+@click.argument("host")
+@click.option("--watch", is_flag=True, help="Look again every two seconds, until it is interrupted.")
+@click.option("--json", "json_output", is_flag=True, help="Print JSON; with --watch, a line each time.")
+def show_(host: str, watch: bool, json_output: bool) -> None:  # noqa: FBT001
+    """Show the relay of HOST: what it has, its ports, what they passed and what they dropped.
+
+    \b
+    Example: vferry relay show host1 --watch
+    """
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_watch(host, json_output=json_output))
+        return
+    view = asyncio.run(relay.view(find_state(), host))
+    if json_output:
+        output.json(view)
+    elif view.relay is None:
+        click.echo(f"{host} has no relay: vferry relay enable {host} --uplink PF")
+    else:
+        output.tables(*_tables(host, view, None))
+
+
+async def _watch(host: str, *, json_output: bool) -> None:
+    state, before = find_state(), None
+    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            view = await relay.view(state, host)
+            if json_output:
+                live.console.print(msgspec.json.encode(view).decode(), soft_wrap=True, markup=False)
+            else:
+                grid = Table.grid()
+                for table in _tables(host, view, before):
+                    grid.add_row(table)
+                live.update(grid, refresh=True)
+            before = view
+            await pause(INTERVAL_S)
+
+
+def _tables(host: str, view: RelayView, before: RelayView | None) -> tuple[Table, ...]:
+    return (_summary(host, view), _ports(view, before)) if view.relay else ()
+
+
+def _summary(host: str, view: RelayView) -> Table:
+    made = Table(box=None, show_header=False, title=f"Relay of {host}", title_justify="left", pad_edge=False)
+    for row in summary(view.relay):
+        made.add_row(*row)
+    made.add_row("DPDK", view.silence or ("runs" if view.dpdk_started else "has not started"))
+    return made
+
+
+def summary(made: Relay | None) -> Iterator[tuple[str, str]]:
+    """A relay in a few rows."""
+    if made is None:
+        return
+    yield "State", made.state
+    yield "Kind", made.kind
+    yield "Uplinks", ", ".join(made.uplinks)
+    yield "CPUs", ", ".join(map(str, made.cores))
+    yield "Memory", _memory(made)
+    yield "VFs", ", ".join(f"{vf.address} ({vf.index} of {vf.pf})" for vf in made.vfs) or "as guests come"
+
+
+def _memory(made: Relay) -> str:
+    added = ", ".join(f"{pages.added_mib} MiB on NUMA node {pages.node}" for pages in made.pages)
+    return f"huge pages made for it: {added}" if added else "huge pages that were there"
+
+
+def _ports(view: RelayView, before: RelayView | None) -> Table:
+    earlier = {port.name: port for port in before.ports} if before else {}
+    seconds = view.read_at_s - before.read_at_s if before else 0.0
+    made = output.table("PORT", "BRIDGE", "LINK", "PACKETS IN", "OUT", "BYTES IN", "OUT", "DROPPED", title="Ports")
+    for port in view.ports:
+        was = earlier.get(port.name)
+        made.add_row(
+            port.name,
+            port.bridge,
+            port.error or {None: "-", True: "up", False: "down"}[port.up],
+            *(_counted(port, was, name, seconds) for name in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")),
+            ", ".join(f"{name} {count:,}" for name, count in port.drops.items()) or "-",
+        )
+    return made
+
+
+def _counted(port: PortCounters, was: PortCounters | None, name: str, seconds: float) -> str:
+    count = f"{port.count(name):,}"
+    if was is None or seconds <= 0 or port.count(name) < was.count(name):
+        return count
+    return f"{count} ({(port.count(name) - was.count(name)) / seconds:,.0f}/s)"
+
+
+def _made(host: str, plan: RelayPlan) -> str:
+    made = plan.relay
+    cores = ", ".join(map(str, made.cores))
+    return f"{host} has a {made.kind} relay on {', '.join(made.uplinks)}, which forwards on CPU {cores}"

@@ -1,0 +1,38 @@
+"""A relay's huge pages at the next boot: Open vSwitch starts before the agent, and gives DPDK up where there are none.
+
+systemd-tmpfiles writes them into sysfs before any service starts.
+"""
+
+from pathlib import Path
+
+from vferry.host.durable import write_durably
+from vferry.host.relay_ground import pool_path
+from vferry.model.relay import Relay, RelayState
+
+FILE = "etc/tmpfiles.d/vferry-relay.conf"
+
+
+def set_boot_pages(root: Path, relay: Relay | None) -> str:
+    """Has a relay that is made find its huge pages at the boot, and no other; says why not, where that cannot be."""
+    path = root / FILE
+    made = relay is not None and relay.state is RelayState.ENABLED and bool(relay.pages)
+    try:
+        if relay is None or not made:
+            path.unlink(missing_ok=True)
+        elif _text(root, relay) != _read(path):
+            write_durably(path, _text(root, relay).encode(), mode=0o644)
+    except OSError as error:
+        return f"{path} cannot be written ({error.strerror}): it says what huge pages there are at the next boot"
+    return ""
+
+
+def _text(root: Path, relay: Relay) -> str:
+    lines = (
+        f"w /{(pool_path(root, each.node, each.size_kib) / 'nr_hugepages').relative_to(root)} - - - - {each.count}\n"
+        for each in relay.pages
+    )
+    return "".join(("# Of vferry's relay: made anew by vferry relay enable, removed by disable.\n", *lines))
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

@@ -1,0 +1,66 @@
+"""After a restart of the host: huge pages, the VFs' drivers and their settings are the kernel's memory, and gone."""
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from vferry.host.api import BindVf, Done, SetHugePages, SetRelayBridge
+from vferry.host.huge_pages import set_huge_pages
+from vferry.host.relay_switch import set_bridge
+from vferry.host.sriov_netlink import Links
+from vferry.host.sriov_settings import apply_settings
+from vferry.host.sysfs import Write, write_attribute
+from vferry.host.vf_driver import bind_vf
+from vferry.model.host import VfSettings
+from vferry.model.problem import Problem
+from vferry.model.relay import Relay, RelayState, RelayVf
+
+log = logging.getLogger("vferry.agent")
+
+
+def restore(
+    root: Path, read: Callable[[], Relay | None], links: Callable[[], Links], write: Write = write_attribute
+) -> None:
+    """Makes again what is missing of a relay that was made; one that is half made is left to whoever made it.
+
+    What cannot be had is logged: the rest is put back all the same. `read` says what the relay is, which a controller
+    may be changing meanwhile. Problem ``relay-unreadable``.
+    """
+    relay = read()
+    if relay is None or relay.state is not RelayState.ENABLED:
+        return
+    for what, work in _works(root, relay, links, write):
+        if read() != relay:
+            return
+        try:
+            done = work()
+        except (Problem, OSError) as problem:
+            log.warning("the relay's %s is not as it was: %s", what, problem)
+            if isinstance(problem, Problem) and problem.code == "switch-silent":
+                return  # and would be silent of the next one, for as long again
+        else:
+            if done.changed:
+                log.info("the relay's %s is as it was: %s", what, done.detail)
+
+
+def _works(
+    root: Path, relay: Relay, links: Callable[[], Links], write: Write
+) -> Iterator[tuple[str, Callable[[], Done]]]:
+    for pages in relay.pages:
+        wanted = SetHugePages(node=pages.node, size_kib=pages.size_kib, count=pages.count)
+        yield f"memory on NUMA node {pages.node}", partial(set_huge_pages, root, wanted, write)
+    for vf in relay.vfs:
+        bound = BindVf(address=vf.address, driver=vf.bound)
+        yield f"VF {vf.address}", partial(bind_vf, root, bound, write)
+        if relay.switched:
+            yield f"right to other MACs on VF {vf.address}", partial(_open, links, vf)
+    for bridge in relay.bridges:
+        yield f"bridge {bridge.name}", partial(set_bridge, root, SetRelayBridge(bridge=bridge, present=True))
+
+
+def _open(links: Callable[[], Links], vf: RelayVf) -> Done:
+    """As `open-vf` of the plan: what the driver does not know was not asked of it."""
+    wanted = VfSettings(trust=None if vf.trust is None else True, spoof_check=None if vf.spoof_check is None else False)
+    with links() as netlink:
+        return apply_settings(netlink, vf.pf, vf.index, wanted)

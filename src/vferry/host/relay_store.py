@@ -1,0 +1,64 @@
+"""What the relay of this host is: kept durably, so that whoever comes after a crash can go on or take it back."""
+
+from pathlib import Path
+
+import msgspec
+
+from vferry.host.api import Done, Session
+from vferry.host.durable import sync_directory, write_durably
+from vferry.model.problem import Exit, Problem
+from vferry.model.relay import Relay
+
+
+class RelayStore:
+    """One file, written whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "relay.json"
+
+    def read(self) -> Relay | None:
+        """None where there is no relay. Problem ``relay-unreadable``."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Relay)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise Problem(
+                "relay-unreadable",
+                f"What {self._path} says of the relay cannot be read: {error}",
+                "Take back by hand what it names, then remove the file",
+                exit=Exit.OPERATOR,
+                file=str(self._path),
+            ) from error
+
+    def keep(self, session: Session, relay: Relay) -> Done:
+        """Keeps a relay of the session's operation. Problem ``relay-anothers``."""
+        now = self.read()
+        if relay.operation != session.operation:
+            raise _anothers(relay.operation)
+        if now is not None and now.operation != session.operation:
+            raise _anothers(now.operation)
+        if now == relay:
+            return Done(changed=False)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(self._path, msgspec.json.encode(relay))
+        return Done(detail=relay.state)
+
+    def forget(self, session: Session) -> Done:
+        """Forgets the relay of the session's operation; another's stays."""
+        now = self.read()
+        if now is None or now.operation != session.operation:
+            return Done(changed=False)
+        self._path.unlink()
+        sync_directory(self._path.parent)
+        return Done()
+
+
+def _anothers(operation: str) -> Problem:
+    return Problem(
+        "relay-anothers",
+        f"The relay of this host is that of operation {operation}",
+        "Look with: vferry relay show HOST",
+        exit=Exit.REFUSED,
+        operation=operation,
+    )

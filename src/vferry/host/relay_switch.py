@@ -1,0 +1,278 @@
+"""The relay's part of Open vSwitch: settings, bridges, ports. Each is looked at, changed, and read back."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from vferry.host.api import Done, SetRelayBridge, SetRelayPort, SetSwitch
+from vferry.host.ovsdb import Database, first
+from vferry.model.problem import Exit, Problem
+from vferry.model.relay import PortCounters, Relay, RelayPort, RelayView
+
+START_TIMEOUT_S = 60.0
+"""DPDK clears all of its memory when it starts."""
+
+OURS = {"vferry": "relay"}
+"""What marks a bridge as the relay's (`external_ids`)."""
+
+EVERY_VLAN = tuple(range(4096))
+NO_VLAN = 4095
+"""Reserved by IEEE 802.1Q: no frame is in it."""
+
+
+class PortSpec(Struct, frozen=True, kw_only=True):
+    """A port as it is to be: one interface for each VF or socket, several being a bond."""
+
+    name: str
+    interfaces: dict[str, tuple[str, dict[str, str]]]
+    """By name, the type and the options."""
+
+
+class BridgeSpec(Struct, frozen=True, kw_only=True):
+    """A bridge of the userspace datapath as it is to be. `joins`: what comes in at one port goes out at the other."""
+
+    name: str
+    ports: tuple[PortSpec, ...]
+    mtu: int
+    joins: bool = False
+
+
+def set_switch(root: Path, wanted: SetSwitch) -> Done:
+    """Carries `SetSwitch` out."""
+    with Database(root) as database:
+        there = database.switch.other_config
+        changes = {
+            key: value
+            for key, value in wanted.settings.items()
+            if there.get(key) != value and (key not in wanted.instead_of or there.get(key) == wanted.instead_of[key])
+        }
+        if changes:
+            database.change(lambda _: _configure(database.switch, changes), START_TIMEOUT_S)
+            _check_settings(database, changes)
+        if wanted.start and not database.wait(lambda: bool(database.switch.dpdk_initialized)):
+            raise Problem(
+                "dpdk-not-started",
+                "DPDK does not start in Open vSwitch",
+                "Look why: journalctl -u ovs-vswitchd -g dpdk. It tries once only: then systemctl restart "
+                "openvswitch-switch",
+                exit=Exit.REFUSED,
+            )
+        return Done(changed=bool(changes), detail=", ".join(sorted(changes)))
+
+
+def set_bridge(root: Path, wanted: SetRelayBridge) -> Done:
+    """Carries `SetRelayBridge` out."""
+    bridge = wanted.bridge
+    uplinks = {up.name: ("dpdk", {"dpdk-devargs": up.address}) for up in bridge.uplinks}
+    name = bridge.uplinks[0].name if len(uplinks) == 1 else f"{bridge.name}-up"
+    ports = (PortSpec(name=name, interfaces=uplinks),)
+    return _set(root, BridgeSpec(name=bridge.name, ports=ports, mtu=bridge.mtu), present=wanted.present)
+
+
+def set_port(root: Path, wanted: SetRelayPort) -> Done:
+    """Carries `SetRelayPort` out."""
+    port = wanted.port
+    up, guest = port_names(port)
+    ports = (
+        PortSpec(name=up, interfaces={up: ("dpdk", {"dpdk-devargs": port.vf})}),
+        PortSpec(name=guest, interfaces={guest: ("dpdkvhostuserclient", {"vhost-server-path": port.socket})}),
+    )
+    spec = BridgeSpec(name=bridge_name(port), ports=ports, mtu=wanted.mtu, joins=True)
+    return _set(root, spec, present=wanted.present)
+
+
+def read_relay(root: Path, relay: Relay | None) -> RelayView:
+    """The relay as Open vSwitch has it."""
+    if relay is None:
+        return RelayView()
+    try:
+        with Database(root) as database:
+            started = bool(database.switch.dpdk_initialized)
+            ports = tuple(_all_ports(database))
+    except Problem as problem:
+        return RelayView(relay=relay, silence=problem.message, read_at_s=time.monotonic())
+    return RelayView(relay=relay, dpdk_started=started, ports=ports, read_at_s=time.monotonic())
+
+
+def _all_ports(database: Database) -> Iterator[PortCounters]:
+    for bridge in sorted(filter(_ours, database.rows("Bridge")), key=_name):
+        for port in sorted(bridge.ports, key=_name):
+            for interface in sorted(port.interfaces, key=_name):
+                if interface.type != "internal":
+                    yield _counters(interface, bridge.name)
+
+
+def _name(row: Any) -> str:
+    return str(row.name)
+
+
+def bridge_name(port: RelayPort) -> str:
+    """The bridge of a direct relay: of 15 characters, which is all that there is for an interface's name."""
+    return "vfr" + port.mac.replace(":", "")
+
+
+def port_names(port: RelayPort) -> tuple[str, str]:
+    """The ports of a direct relay: its VF, and its guest."""
+    short = port.mac.replace(":", "")
+    return f"vfu{short}", f"vfg{short}"
+
+
+def _set(root: Path, spec: BridgeSpec, *, present: bool) -> Done:
+    with Database(root) as database:
+        row = database.named("Bridge", spec.name)
+        if row is not None and not _ours(row):
+            raise Problem(
+                "bridge-anothers",
+                f"The bridge {spec.name} is not the relay's",
+                f"Rename it, or remove it: ovs-vsctl del-br {spec.name}",
+                exit=Exit.REFUSED,
+            )
+        if not present:
+            return _remove(database, spec)
+        if row is not None and not _wrong(row, spec):
+            return Done(changed=False)
+        _remove(database, spec)
+        return _make(database, spec)
+
+
+def _make(database: Database, spec: BridgeSpec) -> Done:
+    try:
+        database.change(lambda transaction: _insert(transaction, database, spec))
+        row = database.named("Bridge", spec.name)
+        why = "it is gone again" if row is None else _wrong(row, spec)
+    except Problem:
+        # What was not done in time may be done later, and nobody would know of it.
+        with contextlib.suppress(Problem):
+            _remove(database, spec)
+        raise
+    if why:
+        _remove(database, spec)
+        raise Problem(
+            "port-refused",
+            f"Open vSwitch cannot make the bridge {spec.name}: {why}",
+            "Look at what it logs: journalctl -u ovs-vswitchd",
+            exit=Exit.REFUSED,
+        )
+    return Done(detail=spec.name)
+
+
+def _remove(database: Database, spec: BridgeSpec) -> Done:
+    row = database.named("Bridge", spec.name)
+    if row is None:
+        return Done(changed=False)
+    others = sorted({port.name for port in row.ports} - {spec.name, *(port.name for port in spec.ports)})
+    if others:
+        raise Problem(
+            "bridge-in-use",
+            f"Other ports are on the bridge {spec.name}: {', '.join(others)}",
+            "Move the guests that they are of, or take their NICs off the relay",
+            exit=Exit.REFUSED,
+        )
+    database.change(lambda _: _drop(database, spec.name))
+    return Done(detail=f"{spec.name} is gone")
+
+
+def _drop(database: Database, name: str) -> None:
+    """Its ports go with it: nothing else refers to them."""
+    row = database.named("Bridge", name)
+    if row is not None:
+        database.switch.verify("bridges")
+        database.switch.bridges = [bridge for bridge in database.switch.bridges if bridge.uuid != row.uuid]
+
+
+def _insert(transaction: Any, database: Database, spec: BridgeSpec) -> None:
+    bridge = transaction.insert(database.table("Bridge"))
+    bridge.name = spec.name
+    bridge.datapath_type = "netdev"
+    bridge.external_ids = dict(OURS)
+    local = PortSpec(name=spec.name, interfaces={spec.name: ("internal", {})})
+    own = _insert_port(transaction, database, local, None)
+    if spec.joins:
+        own.tag, own.vlan_mode = [NO_VLAN], ["access"]
+        bridge.flood_vlans = list(EVERY_VLAN)
+        bridge.other_config = {"forward-bpdu": "true"}
+    bridge.ports = [own, *(_insert_port(transaction, database, port, spec.mtu) for port in spec.ports)]
+    database.switch.verify("bridges")
+    database.switch.bridges = [*database.switch.bridges, bridge]
+
+
+def _insert_port(transaction: Any, database: Database, spec: PortSpec, mtu: int | None) -> Any:
+    port = transaction.insert(database.table("Port"))
+    port.name = spec.name
+    interfaces = []
+    for name, (kind, options) in spec.interfaces.items():
+        interface = transaction.insert(database.table("Interface"))
+        interface.name, interface.type, interface.options = name, kind, dict(options)
+        if mtu is not None:
+            interface.mtu_request = [mtu]
+        interfaces.append(interface)
+    port.interfaces = interfaces
+    if len(interfaces) > 1:
+        port.bond_mode = ["active-backup"]
+    return port
+
+
+def _wrong(row: Any, spec: BridgeSpec) -> str:
+    """What is not as it is to be; empty if nothing is."""
+    ports = {port.name: port for port in row.ports}
+    for wanted in spec.ports:
+        port = ports.get(wanted.name)
+        there = {} if port is None else {interface.name: interface for interface in port.interfaces}
+        if there.keys() != wanted.interfaces.keys():
+            return f"the port {wanted.name} is not there as it should be"
+        for name, (kind, options) in wanted.interfaces.items():
+            why = _unlike(there[name], kind, options)
+            if why:
+                return f"{name}: {why}"
+    if row.datapath_type != "netdev" or (spec.joins and len(row.flood_vlans) != len(EVERY_VLAN)):
+        return "it is not in user space, or learns"
+    return ""
+
+
+def _unlike(interface: Any, kind: str, options: Mapping[str, str]) -> str:
+    if interface.error:
+        return str(first(interface.error))[:300]
+    if interface.type != kind or any(interface.options.get(key) != value for key, value in options.items()):
+        return "it is another one"
+    number = first(interface.ofport)
+    return "" if isinstance(number, int) and number > 0 else "it could not be opened"
+
+
+def _ours(bridge: Any) -> bool:
+    return all(bridge.external_ids.get(key) == value for key, value in OURS.items())
+
+
+def _configure(switch: Any, changes: Mapping[str, str | None]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            switch.delkey("other_config", key)
+        else:
+            switch.setkey("other_config", key, value)
+
+
+def _check_settings(database: Database, changes: Mapping[str, str | None]) -> None:
+    there = database.switch.other_config
+    for key, value in changes.items():
+        if there.get(key) != value:
+            raise Problem(
+                "switch-refused",
+                f"Open vSwitch has {key} {there.get(key)!r} after it was set to {value!r}",
+                "Somebody else changes it: look with ovs-vsctl list Open_vSwitch",
+                exit=Exit.REFUSED,
+            )
+
+
+def _counters(interface: Any, bridge: str) -> PortCounters:
+    link = first(interface.link_state)
+    return PortCounters(
+        name=interface.name,
+        bridge=bridge,
+        type=interface.type,
+        up=None if link is None else link == "up",
+        error=str(first(interface.error) or ""),
+        statistics={str(key): int(value) for key, value in sorted(interface.statistics.items())},
+    )

@@ -1,0 +1,200 @@
+"""The relay of a host: VFs that a user-space switch drives for guests, and what a host has to make one of."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+PciAddress = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")]
+PortName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")]
+Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,40}\Z")]
+Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
+Value = Annotated[str, Meta(max_length=500)]
+Number = Annotated[int, Meta(ge=0, le=1 << 20)]
+Mac = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")]
+
+
+class RelayKind(StrEnum):
+    """What becomes of a guest's frames."""
+
+    DIRECT = "direct"
+    """One VF is joined to one guest NIC; what else there is to do is the NIC's business."""
+    SWITCHED = "switched"
+    """Guests' NICs are ports of a switch in user space, whose uplinks are VFs."""
+
+
+class RelayState(StrEnum):
+    """How far a relay is. What is neither may be gone on with, or taken back."""
+
+    ENABLING = "enabling"
+    ENABLED = "enabled"
+    DISABLING = "disabling"
+
+
+class HugePages(Struct, frozen=True, kw_only=True):
+    """Huge pages of one size on one NUMA node: how many there are to be, and how many there were before."""
+
+    node: Number
+    size_kib: Number
+    count: Number
+    before: Number = 0
+
+    @property
+    def added_mib(self) -> int:
+        """What they take from the host."""
+        return max(0, self.count - self.before) * self.size_kib >> 10
+
+
+class RelayVf(Struct, frozen=True, kw_only=True):
+    """A VF that the relay drives with `bound`, and what it was before: its driver, and two of its settings."""
+
+    pf: Interface
+    index: Number
+    address: PciAddress
+    bound: Word = "vfio-pci"
+    driver: Word | None = None
+    trust: bool | None = None
+    spoof_check: bool | None = None
+
+
+class RelayUplink(Struct, frozen=True, kw_only=True):
+    """A VF as a port of the switch."""
+
+    name: PortName
+    address: PciAddress
+
+
+class RelayBridge(Struct, frozen=True, kw_only=True):
+    """A bridge of the switched relay, for one physical network; more than one uplink is a bond."""
+
+    name: PortName
+    uplinks: Annotated[tuple[RelayUplink, ...], Meta(min_length=1, max_length=16)]
+    mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
+
+
+class RelayPort(Struct, frozen=True, kw_only=True):
+    """A guest's NIC on a direct relay: its MAC, the socket that its QEMU serves, and its VF."""
+
+    mac: Mac
+    socket: Annotated[str, Meta(pattern=r"^/[\x21-\x7e]{1,100}\Z")]
+    vf: PciAddress
+
+
+class Relay(Struct, frozen=True, kw_only=True):
+    """All that a relay is, and what it takes to undo it. `operation` holds the claim on its VFs."""
+
+    operation: Annotated[str, Meta(max_length=128)]
+    state: RelayState
+    kind: RelayKind
+    uplinks: Annotated[tuple[Interface, ...], Meta(min_length=1, max_length=16)]
+    """The PFs whose VFs it drives."""
+    cores: Annotated[tuple[Number, ...], Meta(max_length=1024)]
+    """The CPUs that do nothing but forward."""
+    pages: Annotated[tuple[HugePages, ...], Meta(max_length=64)] = ()
+    vfs: Annotated[tuple[RelayVf, ...], Meta(max_length=1024)] = ()
+    bridges: Annotated[tuple[RelayBridge, ...], Meta(max_length=16)] = ()
+    settings: Annotated[dict[Word, Value], Meta(max_length=32)] = field(default_factory=dict)
+    """What it has set of Open vSwitch (`other_config`); what the operator had set is not among it."""
+    ports: Annotated[tuple[RelayPort, ...], Meta(max_length=1024)] = ()
+
+    @property
+    def switched(self) -> bool:
+        return self.kind is RelayKind.SWITCHED
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The VFs that it drives, by their PCI addresses."""
+        return tuple(vf.address for vf in self.vfs)
+
+
+class PagePool(Struct, frozen=True, kw_only=True):
+    """A NUMA node's huge pages of one size."""
+
+    size_kib: int
+    total: int = 0
+    free: int = 0
+
+
+class NumaNode(Struct, frozen=True, kw_only=True):
+    """A NUMA node: its CPUs, what is free of its memory in bytes, and its huge pages."""
+
+    number: int
+    cpus: tuple[int, ...] = ()
+    memory_free: int = 0
+    pools: tuple[PagePool, ...] = ()
+
+    def pool(self, size_kib: int) -> PagePool | None:
+        return next((pool for pool in self.pools if pool.size_kib == size_kib), None)
+
+
+class SwitchAbilities(Struct, frozen=True, kw_only=True):
+    """This host's Open vSwitch, as far as a relay is concerned."""
+
+    version: str | None = None
+    dpdk_version: str | None = None
+    """None where it is built without DPDK, or has not said so yet."""
+    dpdk_started: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+    """Its `other_config`."""
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """Its version as numbers; (0, 0) where it says none."""
+        words = (self.version or "").split(".")
+        if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+            return 0, 0
+        return int(words[0]), int(words[1])
+
+
+class RelayGround(Struct, frozen=True, kw_only=True):
+    """What a host has that a relay needs."""
+
+    nodes: tuple[NumaNode, ...] = ()
+    pf_nodes: dict[str, int] = field(default_factory=dict)
+    """The NUMA node of each PF."""
+    isolated: tuple[int, ...] = ()
+    """CPUs that the kernel's scheduler leaves alone (`isolcpus`)."""
+    siblings: tuple[tuple[int, ...], ...] = ()
+    """The CPUs that are threads of one core, where a core has several."""
+    vfio: bool = False
+    """Whether the driver vfio-pci is loaded."""
+    library: bool = False
+    """Whether the agent finds Open vSwitch's Python binding."""
+    switch: SwitchAbilities | None = None
+    """None where no Open vSwitch answers."""
+
+    def node(self, number: int) -> NumaNode | None:
+        return next((node for node in self.nodes if node.number == number), None)
+
+
+class PortCounters(Struct, frozen=True, kw_only=True):
+    """A port of the relay as Open vSwitch counts it, since the port was made."""
+
+    name: str
+    bridge: str
+    type: str = ""
+    """``dpdk`` for a VF, ``dpdkvhostuserclient`` for a guest's NIC."""
+    up: bool | None = None
+    error: str = ""
+    statistics: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str) -> int:
+        return self.statistics.get(name, 0)
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """What was not passed on, by its reason."""
+        found = {key: value for key, value in self.statistics.items() if value and ("drop" in key or "error" in key)}
+        return dict(sorted(found.items()))
+
+
+class RelayView(Struct, frozen=True, kw_only=True):
+    """A relay as it works at the moment. `relay` is None where there is none."""
+
+    relay: Relay | None = None
+    dpdk_started: bool = False
+    ports: tuple[PortCounters, ...] = ()
+    silence: str = ""
+    """Why Open vSwitch says nothing of it."""
+    read_at_s: float = 0.0
+    """By a clock of the host that only goes forward: rates are between two of these."""

@@ -1,0 +1,144 @@
+"""Whether a host can have a relay, and which: from what it has to what is to be done, or what stands in the way."""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from vferry.model.host import Inventory, Pf
+from vferry.model.relay import Relay, RelayKind, RelayState
+from vferry.plan.facts import Finding, Refusal, Severity, error, info, warning
+from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
+from vferry.plan.relay_needs import platform, switch, uplinks
+from vferry.plan.relay_steps import RelayStep, disabling, enabling
+
+
+class RelayWishes(Struct, frozen=True, kw_only=True):
+    """What the operator asks for. `operation` is a new one's id."""
+
+    operation: str
+    uplinks: tuple[str, ...]
+    switched: bool = False
+
+    @property
+    def kind(self) -> RelayKind:
+        return RelayKind.SWITCHED if self.switched else RelayKind.DIRECT
+
+
+class RelayPlan(Struct, frozen=True, kw_only=True):
+    """What the relay will be, or was, and the steps to there."""
+
+    relay: Relay
+    steps: tuple[RelayStep, ...]
+
+
+class RelayAssessment(Struct, frozen=True, kw_only=True):
+    """What was found, and the plan if nothing stands in the way."""
+
+    findings: tuple[Finding, ...] = ()
+    plan: RelayPlan | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
+
+
+def assess_enabling(host: Inventory, wishes: RelayWishes) -> RelayAssessment:
+    """The way to a relay. Where there is one already, or half of it, the way to all of it."""
+    if host.relay is not None:
+        return _again(host.relay, wishes, host.name)
+    found = [*uplinks(host, wishes.uplinks), *platform(host, wishes.uplinks), *switch(host)]
+    if found:
+        return RelayAssessment(findings=tuple(found))
+    try:
+        relay = _choose(host, wishes)
+    except Refusal as refusal:
+        return RelayAssessment(findings=(refusal.finding,))
+    return RelayAssessment(findings=tuple(_notes(host, relay)), plan=RelayPlan(relay=relay, steps=enabling(relay)))
+
+
+def assess_disabling(host: Inventory) -> RelayAssessment:
+    """The way back."""
+    relay = host.relay
+    if relay is None:
+        return RelayAssessment(findings=(info("relay-none", f"{host.name} has no relay"),))
+    if relay.ports:
+        macs = ", ".join(port.mac for port in relay.ports)
+        problem = error(
+            "relay-in-use",
+            f"Guests' NICs are on the relay of {host.name}: {macs}",
+            "Move these guests to another host, or take their NICs off the relay",
+        )
+        return RelayAssessment(findings=(problem,))
+    note = info(
+        "relay-memory-stays",
+        "Open vSwitch keeps DPDK and its huge pages until it is started anew (systemctl restart openvswitch-switch)",
+    )
+    return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=disabling(relay)))
+
+
+def _again(relay: Relay, wishes: RelayWishes, name: str) -> RelayAssessment:
+    if relay.state is RelayState.DISABLING:
+        problem = error(
+            "relay-half-gone",
+            f"The relay of {name} is being taken back, and that has not ended",
+            f"Finish that first: vferry relay disable {name}",
+        )
+        return RelayAssessment(findings=(problem,))
+    if (relay.kind, sorted(relay.uplinks)) != (wishes.kind, sorted(wishes.uplinks)):
+        problem = error(
+            "relay-differs",
+            f"{name} has a {relay.kind} relay on {', '.join(relay.uplinks)} already",
+            f"Take it back first: vferry relay disable {name}",
+        )
+        return RelayAssessment(findings=(problem,))
+    note = info("relay-there", f"{name} has this relay already: what is missing of it is made")
+    return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=enabling(relay)))
+
+
+def _choose(host: Inventory, wishes: RelayWishes) -> Relay:
+    """Raises `Refusal`."""
+    pfs = tuple(pf for name in wishes.uplinks if (pf := host.pf(name)) is not None)
+    vfs = tuple(choose_vf(host, pf) for pf in pfs) if wishes.switched else ()
+    if not wishes.switched:
+        _one_free(host, pfs)
+    cores = choose_cores(host, pfs)
+    memory = choose_memory(host, pfs)
+    return Relay(
+        operation=wishes.operation,
+        state=RelayState.ENABLING,
+        kind=wishes.kind,
+        uplinks=wishes.uplinks,
+        cores=cores,
+        pages=page_changes(host.relay_ground, memory),
+        vfs=vfs,
+        bridges=bridges(host, vfs),
+        settings=settings(host.relay_ground, cores, memory),
+    )
+
+
+def _one_free(host: Inventory, pfs: tuple[Pf, ...]) -> None:
+    """A direct relay takes VFs as guests come; without any it would be of no use."""
+    refused: Refusal | None = None
+    for pf in pfs:
+        try:
+            choose_vf(host, pf)
+        except Refusal as refusal:
+            refused = refusal
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
+def _notes(host: Inventory, relay: Relay) -> Iterator[Finding]:
+    shared = sorted(set(relay.cores).difference(host.relay_ground.isolated))
+    floating = [guest.name for guest in host.guests if not guest.pinned]
+    if shared and floating:
+        yield warning(
+            "relay-cores-shared",
+            f"The guests {', '.join(floating)} are pinned to no CPUs, and may run where the relay does (CPU {shared})",
+            "Pin them to others (virsh vcpupin), or leave the relay's CPUs to it (isolcpus)",
+        )
+    theirs = cores_of(host.relay_ground)
+    if theirs:
+        yield info("relay-cores-kept", f"Open vSwitch forwards on the CPUs that it was given before: {relay.cores}")

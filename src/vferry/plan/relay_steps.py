@@ -1,0 +1,114 @@
+"""What makes a relay, and what takes it back: pure functions of what it is to be."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from vferry.host.api import BindVf, ForgetRelay, KeepRelay, Operation, SetHugePages, SetRelayBridge, SetSwitch, SetVf
+from vferry.model.host import VfSettings
+from vferry.model.relay import HugePages, Relay, RelayBridge, RelayState, RelayVf
+
+
+class RelayStep(Struct, frozen=True, kw_only=True):
+    """One line of what is done: `apply` is asked of the host, `undo` takes it back. Both are safe to repeat."""
+
+    name: str
+    summary: str
+    apply: tuple[Operation[Any], ...]
+    undo: tuple[Operation[Any], ...] = ()
+
+
+def enabling(relay: Relay) -> tuple[RelayStep, ...]:
+    """Makes the relay. What it is, is kept first, so that whoever comes later can go on or take it back."""
+    return (_keep(relay), *_making(relay), _kept(relay))
+
+
+def disabling(relay: Relay) -> tuple[RelayStep, ...]:
+    """Takes the relay back, in the other order; it only goes forward, and may be asked for again."""
+    first = RelayStep(
+        name="keep",
+        summary="remember that the relay is being taken back",
+        apply=(KeepRelay(relay=replace(relay, state=RelayState.DISABLING)),),
+    )
+    back = (
+        RelayStep(name=step.name, summary=f"take back: {step.summary}", apply=step.undo)
+        for step in reversed((*_making(relay),))
+    )
+    last = RelayStep(name="forget", summary="forget the relay", apply=(ForgetRelay(),))
+    return (first, *back, last)
+
+
+def _keep(relay: Relay) -> RelayStep:
+    return RelayStep(
+        name="keep",
+        summary="remember what the relay is to be",
+        apply=(KeepRelay(relay=replace(relay, state=RelayState.ENABLING)),),
+        undo=(ForgetRelay(),),
+    )
+
+
+def _kept(relay: Relay) -> RelayStep:
+    done = KeepRelay(relay=replace(relay, state=RelayState.ENABLED))
+    return RelayStep(name="done", summary="remember that the relay is made", apply=(done,))
+
+
+def _making(relay: Relay) -> Iterator[RelayStep]:
+    yield from map(_pages, relay.pages)
+    yield from map(_bind, relay.vfs)
+    if relay.switched:
+        yield from map(_open, relay.vfs)
+    yield _switch(relay)
+    yield from map(_bridge, relay.bridges)
+
+
+def _pages(pages: HugePages) -> RelayStep:
+    what = SetHugePages(node=pages.node, size_kib=pages.size_kib, count=pages.count)
+    return RelayStep(
+        name="huge-pages",
+        summary=f"{pages.added_mib} MiB more of huge pages on NUMA node {pages.node}",
+        apply=(what,),
+        undo=(replace(what, count=pages.before, instead_of=pages.count),),
+    )
+
+
+def _bind(vf: RelayVf) -> RelayStep:
+    return RelayStep(
+        name="bind-vf",
+        summary=f"VF {vf.index} of {vf.pf} ({vf.address}) to {vf.bound}",
+        apply=(BindVf(address=vf.address, driver=vf.bound),),
+        undo=(BindVf(address=vf.address, driver=vf.driver),),
+    )
+
+
+def _open(vf: RelayVf) -> RelayStep:
+    """A switch sends and receives with its guests' MACs, which the NIC must bear."""
+    wanted = VfSettings(trust=None if vf.trust is None else True, spoof_check=None if vf.spoof_check is None else False)
+    was = VfSettings(trust=vf.trust, spoof_check=vf.spoof_check)
+    return RelayStep(
+        name="open-vf",
+        summary=f"VF {vf.index} of {vf.pf} passes other MACs than its own",
+        apply=(SetVf(pf=vf.pf, index=vf.index, settings=wanted),),
+        undo=(SetVf(pf=vf.pf, index=vf.index, settings=was),),
+    )
+
+
+def _switch(relay: Relay) -> RelayStep:
+    cores = ", ".join(map(str, relay.cores))
+    return RelayStep(
+        name="switch",
+        summary=f"Open vSwitch forwards with DPDK on CPU {cores}",
+        apply=(SetSwitch(settings=dict(relay.settings), start=True),),
+        undo=(SetSwitch(settings=dict.fromkeys(relay.settings), instead_of=dict(relay.settings)),),
+    )
+
+
+def _bridge(bridge: RelayBridge) -> RelayStep:
+    uplinks = " and ".join(uplink.address for uplink in bridge.uplinks)
+    return RelayStep(
+        name="bridge",
+        summary=f"bridge {bridge.name} in user space, with {uplinks} as its uplink",
+        apply=(SetRelayBridge(bridge=bridge, present=True),),
+        undo=(SetRelayBridge(bridge=bridge, present=False),),
+    )

@@ -1,0 +1,48 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vferry.host.cpus import CpuListError, read_cpus
+from vferry.host.domain_xml import read_domain
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("", ()),
+        ("\n", ()),
+        ("0", (0,)),
+        ("0-3,^2,8", (0, 1, 3, 8)),
+        ("8, 1", (1, 8)),
+        ("0-7,^4-6", (0, 1, 2, 3, 7)),
+    ],
+)
+def test_a_list_of_cpus(text: str, cpus: tuple[int, ...]) -> None:
+    assert read_cpus(text) == cpus
+
+
+@pytest.mark.parametrize("text", ["a", "3-1", "-1", "1-", "9999", "0-99999", "^", "1;2"])
+def test_what_is_no_list(text: str) -> None:
+    with pytest.raises(CpuListError):
+        read_cpus(text)
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(CpuListError):
+        assert all(0 <= cpu < 8192 for cpu in read_cpus(text))
+
+
+@given(st.sets(st.integers(0, 8191), max_size=40))
+def test_what_is_written_is_read(cpus: set[int]) -> None:
+    assert read_cpus(",".join(map(str, cpus))) == tuple(sorted(cpus))
+
+
+def test_what_a_guest_is_pinned_to() -> None:
+    xml = """<domain><name>g</name><vcpu cpuset='4-5'>2</vcpu>
+      <cputune><shares>5</shares><vcpupin vcpu='0' cpuset='2'/><emulatorpin cpuset='3,^3,7'/><x cpuset='odd'/></cputune>
+    </domain>"""
+    assert read_domain(xml).pinned == (2, 4, 5, 7)
+    assert read_domain("<domain><name>g</name><vcpu>2</vcpu></domain>").pinned == ()

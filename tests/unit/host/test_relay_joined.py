@@ -1,0 +1,151 @@
+"""A direct relay's bridge in a real Open vSwitch, without DPDK: what comes in at one port goes out at the other."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ovs_database import find_tool, needed, serve
+
+from vferry.host import relay_switch
+
+SCRIPT = """set -e
+export OVS_RUNDIR=$1/run/openvswitch OVS_LOGDIR=$1 OVS_DBDIR=$1 OVS_SYSCONFDIR=$1
+run=$1/run/openvswitch
+switch() {
+  "$2" unix:$run/db.sock --pidfile=$run/ovs-vswitchd.pid --detach --no-chdir --log-file=$1/log
+}
+end() { kill $(cat $run/ovs-vswitchd.pid); while [ -e $run/ovs-vswitchd.pid ]; do sleep 0.05; done; }
+for port in nic guest; do ip link add name $port type veth peer name far$port; done
+for port in nic guest farnic farguest; do ip link set $port up; done
+switch "$@"
+trap end EXIT
+"$3" -c "$4" "$1" learns
+"$3" -c "$4" "$1" joins
+end
+switch "$@"
+"$3" -c "$4" "$1" again
+"""
+
+PROGRAM = r"""
+import socket, struct, subprocess, sys, time
+from pathlib import Path
+from vferry.host.relay_switch import BridgeSpec, PortSpec, _set
+
+root, how = Path(sys.argv[1]), sys.argv[2]
+ports = tuple(PortSpec(name=name, interfaces={name: ("", {})}) for name in ("nic", "guest"))
+spec = BridgeSpec(name="vfr", ports=ports, mtu=1500, joins=how != "learns")
+print(how, _set(root, spec, present=True).changed, end=" ")
+subprocess.run(["ip", "link", "set", "vfr", "up"], check=True)
+
+SOL_PACKET, PACKET_AUXDATA, VLAN_VALID = 263, 8, 0x10
+GUEST, OTHER = bytes.fromhex("525400aa0001"), bytes.fromhex("525400bb0002")
+wires = {}
+for name in ("farnic", "farguest"):
+    wires[name] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    wires[name].bind((name, 0))
+    wires[name].setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+
+def passes(sender, receiver, frame, seconds=1.0):
+    wires[sender].send(frame)
+    ends = time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0:
+        wires[receiver].settimeout(left)
+        try:
+            got, beside, _, place = wires[receiver].recvmsg(2000, 100)
+        except TimeoutError:
+            return False
+        if beside:  # the kernel takes a tag out of the frame, and says it beside
+            status, *_, tag = struct.unpack("=IIIHHH", beside[0][2][:18])
+            got = got[:12] + b"\x81\x00" + tag.to_bytes(2, "big") + got[12:] if status & VLAN_VALID else got
+        if got[: len(frame)] == frame and place[2] != socket.PACKET_OUTGOING:
+            return True
+    return False
+
+def frame(to, of, kind=b"\x88\xb5", tag=b"", number=[0]):
+    number[0] += 1
+    return to + of + tag + kind + number[0].to_bytes(46, "big")
+
+hello = frame(b"\xff" * 6, GUEST)
+print(passes("farguest", "farnic", hello, 5.0), end=" ")       # what the guest says
+print(passes("farnic", "farguest", hello), end=" ")            # and a NIC gives back
+print(passes("farnic", "farguest", frame(GUEST, OTHER)), end=" ")  # then the answer, by which it is known
+if how == "learns":
+    print()
+    _set(root, spec, present=False)
+    sys.exit()
+print(passes("farguest", "farnic", frame(OTHER, GUEST)), end=" ")
+print(passes("farnic", "farguest", frame(GUEST, OTHER, tag=b"\x81\x00\x00\x07")), end=" ")
+print(passes("farguest", "farnic", frame(bytes.fromhex("0180c2000000"), GUEST)), end=" ")
+(line,) = (line for line in Path("/proc/self/net/dev").read_text().splitlines() if line.strip().startswith("vfr:"))
+print(line.split(":")[1].split()[1] == "0")  # nothing goes to the bridge's own interface
+"""
+
+
+WITHOUT_DPDK = """
+import sys
+from pathlib import Path
+from vferry.host import ovsdb
+from vferry.host.api import SetRelayBridge, SetSwitch
+from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.relay_switch import set_bridge, set_switch
+from vferry.model.problem import Problem
+from vferry.model.relay import RelayBridge, RelayUplink
+
+root = Path(sys.argv[1])
+ovsdb.TIMEOUT_S = 5.0
+if sys.argv[2] == "joins":
+    abilities = OpenVSwitch(root).abilities()
+    print(abilities.release >= (2, 17), abilities.dpdk_version, abilities.dpdk_started)
+    settings = {"dpdk-init": "try", "pmd-cpu-mask": "0x2"}
+    uplink = RelayUplink(name="relay0-up0", address="0000:01:10.0")
+    bridge = SetRelayBridge(bridge=RelayBridge(name="relay0", uplinks=(uplink,)), present=True)
+    for work in (lambda: set_switch(root, SetSwitch(settings=settings, start=True)), lambda: set_bridge(root, bridge)):
+        try:
+            work()
+        except Problem as problem:
+            print(problem.code, problem.message)
+    set_switch(root, SetSwitch(settings=dict.fromkeys(settings), instead_of=settings))
+    print(OpenVSwitch(root).abilities().settings, [bridge.name for bridge in OpenVSwitch(root).bridges()])
+"""
+
+
+def run(root: Path, program: str) -> list[str]:
+    """What a program says three times: with a switch, with the same, and with one that was started anew."""
+    needed("ovs-vswitchd")
+    switch = find_tool("ovs-vswitchd")
+    paths = [str(Path(relay_switch.__file__).parents[2]), *sys.path]
+    with serve(root):
+        done = subprocess.run(
+            ["unshare", "-n", "bash", "-c", SCRIPT, "bash", str(root), str(switch), sys.executable, program],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@as_root
+def test_nothing_is_learnt_and_nothing_lost(tmp_path: Path) -> None:
+    # What the NIC gives back moves the guest behind the uplink, and the answer to it is dropped.
+    assert run(tmp_path, PROGRAM) == [
+        "learns True True True False ",
+        "joins True True True True True True True True",
+        "again False True True True True True True True",
+    ]
+
+
+@as_root
+def test_an_open_vswitch_without_dpdk_says_so_and_keeps_nothing(tmp_path: Path) -> None:
+    able, unstarted, refused, left = run(tmp_path, WITHOUT_DPDK)
+    assert able == "True None False"
+    assert unstarted == "dpdk-not-started DPDK does not start in Open vSwitch"
+    assert refused.startswith("port-refused Open vSwitch cannot make the bridge relay0: relay0-up0: ")
+    assert left == "{} []"

@@ -1,0 +1,52 @@
+"""Copies of pages: what becomes of a page that is sent again, little changed or much, among others that are new."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vferry.transfer.copies import DENSE, DIFFERENCE, KEPT, ReceiverCopies, SenderCopies, SentPages
+from vferry.transfer.table import WORDS, Pages
+
+NUMBERS = 12
+
+
+def changed(pages: dict[int, Pages], number: int, words: int, seed: int) -> None:
+    """Change so many words of a page, each for certain."""
+    places = np.random.default_rng(seed).choice(WORDS, words, replace=False)
+    page = pages.setdefault(number, np.zeros(WORDS, np.uint64))
+    page[places] += np.uint64(seed + 1)
+
+
+turns = st.lists(
+    st.dictionaries(
+        st.integers(0, NUMBERS - 1), st.sampled_from([0, 1, 8, DENSE, DENSE + 1, WORDS]), min_size=1, max_size=NUMBERS
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(deadline=None)
+@given(turns, st.randoms(use_true_random=False))
+def test_pages_come_back_and_only_those_that_changed_little_are_differences(
+    turns: Sequence[dict[int, int]], chance: random.Random
+) -> None:
+    sender, receiver = SenderCopies(64), ReceiverCopies(64)
+    pages: dict[int, Pages] = {}
+    seen: set[int] = set()
+    for sequence, turn in enumerate(turns):
+        numbers = list(turn)
+        chance.shuffle(numbers)
+        for number in numbers:
+            changed(pages, number, turn[number], sequence)
+        sent = np.stack([pages[number] for number in numbers])
+        offsets = np.array(numbers, np.uint64) * np.uint64(4096)
+        fates, slots, _ = sender.exchange([SentPages(b"pc.ram", offsets, sent)], 0, sequence)
+        expected = [DIFFERENCE if number in seen and turn[number] <= DENSE else KEPT for number in numbers]
+        assert list(fates) == expected
+        receiver.restore([sent], fates, slots)
+        assert (sent == np.stack([pages[number] for number in numbers])).all()
+        seen |= turn.keys()
