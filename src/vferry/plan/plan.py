@@ -215,11 +215,12 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     @property
     def network_mode(self) -> str:
-        """The modes of its NICs, each once, with a plus between them; ``virtio`` where all are on bridges."""
-        found = dict.fromkeys(move.mode.value for move in self.moves)
-        if self.on_macvtaps:
-            found[NetworkMode.MACVTAP.value] = None
-        return "+".join(found) or NetworkMode.VIRTIO.value
+        """The modes of its NICs, each once, with a plus between them; ``virtio`` where all are on bridges.
+
+        Always in the same order: a guest's NICs have another one at the destination.
+        """
+        found = {move.mode for move in self.moves} | ({NetworkMode.MACVTAP} if self.on_macvtaps else set())
+        return "+".join(mode.value for mode in NetworkMode if mode in found) or NetworkMode.VIRTIO.value
 
     @property
     def on_macvtaps(self) -> bool:

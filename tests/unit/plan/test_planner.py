@@ -269,6 +269,16 @@ def test_a_macvtap_beside_a_vf_is_moved_in_its_own_way(mode: NetworkMode | None,
     assert [move.destination.index for move in plan.moves] == [0, 2]
 
 
+def test_modes_are_named_in_the_same_order_whatever_that_of_the_nics_is() -> None:
+    def reversed_(facts: Facts) -> Facts:
+        with_both = with_a_macvtap_beside(facts)
+        return f.guest(nics=tuple(reversed(with_both.guest.nics)))(with_both)
+
+    plan = f.planned(reversed_)
+    assert [move.mode for move in plan.moves] == [NetworkMode.MACVTAP, NetworkMode.SWITCH]
+    assert plan.network_mode == "switch+macvtap"
+
+
 def test_a_macvtap_on_a_pf_is_put_on_that_of_the_same_network() -> None:
     def on_pf(facts: Facts) -> Facts:
         nic = Nic(mac=MAC, model="virtio", alias="net0", interface="pf0")
