@@ -75,6 +75,11 @@ def _on_guest(
             assert mac in _active(host, guest).inside.chosen
             host.announced.add(mac)
             return api.Done()
+        case api.ExpectGuest(guest=guest, announced=announced):
+            before = host.unsaid.pop(guest, set())
+            if announced:
+                host.unsaid[guest] = {each.mac for each in announced}
+            return api.Done(changed=before != {each.mac for each in announced})
         case api.PutConnections(connections=connections, lease_s=lease_s):
             assert host.connections is not None
             host.connections |= dict.fromkeys(connections, lease_s)

@@ -145,6 +145,8 @@ class HostState:
     forwarding: set[str] = field(default_factory=set)
     expected: dict[str, str] = field(default_factory=dict)
     """The guests that bring MACs for `forwarding` with them, by these."""
+    unsaid: dict[str, set[str]] = field(default_factory=dict)
+    """What is announced of a guest as soon as it runs here."""
     machines: dict[str, Machine] = field(default_factory=dict)
     definitions: dict[str, str] = field(default_factory=dict)
     gateways: dict[str, Gateway] = field(default_factory=dict)
@@ -189,6 +191,7 @@ class HostState:
         for mac in [mac for mac, whose in self.expected.items() if whose == guest]:
             del self.expected[mac]
             self.forwarding.add(mac)
+        self.announced |= self.unsaid.pop(guest, set())
 
     def end(self, guest: str) -> None:
         """A guest's QEMU ends, and libvirt takes its MAC from the VFs that its macvtaps are on."""

@@ -364,6 +364,16 @@ class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
     """Whether the guest forwards IPv6: its neighbours would cease to send by it if that were not said."""
 
 
+class ExpectGuest(Operation[Done], frozen=True, kw_only=True, tag="expect-guest"):
+    """Has NICs announced the moment that a guest runs here, and this host's bridges told of them before that.
+
+    In place of what was expected of it before: with none, nothing is any more.
+    """
+
+    guest: str
+    announced: tuple[Announce, ...] = ()
+
+
 class PutOutcome(Struct, frozen=True, kw_only=True):
     """How many connections the kernel has now, how many it refused, and why the first of these."""
 

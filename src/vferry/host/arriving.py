@@ -1,14 +1,15 @@
-"""What a PF passes to its bridge from the moment on that a guest runs here, and no sooner.
+"""What is done the moment that a guest runs here, and no sooner: its PFs pass its MACs to bridges, and it is announced.
 
 A NIC gives a frame for a MAC of its own filter to nobody outside: guests of this host would not reach one that is
-still on its way here.
+still on its way here. And until switches are told, a guest that says nothing by itself gets nothing.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from vferry.host.api import Done
+from vferry.host.api import Announce, Done
 from vferry.host.forwarding import set_forwarding
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.sriov_netlink import Links
@@ -16,15 +17,24 @@ from vferry.model.problem import Problem
 
 
 class Arriving:
-    """The MACs that wait for their guests, in memory: after a restart, the controller's next step adds them."""
+    """The MACs that wait for their guests, in memory: after a restart, the controller's next steps see to them."""
 
-    def __init__(self, hypervisor: Hypervisor, root: Path = Path("/"), links: Callable[[], Links] = Links) -> None:
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        announce: Callable[[Announce], object],
+        root: Path = Path("/"),
+        links: Callable[[], Links] = Links,
+    ) -> None:
         self._hypervisor = hypervisor
+        self._announce = announce
         self._root = root
         self._links = links
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, str], str] = {}
         """Guests, by PF and MAC."""
+        self._unsaid: dict[str, tuple[Announce, ...]] = {}
+        """By guest."""
 
     def expect(self, guest: str, pf: str, mac: str) -> Done:
         """Tries that a PF takes a MAC, and adds it when the guest resumes here. Problem ``forwarding-refused``."""
@@ -39,6 +49,16 @@ class Arriving:
         self._hypervisor.events.when_resumed(guest, lambda: self._arrived(guest))
         return Done()
 
+    def announce(self, guest: str, wanted: tuple[Announce, ...]) -> Done:
+        """Announces these NICs when the guest resumes here, and none that were to be before."""
+        self._hypervisor.connection()  # whose events are waited for
+        with self._lock:
+            changed = self._unsaid.pop(guest, ()) != wanted
+            if wanted:
+                self._unsaid[guest] = wanted
+        self._hypervisor.events.when_resumed(guest, lambda: self._arrived(guest))
+        return Done(changed=changed)
+
     def set(self, pf: str, mac: str, *, present: bool) -> Done:
         """Adds a MAC or removes it now, whatever it waits for. Problem ``forwarding-refused``."""
         with self._lock, self._links() as links:
@@ -46,10 +66,17 @@ class Arriving:
             return set_forwarding(links, self._root, pf, mac, present=present)
 
     def _arrived(self, guest: str) -> None:
+        """What is refused now, the controller's steps ask for again, and report why it is."""
+        self._pass_on(guest)
+        with self._lock:
+            unsaid = self._unsaid.pop(guest, ())
+        for wanted in unsaid:
+            with contextlib.suppress(Problem):
+                self._announce(wanted)
+
+    def _pass_on(self, guest: str) -> None:
         with self._lock, self._links() as links:
             for pf, mac in [each for each, whose in self._waiting.items() if whose == guest]:
                 del self._waiting[pf, mac]
-                try:
+                with contextlib.suppress(Problem):
                     set_forwarding(links, self._root, pf, mac, present=True)
-                except Problem:
-                    continue  # the controller's step asks for the same, and reports why it is refused

@@ -84,7 +84,7 @@ class Handlers:
         self._write = write
         self._hypervisor = hypervisor or Hypervisor()
         self._relay = RelayStore(directory)
-        self._arriving = Arriving(self._hypervisor, root, links)
+        self._arriving = Arriving(self._hypervisor, self._announce_arrived, root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
@@ -202,6 +202,9 @@ class Handlers:
             case api.Announce():
                 check(session, guest=operation.guest)
                 return lambda: announce(operation, self._wire)
+            case api.ExpectGuest(guest=guest, announced=announced):
+                check(session, guest=guest)
+                return lambda: self._arriving.announce(guest, announced)
             case api.PutConnections(guest=guest):
                 check(session, guest=guest)
                 return lambda: self._with_table(lambda table: put_connections(table, operation))
@@ -332,6 +335,11 @@ class Handlers:
     def _teach_bridge(self, wanted: api.TeachBridge) -> api.Done:
         port = wanted.uplink or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
         return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=not wanted.uplink))
+
+    def _announce_arrived(self, wanted: api.Announce) -> None:
+        """The bridge first: what is announced may come back to it by the uplink."""
+        self._teach_bridge(api.TeachBridge(guest=wanted.guest, mac=wanted.mac))
+        announce(wanted, self._wire)
 
     def _destroy(self, operation: str, guest: str) -> api.Done:
         if self._migrations.leaves_here(operation, guest):

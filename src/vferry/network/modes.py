@@ -2,7 +2,16 @@
 
 from collections.abc import Callable
 
-from vferry.host.api import Announce, ClaimResources, Define, ReleaseClaim, SetForwarding, TeachBridge, Undefine
+from vferry.host.api import (
+    Announce,
+    ClaimResources,
+    Define,
+    ExpectGuest,
+    ReleaseClaim,
+    SetForwarding,
+    TeachBridge,
+    Undefine,
+)
 from vferry.model.compression import Codec
 from vferry.model.report import Phase
 from vferry.network import detach, failover, switch, vf, vfio
@@ -20,6 +29,7 @@ def stages(plan: Plan) -> Stages:
             *vfio.make_devices(plan),
             *_each(plan, "prepare"),
             *_forwarding(plan, arriving=True),
+            *_expect_announcing(plan),
             _gateways(plan),
             *_each(plan, "leave"),
             _copy(plan),
@@ -111,6 +121,25 @@ def _forwarding(plan: Plan, *, arriving: bool) -> list[Step]:
             summary=f"let {_listed(passed)} pass to the bridge{waiting}",
             apply=tuple(SetForwarding(pf=uplink, mac=mac, present=True, arriving=guest) for uplink, mac in passed),
             undo=removed if arriving else (),
+        )
+    ]
+
+
+def _expect_announcing(plan: Plan) -> list[Step]:
+    """By frames that say where a MAC is, and no addresses: a round trip sooner than all of it follows (`announce`)."""
+    if not plan.announced:
+        return []
+    frames = (
+        Announce(guest=plan.guest, mac=each.mac, interface=each.interface, vlan=each.vlan) for each in plan.announced
+    )
+    return [
+        Step(
+            phase=Phase.PREPARE,
+            name="expect-guest",
+            host=plan.destination,
+            summary=f"announce {', '.join(each.mac for each in plan.announced)}, once {plan.guest} runs here",
+            apply=(ExpectGuest(guest=plan.guest, announced=tuple(frames)),),
+            undo=(ExpectGuest(guest=plan.guest),),
         )
     ]
 

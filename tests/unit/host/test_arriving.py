@@ -8,7 +8,7 @@ from fake_libvirt import FakeDomain, FakeLibvirt
 from fake_netlink import FakeLinks, FakeNic
 from xml_samples import domain
 
-from vferry.host.api import Done
+from vferry.host.api import Announce, Done
 from vferry.host.arriving import Arriving
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_events import RESUMED, SUSPENDED
@@ -27,7 +27,15 @@ class Host:
         self.library = FakeLibvirt(self.guest)
         self.nic = FakeNic(filters=filters)
         links = lambda: cast("Links", FakeLinks(self.nic))  # noqa: E731
-        self.arriving = Arriving(Hypervisor(library=self.library), links=links)
+        self.said: list[str] = []
+        self.refuses = False
+        self.arriving = Arriving(Hypervisor(library=self.library), self.say, links=links)
+
+    def say(self, wanted: Announce) -> None:
+        """What is announced, and what the PF passes by then."""
+        if self.refuses:
+            raise Problem("announce-failed", "Network is down")
+        self.said.append(f"{wanted.mac} {self.nic.added}")
 
     def tell(self, event: int) -> None:
         """Has libvirt tell of the guest, and waits for what is done about it."""
@@ -86,3 +94,37 @@ def test_a_pf_that_passes_it_already_goes_on_doing_so() -> None:
     host.arriving.set("pf0", MAC, present=True)
     assert not host.arriving.expect("guest1", "pf0", MAC).changed
     assert host.nic.added == [MAC]
+
+
+def announcements(guest: str, *macs: str) -> tuple[Announce, ...]:
+    return tuple(Announce(guest=guest, mac=mac, interface="pf0") for mac in macs)
+
+
+def test_a_guest_is_announced_when_it_resumes_and_once() -> None:
+    host = Host()
+    host.arriving.expect("guest1", "pf0", MAC)
+    assert host.arriving.announce("guest1", announcements("guest1", MAC, OTHER)) == Done()
+    assert not host.arriving.announce("guest1", announcements("guest1", MAC, OTHER)).changed
+    host.arriving.announce("guest2", announcements("guest2", "52:54:00:aa:00:0d"))
+    host.tell(SUSPENDED)
+    assert host.said == []
+    host.tell(RESUMED)
+    assert host.said == [f"{MAC} ['{MAC}']", f"{OTHER} ['{MAC}']"]
+    host.tell(RESUMED)
+    assert len(host.said) == 2
+
+
+def test_a_guest_that_is_expected_no_more_is_not_announced() -> None:
+    host = Host()
+    host.arriving.announce("guest1", announcements("guest1", MAC))
+    assert host.arriving.announce("guest1", ()) == Done()
+    host.tell(RESUMED)
+    assert host.said == []
+
+
+def test_what_cannot_be_announced_is_left_to_the_controller() -> None:
+    host = Host()
+    host.refuses = True
+    host.arriving.announce("guest1", announcements("guest1", MAC))
+    host.tell(RESUMED)
+    assert host.said == []

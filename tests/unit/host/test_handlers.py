@@ -41,6 +41,7 @@ ACTING: list[Operation[Any]] = [
     api.Unpark(pf="pf0", index=1, mac=MAC),
     api.TeachBridge(guest="guest1", mac=MAC),
     api.Announce(guest="guest1", mac=MAC, interface="pf0"),
+    api.ExpectGuest(guest="guest1"),
     api.PutConnections(guest="guest1", connections=(), lease_s=60),
     api.StartReceiving(peer="host2"),
     api.StartSending(peer="host2", address="10.8.0.2", port=1, token="t"),
@@ -237,6 +238,7 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     await host.ask(api.Unplug(guest="guest1", alias="ua-y"))
     assert [call[0] for call in host.guest.calls] == ["attach", "detach"]
     assert await host.ask(api.TeachBridge(guest="guest1", mac=MAC)) == api.Done(changed=False)
+    assert await host.ask(api.ExpectGuest(guest="guest1")) == api.Done(changed=False)
     await host.ask(api.Announce(guest="guest1", mac=MAC, interface="pf0"))
     assert host.sent == [("pf0", rarp(MAC))]
     assert await host.ask(api.ReadConnections(addresses=("192.0.2.7",))) == api.Tracked()

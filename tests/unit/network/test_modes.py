@@ -44,6 +44,7 @@ SWITCH_PREPARE = [
     *CLAIMS,
     "prepare: configure-vf @host2",
     "prepare: expect-on-bridge @host2",
+    "prepare: expect-guest @host2",
     "prepare: open-gateways @host1",
 ]
 COPY = ["copy: copy-memory @host1"]
@@ -62,6 +63,7 @@ GOLDEN = {
     VFIO: [
         *CLAIMS,
         "prepare: configure-vf @host2",
+        "prepare: expect-guest @host2",
         "prepare: open-gateways @host1",
         *COPY,
         *ANNOUNCE,
@@ -72,6 +74,7 @@ GOLDEN = {
         *CLAIMS,
         "prepare: make-device @host2",
         "prepare: configure-vf @host2",
+        "prepare: expect-guest @host2",
         "prepare: open-gateways @host1",
         *COPY,
         *ANNOUNCE,
@@ -163,6 +166,7 @@ GOLDEN = {
     DETACH: [
         *CLAIMS,
         "prepare: configure-vf @host2",
+        "prepare: expect-guest @host2",
         "prepare: open-gateways @host1",
         "to-standby: unplug-vf @host1",
         *COPY,
@@ -174,6 +178,7 @@ GOLDEN = {
     MACVTAP: [
         *CLAIMS,
         "prepare: configure-vf @host2",
+        "prepare: expect-guest @host2",
         "prepare: open-gateways @host1",
         *COPY,
         *ANNOUNCE,
@@ -184,6 +189,7 @@ GOLDEN = {
     VIRTIO: [
         *CLAIMS,
         "prepare: expect-on-bridge @host2",
+        "prepare: expect-guest @host2",
         "prepare: open-gateways @host1",
         *COPY,
         *CLOSE,
