@@ -134,40 +134,24 @@ def _session(inventory: Inventory, operation: str) -> Session:
 
 
 def _undone(problem: Problem) -> Problem:
-    return Problem(
-        problem.code,
-        f"{problem.message}. All that was done for the relay is undone",
-        problem.remedy,
-        exit=Exit.UNDONE,
-        **problem.attributes,
-    )
+    return _told(problem, "All that was done for the relay is undone", problem.remedy, Exit.UNDONE)
 
 
 def _not_undone(name: str, problem: Problem, failed: list[str]) -> Problem:
-    return Problem(
-        problem.code,
-        f"{problem.message}. Nor could all be undone: {'; '.join(failed)}",
-        f"When the host answers again, take the rest back: vferry relay disable {name}",
-        exit=Exit.OPERATOR,
-        **problem.attributes,
-    )
+    remedy = f"When the host answers again, take the rest back: vferry relay disable {name}"
+    return _told(problem, f"Nor could all be undone: {'; '.join(failed)}", remedy)
 
 
 def _left(name: str, problem: Problem) -> Problem:
-    return Problem(
-        problem.code,
-        f"{problem.message}. The relay of {name} is left as it is, in part",
-        f"{problem.remedy}. Then once more: vferry relay enable {name}; or take it back: vferry relay disable {name}",
-        exit=Exit.OPERATOR,
-        **problem.attributes,
-    )
+    again = f"Then once more: vferry relay enable {name}; or take it back: vferry relay disable {name}"
+    return _told(problem, f"The relay of {name} is left as it is, in part", f"{problem.remedy}. {again}")
 
 
 def _half_gone(name: str, problem: Problem) -> Problem:
-    return Problem(
-        problem.code,
-        f"{problem.message}. The relay of {name} is taken back in part",
-        f"{problem.remedy}. Then once more: vferry relay disable {name}",
-        exit=Exit.OPERATOR,
-        **problem.attributes,
-    )
+    again = f"Then once more: vferry relay disable {name}"
+    return _told(problem, f"The relay of {name} is taken back in part", f"{problem.remedy}. {again}")
+
+
+def _told(problem: Problem, outcome: str, remedy: str, exit_: Exit = Exit.OPERATOR) -> Problem:
+    """A step's problem, with what became of the relay."""
+    return Problem(problem.code, f"{problem.message}. {outcome}", remedy, exit=exit_, **problem.attributes)

@@ -12,7 +12,7 @@ from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import apply_settings
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
-from vferry.model.host import VfSettings
+from vferry.model.host import opened
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayState, RelayVf
 
@@ -60,7 +60,5 @@ def _works(
 
 
 def _open(links: Callable[[], Links], vf: RelayVf) -> Done:
-    """As `open-vf` of the plan: what the driver does not know was not asked of it."""
-    wanted = VfSettings(trust=None if vf.trust is None else True, spoof_check=None if vf.spoof_check is None else False)
     with links() as netlink:
-        return apply_settings(netlink, vf.pf, vf.index, wanted)
+        return apply_settings(netlink, vf.pf, vf.index, opened(vf))

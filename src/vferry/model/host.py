@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from vferry.model.guest import Guest, Nic
-from vferry.model.relay import Relay, RelayGround
+from vferry.model.relay import Relay, RelayGround, RelayVf
 
 DeviceName = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
 """The name of a network interface, as the kernel allows it."""
@@ -57,6 +57,11 @@ def wiped(settings: VfSettings) -> VfSettings:
     """As the kernel makes a VF, in those settings that its driver says at all."""
     kept = {name: getattr(WIPED, name) for name in WIPED.__struct_fields__ if getattr(settings, name) is not None}
     return VfSettings(**{**kept, "mac": NO_MAC})
+
+
+def opened(vf: RelayVf) -> VfSettings:
+    """A VF that sends and receives with other MACs than its own, in what its driver says at all."""
+    return VfSettings(trust=None if vf.trust is None else True, spoof_check=None if vf.spoof_check is None else False)
 
 
 class Vf(Struct, frozen=True, kw_only=True):

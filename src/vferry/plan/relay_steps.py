@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from vferry.host.api import BindVf, ForgetRelay, KeepRelay, Operation, SetHugePages, SetRelayBridge, SetSwitch, SetVf
-from vferry.model.host import VfSettings
+from vferry.model.host import VfSettings, opened
 from vferry.model.relay import HugePages, Relay, RelayBridge, RelayState, RelayVf
 
 
@@ -83,13 +83,11 @@ def _bind(vf: RelayVf) -> RelayStep:
 
 
 def _open(vf: RelayVf) -> RelayStep:
-    """A switch sends and receives with its guests' MACs, which the NIC must bear."""
-    wanted = VfSettings(trust=None if vf.trust is None else True, spoof_check=None if vf.spoof_check is None else False)
     was = VfSettings(trust=vf.trust, spoof_check=vf.spoof_check)
     return RelayStep(
         name="open-vf",
         summary=f"VF {vf.index} of {vf.pf} passes other MACs than its own",
-        apply=(SetVf(pf=vf.pf, index=vf.index, settings=wanted),),
+        apply=(SetVf(pf=vf.pf, index=vf.index, settings=opened(vf)),),
         undo=(SetVf(pf=vf.pf, index=vf.index, settings=was),),
     )
 
