@@ -26,12 +26,17 @@ UNITS = {
     "tib": 1 << 40,
 }
 
+SOURCES = {"bridge": "bridge", "network": "network"}
+"""By which attribute of its `<source>` a NIC of a type says what it is on, if not by ``dev``. While the guest runs,
+there are others: the network that a bridge or a device is of, and the bridge that libvirt has made for a network."""
+
 
 class NicXml(Struct, frozen=True, kw_only=True):
     """A NIC, or a plain host device that may be one. `address` is the PCI address on the host of what it is.
 
-    `mac` is None for a plain `<hostdev>`, which does not say it. `source` names the bridge, network or device, `target`
-    the NIC's own device on the host, while the guest runs.
+    `type` is what it is on: while the guest runs, a NIC of a libvirt network that forwards by a bridge, by macvtaps or
+    by VFs has the type ``bridge``, ``direct`` or ``hostdev``. `mac` is None for a plain `<hostdev>`, which does not say
+    it. `source` names the bridge, network or device, `target` the NIC's own device on the host, while the guest runs.
     """
 
     type: str
@@ -178,7 +183,7 @@ def _interface(interface: ET.Element) -> NicXml:
         mac=mac.lower() if mac else None,
         alias=_attribute(interface, "alias", "name") or "",
         address=pci_address(host_address) if hostdev and host_address is not None else None,
-        source=None if source is None else source.get("bridge") or source.get("network") or source.get("dev"),
+        source=None if source is None else source.get(SOURCES.get(interface.get("type", ""), "dev")),
         target=_attribute(interface, "target", "dev"),
         vlan=int(_attribute(interface, "vlan/tag", "id") or 0),
         teaming=_attribute(interface, "teaming", "type"),

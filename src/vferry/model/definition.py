@@ -11,6 +11,8 @@ NAMESPACE = "urn:vferry:1"
 LIMIT = 4 << 20
 GENERATED = ("macvtap", "macvlan", "vnet")
 """How the devices are called that libvirt names itself."""
+OF_NETWORK = ("network", "portgroup", "portid")
+"""What the source of a running guest's NIC says beside its bridge or interface, if that is from a libvirt network."""
 PCI_ADDRESS = re.compile(r"([0-9a-f]{4,}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])")
 PCI_ATTRIBUTES = ("domain", "bus", "slot", "function")
 
@@ -100,6 +102,8 @@ def attach(nic: ET.Element, wanted: Attachment) -> None:
 def _put(nic: ET.Element, wanted: Attachment) -> None:
     source, target, was_bridged = nic.find("source"), nic.find("target"), nic.get("type") == "bridge"
     if source is not None and was_bridged == wanted.bridged:
+        for name in OF_NETWORK:
+            source.attrib.pop(name, None)
         source.set("bridge" if wanted.bridged else "dev", wanted.device)
         if wanted.bridged:
             _fit_port(nic, wanted.kind)

@@ -1,10 +1,23 @@
 import pytest
 from msgspec import structs
-from xml_samples import AGENT, GRAPHICS_CARD, MAC, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
+from xml_samples import (
+    AGENT,
+    GRAPHICS_CARD,
+    MAC,
+    ON_NETWORK,
+    ON_NETWORK_BRIDGE,
+    ON_NETWORK_MACVTAP,
+    ON_NETWORK_OVS,
+    PLAIN_HOSTDEV,
+    STANDBY,
+    VF,
+    VF_INTERFACE,
+    domain,
+)
 
 from vferry.host.api import PlugStandby
 from vferry.host.domain_xml import NicXml, has_alias, read_domain, standby_xml, vf_xml
-from vferry.model.definition import parse, pci_address, pci_attributes, with_vfs
+from vferry.model.definition import attached, parse, pci_address, pci_attributes, with_vfs
 from vferry.model.host import Attachment, AttachmentKind
 from vferry.model.problem import Problem
 
@@ -75,6 +88,34 @@ def test_a_guest_without_agent_or_metadata_has_neither() -> None:
 )
 def test_reads_a_nic(devices: str, nic: NicXml) -> None:
     assert read_domain(domain(devices)).nics == (nic,)
+
+
+@pytest.mark.parametrize(
+    ("devices", "kind", "source", "target", "interface"),
+    [
+        (ON_NETWORK, "network", "default", "vnet3", None),
+        (ON_NETWORK_BRIDGE, "bridge", "br0", "vnet3", None),
+        (ON_NETWORK_OVS, "bridge", "ovs0", "vnet3", None),
+        (ON_NETWORK_MACVTAP, "direct", "pf0v1", "macvtap0", "pf0v1"),
+    ],
+)
+def test_reads_a_nic_of_a_network_while_the_guest_runs(
+    devices: str, kind: str, source: str, target: str, interface: str | None
+) -> None:
+    (nic,) = read_domain(domain(devices)).nics
+    assert (nic.type, nic.source, nic.target, nic.interface) == (kind, source, target, interface)
+
+
+def test_a_nic_of_a_network_stays_one_and_one_on_its_bridge_or_interface_gets_another() -> None:
+    bridge, macvtap = Attachment(device="br1"), Attachment(kind=AttachmentKind.MACVTAP, device="pf1v2")
+    xml, missing = attached(domain(ON_NETWORK), {MAC: bridge})
+    assert missing == [MAC], "the destination's libvirt finds the bridge by the network"
+    assert read_domain(xml) == read_domain(domain(ON_NETWORK))
+    for devices, on in ((ON_NETWORK_BRIDGE, bridge), (ON_NETWORK_MACVTAP, macvtap)):
+        xml, missing = attached(domain(devices), {MAC: on})
+        assert missing == []
+        assert read_domain(xml).nics[0].source == on.device
+        assert not any(name in xml for name in ("network=", "portgroup", "portid")), "which is of the source's"
 
 
 def test_reads_plain_host_devices_but_only_those_on_pci() -> None:

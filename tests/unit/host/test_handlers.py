@@ -9,7 +9,17 @@ from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
 from fake_netlink import PF_INDEX, FakeLinks, FakeNic
 from msgspec import Struct
 from test_sriov import make_host
-from xml_samples import MAC, MACVTAP, MDEV, STANDBY, VF_INTERFACE, domain
+from xml_samples import (
+    MAC,
+    MACVTAP,
+    MDEV,
+    ON_NETWORK,
+    ON_NETWORK_MACVTAP,
+    ON_NETWORK_OVS,
+    STANDBY,
+    VF_INTERFACE,
+    domain,
+)
 
 from vferry.host import api
 from vferry.host.announcement import rarp
@@ -351,6 +361,24 @@ async def test_files_and_bridges_must_be_there(host: Host) -> None:
     wanted = ("qemu-system-x86_64", "/srv/guest1.qcow2", "/boot/vmlinuz", "OVMF_CODE.fd", "br9", "default")
     assert len(fit.reasons) == len(wanted)
     assert all(any(word in reason for reason in fit.reasons) for word in wanted)
+
+
+async def test_a_guest_on_a_network_of_libvirts_needs_that_network_and_not_its_bridge(host: Host) -> None:
+    said = "the libvirt network default of NIC"
+    without = await host.ask(api.CheckFit(live_xml=domain(ON_NETWORK)), None)
+    assert isinstance(without, api.Fit)
+    assert sum(said in reason for reason in without.reasons) == 1
+    host.library.networks.add("default")
+    fit = await host.ask(api.CheckFit(live_xml=domain(ON_NETWORK)), None)
+    assert isinstance(fit, api.Fit)
+    assert set(without.reasons) - set(fit.reasons) == {f"{said} {MAC} is not active on this host"}
+
+
+async def test_what_a_network_has_given_a_guest_must_be_there_by_its_own_name(host: Host) -> None:
+    for nic, what in ((ON_NETWORK_OVS, "the bridge ovs0"), (ON_NETWORK_MACVTAP, "the interface pf0v1")):
+        fit = await host.ask(api.CheckFit(live_xml=domain(nic)), None)
+        assert isinstance(fit, api.Fit)
+        assert f"{what} of NIC {MAC} is not on this host" in fit.reasons
 
 
 async def test_the_network_of_which_a_vf_comes_must_be_there(host: Host) -> None:

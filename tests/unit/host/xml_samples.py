@@ -67,6 +67,54 @@ MACVTAP = f"""
       <alias name='net0'/>
     </interface>"""
 
+PORT = "0f2c3b5e-7a1d-4c0a-9d0e-5b8a6f7c1d20"
+
+ON_NETWORK = f"""
+    <interface type='network'>
+      <mac address='{MAC}'/>
+      <source network='default' portid='{PORT}' bridge='virbr0'/>
+      <target dev='vnet3'/>
+      <model type='virtio'/>
+      <alias name='net0'/>
+      <address type='pci' domain='0x0000' bus='0x01' slot='0x00' function='0x0'/>
+    </interface>"""
+"""Of a network that libvirt forwards itself (``nat``, ``route``, ``open``, or not at all), while the guest runs."""
+
+ON_NETWORK_BRIDGE = f"""
+    <interface type='bridge'>
+      <mac address='{MAC}'/>
+      <source network='office' portgroup='blue' portid='{PORT}' bridge='br0'/>
+      <target dev='vnet3'/>
+      <model type='virtio'/>
+      <alias name='net0'/>
+    </interface>"""
+"""Of a network with ``<forward mode='bridge'/>``, while the guest runs."""
+
+ON_NETWORK_OVS = f"""
+    <interface type='bridge'>
+      <mac address='{MAC}'/>
+      <source network='ovs' portid='{PORT}' bridge='ovs0'/>
+      <vlan>
+        <tag id='42'/>
+      </vlan>
+      <virtualport type='openvswitch'>
+        <parameters interfaceid='b4b8d8a5-2f64-4f58-8f5c-0a1f6f2f7f11'/>
+      </virtualport>
+      <target dev='vnet3'/>
+      <model type='virtio'/>
+      <alias name='net0'/>
+    </interface>"""
+
+ON_NETWORK_MACVTAP = f"""
+    <interface type='direct'>
+      <mac address='{MAC}'/>
+      <source network='macvtaps' portid='{PORT}' dev='pf0v1' mode='passthrough'/>
+      <target dev='macvtap0'/>
+      <model type='virtio'/>
+      <alias name='net0'/>
+    </interface>"""
+"""Of a network whose interfaces libvirt chooses from, while the guest runs. With VFs it is `VF_INTERFACE`."""
+
 AGENT = """
     <channel type='unix'>
       <source mode='bind' path='/run/libvirt/qemu/channel/1-guest1/org.qemu.guest_agent.0'/>
