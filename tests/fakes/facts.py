@@ -8,6 +8,7 @@ from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit
 from vferry.model.guest import Guest, GuestLink, GuestNetwork, GuestState, HostDevice, Nic, VfRef
 from vferry.model.host import (
+    WIPED,
     Bridge,
     Inventory,
     Mdev,
@@ -17,15 +18,15 @@ from vferry.model.host import (
     Pf,
     Versions,
     Vf,
-    VfSettings,
 )
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import Plan
 from vferry.plan.preflight import assess
 
 VF = "0000:01:10.2"
-FRESH = VfSettings(vlan=0, qos=0, trust=False, spoof_check=True, max_tx_rate=0)
-SETTINGS = VfSettings(mac=MAC, vlan=0, qos=0, trust=True, spoof_check=False, max_tx_rate=500)
+FRESH = WIPED
+"""What rtnetlink says of a VF that nobody has: rates and a link state also where a driver cannot set them."""
+SETTINGS = structs.replace(WIPED, mac=MAC, trust=True, spoof_check=False, max_tx_rate=500)
 
 
 def address(index: int) -> str:
@@ -106,6 +107,11 @@ def vf(which: str, index: int, **values: object) -> Change:
         return pf(which, vfs=tuple(vfs))(facts)
 
     return change
+
+
+def lacking(*names: str) -> Change:
+    """The driver of the destination's PF was asked, and cannot set these."""
+    return lambda facts: structs.replace(facts, lacks={"pf0": names})
 
 
 def version(which: str, **values: object) -> Change:

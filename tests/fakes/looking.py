@@ -53,6 +53,8 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
             return api.QemuAbilities(capabilities=("multifd", "xbzrle"), multifd_compression=("none", "zlib", "zstd"))
         case api.CheckFit():
             return api.Fit()
+        case api.AskDriver():
+            return api.DriverAbilities(lacks=("link_state",))
     return None
 
 

@@ -20,7 +20,7 @@ from vferry.host.api import (
     TakeInventory,
 )
 from vferry.migration.conductor import Conductor, Ending
-from vferry.model.host import Attachment, VfSettings
+from vferry.model.host import WIPED, Attachment
 from vferry.model.problem import Problem
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby, TransferPlan
@@ -33,7 +33,7 @@ SOURCE, DESTINATION = "host1", "host2"
 OPERATION = "op-1"
 UNCOMPRESSED = TransferPlan()
 
-CARRIED = VfSettings(mac=MAC, vlan=0, qos=0, trust=True, spoof_check=False, max_tx_rate=500)
+CARRIED = structs.replace(WIPED, mac=MAC, trust=True, spoof_check=False, max_tx_rate=500)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from vferry.model.compression import Codec
 from vferry.model.connections import Connection
 from vferry.model.definition import pci_address
 from vferry.model.guest import GuestState
-from vferry.model.host import NO_MAC, Attachment, VfSettings
+from vferry.model.host import NO_MAC, WIPED, Attachment, VfSettings
 from vferry.plan.plan import GuestSide, Standby
 
 PF = "pf0"
@@ -214,8 +214,8 @@ def make_host(
 
 
 def fresh_settings() -> VfSettings:
-    """A VF that nobody has: what igb says, which knows of no rates' minimum and no link state."""
-    return VfSettings(mac=NO_MAC, vlan=0, qos=0, trust=False, spoof_check=True, max_tx_rate=0)
+    """A VF that nobody has, as rtnetlink shows one of igb's, which can set no least rate and no link state."""
+    return WIPED
 
 
 def vfs_of(xml: str) -> set[str]:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from vferry.controller.hosts import HostRecord, find_host, list_hosts, open_host
 from vferry.controller.state import State
 from vferry.host.api import (
+    AskDriver,
     AskQemu,
     CheckFit,
     Host,
@@ -23,7 +24,7 @@ from vferry.model.guest import Guest, GuestNetwork, GuestState
 from vferry.model.host import Inventory
 from vferry.model.memory import MemoryUse
 from vferry.model.problem import Problem
-from vferry.plan import attachments
+from vferry.plan import attachments, carried
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.preflight import assess
 
@@ -51,7 +52,7 @@ async def survey(state: State, guest: str, destination: str, wishes: Wishes, *, 
     if found is None:
         raise Problem("guest-unknown", f"{source_record.name} has no guest {guest} any more")
     async with open_host(source_record.name, state=state) as source, open_host(destination, state=state) as host:
-        facts = await _facts(source, host, source_inventory, inventory, found)
+        facts = await with_lacks(host, await _facts(source, host, source_inventory, inventory, found))
         if wishes.transfer.policy != "plain":
             facts = await _with_abilities(source, host, facts)
         if measured and found.state is GuestState.RUNNING:
@@ -99,6 +100,12 @@ async def with_blockers(source: Host, guest: Guest) -> tuple[Guest, Problem | No
     except Problem as problem:
         return guest, problem
     return replace(guest, blockers=answer.reasons), None
+
+
+async def with_lacks(destination: Host, facts: Facts) -> Facts:
+    """The facts with what the destination's drivers cannot set of a VF; asked only where the guest's has it set."""
+    pfs = carried.asked(facts.guest, facts.source, facts.destination)
+    return replace(facts, lacks={pf: (await destination.call(AskDriver(pf=pf))).lacks for pf in pfs})
 
 
 async def _with_abilities(source: Host, destination: Host, facts: Facts) -> Facts:

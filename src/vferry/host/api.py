@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from vferry.model.compression import Codec, Compressed, Count, DeltaMib, Streams
 from vferry.model.connections import Address, Connection
 from vferry.model.guest import Guest, GuestNetwork
-from vferry.model.host import Attachment, Claim, Inventory, VfSettings
+from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
 from vferry.model.relay import Number, Relay, RelayBridge, RelayPort, RelayView, Value, Word
 
@@ -178,6 +178,18 @@ class AskQemu(Operation[QemuAbilities], frozen=True, kw_only=True, tag="qemu-abi
     """
 
     live_xml: str
+
+
+class DriverAbilities(Struct, frozen=True, kw_only=True):
+    """`lacks`: the settings of a VF, by their names in `VfSettings`, that the driver of a PF cannot make."""
+
+    lacks: tuple[str, ...] = ()
+
+
+class AskDriver(Operation[DriverAbilities], frozen=True, kw_only=True, tag="driver-abilities"):
+    """Asks the driver of a PF what it can set of a VF, of none that there is. Problem ``interface-unknown``."""
+
+    pf: DeviceName
 
 
 # --- claims ----------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from vferry.host.relay_restore import restore
 from vferry.host.relay_store import RelayStore
 from vferry.host.sriov import read_pfs, vf_address
 from vferry.host.sriov_netlink import Links
-from vferry.host.sriov_settings import apply_settings
+from vferry.host.sriov_settings import apply_settings, ask_driver
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
 from vferry.model.guest import Guest, GuestNetwork
@@ -148,6 +148,8 @@ class Handlers:
                 return lambda: ask_qemu(hypervisor, xml)
             case api.CheckFit():
                 return lambda: check_fit(hypervisor, self._root, operation)
+            case api.AskDriver(pf=pf):
+                return lambda: self._with_links(lambda links: ask_driver(links, self._root, pf))
         return None
 
     def _acting(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:

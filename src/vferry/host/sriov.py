@@ -51,6 +51,11 @@ def pf_driver(root: Path, pf: str) -> str:
     return _link_name(root / "sys/class/net" / pf / "device/driver") or ""
 
 
+def vfs_possible(root: Path, pf: str) -> int:
+    """How many VFs a PF can have; 0 where it is none."""
+    return int(read_file(root / "sys/class/net" / pf / "device/sriov_totalvfs") or 0)
+
+
 def vf_driver(root: Path, address: str) -> str | None:
     """What is bound to a VF now."""
     return _link_name(root / "sys/bus/pci/devices" / address / "driver")

@@ -3,12 +3,13 @@
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from vferry.host.api import Done
-from vferry.host.sriov import decode_settings
+from vferry.host.api import Done, DriverAbilities
+from vferry.host.sriov import decode_settings, vfs_possible
 from vferry.host.sriov_netlink import Links, set_vf
 from vferry.model.host import NO_MAC, WIPED, LinkState, VfSettings
 from vferry.model.problem import Exit, Problem
@@ -50,6 +51,19 @@ def apply_settings(links: Links, pf: str, index: int, wanted: VfSettings) -> Don
     after = read_settings(links, interface, pf, index) if changed else before
     notes.extend(_verify(pf, index, before, wanted, after, skipped))
     return Done(changed=changed, detail="; ".join(notes))
+
+
+def ask_driver(links: Links, root: Path, pf: str) -> DriverAbilities:
+    """Which settings the driver of a PF lacks, by its answer for a VF that the PF cannot have.
+
+    What it lacks is refused with EOPNOTSUPP, by the kernel or by the driver, and anything else because there is no such
+    VF: nothing is changed (docs/decisions/0019).
+    """
+    interface, beyond = links.index(pf), vfs_possible(root, pf)
+    groups = [group for group in GROUPS if group != ("mac",)]
+    errors = links.change_together(*(set_vf(interface, beyond, *encode_group(group, WIPED)) for group in groups))
+    refused = (group for group, error in zip(groups, errors, strict=True) if error == errno.EOPNOTSUPP)
+    return DriverAbilities(lacks=tuple(name for group in refused for name in group))
 
 
 def encode_group(group: tuple[str, ...], settings: VfSettings) -> tuple[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.guest import Guest, GuestLink, GuestNetwork
@@ -80,6 +80,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     """None where they were not asked, and the reason where they did not answer."""
     memory: MemoryUse | None = None
     """None where it was not looked at."""
+    lacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What drivers of the destination cannot set of a VF (`DriverAbilities`), by the PFs of which it was asked."""
 
 
 def vf_link(facts: Facts, mac: str) -> GuestLink | None:

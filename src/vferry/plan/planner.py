@@ -222,7 +222,7 @@ def _forwarded(facts: Facts, moves: list[VfMove], plain: tuple[str, ...]) -> Ite
 
 
 def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
-    yield from carried.missing(facts.destination.name, move)
+    yield from carried.missing(facts, move)
     if move.stands_by:
         for inventory in (facts.source, facts.destination):
             yield from standby.missing(inventory, move.network, move.vlan, move.mtu)

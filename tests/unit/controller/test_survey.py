@@ -1,11 +1,12 @@
-"""What a guest's QEMU says against migrating it is asked where it matters, and its silence is told."""
+"""What QEMU says against migrating a guest, and what a driver cannot set, is asked where it matters."""
 
 from typing import Any
 
 import pytest
 
-from vferry.controller.survey import with_blockers
-from vferry.host.api import Blockers, Operation, ReadBlockers
+from fakes import facts as f
+from vferry.controller.survey import with_blockers, with_lacks
+from vferry.host.api import AskDriver, Blockers, DriverAbilities, Operation, ReadBlockers
 from vferry.model.guest import Guest, GuestState, HostDevice
 from vferry.model.problem import Problem
 
@@ -20,7 +21,7 @@ class Answering:
 
     name = "host1"
 
-    def __init__(self, answer: Blockers | Problem) -> None:
+    def __init__(self, answer: Blockers | DriverAbilities | Problem) -> None:
         self.answer = answer
         self.asked: list[Operation[Any]] = []
 
@@ -42,3 +43,12 @@ async def test_only_of_a_guest_with_devices_of_its_host_is_it_asked(guest: Guest
 async def test_a_qemu_that_says_nothing_leaves_it_unknown_and_why() -> None:
     silent = Problem("monitor-silent", "Its monitor does not answer", "Look at it")
     assert await with_blockers(Answering(silent), MEDIATED) == (MEDIATED, silent)
+
+
+async def test_the_destinations_driver_is_asked_for_what_a_vf_of_the_guest_has_set() -> None:
+    host = Answering(DriverAbilities(lacks=("link_state",)))
+    facts = f.sample()
+    assert (await with_lacks(host, facts)).lacks == {"pf0": ("link_state",)}
+    assert host.asked == [AskDriver(pf="pf0")]
+    await with_lacks(host, f.guest(nics=())(facts))
+    assert len(host.asked) == 1

@@ -109,6 +109,8 @@ class FakeLinks:
         (attribute, values) = info[0]
         if attribute in self.nic.lacks:
             return errno.EOPNOTSUPP
+        if values["vf"] >= len(self.nic.vfs):
+            return errno.EINVAL
         self.nic.packets[-1].append(attribute)
         if attribute not in self.nic.ignores:
             self.nic.vfs[values["vf"]][attribute] = {k: v for k, v in values.items() if k != "vf"}

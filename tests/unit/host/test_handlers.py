@@ -88,6 +88,7 @@ LOOKING: list[Operation[Any]] = [
     api.ReadDefinition(guest="guest1"),
     api.CheckFit(live_xml=domain()),
     api.AskQemu(live_xml=domain()),
+    api.AskDriver(pf="pf0"),
     api.ReadMigration(guest="guest1"),
     api.ReadRelay(),
 ]

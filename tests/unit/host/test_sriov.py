@@ -6,6 +6,7 @@ import pytest
 from fake_netlink import BOND_INDEX, PF_INDEX, FakeLinks, FakeNic
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from vferry.host.api import DriverAbilities
 from vferry.host.sriov import (
     decode_settings,
     free_vf,
@@ -31,7 +32,7 @@ from vferry.host.sriov_netlink import (
     set_vf,
     split,
 )
-from vferry.host.sriov_settings import GROUPS, apply_settings, encode_group
+from vferry.host.sriov_settings import GROUPS, apply_settings, ask_driver, encode_group
 from vferry.model.host import NO_MAC, WIPED, Bond, LinkState, VfSettings
 from vferry.model.problem import Problem
 
@@ -218,6 +219,16 @@ def test_what_the_driver_lacks_is_refused_by_name(settings: VfSettings, name: st
         apply_settings(links(nic), "pf0", 0, settings)
     assert caught.value.code == "vf-setting-refused"
     assert caught.value.attributes["setting"] == name
+
+
+def test_a_driver_is_asked_what_it_lacks_and_nothing_is_changed(root: Path) -> None:
+    nic = FakeNic(vfs=7)
+    before = [structure.copy() for structure in nic.vfs]
+    assert ask_driver(links(nic), root, "pf0") == DriverAbilities()
+    nic.lacks = {"IFLA_VF_LINK_STATE", "IFLA_VF_RATE"}
+    assert ask_driver(links(nic), root, "pf0") == DriverAbilities(lacks=("link_state", "min_tx_rate", "max_tx_rate"))
+    assert nic.vfs == before
+    assert not any(nic.packets)
 
 
 def test_a_setting_that_did_not_take_is_refused() -> None:

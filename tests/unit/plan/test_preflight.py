@@ -12,8 +12,9 @@ from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic
-from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, Mdev, Network, VfSettings
+from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, LinkState, Mdev, Network, VfSettings
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
+from vferry.plan.carried import asked
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
 
@@ -341,7 +342,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("does-not-migrate", ERROR, live(f"{FREE}</devices><launchSecurity type='sev'/><devices>"), {}),
     ("virtiofs", WARNING, live(FREE + VIRTIOFS), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
-    ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
+    ("vf-cannot", ERROR, f.lacking("min_tx_rate", "max_tx_rate"), {}),
     ("mtu-too-small", ERROR, f.pf("source", mtu=8999), {}),
     ("mtu-too-small", ERROR, f.pf("destination", mtu=1500), {}),
     ("vf-from-pool", INFO, from_pool, {}),
@@ -357,8 +358,6 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("no-migratable-vf", ERROR, f.both(f.migratable, f.vf("destination", 2, driver="vfio-pci")), VFIO),
     ("teaming", ERROR, f.both(teamed(), f.migratable), VFIO),
     ("no-free-port", ERROR, live(""), {}),
-    ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
-    ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
     ("no-free-port", ERROR, live(FREE + DISK), {}),
     ("bond-not-made", ERROR, f.silent, TEMPORARY),
     ("bond-not-made", ERROR, more_nics(STANDBY), TEMPORARY),
@@ -513,11 +512,40 @@ def test_what_only_the_standby_path_lacks_does_not_matter_without_it(change: f.C
 def test_a_setting_that_the_destination_lacks_is_named() -> None:
     lacking = structs.replace(f.FRESH, trust=None, spoof_check=None)
     (trust, spoof) = f.found(f.vf("destination", 0, settings=lacking)).errors
-    assert trust.message == f"{MAC} has trust on, which the driver of pf0 on host2 does not know"
+    assert trust.message == f"{MAC} has trust on, which the driver of pf0 on host2 cannot do"
     assert trust.remedy.endswith("ip link set pf0 vf 1 trust off")
     assert "spoof_check off" in spoof.message
 
 
+@pytest.mark.parametrize(
+    ("settings", "lacks", "shown", "command"),
+    [
+        ({"vlan": 42, "qos": 3}, ("vlan", "qos"), ["vlan 42", "qos 3"], "vlan 0"),
+        ({"min_tx_rate": 10}, ("min_tx_rate", "max_tx_rate"), ["min_tx_rate 10"], "min_tx_rate 0"),
+        ({"max_tx_rate": 500}, ("min_tx_rate", "max_tx_rate"), ["max_tx_rate 500"], "max_tx_rate 0"),
+        ({"link_state": LinkState.ENABLE}, ("link_state",), ["link_state enable"], "state auto"),
+        ({"trust": True}, ("trust",), ["trust on"], "trust off"),
+    ],
+)
+def test_a_setting_that_the_destinations_driver_shows_and_cannot_make_is_refused(
+    settings: dict[str, object], lacks: tuple[str, ...], shown: list[str], command: str
+) -> None:
+    """rtnetlink shows a rate of 0, VLAN 0 and the link state auto for any driver."""
+    having = f.vf("source", 1, settings=structs.replace(f.FRESH, mac=MAC, **settings))
+    errors = [each for each in f.found(f.both(having, f.lacking(*lacks)), **DETACH).errors if each.code == "vf-cannot"]
+    assert [each.message.split(" has ")[1].split(",")[0] for each in errors] == shown
+    assert errors[0].remedy.endswith(f"ip link set pf0 vf 1 {command}")
+    assert all(each.code != "vf-cannot" for each in f.found(having, **DETACH).errors)
+
+
+def test_drivers_are_asked_only_where_a_vf_is_not_as_the_kernel_makes_it() -> None:
+    facts = f.sample()
+    assert asked(facts.guest, facts.source, facts.destination) == ("pf0",)
+    usual = f.vf("source", 1, settings=structs.replace(f.FRESH, mac=MAC))(facts)
+    assert asked(usual.guest, usual.source, usual.destination) == ()
+
+
 def test_a_setting_that_is_as_the_kernel_makes_it_is_not_missed() -> None:
     usual = f.vf("source", 1, settings=structs.replace(f.FRESH, mac=MAC))
-    assert f.found(f.both(usual, f.vf("destination", 0, settings=VfSettings()))).errors == ()
+    unsaid = f.vf("destination", 0, settings=VfSettings())
+    assert f.found(f.both(usual, unsaid, f.lacking(*VfSettings.__struct_fields__))).errors == ()
