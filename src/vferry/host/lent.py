@@ -20,7 +20,7 @@ from vferry.host.hypervisor_guests import describe_all
 from vferry.host.sriov import read_pfs
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import apply_settings
-from vferry.model.host import Pf, Vf, wiped
+from vferry.model.host import Pf, Vf
 from vferry.model.problem import Problem
 
 log = logging.getLogger("vferry.agent")
@@ -101,9 +101,11 @@ class Lent:
             if found is None:
                 return
             pf, vf = found
+            # What an operation has begun to set says nothing of how its driver makes a VF.
+            seen = tuple(each for each in pf.vfs if not self._claims.of_vf(each.address))
             again = True
             try:
-                apply_settings(links, pf.name, vf.index, wiped(vf.settings))
+                apply_settings(links, pf.name, vf.index, msgspec.structs.replace(pf, vfs=seen).wiped(vf))
                 again = self._users().get(address) == guest
             finally:
                 if again:  # libvirt has set, meanwhile, what was read above

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from vferry.model.guest import Guest, Nic
 from vferry.model.relay import Relay, RelayGround, RelayVf
@@ -50,13 +50,7 @@ WIPED = VfSettings(
     min_tx_rate=0,
     max_tx_rate=0,
 )
-"""A VF as the kernel makes it."""
-
-
-def wiped(settings: VfSettings) -> VfSettings:
-    """As the kernel makes a VF, in those settings that its driver says at all."""
-    kept = {name: getattr(WIPED, name) for name in WIPED.__struct_fields__ if getattr(settings, name) is not None}
-    return VfSettings(**{**kept, "mac": NO_MAC})
+"""A VF as the kernel makes it, with most drivers: those of Mellanox, and others, start without the spoof check."""
 
 
 def opened(vf: RelayVf) -> VfSettings:
@@ -97,6 +91,24 @@ class Pf(Struct, frozen=True, kw_only=True):
     forwarding_limit: int | None = None
     """How many of them its driver holds, where that is known."""
     vfs: tuple[Vf, ...] = ()
+
+    def wiped(self, vf: Vf) -> VfSettings:
+        """One of its VFs as its driver makes it, in those settings that this says at all.
+
+        The spoof check, which drivers begin with on or off, is that of its other VFs that nothing was ever set on; on
+        where there are none, or they differ.
+        """
+        said = {name for name in WIPED.__struct_fields__ if getattr(vf.settings, name) is not None}
+        other = (each for each in self.vfs if each.index != vf.index and each.guest is None and each.claim is None)
+        checks = {each.settings.spoof_check for each in other if _untouched(each.settings)}
+        usual = structs.replace(WIPED, spoof_check=checks != {False})
+        return VfSettings(**{name: getattr(usual, name) for name in said | {"mac"}})
+
+
+def _untouched(settings: VfSettings) -> bool:
+    """Whether a VF is as the kernel makes it, as far as its driver says, and whatever its spoof check is."""
+    said = (name for name in WIPED.__struct_fields__ if name != "spoof_check")
+    return all(getattr(settings, name) in (None, getattr(WIPED, name)) for name in said)
 
 
 class Network(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from msgspec import structs
 
 from vferry.host.api import SetVf
-from vferry.model.host import NO_MAC, VfSettings, wiped
+from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network.step import Step
 from vferry.plan.plan import Plan, VfMove
@@ -53,7 +53,7 @@ def _without_mac(move: VfMove) -> VfSettings:
 
 
 def wipe(plan: Plan, move: VfMove) -> list[Step]:
-    """Gives the source's VF back as the kernel made it."""
+    """Gives the source's VF back as its driver made it."""
     vf = move.source
     return [
         Step(
@@ -61,6 +61,6 @@ def wipe(plan: Plan, move: VfMove) -> list[Step]:
             name="wipe-vf",
             host=plan.source,
             summary=f"wipe VF {vf.index} of {vf.pf}",
-            apply=(SetVf(pf=vf.pf, index=vf.index, settings=wiped(move.source_settings)),),
+            apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.source_wiped),),
         )
     ]

@@ -63,6 +63,8 @@ class VfMove(Struct, frozen=True, kw_only=True):
     source_alias: str
     """The VF's device in the guest at the source."""
     source_settings: VfSettings
+    source_wiped: VfSettings
+    """What the source's VF is given back with."""
     source_standby: Standby
     destination: VfRef
     destination_before: VfSettings

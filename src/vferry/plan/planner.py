@@ -137,8 +137,8 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         vf = destination_vf.choose(destination, network, mode, taken)
     own_standby = teaming.standby_of(facts, nic)
     side, mtu = inside.side_of(facts, wishes, nic, mode)
-    source_vf = source.vf(ref.address)
-    if source_vf is None:
+    source_vf, source_pf = source.vf(ref.address), source.pf(ref.pf)
+    if source_vf is None or source_pf is None:
         raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
     if mode is NetworkMode.SWITCH:
         _refuse_switch(facts, nic)
@@ -155,6 +155,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         source=ref,
         source_alias=nic.alias,
         source_settings=source_vf.settings,
+        source_wiped=source_pf.wiped(source_vf),
         source_standby=_standby(source, network),
         destination=_reference(vf),
         destination_before=vf.settings,

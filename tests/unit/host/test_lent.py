@@ -83,6 +83,23 @@ def test_a_vf_is_wiped_when_its_guest_stops(host: Host) -> None:
     assert not (host.root / "lent.json").read_text().strip("{}")
 
 
+def test_it_gets_the_spoof_check_that_its_driver_begins_with(host: Host) -> None:
+    for vf in host.nic.vfs:
+        vf["IFLA_VF_SPOOFCHK"] = {"spoofchk": 0}
+    host.lent.lend(VF, "guest1", ALIAS)
+    host.stop()
+    assert (host.settings, host.nic.vfs[1]["IFLA_VF_SPOOFCHK"]) == ((NO_MAC, 0), {"spoofchk": 0})
+
+
+def test_what_an_operation_has_begun_to_set_is_not_what_the_driver_begins_with(host: Host) -> None:
+    for vf in host.nic.vfs:
+        vf["IFLA_VF_SPOOFCHK"] = {"spoofchk": 0}
+    host.claims.claim(Session(operation="op-1", epoch=1), "guest2", ("0000:01:10.0",))
+    host.lent.lend(VF, "guest1", ALIAS)
+    host.stop()
+    assert (host.settings, host.nic.vfs[1]["IFLA_VF_SPOOFCHK"]) == ((NO_MAC, 0), {"spoofchk": 1})
+
+
 def test_what_was_not_lent_is_left_as_it_is(host: Host) -> None:
     host.stop()
     assert host.settings == (MAC, 42)

@@ -20,7 +20,7 @@ from vferry.host.api import (
     Unpark,
     Unplug,
 )
-from vferry.model.host import NO_MAC, Attachment, AttachmentKind, VfSettings, wiped
+from vferry.model.host import NO_MAC, Attachment, AttachmentKind, VfSettings
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
@@ -363,12 +363,6 @@ def test_both_aliases_of_the_vf_are_taken_away() -> None:
         step = step_named(stages_of(case).before, "unplug-vf")
         aliases = [operation.alias for operation in step.apply if isinstance(operation, Unplug)]
         assert aliases == ["ua-vf", plan.moves[0].vf_alias]
-
-
-def test_a_vf_is_wiped_in_what_its_driver_says() -> None:
-    said = VfSettings(mac=MAC, vlan=42, trust=True)
-    assert wiped(said) == VfSettings(mac=NO_MAC, vlan=0, trust=False)
-    assert wiped(VfSettings()) == VfSettings(mac=NO_MAC)
 
 
 def test_two_nics_each_have_their_steps_and_one_copy() -> None:

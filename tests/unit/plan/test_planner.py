@@ -10,7 +10,7 @@ from msgspec import structs
 from fakes import facts as f
 from fakes.samples import GUEST, MAC
 from vferry.model.guest import GuestLink, Nic, VfRef
-from vferry.model.host import Attachment, AttachmentKind, Bond, Bridge, Network
+from vferry.model.host import NO_MAC, Attachment, AttachmentKind, Bond, Bridge, Network, VfSettings
 from vferry.model.report import Phase
 from vferry.network.modes import stages
 from vferry.plan import attachments
@@ -128,6 +128,42 @@ def test_the_networks_names_decide_not_those_of_their_pfs() -> None:
 def test_what_the_destinations_vf_had_is_kept_for_the_undo() -> None:
     settings = structs.replace(f.FRESH, mac="00:00:00:00:00:00", vlan=7)
     assert f.planned(f.vf("destination", 0, settings=settings)).moves[0].destination_before == settings
+
+
+OTHER = structs.replace(f.FRESH, spoof_check=False)
+UNSAID = VfSettings(mac=MAC, vlan=42, trust=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "others", "wiped"),
+    [
+        (f.SETTINGS, [{}, {}], f.FRESH),
+        (f.SETTINGS, [{"settings": OTHER}, {"settings": OTHER}], OTHER),
+        (f.SETTINGS, [{"settings": OTHER}, {}], f.FRESH),
+        (f.SETTINGS, [], f.FRESH),
+        (f.SETTINGS, [{"settings": structs.replace(OTHER, trust=True)}], f.FRESH),
+        (f.SETTINGS, [{"settings": OTHER, "claim": "op-9"}], f.FRESH),
+        (f.SETTINGS, [{"settings": OTHER, "guest": "guest9"}], f.FRESH),
+        (
+            structs.replace(f.SETTINGS, spoof_check=None),
+            [{"settings": OTHER}],
+            structs.replace(OTHER, spoof_check=None),
+        ),
+        (UNSAID, [{}], VfSettings(mac=NO_MAC, vlan=0, trust=False)),
+        (VfSettings(), [], VfSettings(mac=NO_MAC)),
+    ],
+)
+def test_a_vf_is_given_back_as_its_driver_makes_it(
+    settings: VfSettings, others: list[dict[str, object]], wiped: VfSettings
+) -> None:
+    """In what its driver says, with the spoof check of those VFs that nobody has touched."""
+    facts = f.sample()
+    used, free = facts.source.pfs[0].vfs[1], facts.source.pfs[0].vfs[2]
+    vfs = [structs.replace(free, index=2 + at, **changes) for at, changes in enumerate(others)]
+    pf = f.pf("source", vfs=(structs.replace(used, settings=settings), *vfs))(facts).source.pfs[0]
+    assert pf.wiped(pf.vfs[0]) == wiped
+    planned = f.planned(f.pf("source", vfs=pf.vfs), mode=NetworkMode.DETACH)
+    assert planned.moves[0].source_wiped == wiped
 
 
 @given(
