@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 from msgspec import Struct
 
 from vferry.host.api import PlugStandby
-from vferry.host.cpus import CpuListError, read_cpus
+from vferry.host.cpus import read_cpus
 from vferry.model.definition import NAMESPACE, attach, parse, pci_address, pci_attributes
 
 UNITS = {
@@ -101,7 +101,7 @@ def read_domain(xml: str) -> DomainXml:
         emulator=domain.findtext("devices/emulator"),
         memory=read_bytes(domain.find("memory")),
         vcpus=int(domain.findtext("vcpu", "1")),
-        pinned=_pinned(domain),
+        pinned=pinned(domain),
         cpu=None if cpu is None else ET.tostring(cpu, encoding="unicode").strip(),
         cpu_mode=None if cpu is None else cpu.get("mode", "custom"),
         nics=tuple(_nics(domain)),
@@ -225,13 +225,7 @@ def _attribute(element: ET.Element, path: str, key: str) -> str | None:
     return None if found is None else found.get(key)
 
 
-def _pinned(domain: ET.Element) -> tuple[int, ...]:
+def pinned(domain: ET.Element) -> tuple[int, ...]:
     """The host's CPUs that its virtual ones, and QEMU's other threads, are pinned to."""
     said = [_attribute(domain, "vcpu", "cpuset"), *(pin.get("cpuset") for pin in domain.findall("cputune/*"))]
-    found: set[int] = set()
-    for text in said:
-        try:
-            found.update(read_cpus(text or ""))
-        except CpuListError:
-            continue  # libvirt checks what it takes: this is none of what it pins by
-    return tuple(sorted(found))
+    return tuple(sorted({cpu for text in said for cpu in read_cpus(text or "")}))

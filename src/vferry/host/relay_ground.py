@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from vferry.host.cpus import CpuListError, read_cpus
+from vferry.host.cpus import read_cpus
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.sysfs import read_file
 from vferry.model.relay import NumaNode, PagePool, RelayGround
@@ -20,7 +20,7 @@ def read_ground(root: Path, pfs: Iterable[str]) -> RelayGround:
     return RelayGround(
         nodes=tuple(_nodes(root)),
         pf_nodes={pf: _node_of(root, pf) for pf in pfs},
-        isolated=_cpus(root / "sys/devices/system/cpu/isolated"),
+        isolated=read_cpus(read_file(root / "sys/devices/system/cpu/isolated")),
         siblings=_siblings(root),
         vfio=(root / "sys/bus/pci/drivers/vfio-pci").is_dir(),
         library=find_spec("ovs") is not None,
@@ -49,7 +49,7 @@ def _nodes(root: Path) -> Iterator[NumaNode]:
         free = FREE.search(read_file(path / "meminfo"))
         yield NumaNode(
             number=number,
-            cpus=_cpus(path / "cpulist"),
+            cpus=read_cpus(read_file(path / "cpulist")),
             memory_free=int(free[1]) << 10 if free else 0,
             pools=tuple(_pools(path / "hugepages")),
         )
@@ -57,7 +57,7 @@ def _nodes(root: Path) -> Iterator[NumaNode]:
         free = FREE.search(read_file(root / "proc/meminfo"))
         yield NumaNode(
             number=0,
-            cpus=_cpus(root / "sys/devices/system/cpu/online"),
+            cpus=read_cpus(read_file(root / "sys/devices/system/cpu/online")),
             memory_free=int(free[1]) << 10 if free else 0,
             pools=tuple(_pools(root / "sys/kernel/mm/hugepages")),
         )
@@ -78,11 +78,4 @@ def _node_of(root: Path, pf: str) -> int:
 
 def _siblings(root: Path) -> tuple[tuple[int, ...], ...]:
     found = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list")
-    return tuple(sorted({cpus for path in found if len(cpus := _cpus(path)) > 1}))
-
-
-def _cpus(path: Path) -> tuple[int, ...]:
-    try:
-        return read_cpus(read_file(path))
-    except CpuListError:
-        return ()
+    return tuple(sorted({cpus for path in found if len(cpus := read_cpus(read_file(path))) > 1}))

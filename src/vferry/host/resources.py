@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from vferry.host.domain_xml import read_bytes
+from vferry.host.cpus import read_cpus
+from vferry.host.domain_xml import pinned, read_bytes
 from vferry.host.sysfs import read_file
 
-PINS = ("vcpupin", "emulatorpin", "iothreadpin")
 PIDS = ("run/virtqemud.pid", "run/libvirtd.pid")
 CAP_SYS_RESOURCE = 24
 LOCKED_MARGIN = 1 << 30
@@ -45,10 +45,7 @@ def _free_pages(root: Path, size: int) -> int:
 
 
 def _processors(root: Path, domain: ET.Element) -> Iterator[str]:
-    sets = [element.get("cpuset", "") for name in PINS for element in domain.iterfind(f"cputune/{name}")]
-    vcpu = domain.find("vcpu")
-    sets.append("" if vcpu is None else vcpu.get("cpuset", ""))
-    lacking = set().union(*map(parse_set, sets)) - parse_set(read_file(root / "sys/devices/system/cpu/online"))
+    lacking = {*pinned(domain)}.difference(read_cpus(read_file(root / "sys/devices/system/cpu/online")))
     if lacking:
         yield f"the guest is pinned to processors that are not online here: {_shown(lacking)}"
 
@@ -56,8 +53,8 @@ def _processors(root: Path, domain: ET.Element) -> Iterator[str]:
 def _nodes(root: Path, domain: ET.Element) -> Iterator[str]:
     sets = [element.get("nodeset", "") for element in domain.iterfind("numatune/*")]
     # A kernel without NUMA has but one.
-    online = parse_set(read_file(root / "sys/devices/system/node/online") or "0")
-    lacking = set().union(*map(parse_set, sets)) - online
+    online = read_cpus(read_file(root / "sys/devices/system/node/online") or "0")
+    lacking = set().union(*map(read_cpus, sets)).difference(online)
     if lacking:
         yield f"the guest's memory is bound to NUMA nodes that are not here: {_shown(lacking)}"
 
@@ -91,19 +88,6 @@ def locked_limit(root: Path) -> int | None:
             hard = line.split()[4]
             return int(hard) if hard.isdecimal() else None
     return None
-
-
-def parse_set(text: str) -> set[int]:
-    """The kernel's and libvirt's way to write a set: ``0-3,^2,7``. What is no number is passed over."""
-    found: set[int] = set()
-    for part in text.split(","):
-        without, part = part.startswith("^"), part.strip().lstrip("^")
-        first, _, last = part.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal():
-            continue
-        numbers = set(range(int(first), min(int(last or first), 1 << 16) + 1))
-        found = found - numbers if without else found | numbers
-    return found
 
 
 def _shown(numbers: set[int]) -> str:
