@@ -364,6 +364,15 @@ async def test_files_and_bridges_must_be_there(host: Host) -> None:
     assert all(any(word in reason for reason in fit.reasons) for word in wanted)
 
 
+async def test_a_driver_is_asked_what_it_lacks(host: Host) -> None:
+    host.nic.lacks = {"IFLA_VF_RATE"}
+    found = await host.ask(api.AskDriver(pf="pf0"), None)
+    assert found == api.DriverAbilities(lacks=("min_tx_rate", "max_tx_rate"))
+    with pytest.raises(Problem) as caught:
+        await host.ask(api.AskDriver(pf="gone"), None)
+    assert caught.value.code == "interface-unknown"
+
+
 async def test_a_guest_on_a_network_of_libvirts_needs_that_network_and_not_its_bridge(host: Host) -> None:
     said = "the libvirt network default of NIC"
     without = await host.ask(api.CheckFit(live_xml=domain(ON_NETWORK)), None)
