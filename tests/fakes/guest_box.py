@@ -28,8 +28,8 @@ echo ready
 exec sleep 120
 """
 
-# Says on which NIC each packet would leave after every change, and complains of each moment without one. A NIC that gets
-# another name has its directory moved, as sysfs would.
+# Says on which NIC each packet would leave after every change, and complains of each moment without one. A NIC that
+# gets another name has its directory moved, as sysfs would.
 SHIM = """#!/bin/sh
 {ip} "$@" || exit
 case "$*" in "link set dev "*" name "*)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from vferry.host.api import Done, PlugStandby
+from vferry.host.api import Done, PlugStandby, PlugVf
 from vferry.host.domain_xml import DomainXml, has_alias, read_domain, standby_xml, vf_xml
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.sriov import free_vf
@@ -35,14 +35,15 @@ def plug_standby(hypervisor: Hypervisor, root: Path, wanted: PlugStandby) -> Don
     return msgspec.structs.replace(plug(), detail="after its AppArmor profile was loaded again")
 
 
-def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str, teamed_with: str | None = None) -> Done:
+def plug_vf(hypervisor: Hypervisor, wanted: PlugVf) -> Done:
     """Unchanged when the guest has the VF, under whatever alias.
 
     Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``.
     """
-    if any(nic.address == address for nic in _definition(hypervisor, hypervisor.running(guest)).nics):
+    now = _definition(hypervisor, hypervisor.running(wanted.guest))
+    if any(nic.address == wanted.address for nic in now.nics):
         return Done(changed=False)
-    return _plug(hypervisor, guest, alias, lambda: vf_xml(address, alias, teamed_with))
+    return _plug(hypervisor, wanted.guest, wanted.alias, lambda: vf_xml(wanted))
 
 
 def unplug(hypervisor: Hypervisor, root: Path, guest: str, alias: str, timeout_s: float) -> Done:

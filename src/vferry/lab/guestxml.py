@@ -59,6 +59,8 @@ def vf_interfaces(guest: Guest) -> str:
     more = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
     if guest.teamed:
         more += f"<teaming type='transient' persistent='{STANDBY_ALIAS}'/>"
+    if guest.acpi_index is not None:
+        more += f"<acpi index='{guest.acpi_index}'/>"
     return "".join(
         f"""
     <interface type='hostdev' managed='yes'>

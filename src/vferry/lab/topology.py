@@ -177,8 +177,8 @@ class Guest:
     `model`; with `macvtap`, that is on the VF's interface; `vlan` is set on its VF, and the guest knows nothing of it.
     A `spare` guest is defined when it is first started, since a NIC has fewer VFs than all guests together.
     `kernel`: the name of one of its own (kernels), rather than Debian 13's. `serial`: whether it has serial ports on a
-    device that migrates itself (mtty). Memory and disk in MiB; `answer_bound`: how long it may take to answer ping, in
-    seconds; most need about 15 without KVM.
+    device that migrates itself (mtty). `acpi_index`: that of its VF, by which its udev names it. Memory and
+    disk in MiB; `answer_bound`: how long it may take to answer ping, in seconds; most need about 15 without KVM.
     """
 
     name: str
@@ -192,6 +192,7 @@ class Guest:
     spare: bool = False
     kernel: str | None = None
     serial: bool = False
+    acpi_index: int | None = None
     memory_mib: int = 256
     disk_mib: int = 64
     answer_bound: float = 120.0
@@ -264,7 +265,7 @@ GUESTS = (
     Guest("failover1", "failover", 19, vfs=(3,), standby=True, spare=True),
     Guest("mtty1", "lone", 21, vfs=(2,), spare=True, serial=True),
     Guest("macvtap1", "virtio", 20, vfs=(HOSTS[0].own_vf,), macvtap=True, spare=True),
-    Guest("nm1", "nm", 22, vfs=(4,), spare=True, memory_mib=384, disk_mib=1024, answer_bound=900.0),
+    Guest("nm1", "nm", 22, vfs=(4,), spare=True, acpi_index=1, memory_mib=384, disk_mib=1024, answer_bound=900.0),
     Guest("e1000e1", "virtio", 23, standby=True, model="e1000e", spare=True),
     Guest("oldest1", "lone", 24, vfs=(3,), spare=True, kernel="oldest"),
     Guest("newest1", "lone", 25, vfs=(2,), spare=True, kernel="newest"),

@@ -6,7 +6,7 @@ import pytest
 from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
 from xml_samples import AGENT, MAC, MACVTAP, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
 
-from vferry.host.api import PlugStandby
+from vferry.host.api import PlugStandby, PlugVf
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_devices import plug_standby, plug_vf, unplug
 from vferry.host.hypervisor_domains import define, destroy_incoming, read_definition, resume, undefine
@@ -162,8 +162,8 @@ STAND_IN = PlugStandby(guest="guest1", mac=MAC, on=Attachment(device="br0"), ali
 def test_plugging_is_done_once_and_into_the_running_guest_only(tmp_path: Path) -> None:
     host, library = hypervisor(running(STANDBY))
     guest = library.domains["guest1"]
-    assert plug_vf(host, "guest1", VF, "ua-vferry-vf").changed
-    assert not plug_vf(host, "guest1", VF, "ua-vferry-vf").changed
+    assert plug_vf(host, PlugVf(guest="guest1", address=VF, alias="ua-vferry-vf")).changed
+    assert not plug_vf(host, PlugVf(guest="guest1", address=VF, alias="ua-vferry-vf")).changed
     assert plug_standby(host, tmp_path, STAND_IN).changed
     assert not plug_standby(host, tmp_path, STAND_IN).changed
     assert guest.calls == [("attach", 1), ("attach", 1)]
@@ -241,7 +241,7 @@ def test_an_unplug_that_is_under_way_is_waited_for(tmp_path: Path) -> None:
 def test_devices_are_for_running_guests(tmp_path: Path) -> None:
     host, _ = hypervisor(FakeDomain(persistent=domain()))
     with pytest.raises(Problem) as caught:
-        plug_vf(host, "guest1", VF, "ua-x")
+        plug_vf(host, PlugVf(guest="guest1", address=VF, alias="ua-x"))
     assert caught.value.code == "guest-off"
     with pytest.raises(Problem):
         unplug(host, tmp_path, "guest1", "ua-vf", 1)
