@@ -1,4 +1,5 @@
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError, FakeLi
 from xml_samples import AGENT, MAC, MACVTAP, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
 
 from vferry.host.api import PlugStandby, PlugVf
+from vferry.host.domain_xml import read_domain
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_devices import plug_standby, plug_vf, unplug
 from vferry.host.hypervisor_domains import define, destroy_incoming, read_definition, resume, undefine
@@ -221,6 +223,27 @@ def test_a_guest_that_keeps_a_device_is_a_problem(lets_go: bool | None, why: str
     with pytest.raises(Problem, match=why) as caught:
         unplug(host, tmp_path, "guest1", "ua-vf", 0.05)
     assert caught.value.code == "unplug-refused"
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_vf_that_the_guest_lets_go_of_too_late_is_plugged_again(
+    *, slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = running(VF_INTERFACE)
+    guest.lets_go = None
+    host, _ = hypervisor(guest)
+    with pytest.raises(Problem):
+        unplug(host, tmp_path, "guest1", "ua-vf", 0.05)
+    monkeypatch.setattr("vferry.host.hypervisor_devices.GRACE_S", 0.2)
+
+    def let_go() -> None:
+        guest.live_xml = domain()
+        host.events.on_removed(None, guest, "ua-vf", None)
+
+    if slow:
+        threading.Timer(0.05, let_go).start()
+    assert plug_vf(host, PlugVf(guest="guest1", address=VF, alias="ua-vferry-vf")).changed is slow
+    assert VF in {nic.address for nic in read_domain(guest.live_xml or "").nics}
 
 
 def test_an_unplug_that_is_under_way_is_waited_for(tmp_path: Path) -> None:
