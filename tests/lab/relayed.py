@@ -218,6 +218,15 @@ class Relayed:
             answers = partial(self._answers, address)
             self._until(answers, seconds, f"{GUEST} does not answer at {address} {when}")
 
+    def assert_asks(self) -> None:
+        """The guest reaches the peer when it has to ask for its MAC, by broadcast, first.
+
+        The emulated NIC gives a VF's broadcasts back to the VF, which a bridge must not take for the guest's place.
+        """
+        ping = f"for turn in 1 2 3 4 5; do ping -c 1 -W 2 {self.guest.subnet.address4} && exit; done; exit 1"
+        self.scene.await_agent()
+        self.scene.tell(f"ip -4 neigh flush all; {ping}")
+
     def assert_passes_by_the_vf(self) -> None:
         """Both ports are up and count frames both ways; the PF has nothing to do with the guest."""
         self._until(self._passes, COUNTED_S, "not both ports pass frames both ways")

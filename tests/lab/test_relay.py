@@ -80,3 +80,12 @@ def test_a_guest_answers_through_the_relay_also_after_it_was_killed(relay: Relay
     relay.leave()
     relay.disable()
     relay.assert_given_back()
+
+
+@EACH
+def test_a_guest_finds_its_neighbours_through_the_relay(relay: Relayed) -> None:
+    relay.enable()
+    relay.join()
+    relay.start_guest()
+    relay.assert_asks()
+    relay.assert_answers("after it has asked")
