@@ -133,7 +133,8 @@ class Relayed:
         assert "pmd-cpu-mask" in ground["settings of Open vSwitch"]
         assert [claim["vfs"] for claim in ground["claims"]] == [[vf["address"] for vf in made["vfs"]]]
         if self.kind is RelayKind.SWITCHED:
-            assert ground["bridges of Open vSwitch"] == [bridge["name"] for bridge in made["bridges"]]
+            more = set(ground["bridges of Open vSwitch"]) - set(self.before["bridges of Open vSwitch"])
+            assert more == {bridge["name"] for bridge in made["bridges"]}
             self._until(lambda: self.ports()["dpdk"]["up"], COUNTED_S, "the uplink is not up")
 
     def assert_given_back(self) -> None:
@@ -155,6 +156,12 @@ class Relayed:
             return active and self.do(ask) not in (before, "0")
 
         self._until(back, RESTART_S, f"{SERVICE} does not come back")
+
+    def restart_host(self) -> None:
+        """Boots the host anew, with what it has on its disk."""
+        self.do("sync")
+        self.scene.lab.reboot(HOST)
+        self._until(lambda: self.show()["dpdk_started"], RESTART_S, "DPDK does not run after a restart of the host")
 
     def end(self) -> None:
         """Takes back what a test that has failed leaves, as far as that goes."""

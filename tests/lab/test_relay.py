@@ -52,6 +52,16 @@ def test_a_relay_is_made_shown_and_taken_back(relay: Relayed) -> None:
     relay.assert_given_back()
 
 
+@EACH
+def test_a_relay_is_there_again_after_the_host_was_restarted(relay: Relayed) -> None:
+    relay.enable()
+    relay.assert_made()
+    relay.restart_host()
+    relay.assert_made()
+    relay.disable()
+    relay.assert_given_back()
+
+
 @DIRECT
 def test_a_relay_that_a_guest_is_on_is_not_taken_back(relay: Relayed) -> None:
     relay.enable()
