@@ -1,5 +1,5 @@
 # Two commands do all their own set-up: `make demo` and `make test`. `make help` lists the rest.
-.PHONY: help demo test test-lab test-debian12 test-standby lint fast clean
+.PHONY: help demo test test-lab test-debian12 test-standby test-relay lint fast clean
 .DEFAULT_GOAL := help
 KEEP ?= yes
 STANDBY ?= ovs bond lacp macvtap
@@ -27,6 +27,9 @@ fast: $(READY) ## what needs no lab: lint, types, import directions, fast tests
 
 test-standby: $(READY) ## migrations over each other standby path: STANDBY="ovs bond lacp macvtap", a lab after the other
 	@for path in $(STANDBY); do scripts/lab-tests standby --standby $$path || exit 1; done
+
+test-relay: $(READY) ## a relay with DPDK on a VF, and a guest on it, in a lab with what that needs
+	@scripts/lab-tests relay --relay
 
 lint: $(READY) ## ruff, mypy, import directions
 	@scripts/check lint

@@ -12,6 +12,9 @@ from pathlib import Path
 STANDBY, VF = "ens1", "enp7s0"
 MAC = "52:54:00:12:34:56"
 
+FILES = "address ifindex carrier mtu master ifalias"
+"""What the scripts read of a NIC's directory."""
+
 SETUP = """
 set -eu
 mount --make-rprivate /
@@ -25,9 +28,14 @@ echo ready
 exec sleep 120
 """
 
-# Says on which NIC each packet would leave after every change, and complains of each moment without one.
+# Says on which NIC each packet would leave after every change, and complains of each moment without one. A NIC that
+# gets another name has its directory moved, as sysfs would.
 SHIM = """#!/bin/sh
 {ip} "$@" || exit
+case "$*" in "link set dev "*" name "*)
+  mv {place}/net/$4 {place}/net/$6
+  for file in {files}; do ln -sf {place}/sys/class/net/$6/$file {place}/net/$6/$file; done ;;
+esac
 case "$*" in *"show"*) exit 0 ;; esac
 for to in 198.51.100.1 2001:db8:ffff::1; do
   {ip} route get $to >/dev/null 2>&1 || echo "no route to $to after: $*" >> {place}/gaps
@@ -61,7 +69,7 @@ class GuestBox:
             f"set -eu; ip link add {name} type veth peer name p-{name}; ip link set p-{name} up\n"
             f"ip link set {name} address {mac}; mkdir -p {net}/device {self.place}/{driver}\n"
             f"ln -s {self.place}/{driver} {net}/device/driver\n"
-            f"for file in address ifindex carrier mtu master ifalias; do\n"
+            f"for file in {FILES}; do\n"
             f"  ln -s {self.place}/sys/class/net/{name}/$file {net}/$file; done"
         )
 
@@ -101,7 +109,7 @@ def guest_box(place: Path) -> Iterator[GuestBox]:
         assert holder.stdout.readline() == "ready\n"
         box = GuestBox(holder.pid, place)
         ip = box.run("command -v ip").stdout.strip()
-        shim = SHIM.format(ip=ip, place=place)
+        shim = SHIM.format(ip=ip, place=place, files=FILES)
         box.run(f"cat > {place}/bin/ip <<'END'\n{shim}END\nchmod +x {place}/bin/ip")
         box.add(VF, "igbvf", MAC)
         yield box

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from lab.operator import EmulatorLostGuestError, Scene, vferry
+from lab.relayed import Relayed
 from vferry.controller.state import State, find_state
 from vferry.lab import guests, owner
 from vferry.lab.lab import Lab
@@ -75,6 +76,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         if isinstance(scene, Scene) and (where := scene.lost or scene.find_lost()):
             raise EmulatorLostGuestError(f"{scene.guest} spins on {where}, with interrupts off") from error
         raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds to a failure what its relay says."""
+    report = yield
+    relay = getattr(item, "funcargs", {}).get("relay")
+    if report.when == "call" and report.failed and isinstance(relay, Relayed):
+        report.sections.append((f"the relay of {relay.scene.guest}", relay.evidence()))
+    return report
 
 
 PHASES = ("prepare", "to-standby", "copy", "to-vf", "restore")

@@ -240,6 +240,8 @@ def test_a_cloud_s_guest_keeps_its_addresses_there_and_back(scene: Scene) -> Non
         migrate(scene, "--no-probe")  # 1,000 probes a second leave its emulated CPU nothing for anything else
         scene.assert_whole(host)
         assert scene.lab.peer(["busybox", "ping", "-c", "3", "-W", "2", scene.address6]).returncode == 0
+        assert scene.tell("ls /sys/class/net").split() == ["eth0", "lo"]
+        assert "unmanaged" in scene.tell("networkctl --no-legend list eth0")
 
 
 @pytest.mark.matrix

@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from vferry.lab.lab import USUAL, Lab
+from vferry.lab.lab import Lab
 from vferry.lab.outer import say
-from vferry.lab.topology import STANDBYS, STARTED
+from vferry.lab.topology import STANDBYS, STARTED, USUAL, Setup, standby_named
 
 OLDER = click.option(
     "--debian12",
@@ -21,6 +21,9 @@ STANDBY = click.option(
     type=click.Choice([each.name for each in STANDBYS]),
     help="The hosts' standby path: a Linux bridge (the usual one), Open vSwitch, a bond of two PFs (active-backup, or "
     "802.3ad for lacp), or macvtaps.",
+)
+RELAY = click.option(
+    "--relay", is_flag=True, help="Hosts that may have a relay: Open vSwitch with DPDK, a second CPU and more memory."
 )
 ANY = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -37,13 +40,15 @@ def command() -> None:
 @command.command()
 @OLDER
 @STANDBY
-def build(debian12: tuple[str, ...], standby: str | None) -> None:
+@RELAY
+def build(debian12: tuple[str, ...], standby: str | None, *, relay: bool) -> None:
     """Build what the hosts boot from. `lab up` does so too.
 
     \b
     Example: vferry lab build --debian12 host1
     """
-    for host in Lab().build(debian12, standby or USUAL).hosts.values():
+    path = standby_named(standby) if standby else USUAL.standby
+    for host in Lab().build(debian12, Setup(path, relay)).hosts.values():
         click.echo(f"{host.base}\n{host.product}")
 
 
@@ -51,15 +56,17 @@ def build(debian12: tuple[str, ...], standby: str | None) -> None:
 @click.option("--guests", default=",".join(STARTED), show_default=True, help="Guests to start, by comma.")
 @OLDER
 @STANDBY
-def up(guests: str, debian12: tuple[str, ...], standby: str | None) -> None:
+@RELAY
+def up(guests: str, debian12: tuple[str, ...], standby: str | None, *, relay: bool) -> None:
     """Boot the hosts, start guests and register the hosts; start what is missing.
 
     \b
     Examples: vferry lab up --guests guest1,bond1
               vferry lab up --debian12 host1
               vferry lab up --standby ovs
+              vferry lab up --relay
     """
-    if not Lab().up([name for name in guests.split(",") if name], debian12, standby):
+    if not Lab().up([name for name in guests.split(",") if name], debian12, standby, relay=relay):
         say("the lab is up already")
 
 
@@ -89,6 +96,7 @@ def status(*, as_json: bool) -> None:
     click.echo(f"hosts: {', '.join(hosts) or 'none, the lab is down'}")
     if hosts:
         click.echo(f"standby path: {found['standby']}")
+        click.echo(f"relay: {'possible' if found['relay'] else 'not possible'}")
     for guest in found["guests"]:
         click.echo(f"{guest['name']:<8} {guest['address']:<12} {guest['host']:<6} {guest['state']}")
     for guest in found["off"]:

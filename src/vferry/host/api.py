@@ -238,13 +238,15 @@ class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):
     """Hot-plugs a VF as a plain host device, so that libvirt leaves the PF's settings alone, under `alias`.
 
     `teamed_with` is the alias of the persistent NIC of its teaming pair. QEMU keeps to the first alias that it has seen
-    in a pair, for as long as the guest runs on a host.
+    in a pair, for as long as the guest runs on a host. `acpi_index` is libvirt's `<acpi index>`, by which the
+    guest's udev names the NIC.
     """
 
     guest: str
     address: str
     alias: str
     teamed_with: str | None = None
+    acpi_index: int | None = None
 
 
 class Unplug(Operation[Done], frozen=True, kw_only=True, tag="unplug"):

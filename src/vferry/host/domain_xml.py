@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 from msgspec import Struct
 
-from vferry.host.api import PlugStandby
+from vferry.host.api import PlugStandby, PlugVf
 from vferry.host.cpus import read_cpus
 from vferry.model.definition import NAMESPACE, attach, parse, pci_address, pci_attributes
 
@@ -49,6 +49,7 @@ class NicXml(Struct, frozen=True, kw_only=True):
     vlan: int = 0
     teaming: str | None = None
     teamed_with: str | None = None
+    acpi_index: int | None = None
 
     @property
     def interface(self) -> str | None:
@@ -130,17 +131,19 @@ def standby_xml(wanted: PlugStandby) -> str:
     return ET.tostring(interface, encoding="unicode")
 
 
-def vf_xml(address: str, alias: str, teamed_with: str | None = None) -> str:
+def vf_xml(wanted: PlugVf) -> str:
     """A VF as a plain host device: as an `<interface>` libvirt would move the MAC filter when it attaches it.
 
     Before libvirt 7.1, only an `<interface>` can be teamed.
     """
     hostdev = ET.Element("hostdev", mode="subsystem", type="pci", managed="yes")
     source = ET.SubElement(hostdev, "source")
-    ET.SubElement(source, "address", pci_attributes(address))
-    if teamed_with is not None:
-        ET.SubElement(hostdev, "teaming", type="transient", persistent=teamed_with)
-    ET.SubElement(hostdev, "alias", name=alias)
+    ET.SubElement(source, "address", pci_attributes(wanted.address))
+    if wanted.teamed_with is not None:
+        ET.SubElement(hostdev, "teaming", type="transient", persistent=wanted.teamed_with)
+    ET.SubElement(hostdev, "alias", name=wanted.alias)
+    if wanted.acpi_index is not None:
+        ET.SubElement(hostdev, "acpi", index=str(wanted.acpi_index))
     return ET.tostring(hostdev, encoding="unicode")
 
 
@@ -161,6 +164,7 @@ def _nics(domain: ET.Element) -> Iterator[NicXml]:
             address=None if source is None else pci_address(source),
             teaming=_attribute(hostdev, "teaming", "type"),
             teamed_with=_attribute(hostdev, "teaming", "persistent"),
+            acpi_index=_acpi_index(hostdev),
         )
 
 
@@ -188,7 +192,13 @@ def _interface(interface: ET.Element) -> NicXml:
         vlan=int(_attribute(interface, "vlan/tag", "id") or 0),
         teaming=_attribute(interface, "teaming", "type"),
         teamed_with=_attribute(interface, "teaming", "persistent"),
+        acpi_index=_acpi_index(interface),
     )
+
+
+def _acpi_index(device: ET.Element) -> int | None:
+    said = _attribute(device, "acpi", "index")
+    return int(said) if said else None
 
 
 def _disk_paths(domain: ET.Element) -> Iterator[str]:

@@ -322,9 +322,7 @@ class Handlers:
 
     def _plug_vf(self, wanted: api.PlugVf) -> api.Done:
         new = self._lent.lend(wanted.address, wanted.guest, wanted.alias)
-        done = hypervisor_devices.plug_vf(
-            self._hypervisor, wanted.guest, wanted.address, wanted.alias, wanted.teamed_with
-        )
+        done = hypervisor_devices.plug_vf(self._hypervisor, wanted)
         if new and not done.changed:  # it has it from libvirt
             self._lent.returned(wanted.guest, wanted.alias)
         return done

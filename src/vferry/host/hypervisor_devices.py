@@ -8,13 +8,15 @@ from typing import Any
 
 import msgspec
 
-from vferry.host.api import Done, PlugStandby
+from vferry.host.api import Done, PlugStandby, PlugVf
 from vferry.host.domain_xml import DomainXml, has_alias, read_domain, standby_xml, vf_xml
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.sriov import free_vf
 from vferry.model.problem import Exit, Problem
 
 FD_LOST = "No file descriptor supplied via SCM_RIGHTS"
+GRACE_S = 15.0
+"""How much longer a device is waited for that the guest was to keep after all."""
 LOOK_AGAIN_S = 0.5
 """How often the definition is looked at while an event is waited for that may have been lost."""
 
@@ -35,14 +37,17 @@ def plug_standby(hypervisor: Hypervisor, root: Path, wanted: PlugStandby) -> Don
     return msgspec.structs.replace(plug(), detail="after its AppArmor profile was loaded again")
 
 
-def plug_vf(hypervisor: Hypervisor, guest: str, address: str, alias: str, teamed_with: str | None = None) -> Done:
+def plug_vf(hypervisor: Hypervisor, wanted: PlugVf) -> Done:
     """Unchanged when the guest has the VF, under whatever alias.
 
-    Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``.
+    Where it has been asked to let go and has not answered, it is waited for a little longer: one that is merely slow
+    would lose a VF that it was thought to keep. Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``.
     """
-    if any(nic.address == address for nic in _definition(hypervisor, hypervisor.running(guest)).nics):
+    domain = hypervisor.running(wanted.guest)
+    has = next((nic.alias for nic in _definition(hypervisor, domain).nics if nic.address == wanted.address), None)
+    if has is not None and not _still_goes(hypervisor, domain, has):
         return Done(changed=False)
-    return _plug(hypervisor, guest, alias, lambda: vf_xml(address, alias, teamed_with))
+    return _plug(hypervisor, wanted.guest, wanted.alias, lambda: vf_xml(wanted))
 
 
 def unplug(hypervisor: Hypervisor, root: Path, guest: str, alias: str, timeout_s: float) -> Done:
@@ -73,8 +78,7 @@ def tap_of(hypervisor: Hypervisor, guest: str, mac: str) -> str | None:
 
 def _take_back(hypervisor: Hypervisor, domain: Any, guest: str, alias: str, timeout_s: float) -> Done:
     started = time.monotonic()
-    uuid = domain.UUIDString()
-    hypervisor.events.expect_unplug(uuid, alias)
+    hypervisor.events.expect_unplug(domain.UUIDString(), alias)
     libvirt = hypervisor.libvirt
     try:
         domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
@@ -84,16 +88,30 @@ def _take_back(hypervisor: Hypervisor, domain: Any, guest: str, alias: str, time
             return Done()
         if not _already_asked(error):
             raise hypervisor.problem(error, f"Unplugging {alias} from guest {guest}") from error
-    deadline = started + timeout_s
+    gone = _await_gone(hypervisor, domain, alias, timeout_s)
+    if gone:
+        return Done(detail=f"gone after {(time.monotonic() - started) * 1000:.0f} ms")
+    if gone is False:
+        raise _refused(guest, alias, "The guest refuses to give the device back")
+    raise _refused(guest, alias, f"The guest has not let go within {timeout_s:g} s")
+
+
+def _still_goes(hypervisor: Hypervisor, domain: Any, alias: str) -> bool:
+    """Whether the guest lets go of a device after all that it was asked for in vain."""
+    asked = hypervisor.events.unplug_is_open(domain.UUIDString(), alias)
+    return asked and bool(_await_gone(hypervisor, domain, alias, GRACE_S))
+
+
+def _await_gone(hypervisor: Hypervisor, domain: Any, alias: str, timeout_s: float) -> bool | None:
+    """True when a device is gone that was asked back, False when the guest refused, None when it has not answered."""
+    uuid, deadline = domain.UUIDString(), time.monotonic() + timeout_s
     while True:
         left = deadline - time.monotonic()
         heard = hypervisor.events.wait_for_unplug(uuid, alias, max(0.0, min(left, LOOK_AGAIN_S)))
         if heard or not _has(hypervisor, domain, alias):
-            return Done(detail=f"gone after {(time.monotonic() - started) * 1000:.0f} ms")
-        if heard is False:
-            raise _refused(guest, alias, "The guest refuses to give the device back")
-        if left <= 0:
-            raise _refused(guest, alias, f"The guest has not let go within {timeout_s:g} s")
+            return True
+        if heard is False or left <= 0:
+            return heard
 
 
 def _plug(hypervisor: Hypervisor, guest: str, alias: str, xml: Callable[[], str]) -> Done:

@@ -21,7 +21,7 @@ class Events:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._paused: dict[str, float] = {}
-        self._unplugged: dict[tuple[str, str], bool] = {}
+        self._unplugged: dict[tuple[str, str], bool | None] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
         self._resumed: dict[str, Callable[[], None]] = {}
         self._stopped: Callable[[], None] | None = None
@@ -90,7 +90,12 @@ class Events:
     def expect_unplug(self, uuid: str, alias: str) -> None:
         """Before a device is asked back: an answer to an earlier request does not count."""
         with self._changed:
-            self._unplugged.pop((uuid, alias), None)
+            self._unplugged[(uuid, alias)] = None
+
+    def unplug_is_open(self, uuid: str, alias: str) -> bool:
+        """Whether a device was asked back and no answer was heard: the guest may still let go of it."""
+        with self._changed:
+            return self._unplugged.get((uuid, alias), False) is None
 
     def wait_for_unplug(self, uuid: str, alias: str, timeout_s: float) -> bool | None:
         """True when the device is gone, False when the guest refused, None when neither was heard in time."""

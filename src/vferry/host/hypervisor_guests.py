@@ -143,6 +143,7 @@ def _nics(described: Described, vfs: dict[str, Vf]) -> Iterator[Nic]:
             vlan=nic.vlan or (vf.settings.vlan or 0 if vf else 0),
             teaming=nic.teaming,
             teamed_with=nic.teamed_with,
+            acpi_index=nic.acpi_index,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from vferry.lab import cache, hosts, outer, places, product, qemu
 from vferry.lab.layers import Layers
 from vferry.lab.qmp import Monitor
-from vferry.lab.topology import GUESTS, HOSTS, Host, standby_named
+from vferry.lab.topology import GUESTS, HOSTS, Host
 
 KEYS = ("key", "key.pub")  # of ssh; the booted hosts know them
 
@@ -19,16 +19,16 @@ def key(layers: Layers) -> str:
     vferry itself is not part of it, or each change would mean a boot: the newer one is pushed after restoring.
     """
     flags = hosts.cpu_flags()
-    standby = standby_named(layers.standby)
-    taps = qemu.Taps(0, 0, 0 if len(standby.pfs) > 1 else None)
-    argv = [word for host in HOSTS for word in qemu.command(host, taps, GUESTS, "", flags, standby=standby)]
+    setup = layers.setup
+    taps = qemu.Taps(0, 0, 0 if len(setup.standby.pfs) > 1 else None)
+    argv = [word for host in HOSTS for word in qemu.command(host, taps, GUESTS, "", flags, setup=setup)]
     ground = Path(layers.ground)
     frames = (product.frame(layers.release(host), Path(layers.of(host).base), ground) for host in HOSTS)
     return cache.digest(*frames, *argv)
 
 
 def name(layers: Layers) -> str:
-    """Name of the layer: hosts of other releases, or with another standby path, do not displace the usual."""
+    """Name of the layer: hosts of other releases, or with another setup, do not displace the usual."""
     return "booted" if layers.usual else "mixed"
 
 

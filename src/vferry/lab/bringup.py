@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vferry.lab import booted, cloud, hosts, net, outer, owner, peer, places, processes, reach
 from vferry.lab.layers import Layers
-from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Guest, Host, standby_named
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Guest, Host
 from vferry.model.problem import Problem
 
 
@@ -40,7 +40,7 @@ def _prepare(lab: Path, layers: Layers) -> None:
             (lab / name).unlink(missing_ok=True)
     for guest in GUESTS:  # one raw disk each, given to both hosts: a migration need not copy it
         _make_disk(guest, lab / guest.disk)
-    net.create(standby_named(layers.standby))
+    net.create(layers.setup.standby)
     peer.start_dhcp()
     peer.start_vlans(NETWORKS[0].bridge)
 

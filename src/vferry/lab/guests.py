@@ -103,6 +103,8 @@ def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
             mtty.provide(lab, guest, host)
         if guest.macvtap:
             _give_interfaces(lab)
+        if guest.socket:
+            _refuse_without_port(lab, guest, host)
         with outer.step(f"starting {guest.name} on {host}"):
             virsh(lab, host, [f"start {guest.name}"])
     for guest in off:
@@ -116,6 +118,18 @@ def _give_interfaces(lab: "Lab") -> None:
         done = lab.run(host.name, ["vferry-lab-vf-interface", str(host.own_vf)])
         if done.returncode != 0:
             raise Problem("lab-no-vf-interface", f"{host.name}: {done.stderr.strip()}", exit=Exit.UNDONE)
+
+
+def _refuse_without_port(lab: "Lab", guest: Guest, host: str) -> None:
+    """Raises `Problem` where no relay would connect to a guest: its QEMU would wait for that, and libvirt for QEMU."""
+    find = ["ovs-vsctl", "--timeout=10", "--no-headings", "--columns=name", "find", "Interface"]
+    done = lab.run(host, [*find, "type=dpdkvhostuserclient", f"options:vhost-server-path={guest.socket}"])
+    if done.returncode != 0 or not done.stdout.strip():
+        raise Problem(
+            "lab-no-relay-port",
+            f"No relay of {host} has a port for {guest.name}, at {guest.socket} {done.stderr.strip()}".rstrip(),
+            "Make one first; docs/lab.md has how, in a lab that is up with --relay",
+        )
 
 
 def _defined(lab: "Lab", wanted: Sequence[Guest]) -> list[Domain]:

@@ -50,6 +50,11 @@ def integrated(slot: int) -> str:
     return f"<address type='pci' domain='0x0000' bus='0x00' slot='0x{slot:02x}' function='0x0'/>"
 
 
+def interfaces(guest: Guest, standby: Standby) -> str:
+    """All of a guest's NICs."""
+    return standby_interface(guest, standby) + relay_interface(guest) + vf_interfaces(guest)
+
+
 def vf_interfaces(guest: Guest) -> str:
     """The VFs as network interfaces: libvirt sets MAC and VLAN on the PF, and takes them back."""
     if guest.macvtap:
@@ -59,6 +64,8 @@ def vf_interfaces(guest: Guest) -> str:
     more = f"<vlan><tag id='{guest.vlan}'/></vlan>" if guest.vlan is not None else ""
     if guest.teamed:
         more += f"<teaming type='transient' persistent='{STANDBY_ALIAS}'/>"
+    if guest.acpi_index is not None:
+        more += f"<acpi index='{guest.acpi_index}'/>"
     return "".join(
         f"""
     <interface type='hostdev' managed='yes'>
@@ -101,6 +108,24 @@ def standby_interface(guest: Guest, standby: Standby) -> str:
       {served}
       {"<teaming type='persistent'/>" if guest.teamed else ""}<alias name='{STANDBY_ALIAS}'/>
     </interface>"""
+
+
+def relay_interface(guest: Guest) -> str:
+    """On the host's relay, by vhost-user: QEMU makes the socket and waits, at its start, until the relay connects."""
+    if not guest.relayed:
+        return ""
+    return f"""
+    <interface type='vhostuser'>
+      <mac address='{guest.mac}'/>
+      <source type='unix' path='{guest.socket}' mode='server'/>
+      <model type='virtio'/>
+      <alias name='ua-relay'/>
+    </interface>"""
+
+
+def memory_backing(guest: Guest) -> str:
+    """Memory that a relay can map, too."""
+    return "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>" if guest.relayed else ""
 
 
 def seed_disk(guest: Guest) -> str:
@@ -172,7 +197,7 @@ def definition(guest: Guest, machine: str, standby: Standby = STANDBYS[0]) -> st
   <name>{guest.name}</name>
   <uuid>{guest.uuid}</uuid>
   <metadata><vferry:guest xmlns:vferry='{NAMESPACE}' address='{guest.address}'/></metadata>
-  <memory unit='MiB'>{guest.memory_mib}</memory>
+  <memory unit='MiB'>{guest.memory_mib}</memory>{memory_backing(guest)}
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='{machine}'>hvm</type>
@@ -194,7 +219,7 @@ def definition(guest: Guest, machine: str, standby: Standby = STANDBYS[0]) -> st
       <source dev='/dev/disk/by-id/virtio-{guest.name}'/>
       <target dev='vda' bus='virtio'/>
       {integrated(17)}
-    </disk>{seed_disk(guest)}{standby_interface(guest, standby)}{vf_interfaces(guest)}{serial_device(guest)}
+    </disk>{seed_disk(guest)}{interfaces(guest, standby)}{serial_device(guest)}
     <serial type='pty'><log file='/var/log/libvirt/qemu/{guest.name}.console' append='on'/></serial>
     {channel}
     <memballoon model='virtio'>{integrated(18)}</memballoon>

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vferry.lab import net, outer, peer, places, processes, qemu, reach
 from vferry.lab.layers import Layers
-from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Host, standby_named
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, Host
 from vferry.model.problem import Exit, Problem
 
 READY = b"vferry-lab: ready"
@@ -56,12 +56,12 @@ def start(host: Host, layers: Layers, lab: Path, kept: Path | None = None) -> No
     """Starts a host; `wait` says when it answers. With `kept`, it waits to be restored from that folder."""
     for name in ("console", "qmp", "ssh"):
         (places.RUN / f"{host.name}.{name}").unlink(missing_ok=True)
-    standby = standby_named(layers.standby)
+    setup, standby = layers.setup, layers.setup.standby
     data, mgmt = (net.plug(network, host, standby) for network in NETWORKS)
     taps = (data[0], *mgmt, *data[1:])
     try:
         key = reach.public_key(lab)
-        argv = qemu.command(host, qemu.Taps(*taps), GUESTS, key, cpu_flags(), restore=kept is not None, standby=standby)
+        argv = qemu.command(host, qemu.Taps(*taps), GUESTS, key, cpu_flags(), restore=kept is not None, setup=setup)
         own = layers.of(host)
         binds = (f"{layers.ground}/root", own.base, own.product, *map(str, (lab, places.RUN, kept or lab)))
         disks = " ".join(f"{name}={backing}" for name, backing in qemu.overlays(host).items())

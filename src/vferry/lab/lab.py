@@ -7,10 +7,8 @@ from typing import Any
 from vferry.lab import bringup, guests, hosts, layers, net, outer, owner, peer, places, processes, reach
 from vferry.lab import controller as registry
 from vferry.lab.release import DEBIAN12, Release, numbered
-from vferry.lab.topology import HOSTS, NETWORKS, STANDBYS, STARTED, Host, Standby, host_named, standby_named
+from vferry.lab.topology import HOSTS, NETWORKS, STARTED, USUAL, Host, Setup, Standby, host_named, standby_named
 from vferry.model.problem import Problem
-
-USUAL = STANDBYS[0].name
 
 
 class Lab:
@@ -20,33 +18,43 @@ class Lab:
         outer.require_root()
         self.folder = places.folder()
 
-    def build(self, debian12: Collection[str] = (), standby: str = USUAL) -> layers.Layers:
+    def build(self, debian12: Collection[str] = (), setup: Setup = USUAL) -> layers.Layers:
         """Builds what is missing of the layers for a lab whose hosts named in `debian12` run Debian 12."""
-        return layers.ensure(_known_hosts(debian12), standby_named(standby))
+        return layers.ensure(_known_hosts(debian12), setup)
 
     def alive(self) -> bool:
         """Whether anything of a lab is there, be it this clone's or another's."""
         return bool(hosts.running()) or any(net.exists(network) for network in NETWORKS)
 
-    def up(self, names: Sequence[str] = STARTED, debian12: Collection[str] = (), standby: str | None = None) -> bool:
+    def up(
+        self,
+        names: Sequence[str] = STARTED,
+        debian12: Collection[str] = (),
+        standby: str | None = None,
+        *,
+        relay: bool = False,
+    ) -> bool:
         """Starts what is missing; returns False where everything was there. Hosts that fail to boot are taken down.
 
         `debian12` are the names of hosts that run it rather than Debian 13, `standby` is the name of the hosts' standby
-        path. A lab that is up stays what it is: without them whatever that is, and another choice is refused
-        (``lab-other-release``, ``lab-other-standby``).
+        path, with `relay` they may have one. A lab that is up stays what it is: without them whatever that is, and
+        another choice is refused (``lab-other-release``, ``lab-other-standby``, ``lab-no-relay``).
         """
         wanted, older = [guests.named(name) for name in names], _known_hosts(debian12)
         with owner.changing():
             owner.refuse_another(places.clone(), alive=self.alive())
             missing = [host for host in HOSTS if not hosts.pids(host)]
             if len(missing) == len(HOSTS):
-                self._boot(older, standby or USUAL)
+                path = standby_named(standby) if standby else USUAL.standby
+                self._boot(older, Setup(path, relay))
                 guests.stop_others(self, wanted)
             else:
                 if older:
                     refuse_other(older, self.releases())
                 if standby:
                     refuse_other_standby(standby, self.standby().name)
+                if relay:
+                    refuse_without_relay(self.setup())
             for host in missing:
                 if not hosts.pids(host):
                     bringup.boot_one(host, self.folder)
@@ -98,17 +106,21 @@ class Lab:
     def push(self) -> None:
         """Gives the running hosts this clone's vferry, and restarts their agents: faster than down and up."""
         older = [name for name, release in self.releases().items() if release is DEBIAN12]
-        bringup.push(self.folder, self.build(older, self.standby().name))
+        bringup.push(self.folder, self.build(older, self.setup()))
 
     def releases(self) -> dict[str, Release]:
         """Which Debian each host of the lab that is up runs, by name."""
         who = owner.current() if self.alive() else None
         return {name: numbered(each.release) for name, each in who.layers.hosts.items()} if who else {}
 
+    def setup(self) -> Setup:
+        """What the hosts of the lab that is up have, or else the usual."""
+        who = owner.current() if self.alive() else None
+        return who.layers.setup if who else USUAL
+
     def standby(self) -> Standby:
         """The standby path of the lab that is up, or else the usual one."""
-        who = owner.current() if self.alive() else None
-        return standby_named(who.layers.standby if who else USUAL)
+        return self.setup().standby
 
     def peer_command(self, argv: Sequence[str]) -> list[str]:
         """Argument vector on this machine that runs `argv` as the peer."""
@@ -119,7 +131,8 @@ class Lab:
     def status(self) -> dict[str, Any]:
         """hosts: names of those that run; guests: those that run; off: those that are only defined.
 
-        releases: by the host's name, such as "Debian 13". standby: the name of the hosts' standby path.
+        releases: by the host's name, such as "Debian 13". standby: the name of the hosts' standby path. relay: whether
+        the hosts have what a relay needs.
         """
         rows = guests.rows(guests.everywhere(self))
         who = owner.current() if self.alive() else None
@@ -127,6 +140,7 @@ class Lab:
             "hosts": [host.name for host in hosts.running()],
             "releases": {name: release.name for name, release in self.releases().items()},
             "standby": self.standby().name,
+            "relay": self.setup().relay,
             "guests": [row for row in rows if row["state"] != "off"],
             "off": [row for row in rows if row["state"] == "off"],
             "clone": who.clone if who else None,
@@ -180,13 +194,13 @@ class Lab:
         for tap in found.taps(self.host(host).name, self.standby()):
             net.carry(found, tap, on=on)
 
-    def _boot(self, debian12: Collection[str], standby: str) -> None:
+    def _boot(self, debian12: Collection[str], setup: Setup) -> None:
         """Brings both hosts up; hosts that had to boot are kept for the next time.
 
         They are kept with the guests that have no VF: the emulated igb saves its PF's state, but not the
         configuration of its VFs, so a guest that runs on one loses its network when it is restored.
         """
-        wanted = self.build(debian12, standby)
+        wanted = self.build(debian12, setup)
         fresh = bringup.boot_all(self.folder, wanted)
         bringup.connect(self.folder)
         if fresh:
@@ -220,5 +234,15 @@ def refuse_other_standby(asked: str, running: str) -> None:
         raise Problem(
             "lab-other-standby",
             f"The lab is up already, with the standby path {running}",
+            "Take it down first: vferry lab down",
+        )
+
+
+def refuse_without_relay(running: Setup) -> None:
+    """Raises `Problem` where the hosts of the lab that is up cannot have the relay asked for."""
+    if not running.relay:
+        raise Problem(
+            "lab-no-relay",
+            "The lab is up already, and its hosts are not made for a relay",
             "Take it down first: vferry lab down",
         )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from vferry.lab import archive, boot, cache, outer, places, seed
 from vferry.lab.guestxml import definition, file_name
 from vferry.lab.release import DEBIAN13, Release
-from vferry.lab.topology import GUESTS, HOSTS, Host, Standby, preferred
+from vferry.lab.topology import GUESTS, HOSTS, Host, Setup, Standby, preferred
 
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 SHIPPED = {  # file of the package, which its author may not have written yet → place in a host
@@ -94,12 +94,12 @@ def framing() -> list[Path]:
     ]
 
 
-def ensure(release: Release, base: Path, ground: Path, standby: Standby) -> Path:
+def ensure(release: Release, base: Path, ground: Path, setup: Setup) -> Path:
     """Folder of a release's product layer: product.img, vmlinux, host.cpio, and tree/, what the image holds."""
     under = below(release, base, ground)
-    key = cache.digest(under.key, cache.digest_files(places.PACKAGE, sources()), standby.name)
-    name = replace(release, variant=standby.variant).layer("product")
-    return cache.layer(name, key, lambda folder: build(folder, release, under, standby))
+    key = cache.digest(under.key, cache.digest_files(places.PACKAGE, sources()), setup.standby.name)
+    name = replace(release, variant=setup.variant).layer("product")
+    return cache.layer(name, key, lambda folder: build(folder, release, under, setup.standby))
 
 
 def build(folder: Path, release: Release, under: Below, standby: Standby) -> None:

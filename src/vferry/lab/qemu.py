@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vferry.lab.topology import STANDBYS, VFS, VLANS, Guest, Host, Standby
+from vferry.lab.topology import USUAL, VFS, VLANS, Guest, Host, Setup
 
-MEMORY_MIB = 3072
-CPUS = 1
+MEMORY_MIB, RELAY_MEMORY_MIB = 3072, 4096
+CPUS, RELAY_CPUS = 1, 2
+FORWARDS = 1
+"""The CPU that only forwards, where there may be a relay: guests stay on the first, as without (docs/lab.md)."""
 # Where the emulator, which runs inside the built root, finds the outer machine's folders.
 BASE = Path("/mnt/base")
 PRODUCT = Path("/mnt/product")
@@ -40,16 +42,18 @@ def accelerator(cpu_flags: set[str]) -> list[str]:
     return ["-accel", "tcg,thread=multi", "-cpu", "EPYC-v4,+svm,+npt,-x2apic"]
 
 
-def kernel_words(host: Host, key: str, standby: Standby) -> str:
+def kernel_words(host: Host, key: str, setup: Setup) -> str:
     """A host's kernel command line; `key` is the base64 part of the lab's ed25519 public key."""
     words = {
         "vferry.host": host.name,
         "vferry.mgmt": f"{host.address}/24",
         "vferry.vfs": VFS,
         "vferry.vlans": ",".join(map(str, VLANS)),
-        "vferry.standby": standby.name,
+        "vferry.standby": setup.standby.name,
         "vferry.key": key,
     }
+    if setup.relay:
+        words |= {"isolcpus": FORWARDS, "vferry.relay": 1}
     own = " ".join(f"{name}={value}" for name, value in words.items())
     return (
         "console=ttyS0 quiet intel_iommu=on iommu=pt mitigations=off audit=0 cryptomgr.notests panic=1 nowatchdog "
@@ -79,7 +83,7 @@ def command(
     flags: set[str],
     *,
     restore: bool = False,
-    standby: Standby = STANDBYS[0],
+    setup: Setup = USUAL,
 ) -> list[str]:
     """The emulator's argument vector for `host`; with `restore`, it waits for a kept state (`booted`)."""
     argv = [
@@ -93,11 +97,12 @@ def command(
         "-no-reboot",
     ]
     argv += ["-machine", "q35,kernel-irqchip=split", *accelerator(flags)]
-    argv += ["-m", str(MEMORY_MIB), "-smp", str(CPUS), "-uuid", host.uuid]
+    memory, cpus = (RELAY_MEMORY_MIB, RELAY_CPUS) if setup.relay else (MEMORY_MIB, CPUS)
+    argv += ["-m", str(memory), "-smp", str(cpus), "-uuid", host.uuid]
     argv += ["-smbios", f"type=1,manufacturer=vferry,product=lab,serial={host.name},uuid={host.uuid}"]
     argv += ["-device", "intel-iommu,intremap=on,device-iotlb=on"]
     argv += ["-kernel", str(PRODUCT / "vmlinux"), "-initrd", str(PRODUCT / "host.cpio")]
-    argv += ["-append", kernel_words(host, key, standby)]
+    argv += ["-append", kernel_words(host, key, setup)]
     for name, overlay in zip(("root", "product"), overlays(host), strict=True):
         argv += disk(name, f"{LAB}/{overlay},format=qcow2")
     for guest in guests:

@@ -9,8 +9,9 @@ from vferry.model.problem import Problem
 class Release:
     """A release of Debian.
 
-    `python` is its Python's version, `machine` a machine type that its QEMU has and newer ones have, too. `packages`
-    are the hosts' beyond those of every release; `backported` are those that come from backports, as apt's patterns.
+    `python` is its Python's version, `machine` a machine type that its QEMU has and newer ones have, too, `dpdk` the
+    number of its DPDK's binary interface. `packages` are the hosts' beyond those of every release; `backported` are
+    those that come from backports, as apt's patterns.
     `variant` is what is added to its layers' names, where they have more packages than usual.
     """
 
@@ -18,6 +19,7 @@ class Release:
     suite: str
     python: str
     machine: str
+    dpdk: int
     packages: tuple[str, ...] = ()
     backported: str = ""
     variant: str = ""
@@ -32,11 +34,20 @@ class Release:
 
     def having(self, packages: tuple[str, ...], variant: str) -> "Release":
         """The same with more packages, in layers of its own; itself where there are none."""
-        return replace(self, packages=(*self.packages, *packages), variant=variant) if packages else self
+        both = (*self.packages, *packages)
+        return replace(self, packages=both, variant=f"{self.variant}{variant}") if packages else self
+
+    @property
+    def relaying(self) -> tuple[str, ...]:
+        """Packages of a host that may have a relay. DPDK's own only recommend its driver for the emulated NIC's VFs."""
+        drivers = (f"librte-net-e1000-{self.dpdk}", f"librte-mempool-ring{self.dpdk}")
+        return ("openvswitch-switch-dpdk", "python3-openvswitch", *drivers)
 
 
-DEBIAN12 = Release(12, "bookworm", "3.11", "pc-q35-7.2")
-DEBIAN13 = Release(13, "trixie", "3.13", "pc-q35-10.0", packages=("libqatzip3",), backported="qemu* seabios ipxe-qemu")
+DEBIAN12 = Release(12, "bookworm", "3.11", "pc-q35-7.2", dpdk=23)
+DEBIAN13 = Release(
+    13, "trixie", "3.13", "pc-q35-10.0", dpdk=25, packages=("libqatzip3",), backported="qemu* seabios ipxe-qemu"
+)
 """The usual one. Its QEMU emulates the hosts, whatever they run, and its kernel is the guests'."""
 RELEASES = (DEBIAN12, DEBIAN13)
 

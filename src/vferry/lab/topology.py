@@ -10,6 +10,10 @@ OBSERVER = "10.8.0.100"
 PF = "enp1s0"
 VFS = 7  # as many as the emulated igb has; those of the guests that are not spare fit on one host
 AGENT_SOCKET = "/run/vferry/agent.sock"
+RELAY = "relay"
+"""What is added to the names of layers whose hosts have what a relay needs."""
+RELAY_SOCKETS = "/run/vhost-user"
+"""Where QEMU makes the sockets of guests on a relay, on hosts that may have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,22 @@ def standby_named(name: str) -> Standby:
 
 
 @dataclass(frozen=True, slots=True)
+class Setup:
+    """What all hosts of a lab have, whichever release each runs: their standby path, and what a relay needs or not."""
+
+    standby: Standby = STANDBYS[0]
+    relay: bool = False
+
+    @property
+    def variant(self) -> str:
+        """What is added to the names of layers that are made for it; nothing for the usual one."""
+        return f"{self.standby.variant}{RELAY if self.relay else ''}"
+
+
+USUAL = Setup()
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """An emulated host: a QEMU process of the outer machine."""
 
@@ -175,10 +195,11 @@ class Guest:
     (cloud), which is told by its cloud, or by NetworkManager's profile in it, what to be. `vfs` are the indices of its
     VFs, none for a guest that has no other NIC; `standby` says whether it has a NIC on the hosts' bridge, of that
     `model`; with `macvtap`, that is on the VF's interface; `vlan` is set on its VF, and the guest knows nothing of it.
+    With `relayed`, it has a virtio NIC on its host's relay alone, and somebody makes its port there before it starts.
     A `spare` guest is defined when it is first started, since a NIC has fewer VFs than all guests together.
     `kernel`: the name of one of its own (kernels), rather than Debian 13's. `serial`: whether it has serial ports on a
-    device that migrates itself (mtty). Memory and disk in MiB; `answer_bound`: how long it may take to answer ping, in
-    seconds; most need about 15 without KVM.
+    device that migrates itself (mtty). `acpi_index`: that of its VF, by which its udev names it. Memory and
+    disk in MiB; `answer_bound`: how long it may take to answer ping, in seconds; most need about 15 without KVM.
     """
 
     name: str
@@ -189,9 +210,11 @@ class Guest:
     model: str = "virtio"
     macvtap: bool = False
     vlan: int | None = None
+    relayed: bool = False
     spare: bool = False
     kernel: str | None = None
     serial: bool = False
+    acpi_index: int | None = None
     memory_mib: int = 256
     disk_mib: int = 64
     answer_bound: float = 120.0
@@ -243,6 +266,11 @@ class Guest:
         return self.links[0].mac
 
     @property
+    def socket(self) -> str | None:
+        """What its QEMU makes and a relay connects to, on its host."""
+        return f"{RELAY_SOCKETS}/{self.name}.sock" if self.relayed else None
+
+    @property
     def uuid(self) -> str:
         return f"7f0e0000-0000-4000-9000-0000000000{self.number:02d}"
 
@@ -264,11 +292,12 @@ GUESTS = (
     Guest("failover1", "failover", 19, vfs=(3,), standby=True, spare=True),
     Guest("mtty1", "lone", 21, vfs=(2,), spare=True, serial=True),
     Guest("macvtap1", "virtio", 20, vfs=(HOSTS[0].own_vf,), macvtap=True, spare=True),
-    Guest("nm1", "nm", 22, vfs=(4,), spare=True, memory_mib=384, disk_mib=1024, answer_bound=900.0),
+    Guest("nm1", "nm", 22, vfs=(4,), spare=True, acpi_index=1, memory_mib=384, disk_mib=1024, answer_bound=900.0),
     Guest("e1000e1", "virtio", 23, standby=True, model="e1000e", spare=True),
     Guest("oldest1", "lone", 24, vfs=(3,), spare=True, kernel="oldest"),
     Guest("newest1", "lone", 25, vfs=(2,), spare=True, kernel="newest"),
     Guest("bare1", "bare", 26, vfs=(5,), standby=True, spare=True),
+    Guest("relay1", "virtio", 27, relayed=True, spare=True),
 )
 VLANS = tuple(sorted({guest.vlan for guest in GUESTS if guest.vlan}))
 """Those that guests are in: the hosts' bridges pass them."""

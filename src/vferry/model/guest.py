@@ -35,6 +35,8 @@ class Nic(Struct, frozen=True, kw_only=True):
     """``persistent`` or ``transient`` for a `<teaming>` pair."""
     teamed_with: str | None = None
     """Of a transient one: the alias of the persistent NIC."""
+    acpi_index: int | None = None
+    """libvirt's `<acpi index>`, by which udev in the guest names the NIC."""
 
     @property
     def passed_through(self) -> bool:

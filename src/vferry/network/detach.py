@@ -7,11 +7,12 @@ VF's addresses and routes, which go with it, are given back to the new one where
 
 from typing import Any
 
-from vferry.host.api import Operation, PlugVf, RunInGuest, SetVf, TeachBridge, Unplug
+from vferry.host.api import Operation, RunInGuest, SetVf, TeachBridge, Unplug
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network import guest_script, switch
 from vferry.network.step import Step
+from vferry.network.vf import plugged
 from vferry.plan.plan import GuestSide, Plan, VfMove
 
 
@@ -92,7 +93,7 @@ def _back(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
     vf, standby = move.source, move.source_standby
     if not move.stands_by:
         return _plug(plan, move, vf.pf, vf.index, vf.address)
-    plug = PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias)
+    plug = plugged(plan, move, vf.address, move.vf_alias)
     filters = (
         switch.move_filter(vf, standby, move.mac, to_vf=True),
         TeachBridge(guest=plan.guest, mac=move.mac, uplink=standby.uplink),
@@ -106,7 +107,7 @@ def _back(plan: Plan, move: VfMove) -> tuple[Operation[Any], ...]:
 def _plug(plan: Plan, move: VfMove, pf: str, index: int, address: str) -> tuple[Operation[Any], ...]:
     return (
         SetVf(pf=pf, index=index, settings=VfSettings(mac=move.mac)),
-        PlugVf(guest=plan.guest, address=address, alias=move.vf_alias),
+        plugged(plan, move, address, move.vf_alias),
         *_in_guest(plan, move, guest_script.restore_addresses),
     )
 

@@ -10,11 +10,12 @@ QEMU would unplug and plug the VF itself, without a bound of time, and plug it w
 none: the VF is unplugged before the copy, and plugged after the guest has resumed.
 """
 
-from vferry.host.api import PlugVf, RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
+from vferry.host.api import RunInGuest, SetForwarding, SetVf, TeachBridge, Unplug
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network import guest_script, switch
 from vferry.network.step import Step
+from vferry.network.vf import plugged
 from vferry.plan.plan import GuestSide, Plan, VfMove
 
 
@@ -42,7 +43,7 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
         ),
         undo=(
             SetVf(pf=vf.pf, index=vf.index, settings=move.source_settings),
-            PlugVf(guest=plan.guest, address=vf.address, alias=move.source_alias, teamed_with=move.standby_alias),
+            plugged(plan, move, vf.address, move.source_alias, move.standby_alias),
             *_await_vf(plan, move),
             *switch.told(plan, move, vf, standby, vf.pf),
         ),
@@ -88,7 +89,7 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         host=host,
         summary=f"plug VF {vf.index} of {vf.pf} ({vf.address}), which the guest's driver then uses",
         apply=(
-            PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias, teamed_with=move.standby_alias),
+            plugged(plan, move, vf.address, move.vf_alias, move.standby_alias),
             *_await_vf(plan, move),
             *switch.told(plan, move, vf, standby, vf.pf),
         ),

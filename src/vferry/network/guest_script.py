@@ -26,27 +26,27 @@ def run(guest: str, script: str) -> RunInGuest:
 
 def addresses_to_standby(mac: str) -> str:
     """Moves addresses and routes from the VF to the standby NIC; the VF goes on receiving."""
-    return _compose(mac, "move", "addresses-to-standby")
+    return _compose(mac, "name", "move", "addresses-to-standby")
 
 
 def addresses_to_vf(mac: str) -> str:
     """Brings a newly plugged VF up, gives it addresses, MAC and routes; the standby NIC goes on receiving."""
-    return _compose(mac, "move", "addresses-to-vf")
+    return _compose(mac, "name", "move", "addresses-to-vf")
 
 
 def bond_to_standby(mac: str) -> str:
     """Makes the standby NIC the active slave of the guest's bond, which still receives on both."""
-    return _compose(mac, "bond", "bond-to-standby")
+    return _compose(mac, "name", "bond", "bond-to-standby")
 
 
 def bond_to_vf(mac: str) -> str:
     """Enslaves a newly plugged VF, unless the guest has done so, and makes it the active slave."""
-    return _compose(mac, "bond", "bond-to-vf")
+    return _compose(mac, "name", "bond", "bond-to-vf")
 
 
 def make_bond(mac: str) -> str:
     """Makes a bond over the standby NIC, and moves addresses and routes from the VF to it; the VF goes on receiving."""
-    return _compose(mac, "move", "bond", "make-bond")
+    return _compose(mac, "name", "move", "bond", "make-bond")
 
 
 def dissolve_bond(mac: str) -> str:
@@ -71,22 +71,22 @@ def receive_on_vf(mac: str) -> str:
 
 def quiet(mac: str) -> str:
     """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, NetworkManager, systemd-networkd."""
-    return _compose(mac, "network-manager", "quiet")
+    return _compose(mac, "plugged", "quiet")
 
 
 def settle(mac: str) -> str:
     """Takes back what `quiet` did, once there is one NIC of this MAC again."""
-    return _compose(mac, "network-manager", "settle")
+    return _compose(mac, "plugged", "settle")
 
 
 def save_addresses(mac: str) -> str:
     """Writes the VF's addresses and routes down in the guest's /run, before the VF is taken away."""
-    return _compose(mac, "save")
+    return _compose(mac, "name", "save")
 
 
 def restore_addresses(mac: str) -> str:
     """Gives a newly plugged VF the addresses and routes that `save_addresses` wrote down."""
-    return _compose(mac, "restore")
+    return _compose(mac, "name", "restore")
 
 
 def _compose(mac: str, *parts: str) -> str:

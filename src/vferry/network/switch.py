@@ -13,7 +13,6 @@ from vferry.host.api import (
     Announce,
     MoveFilter,
     PlugStandby,
-    PlugVf,
     RunInGuest,
     SetForwarding,
     SetVf,
@@ -25,6 +24,7 @@ from vferry.model.guest import VfRef
 from vferry.model.report import Phase
 from vferry.network import guest_script
 from vferry.network.step import Step
+from vferry.network.vf import plugged
 from vferry.plan.plan import GuestSide, Plan, Standby, VfMove
 
 
@@ -76,7 +76,7 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
             SetVf(pf=vf.pf, index=vf.index, settings=move.carried),
             # Without help from within, the guest must find the VF with its MAC when the driver first looks.
             *([to_vf_filter] if move.guest_side is GuestSide.HOTPLUG else []),
-            PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),
+            plugged(plan, move, vf.address, move.vf_alias),
         ),
     )
     return [
@@ -96,7 +96,7 @@ def to_vf(plan: Plan, move: VfMove) -> list[Step]:
         name="plug-vf",
         host=host,
         summary=f"plug VF {vf.index} of {vf.pf} ({vf.address})",
-        apply=(PlugVf(guest=plan.guest, address=vf.address, alias=move.vf_alias),),
+        apply=(plugged(plan, move, vf.address, move.vf_alias),),
         undo=(_unplug(plan, move.vf_alias), _unpark(vf, move)),
     )
     at_port, at_uplink = _taught(plan, move, standby)

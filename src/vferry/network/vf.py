@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from vferry.host.api import SetVf
+from vferry.host.api import PlugVf, SetVf
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network.step import Step
@@ -44,6 +44,11 @@ def settle(plan: Plan, move: VfMove) -> list[Step]:
             apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried),),
         )
     ]
+
+
+def plugged(plan: Plan, move: VfMove, address: str, alias: str, teamed_with: str | None = None) -> PlugVf:
+    """A VF as the guest's, which goes by the same `<acpi index>` there on whatever host."""
+    return PlugVf(guest=plan.guest, address=address, alias=alias, teamed_with=teamed_with, acpi_index=move.acpi_index)
 
 
 def _without_mac(move: VfMove) -> VfSettings:

@@ -73,6 +73,8 @@ class VfMove(Struct, frozen=True, kw_only=True):
     standby_stays: bool
     """Whether the standby NIC is the guest's own; else vferry plugs it for the migration and takes it away."""
     mtu: int = 1500
+    acpi_index: int | None = None
+    """That of the guest's VF, which names it there."""
     contested: bool = False
     """Whether something in the guest fights two NICs of one MAC, and is kept quiet for the migration."""
 

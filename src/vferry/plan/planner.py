@@ -154,6 +154,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         guest_side=side,
         source=ref,
         source_alias=nic.alias,
+        acpi_index=nic.acpi_index,
         source_settings=source_vf.settings,
         source_wiped=source_pf.wiped(source_vf),
         source_standby=_standby(source, network),

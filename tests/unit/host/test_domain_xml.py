@@ -15,7 +15,7 @@ from xml_samples import (
     domain,
 )
 
-from vferry.host.api import PlugStandby
+from vferry.host.api import PlugStandby, PlugVf
 from vferry.host.domain_xml import NicXml, has_alias, read_domain, standby_xml, vf_xml
 from vferry.model.definition import attached, parse, pci_address, pci_attributes, with_vfs
 from vferry.model.host import Attachment, AttachmentKind
@@ -84,6 +84,10 @@ def test_a_guest_without_agent_or_metadata_has_neither() -> None:
             "<interface type='direct'><mac address='52:54:00:00:00:01'/><source dev='eno1'/></interface>",
             NicXml(type="direct", model="unknown", mac="52:54:00:00:00:01", source="eno1"),
         ),
+        (
+            "<interface type='hostdev'><mac address='52:54:00:00:00:01'/><acpi index='12'/></interface>",
+            NicXml(type="hostdev", model="hostdev", mac="52:54:00:00:00:01", acpi_index=12),
+        ),
     ],
 )
 def test_reads_a_nic(devices: str, nic: NicXml) -> None:
@@ -136,18 +140,23 @@ def test_memory_has_units(memory: str, count: int) -> None:
     assert read_domain(f"<domain><name>a</name>{memory}</domain>").memory == count
 
 
+def plugged(address: str, alias: str, *, teamed_with: str | None = None, acpi_index: int | None = None) -> PlugVf:
+    return PlugVf(guest="guest1", address=address, alias=alias, teamed_with=teamed_with, acpi_index=acpi_index)
+
+
 @pytest.mark.parametrize("address", ["0000:01:10.2", "0001:ff:1f.7", "10000:e1:00.0"])
 def test_pci_addresses_go_there_and_back(address: str) -> None:
-    element = parse(f"<domain>{vf_xml(address, 'a')}</domain>").find("hostdev/source/address")
+    element = parse(f"<domain>{vf_xml(plugged(address, 'a'))}</domain>").find("hostdev/source/address")
     assert element is not None
     assert pci_address(element) == address
     assert element.attrib == pci_attributes(address)
 
 
 def test_a_vf_is_plugged_as_a_plain_host_device_under_its_alias() -> None:
-    teamed = read_domain(domain(vf_xml(VF, "ua-vf", "ua-standby"))).nics[0]
+    teamed = read_domain(domain(vf_xml(plugged(VF, "ua-vf", teamed_with="ua-standby")))).nics[0]
     assert (teamed.alias, teamed.teaming, teamed.teamed_with) == ("ua-vf", "transient", "ua-standby")
-    devices = vf_xml(VF, "ua-vferry-vf")
+    assert read_domain(domain(vf_xml(plugged(VF, "ua-vf", acpi_index=7)))).nics[0].acpi_index == 7
+    devices = vf_xml(plugged(VF, "ua-vferry-vf"))
     assert "interface" not in devices
     assert 'managed="yes"' in devices
     assert read_domain(domain(devices)).nics == (

@@ -1,4 +1,5 @@
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,8 @@ import pytest
 from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
 from xml_samples import AGENT, MAC, MACVTAP, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, domain
 
-from vferry.host.api import PlugStandby
+from vferry.host.api import PlugStandby, PlugVf
+from vferry.host.domain_xml import read_domain
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_devices import plug_standby, plug_vf, unplug
 from vferry.host.hypervisor_domains import define, destroy_incoming, read_definition, resume, undefine
@@ -162,8 +164,8 @@ STAND_IN = PlugStandby(guest="guest1", mac=MAC, on=Attachment(device="br0"), ali
 def test_plugging_is_done_once_and_into_the_running_guest_only(tmp_path: Path) -> None:
     host, library = hypervisor(running(STANDBY))
     guest = library.domains["guest1"]
-    assert plug_vf(host, "guest1", VF, "ua-vferry-vf").changed
-    assert not plug_vf(host, "guest1", VF, "ua-vferry-vf").changed
+    assert plug_vf(host, PlugVf(guest="guest1", address=VF, alias="ua-vferry-vf")).changed
+    assert not plug_vf(host, PlugVf(guest="guest1", address=VF, alias="ua-vferry-vf")).changed
     assert plug_standby(host, tmp_path, STAND_IN).changed
     assert not plug_standby(host, tmp_path, STAND_IN).changed
     assert guest.calls == [("attach", 1), ("attach", 1)]
@@ -223,6 +225,27 @@ def test_a_guest_that_keeps_a_device_is_a_problem(lets_go: bool | None, why: str
     assert caught.value.code == "unplug-refused"
 
 
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_vf_that_the_guest_lets_go_of_too_late_is_plugged_again(
+    *, slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = running(VF_INTERFACE)
+    guest.lets_go = None
+    host, _ = hypervisor(guest)
+    with pytest.raises(Problem):
+        unplug(host, tmp_path, "guest1", "ua-vf", 0.05)
+    monkeypatch.setattr("vferry.host.hypervisor_devices.GRACE_S", 0.2)
+
+    def let_go() -> None:
+        guest.live_xml = domain()
+        host.events.on_removed(None, guest, "ua-vf", None)
+
+    if slow:
+        threading.Timer(0.05, let_go).start()
+    assert plug_vf(host, PlugVf(guest="guest1", address=VF, alias="ua-vferry-vf")).changed is slow
+    assert VF in {nic.address for nic in read_domain(guest.live_xml or "").nics}
+
+
 def test_an_unplug_that_is_under_way_is_waited_for(tmp_path: Path) -> None:
     class Asked(FakeDomain):
         def detachDeviceAlias(self, alias: str, flags: int) -> None:  # noqa: N802
@@ -241,7 +264,7 @@ def test_an_unplug_that_is_under_way_is_waited_for(tmp_path: Path) -> None:
 def test_devices_are_for_running_guests(tmp_path: Path) -> None:
     host, _ = hypervisor(FakeDomain(persistent=domain()))
     with pytest.raises(Problem) as caught:
-        plug_vf(host, "guest1", VF, "ua-x")
+        plug_vf(host, PlugVf(guest="guest1", address=VF, alias="ua-x"))
     assert caught.value.code == "guest-off"
     with pytest.raises(Problem):
         unplug(host, tmp_path, "guest1", "ua-vf", 1)

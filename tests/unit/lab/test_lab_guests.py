@@ -1,13 +1,15 @@
 """The guests' definitions, and reading where they are."""
 
+import os
 import shlex
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from vferry.lab import archive, guests, guestxml, hosts, peer
+from vferry.lab import archive, guests, guestxml, hosts, peer, places
 from vferry.lab.topology import GUESTS, HOSTS, STARTED, VFS, Guest, guest_named, standby_named
 from vferry.model.problem import Problem
 
@@ -170,6 +172,67 @@ def test_a_guest_on_a_macvtap_is_on_its_first_host_s_own_vf() -> None:
     assert (nic.get("type"), source.attrib) == ("direct", {"dev": "enp1s0v6", "mode": "passthrough"})
     assert len({host.own_vf for host in HOSTS}) == len(HOSTS), "another interface on the other host"
     assert all(host.own_vf < VFS for host in HOSTS)
+
+
+def test_a_guest_on_a_relay_makes_the_socket_and_shares_its_memory() -> None:
+    domain = xml("relay1")
+    (nic,) = domain.findall("devices/interface")
+    source, backing = nic.find("source"), domain.find("memoryBacking")
+    assert source is not None
+    assert backing is not None
+    assert nic.get("type") == "vhostuser"
+    assert source.attrib == {"type": "unix", "path": "/run/vhost-user/relay1.sock", "mode": "server"}
+    assert [(each.tag, each.attrib) for each in backing] == [
+        ("source", {"type": "memfd"}),
+        ("access", {"mode": "shared"}),
+    ]
+    others = [guest.name for guest in GUESTS if xml(guest.name).find("memoryBacking") is not None]
+    assert others == ["relay1"]
+
+
+@pytest.mark.parametrize(
+    ("done", "missing"),
+    [
+        (subprocess.CompletedProcess([], 0, "vfg525400aa001b\n", ""), False),
+        (subprocess.CompletedProcess([], 0, "\n", ""), True),
+        (subprocess.CompletedProcess([], 127, "", "ovs-vsctl: not found"), True),
+    ],
+)
+def test_a_guest_on_a_relay_is_not_started_without_its_port(
+    done: subprocess.CompletedProcess[str], *, missing: bool
+) -> None:
+    asked: list[list[str]] = []
+
+    class Lab:
+        def run(self, host: str, argv: list[str]) -> subprocess.CompletedProcess[str]:
+            assert host == "host1"
+            asked.append(argv)
+            return done
+
+    with pytest.raises(Problem, match="has a port for relay1") if missing else nullcontext():
+        guests._refuse_without_port(Lab(), guests.named("relay1"), "host1")  # type: ignore[arg-type]
+    assert asked[0][-1] == "options:vhost-server-path=/run/vhost-user/relay1.sock"
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [("guest2", ["52:54:00:aa:00:0c"]), ("relay1", []), ("bond1", []), ("macvtap1", [])],
+)
+def test_only_a_guest_behind_the_pf_gets_an_entry_there(tmp_path: Path, name: str, entries: list[str]) -> None:
+    (tmp_path / "bridge").write_text(f'#!/bin/sh\necho "$3" >> {tmp_path}/entries\n')
+    (tmp_path / "bridge").chmod(0o755)
+    guest = guest_named(name)
+    assert guest is not None
+    subprocess.run(
+        [places.FILES / "overlay/etc/libvirt/hooks/qemu", name, "started", "begin"],
+        input=guestxml.definition(guest, "pc-q35-10.0"),
+        text=True,
+        check=True,
+        capture_output=True,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    written = tmp_path / "entries"
+    assert (written.read_text().split() if written.exists() else []) == entries
 
 
 def test_guests_share_neither_addresses_nor_vfs() -> None:

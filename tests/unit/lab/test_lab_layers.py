@@ -11,10 +11,10 @@ import pytest
 
 from vferry.host.configuration import read_configuration
 from vferry.lab import archive, base, boot, booted, cache, outer, owner, places, processes, product, reach
-from vferry.lab.lab import refuse_other, refuse_other_standby
+from vferry.lab.lab import refuse_other, refuse_other_standby, refuse_without_relay
 from vferry.lab.layers import HostLayers, Layers
 from vferry.lab.release import DEBIAN12, DEBIAN13, RELEASES
-from vferry.lab.topology import HOSTS, STANDBYS, standby_named
+from vferry.lab.topology import HOSTS, STANDBYS, USUAL, Setup, standby_named
 from vferry.model.host import Network
 from vferry.model.problem import Problem
 
@@ -159,9 +159,9 @@ def test_the_agent_is_told_its_standby_path(tmp_path: Path, standby: str, networ
         assert read_configuration(tmp_path / "agent.toml").networks == {"physnet1": network}
 
 
-def layers(*numbers: int, standby: str = "bridge") -> Layers:
+def layers(*numbers: int, standby: str = "bridge", relay: bool = False) -> Layers:
     made = (HostLayers(number, f"/base{number}", f"/product{number}") for number in numbers)
-    return Layers("/ground", {host.name: own for host, own in zip(HOSTS, made, strict=True)}, standby)
+    return Layers("/ground", {host.name: own for host, own in zip(HOSTS, made, strict=True)}, standby, relay)
 
 
 def test_only_hosts_with_open_vswitch_have_more_packages_in_layers_of_their_own() -> None:
@@ -174,6 +174,30 @@ def test_only_hosts_with_open_vswitch_have_more_packages_in_layers_of_their_own(
     assert layers(12, 13, standby="ovs").release(HOSTS[0]).layer("base") == "base12ovs"
 
 
+def test_hosts_for_a_relay_have_dpdk_with_its_driver_in_layers_of_their_own() -> None:
+    twelve, thirteen = (layers(12, 13, relay=True).release(host) for host in HOSTS)
+    assert twelve.layer("base") == "base12relay"
+    assert thirteen.layer("base") == "baserelay"
+    for release, driver in ((twelve, "librte-net-e1000-23"), (thirteen, "librte-net-e1000-25")):
+        assert {"openvswitch-switch-dpdk", "python3-openvswitch", driver} < set(release.packages)
+    assert set(DEBIAN13.packages) < set(thirteen.packages)
+    both = layers(13, 13, standby="ovs", relay=True).release(HOSTS[0])
+    assert both.layer("base") == "baseovsrelay"
+    assert {"openvswitch-switch", "openvswitch-switch-dpdk"} < set(both.packages)
+
+
+def test_a_setup_has_layers_of_its_own_but_for_the_usual_one() -> None:
+    setups = [Setup(standby, relay) for standby in STANDBYS for relay in (False, True)]
+    assert len({setup.variant for setup in setups}) == len(setups)
+    assert [setup for setup in setups if not setup.variant] == [USUAL]
+
+
+def test_a_lab_that_is_up_gets_no_relay_afterwards() -> None:
+    refuse_without_relay(layers(13, 13, relay=True).setup)
+    with pytest.raises(Problem, match="not made for a relay"):
+        refuse_without_relay(USUAL)
+
+
 def test_a_lab_that_is_up_does_not_change_its_standby_path() -> None:
     refuse_other_standby("ovs", "ovs")
     with pytest.raises(Problem, match="with the standby path ovs"):
@@ -182,7 +206,7 @@ def test_a_lab_that_is_up_does_not_change_its_standby_path() -> None:
 
 def test_the_lock_remembers_what_each_host_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(places, "LOCK", tmp_path / "lock")
-    who = owner.Owner("/a", "now", layers(12, 13))
+    who = owner.Owner("/a", "now", layers(12, 13, relay=True))
     owner.write(who)
     assert owner.current() == who
     assert who.layers.of(HOSTS[0]).product == "/product12"
@@ -197,6 +221,7 @@ def test_hosts_of_other_releases_are_kept_apart() -> None:
     assert booted.name(layers(13, 13)) == "booted"
     assert booted.name(layers(12, 13)) == booted.name(layers(13, 12)) != "booted"
     assert booted.name(layers(13, 13, standby="bond")) != "booted"
+    assert booted.name(layers(13, 13, relay=True)) != "booted"
 
 
 def test_kept_hosts_have_products_of_their_own(tmp_path: Path) -> None:

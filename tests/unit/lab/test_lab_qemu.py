@@ -1,11 +1,15 @@
 """How a host is emulated."""
 
 from vferry.lab import net, qemu
-from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, STANDBYS, preferred, standby_named
+from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, STANDBYS, USUAL, Setup, preferred, standby_named
 
 
-def command(flags: set[str], *, restore: bool = False) -> list[str]:
-    return qemu.command(HOSTS[0], qemu.Taps(7, 8), GUESTS, "KEY", flags, restore=restore)
+def command(flags: set[str], *, restore: bool = False, setup: Setup = USUAL) -> list[str]:
+    return qemu.command(HOSTS[0], qemu.Taps(7, 8), GUESTS, "KEY", flags, restore=restore, setup=setup)
+
+
+def option(argv: list[str], name: str) -> str:
+    return argv[argv.index(name) + 1]
 
 
 def test_a_cpu_without_virtualization_is_emulated_with_one() -> None:
@@ -47,7 +51,7 @@ def test_the_kernel_is_told_who_the_host_is() -> None:
 
 def test_a_bond_has_a_second_pf_on_a_tap_of_its_own() -> None:
     usual, bond = command(set()), standby_named("bond")
-    argv = qemu.command(HOSTS[1], qemu.Taps(7, 8, 9), GUESTS, "KEY", set(), standby=bond)
+    argv = qemu.command(HOSTS[1], qemu.Taps(7, 8, 9), GUESTS, "KEY", set(), setup=Setup(bond))
     assert "tap,id=data2,fd=9,vhost=off" in argv
     assert "igb,mac=52:54:00:00:03:02,netdev=data2,id=nic-data2,bus=port3" in argv
     assert "vferry.standby=bond" in argv[argv.index("-append") + 1].split()
@@ -57,6 +61,14 @@ def test_a_bond_has_a_second_pf_on_a_tap_of_its_own() -> None:
     assert data.taps("host2", bond) == ("data-host2", "data-host2-2")
     assert mgmt.taps("host2", bond) == ("mgmt-host2",)
     assert all(len(tap) <= 15 for network in NETWORKS for tap in network.taps("host2", bond))
+
+
+def test_only_a_host_that_may_have_a_relay_has_a_second_cpu_and_keeps_guests_off_it() -> None:
+    usual, relayed = command(set()), command(set(), setup=Setup(relay=True))
+    assert (option(usual, "-smp"), option(relayed, "-smp")) == ("1", "2")
+    assert int(option(usual, "-m")) < int(option(relayed, "-m")) <= 5 << 10
+    more = set(option(relayed, "-append").split()) - set(option(usual, "-append").split())
+    assert more == {"isolcpus=1", "vferry.relay=1"}
 
 
 def test_a_restored_host_waits_for_its_state() -> None:

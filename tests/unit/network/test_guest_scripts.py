@@ -287,17 +287,108 @@ def test_a_guest_that_need_not_be_quiet_keeps_its_reverse_path_filter(box: Guest
     assert rp_filters(box, VF) == before
 
 
+NETWORKCTL = """#!/bin/sh
+[ "$1" != --version ] || echo "systemd {release} ({release}.4-1)"
+echo "$*" >> {place}/told
+"""
+
+
+def with_networkd(box: GuestBox, release: int) -> None:
+    """systemd-networkd, by what the scripts see of it."""
+    box.run(f"""set -eu
+mkdir -p /run/systemd/netif; touch /run/systemd/netif/state
+printf '%s' '{NETWORKCTL.format(release=release, place=box.place)}' > {box.place}/bin/networkctl
+printf '#!/bin/sh\n' > {box.place}/bin/udevadm
+chmod +x {box.place}/bin/networkctl {box.place}/bin/udevadm""")
+
+
 @in_a_namespace
-def test_networkd_is_kept_from_the_standby_and_told_when_it_is_over(box: GuestBox) -> None:
-    box.run("mkdir -p /run/systemd/netif; touch /run/systemd/netif/state")
-    box.run(f"printf '#!/bin/sh\\necho $* >> {box.place}/told\\n' > {box.place}/bin/networkctl")
-    box.run(f"chmod +x {box.place}/bin/networkctl")
+@pytest.mark.parametrize(
+    ("release", "match"),
+    [(257, "Property=VFERRY_PLUGGED=1"), (243, "Property=VFERRY_PLUGGED=1"), (241, f"MACAddress={MAC}")],
+)
+def test_networkd_is_kept_from_what_is_plugged_and_told_when_it_is_over(
+    box: GuestBox, release: int, match: str
+) -> None:
+    with_networkd(box, release)
     box.run(guest_script.quiet(MAC), watched=True)
     (name,) = box.run("ls /run/systemd/network").stdout.split()
-    assert f"PermanentMACAddress={MAC}" in box.read(f"/run/systemd/network/{name}")
+    written = box.read(f"/run/systemd/network/{name}")
+    assert written.startswith(f"[Match]\n{match}\n"), written
+    assert written.endswith("[Link]\nUnmanaged=yes"), written
+    assert box.run("ls /run/udev/rules.d").stdout != ""
     box.run(guest_script.settle(MAC), watched=True)
-    assert box.run("ls /run/systemd/network").stdout == ""
-    assert box.read(f"{box.place}/told").splitlines() == ["reload", "reload"]
+    assert box.run("ls /run/systemd/network /run/udev/rules.d -A | grep vferry || :").stdout == ""
+    assert [line for line in box.read(f"{box.place}/told").splitlines() if line == "reload"] == ["reload", "reload"]
+
+
+@in_a_namespace
+def test_networkd_leaves_a_new_vf_alone_after_it_too(box: GuestBox) -> None:
+    with_networkd(box, 257)
+    box.run(guest_script.quiet(MAC), watched=True)
+    box.run(f"printf '#!/bin/sh\\n[ \"$1\" != info ] || echo VFERRY_PLUGGED=1\\n' > {box.place}/bin/udevadm")
+    box.run(guest_script.settle(MAC), watched=True)
+    assert "Property=VFERRY_PLUGGED=1" in box.read(f"/run/systemd/network/00-vferry-{MAC.replace(':', '')}.network")
+
+
+NEW_NAME = "enp9s0"
+
+
+def plug_vf_called(box: GuestBox, name: str, mac: str = "02:00:00:00:00:99") -> None:
+    """The destination's VF, which is behind another port than the source's, and so has another name."""
+    box.remove(VF)
+    box.add(name, "igbvf", mac)
+
+
+@in_a_namespace
+def test_a_new_vf_takes_the_name_of_the_one_before(box: GuestBox) -> None:
+    to_standby(box)
+    plug_vf_called(box, NEW_NAME)
+    for _ in range(2):
+        assert f"{STANDBY} -> {VF}" in box.run(guest_script.addresses_to_vf(MAC), watched=True).stdout
+    assert box.addresses(VF) == ["192.0.2.7/24", "192.0.2.8/24", "2001:db8::7/64"]
+    assert box.leaves_by(FAR) == VF
+    assert box.gaps() == []
+
+
+@in_a_namespace
+def test_a_vf_that_is_plugged_again_still_takes_the_first_name(box: GuestBox) -> None:
+    """The first attempt at the destination ends before the VF is the guest's, and another VF comes."""
+    to_standby(box)
+    plug_vf_called(box, NEW_NAME)
+    box.run(f"ip link set p-{NEW_NAME} down")
+    assert box.run(guest_script.addresses_to_vf(MAC), watched=True, check=False).returncode == 4
+    box.run(guest_script.addresses_to_standby(MAC), watched=True)
+    plug_vf_called(box, "enp10s0")
+    box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    assert box.leaves_by(FAR) == VF
+
+
+@in_a_namespace
+def test_a_vf_keeps_its_own_name_where_the_other_is_taken(box: GuestBox) -> None:
+    to_standby(box)
+    plug_vf_called(box, NEW_NAME)
+    box.add(VF, "e1000e", "02:00:00:00:00:77")
+    box.run(f"ip link set {VF} up; ip address add 192.0.2.77/32 dev {VF}")
+    box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    assert box.leaves_by(FAR) == NEW_NAME
+
+
+@in_a_namespace
+def test_a_vf_that_the_guest_uses_already_is_not_renamed(box: GuestBox) -> None:
+    box.run(guest_script.save_addresses(MAC), watched=True)
+    plug_vf_called(box, NEW_NAME, MAC)
+    box.run(f"ip link set {NEW_NAME} up; ip address add 192.0.2.7/24 dev {NEW_NAME}")
+    assert NEW_NAME in box.run(guest_script.restore_addresses(MAC), watched=True).stdout
+
+
+@in_a_namespace
+def test_a_vf_that_comes_back_after_the_copy_takes_the_name_of_the_one_before(box: GuestBox) -> None:
+    before = box.routes(VF)
+    box.run(guest_script.save_addresses(MAC), watched=True)
+    plug_vf_called(box, NEW_NAME)
+    assert VF in box.run(guest_script.restore_addresses(MAC), watched=True).stdout
+    assert box.routes(VF) == before
 
 
 @in_a_namespace

@@ -313,6 +313,16 @@ def test_a_teamed_vf_has_its_mac_whenever_it_is_plugged() -> None:
     assert arrival[:2] == [SetVf(pf="pf0", index=move.destination.index, settings=VfSettings(mac=MAC)), there]
 
 
+@pytest.mark.parametrize("case", [ADDRESSES, HOTPLUG, BOND, DETACH, DETACH_BOND, TEMPORARY_BOND, FAILOVER], ids=str)
+def test_a_vf_has_the_acpi_index_of_the_one_before_on_both_hosts(case: Case) -> None:
+    plan = plan_of(case)
+    plan = structs.replace(plan, moves=tuple(structs.replace(move, acpi_index=3) for move in plan.moves))
+    stages = modes.stages(plan)
+    steps = (*stages.before, *stages.arrival)
+    plugged = [each for step in steps for each in (*step.apply, *step.undo) if isinstance(each, PlugVf)]
+    assert [each.acpi_index for each in plugged] == [3, 3]
+
+
 def test_the_bridge_knows_the_guest_before_the_vf_goes_and_that_it_is_gone_after_the_next_has_come() -> None:
     stages = stages_of(FAILOVER)
     leaving = [operation for step in stages.before if step.phase is Phase.TO_STANDBY for operation in step.apply]

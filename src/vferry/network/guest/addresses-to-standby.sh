@@ -3,6 +3,7 @@
 
 await standby
 [ -n "$vf" ] || exit 0
+remember_name
 ip link set dev "$standby" mtu "$(cat "/sys/class/net/$vf/mtu")" up
 carrier "$standby"
 move_to "$vf" "$standby"

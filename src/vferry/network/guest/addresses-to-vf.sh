@@ -8,6 +8,7 @@ if [ -z "$standby" ]; then
 fi
 # If this ends half-way, the mark finds the VF again, which is no longer new and has not the MAC yet.
 ip link set dev "$vf" alias "$key" 2>/dev/null || :
+take_name
 ip link set dev "$vf" addrgenmode none 2>/dev/null || :
 ip link set dev "$vf" mtu "$(cat "/sys/class/net/$standby/mtu")" up
 carrier "$vf"
@@ -15,4 +16,5 @@ move_to "$standby" "$vf"
 [ "$(cat "/sys/class/net/$vf/address")" = "$mac" ] || ip link set dev "$vf" address "$mac"
 ip link set dev "$vf" addrgenmode eui64 2>/dev/null || :
 route_over "$standby" "$vf"
+forget_name
 echo "$standby -> $vf"

@@ -4,6 +4,7 @@
 await standby
 bond=$(bond_of "$standby"); sys=/sys/class/net/$bond/bonding
 [ -n "$bond" ] || { echo "$standby is in no bond" >&2; exit 6; }
+remember_name
 echo 1 > "$sys/all_slaves_active"
 be_patient
 activate "$standby"

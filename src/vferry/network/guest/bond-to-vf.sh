@@ -5,6 +5,7 @@ await standby
 bond=$(bond_of "$standby"); sys=/sys/class/net/$bond/bonding
 [ -n "$bond" ] || { echo "$standby is in no bond" >&2; exit 6; }
 await vf
+take_name
 echo 1 > "$sys/all_slaves_active"
 # A NIC that is up must go down to be enslaved; one that the guest has just enslaved by itself must not.
 tries=0
@@ -17,4 +18,5 @@ ip link set dev "$vf" up
 carrier "$vf"
 activate "$vf"
 be_as_before
+forget_name
 echo "$bond: $vf is active"

@@ -3,6 +3,7 @@
 # when the bond is to be had back, with the VF in it or not.
 
 await standby
+remember_name
 bond=$temporary; sys=/sys/class/net/$bond/bonding
 if [ ! -e "$sys" ]; then
   # Without this the kernel makes a bond0 of its own.

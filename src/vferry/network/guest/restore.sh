@@ -4,6 +4,7 @@
 saved=/run/$key
 [ -r "$saved" ] || { echo "nothing is left to restore"; exit 0; }
 await vf
+take_name
 [ "$(cat "/sys/class/net/$vf/address")" = "$mac" ] || ip link set dev "$vf" address "$mac"
 ip link set dev "$vf" up
 carrier "$vf"
@@ -22,4 +23,5 @@ for wanted in direct via; do
   done < "$saved"
 done
 rm -f "$saved"
+forget_name
 echo "$vf has its addresses back"

@@ -4,8 +4,8 @@
 find_nics
 # Another NIC that is new is not the VF: what was saved when it was there is still what counts.
 [ -n "$vf" ] && [ "$(cat "/sys/class/net/$vf/address")" = "$mac" ] || exit 0
+remember_name
 saved=/run/$key
-mkdir -p /run
 {
   echo "mtu $(cat "/sys/class/net/$vf/mtu")"
   ip -o address show dev "$vf" scope global | while read -r _ _ family address _; do

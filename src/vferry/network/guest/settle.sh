@@ -8,8 +8,4 @@ if [ -e "/run/$key.rp_filter" ]; then
   [ -z "$vf" ] || echo "$line" > "/proc/sys/net/ipv4/conf/$vf/rp_filter"
   rm -f "/run/$key.rp_filter"
 fi
-[ ! -e "$marks" ] || unhush_network_manager
-if [ -e "/run/systemd/network/00-$key.network" ]; then
-  rm -f "/run/systemd/network/00-$key.network"
-  networkctl reload
-fi
+[ ! -e "$marks" ] || mark_no_more

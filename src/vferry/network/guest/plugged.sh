@@ -1,13 +1,18 @@
 # shellcheck shell=sh disable=SC2154
-# NetworkManager configures any NIC that it may, flushing what is there, and forgets a profile's name servers with the
-# profile's NIC. So whatever NIC appears meanwhile is marked for udev as not its own, and keeps the mark until it goes or
-# the guest boots; and the name servers that it knows now are made those of no NIC in particular.
+# What configures a guest goes by MACs and names, and would take a NIC that is plugged meanwhile for the guest's own,
+# flushing what is there. So each NIC that appears is marked for udev, and keeps the mark until it goes or the guest
+# boots: NetworkManager and systemd-networkd leave those alone. NetworkManager forgets a profile's name servers with the
+# profile's NIC; those that it knows now are made those of no NIC in particular.
 
 marks=/run/udev/rules.d/98-$key.rules keeps=/run/udev/rules.d/99-$key.rules
-names=/run/NetworkManager/conf.d/00-$key.conf
+names=/run/NetworkManager/conf.d/00-$key.conf networkd=/run/systemd/network/00-$key.network
 
-hush_network_manager() {
-  mkdir -p /run/udev/rules.d "${names%/*}"
+has_network_manager() { [ -d /run/NetworkManager ]; }
+# The folder is there on any system with systemd, this file where networkd has been started.
+has_networkd() { [ -e /run/systemd/netif/state ]; }
+
+mark_what_is_plugged() {
+  mkdir -p /run/udev/rules.d
   cat > "$marks" <<END
 SUBSYSTEM=="net", ACTION=="add", SUBSYSTEMS=="pci", ENV{VFERRY_PLUGGED}="1"
 END
@@ -16,8 +21,22 @@ SUBSYSTEM=="net", ACTION!="add|remove", IMPORT{db}="VFERRY_PLUGGED"
 SUBSYSTEM=="net", ENV{VFERRY_PLUGGED}=="1", ENV{NM_UNMANAGED}="1"
 END
   udevadm control --reload
-  keep_names
 }
+hush_networkd() {
+  mkdir -p "${networkd%/*}"
+  # To one that does not know properties of udev yet, such a section would match every NIC.
+  marked=Property=VFERRY_PLUGGED=1
+  [ "$(release_of_systemd)" -ge 243 ] || marked="MACAddress=$mac
+Driver=virtio_net"
+  cat > "$networkd" <<END
+[Match]
+$marked
+[Link]
+Unmanaged=yes
+END
+  networkctl reload
+}
+release_of_systemd() { networkctl --version | { read -r _ release _; echo "${release%%[!0-9]*}"; }; }
 # A file that NetworkManager has not written needs no help: systemd-resolved's, or one that is always the same.
 keep_names() {
   line /etc/resolv.conf
@@ -27,6 +46,7 @@ keep_names() {
   [ -e "$known" ] || known=/etc/resolv.conf
   servers=$(listed nameserver)
   case $servers in '' | 127.*) return 0 ;; esac
+  mkdir -p "${names%/*}"
   cat > "$names" <<END
 [global-dns]
 searches=$(listed search)
@@ -45,8 +65,8 @@ reload_network_manager() {
     [ "$line" != NetworkManager ] || { kill -HUP "${dir#/proc/}"; return; }
   done
 }
-# A VF that was not plugged anew is still NetworkManager's, with its name servers; a new one is once the guest boots.
-unhush_network_manager() {
+# A VF that was not plugged anew is still the guest's own to configure; a new one is once the guest boots.
+mark_no_more() {
   rm -f "$marks"
   if [ -n "$vf" ] && udevadm info -q property "/sys/class/net/$vf" | grep -qx VFERRY_PLUGGED=1; then
     udevadm control --reload
@@ -54,5 +74,6 @@ unhush_network_manager() {
   fi
   rm -f "$keeps"
   udevadm control --reload
+  [ ! -e "$networkd" ] || { rm -f "$networkd"; networkctl reload; }
   [ ! -e "$names" ] || { rm -f "$names"; reload_network_manager; }
 }

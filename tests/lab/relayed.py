@@ -1,0 +1,298 @@
+"""The relay of a host of the lab: what an operator does with it, and what no command does yet.
+
+No command puts a guest on a relay. On a direct one, the agent is asked for it here; on a switched one it is a port that
+Open vSwitch is given by its own tool.
+"""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from subprocess import SubprocessError
+from typing import Any
+
+from msgspec.structs import replace
+
+from lab.operator import ANSWER_S, HOSTS, PF, Scene, asked, vferry
+from vferry.controller.hosts import open_host
+from vferry.controller.relay import STEP_TIMEOUT_S, look
+from vferry.controller.state import find_state
+from vferry.host.api import BindVf, ClaimResources, KeepRelay, Operation, Session, SetRelayPort, SetVf
+from vferry.lab import guests
+from vferry.model.host import NO_MAC, Inventory, VfSettings
+from vferry.model.problem import Problem
+from vferry.model.relay import Relay, RelayKind, RelayPort
+from vferry.plan.relay_choice import choose_vf
+
+HOST = HOSTS[0]
+"""Where the lab defines its guests."""
+GUEST = "relay1"
+PORT = "vhu-relay1"
+SERVICE = "ovs-vswitchd"
+RESTART_S = 120.0
+"""systemd starts Open vSwitch anew, DPDK clears its memory, and the guest's port is connected again."""
+COUNTED_S = 30.0
+"""Open vSwitch writes what it counts every five seconds."""
+KEPT = "/var/lib/vferry/relay.json"
+AT_BOOT = "/etc/tmpfiles.d/vferry-relay.conf"
+PAGES = "/sys/devices/system/node/node*/hugepages/hugepages-2048kB/nr_hugepages"
+EVIDENCE = f"""exec 2>&1
+say() {{ echo "--- $*"; timeout 20 "$@"; }}
+say systemctl --no-pager --lines=0 status {SERVICE} vferry-agent
+say journalctl --no-pager -o short-monotonic -n 40 -u {SERVICE} -u vferry-agent
+say tail -n 40 /var/log/openvswitch/ovs-vswitchd.log
+say ovs-vsctl --columns=other_config,dpdk_initialized,dpdk_version,ovs_version list Open_vSwitch
+say ovs-vsctl --columns=name,type,ofport,error,link_state,options,statistics list Interface
+say ovs-appctl dpif-netdev/pmd-stats-show
+say cat {KEPT}
+say grep Huge /proc/meminfo
+say ip link show {PF}
+say virsh list --all
+say tail -n 20 /var/log/libvirt/qemu/{GUEST}.log
+say tail -n 20 /var/log/libvirt/qemu/{GUEST}.console
+say dmesg --notime | tail -n 20
+"""
+"""What is looked at where a test has failed."""
+
+
+class Relayed:
+    """The relay of `HOST`, of one kind, which is not there at first, and the guest that may be on it."""
+
+    def __init__(self, scene: Scene, kind: RelayKind) -> None:
+        self.scene, self.kind, self.guest = scene, kind, guests.named(GUEST)
+        self.words = (HOST, "--uplink", PF, *(("--switched",) if kind is RelayKind.SWITCHED else ()))
+        self._marked: int | None = None
+        self.before = self.ground()
+
+    # --- looking -------------------------------------------------------------------------------------------
+
+    def do(self, script: str) -> str:
+        """What a shell script prints on the host; it must succeed."""
+        done = self.scene.lab.run(HOST, ["sh", "-c", script])
+        assert done.returncode == 0, f"{HOST}: {script}: status {done.returncode}, {done.stderr.strip()}"
+        return done.stdout.strip()
+
+    def ground(self) -> dict[str, Any]:
+        """All that a relay changes on its host, as it is now."""
+        shown = asked("host", "show", HOST)
+        vfs = {vf["address"]: vf for pf in shown["pfs"] for vf in pf["vfs"]}
+        opened = ("trust", "spoof_check")
+        return {
+            "huge pages": self.do(f"cat {PAGES}"),
+            "settings of Open vSwitch": self.do("ovs-vsctl --timeout=60 get Open_vSwitch . other_config"),
+            "bridges of Open vSwitch": self.do("ovs-vsctl --timeout=60 list-br").split(),
+            "VFs": {at: (vf["driver"], *(vf["settings"][name] for name in opened)) for at, vf in vfs.items()},
+            "claims": shown["claims"],
+            "files": self.do(f"ls {KEPT} {AT_BOOT} 2>/dev/null || :").split(),
+        }
+
+    def show(self) -> dict[str, Any]:
+        """`vferry relay show`."""
+        return dict(asked("relay", "show", HOST))
+
+    def ports(self) -> dict[str, dict[str, Any]]:
+        """The ports of the relay by their type, of each one at most."""
+        return {port["type"]: port for port in self.show()["ports"]}
+
+    def evidence(self) -> str:
+        """What may say why a test has failed."""
+        try:
+            return self.scene.lab.run(HOST, ["sh", "-c", EVIDENCE], timeout=300).stdout
+        except (Problem, SubprocessError) as error:
+            return str(error)
+
+    # --- the relay -----------------------------------------------------------------------------------------
+
+    def enable(self) -> None:
+        """`vferry relay enable`."""
+        if self.kind is RelayKind.SWITCHED and self._marked is None:
+            self._mark()
+        done = vferry("relay", "enable", *self.words)
+        assert done.returncode == 0, f"relay enable ended with {done.returncode}: {done.stderr}"
+        assert done.stdout == f"{HOST} has a {self.kind} relay on {PF}, which forwards on CPU 1\n"
+
+    def disable(self) -> None:
+        """`vferry relay disable`."""
+        done = vferry("relay", "disable", HOST)
+        assert done.returncode == 0, f"relay disable ended with {done.returncode}: {done.stderr}"
+        assert self.show()["relay"] is None
+        self._unmark()
+
+    def assert_made(self) -> None:
+        """It is what was asked for, works, and is found again at the next boot."""
+        view, ground = self.show(), self.ground()
+        made = view["relay"]
+        assert (made["state"], made["kind"], made["uplinks"], made["cores"]) == ("enabled", self.kind, [PF], [1])
+        assert (view["dpdk_started"], view["silence"]) == (True, "")
+        assert int(ground["huge pages"]) == int(self.before["huge pages"]) + sum(
+            pages["count"] - pages["before"] for pages in made["pages"]
+        )
+        assert ground["files"] == [AT_BOOT, KEPT]
+        assert "pmd-cpu-mask" in ground["settings of Open vSwitch"]
+        assert [claim["vfs"] for claim in ground["claims"]] == [[vf["address"] for vf in made["vfs"]]]
+        if self.kind is RelayKind.SWITCHED:
+            more = set(ground["bridges of Open vSwitch"]) - set(self.before["bridges of Open vSwitch"])
+            assert more == {bridge["name"] for bridge in made["bridges"]}
+            self._until(lambda: self.ports()["dpdk"]["up"], COUNTED_S, "the uplink is not up")
+
+    def assert_given_back(self) -> None:
+        """All is as before. What DPDK has, it keeps until Open vSwitch is started anew."""
+        self.do(f"systemctl restart {SERVICE}")
+        assert self.ground() == self.before
+        macs = [vf["settings"]["mac"] for pf in asked("host", "show", HOST)["pfs"] for vf in pf["vfs"]]
+        assert self.guest.mac not in macs
+
+    def kill_switch(self) -> None:
+        """`kill -9` of Open vSwitch, which systemd starts again."""
+        ask = f"systemctl show --value --property=MainPID {SERVICE}"
+        before = self.do(ask)
+        assert before != "0", f"{SERVICE} does not run"
+        self.do(f"kill -9 {before}")
+
+        def back() -> bool:
+            active = self.scene.run(HOST, f"systemctl is-active {SERVICE}").strip() == "active"
+            return active and self.do(ask) not in (before, "0")
+
+        self._until(back, RESTART_S, f"{SERVICE} does not come back")
+
+    def restart_host(self) -> None:
+        """Boots the host anew, with what it has on its disk."""
+        self.do("sync")
+        self.scene.lab.reboot(HOST)
+        self._until(lambda: self.show()["dpdk_started"], RESTART_S, "DPDK does not run after a restart of the host")
+
+    def end(self) -> None:
+        """Takes back what a test that has failed leaves, as far as that goes."""
+        self.scene.run(HOST, f"virsh destroy {GUEST}")
+        with contextlib.suppress(Problem, AssertionError):
+            self.leave()
+        vferry("relay", "disable", HOST)
+        self.scene.run(HOST, f"systemctl restart {SERVICE}")
+        with contextlib.suppress(AssertionError):
+            self._unmark()
+
+    def _mark(self) -> None:
+        """Gives the guest's MAC to the VF that will be the uplink, before DPDK opens it.
+
+        The 82576 lets no VF have what is for a MAC that is not its own: igb refuses it when DPDK asks for that.
+        """
+        said = vferry("relay", "enable", *self.words, "--dry-run")
+        found = re.search(rf"VF (\d+) of {PF} ", said.stdout)
+        assert found, f"no VF in the steps: {said.stdout}{said.stderr}"
+        self._marked = int(found[1])
+        self.do(f"ip link set {PF} vf {self._marked} mac {self.guest.mac}")
+
+    def _unmark(self) -> None:
+        if self._marked is not None:
+            self.do(f"ip link set {PF} vf {self._marked} mac {NO_MAC}")
+            self._marked = None
+
+    # --- its guest -----------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """Makes the guest's port."""
+        if self.kind is RelayKind.DIRECT:
+            asyncio.run(self._join_vf())
+            return
+        (bridge,) = self.show()["relay"]["bridges"]
+        self.do(
+            f"ovs-vsctl --timeout=60 add-port {bridge['name']} {PORT} -- set Interface {PORT} "
+            f"type=dpdkvhostuserclient options:vhost-server-path={self.guest.socket}"
+        )
+        error = self.do(f"ovs-vsctl --timeout=60 get Interface {PORT} error")
+        assert error == "[]", f"Open vSwitch does not make the guest's port: {error}"
+
+    def leave(self) -> None:
+        """Removes the guest's port, which may be gone already."""
+        if self.kind is RelayKind.DIRECT:
+            asyncio.run(self._leave_vf())
+        else:
+            self.do(f"ovs-vsctl --timeout=60 --if-exists del-port {PORT}")
+
+    def start_guest(self) -> None:
+        """Starts the guest, and waits until it answers."""
+        self.scene.lab.guest(GUEST)
+        assert self.scene.state(HOST) == "running"
+
+    def stop_guest(self) -> None:
+        self.do(f"virsh destroy {GUEST}")
+
+    def assert_answers(self, when: str, seconds: float = ANSWER_S) -> None:
+        """The guest answers the peer at both its addresses."""
+        for address in (self.guest.address, self.guest.address6):
+            answers = partial(self._answers, address)
+            self._until(answers, seconds, f"{GUEST} does not answer at {address} {when}")
+
+    def assert_asks(self) -> None:
+        """The guest reaches the peer when it has to ask for its MAC, by broadcast, first.
+
+        The emulated NIC gives a VF's broadcasts back to the VF, which a bridge must not take for the guest's place.
+        """
+        ping = f"for turn in 1 2 3 4 5; do ping -c 1 -W 2 {self.guest.subnet.address4} && exit; done; exit 1"
+        self.scene.await_agent()
+        self.scene.tell(f"ip -4 neigh flush all; {ping}")
+
+    def assert_passes_by_the_vf(self) -> None:
+        """Both ports are up and count frames both ways; the PF has nothing to do with the guest."""
+        self._until(self._passes, COUNTED_S, "not both ports pass frames both ways")
+        assert self.guest.mac not in self.do(f"bridge fdb show dev {PF} | grep self || :")
+
+    def _answers(self, address: str) -> bool:
+        return self.scene.lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", address]).returncode == 0
+
+    def _passes(self) -> bool:
+        ports = self.ports()
+        ways = [port["statistics"].get(way, 0) for port in ports.values() for way in ("rx_packets", "tx_packets")]
+        return ports.keys() == {"dpdk", "dpdkvhostuserclient"} and all(ways) and all(p["up"] for p in ports.values())
+
+    async def _join_vf(self) -> None:
+        """What a direct relay's guest needs: its VF claimed, remembered, with the guest's MAC, and joined to it."""
+        host = await look(find_state(), HOST)
+        pf = host.pf(PF)
+        assert pf is not None
+        vf = choose_vf(host, pf)
+        port = RelayPort(mac=self.guest.mac, socket=self.guest.socket or "", vf=vf.address)
+        relay = replace(_relay_of(host), vfs=(vf,), ports=(port,))
+        await _ask(
+            host,
+            ClaimResources(vfs=relay.addresses, slot=False),
+            KeepRelay(relay=relay),
+            BindVf(address=vf.address, driver=vf.bound),
+            SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=port.mac)),
+            SetRelayPort(port=port, present=True),
+        )
+
+    async def _leave_vf(self) -> None:
+        """The way back. The VF stays the relay's, and goes back to its driver with it."""
+        host = await look(find_state(), HOST)
+        if host.relay is None or not host.relay.ports:
+            return
+        (port,), (vf,) = host.relay.ports, host.relay.vfs
+        await _ask(
+            host,
+            SetRelayPort(port=port, present=False),
+            SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),
+            KeepRelay(relay=replace(host.relay, ports=())),
+        )
+
+    def _until(self, true: Callable[[], Any], seconds: float, otherwise: str) -> None:
+        until = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < until, f"{otherwise}, not within {seconds:.0f} s"
+            time.sleep(0.5)
+
+
+def _relay_of(host: Inventory) -> Relay:
+    assert host.relay is not None, f"{host.name} has no relay"
+    return host.relay
+
+
+async def _ask(host: Inventory, *operations: Operation[Any]) -> None:
+    """Asks the agent as whoever holds the relay's claim."""
+    operation = _relay_of(host).operation
+    epoch = next(claim.epoch for claim in host.claims if claim.operation == operation)
+    async with open_host(host.name, Session(operation=operation, epoch=epoch + 1), find_state()) as agent:
+        for each in operations:
+            await agent.call(each, timeout_s=STEP_TIMEOUT_S)
