@@ -11,7 +11,7 @@ from fakes import facts as f
 from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.compression import Codec
-from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic
+from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, Mdev, Network, VfSettings
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
 from vferry.plan.facts import Facts, Severity
@@ -135,6 +135,39 @@ def vf_on_root_bus(facts: Facts) -> Facts:
     moved = live(FREE)(facts)
     xml = (moved.definition.live or "").replace("bus='0x01'/></interface>", "bus='0x00'/></interface>")
     return structs.replace(moved, definition=Definition(live=xml, persistent=facts.definition.persistent))
+
+
+def vf_on_bridge(devices: str) -> f.Change:
+    """The VF in a slot of a conventional bridge, which is no port that another one could have."""
+
+    def change(facts: Facts) -> Facts:
+        moved = live(devices + DISK.replace("0x02", "0x01"))(facts)
+        xml = (moved.definition.live or "").replace("bus='0x01'/></interface>", "bus='0x05'/></interface>")
+        return structs.replace(moved, definition=Definition(live=xml, persistent=facts.definition.persistent))
+
+    return change
+
+
+def with_a_second_vf(facts: Facts) -> Facts:
+    """The guest has another VF, of the same PF."""
+    mac = f"{MAC[:-2]}57"
+    vf = VfRef(pf="pf0", index=2, address=f.address(2))
+    nics = (*facts.guest.nics, Nic(mac=mac, model="hostdev", alias="vf2", vf=vf))
+    links = (
+        GuestLink(name="eth1", mac=MAC, driver="igbvf", mtu=9000),
+        GuestLink(name="eth2", mac=mac, driver="igbvf", mtu=9000),
+    )
+    xml = definition(f.VF, vf.address, standby=False)
+    named = structs.replace(facts, definition=Definition(live=xml, persistent=xml))
+    used = f.vf("source", 2, settings=structs.replace(f.SETTINGS, mac=mac), guest=GUEST)
+    return f.both(f.guest(nics=nics), f.inside(links=links), used)(named)
+
+
+def second_on_port(facts: Facts) -> Facts:
+    """The second of two VFs on root port 2, after `live` has put both on the first."""
+    first, second, rest = (facts.definition.live or "").split("bus='0x01'/></interface>")
+    xml = f"{first}bus='0x01'/></interface>{second}bus='0x02'/></interface>{rest}"
+    return structs.replace(facts, definition=Definition(live=xml, persistent=facts.definition.persistent))
 
 
 def tracking(source: int | None, destination: int | None) -> f.Change:
@@ -360,6 +393,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
     ("no-free-port", ERROR, live(FREE + DISK), {}),
+    ("no-free-port", ERROR, live(""), TEMPORARY),
+    ("no-free-port", ERROR, vf_on_bridge(""), DETACH),
     ("bond-not-made", ERROR, f.silent, TEMPORARY),
     ("bond-not-made", ERROR, more_nics(STANDBY), TEMPORARY),
     ("bond-not-needed", ERROR, f.inside(links=(structs.replace(PRIMARY, master="bond0"),)), TEMPORARY),
@@ -508,6 +543,31 @@ def test_what_is_fine_is_not_complained_about(change: f.Change, wishes: dict[str
 def test_what_only_the_standby_path_lacks_does_not_matter_without_it(change: f.Change) -> None:
     """Preflight says "use --network detach" for these, so that has to do."""
     assert f.found(change, **DETACH).errors == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "wishes", "message", "remedy"),
+    [
+        (live(""), SWITCH, "plug the standby NIC", "or use --network detach"),
+        (live(""), TEMPORARY, "plug the standby NIC", "or do without --temporary-bond"),
+        (vf_on_bridge(""), DETACH, "plug the VF", "start it anew"),
+    ],
+)
+def test_a_nic_that_has_no_port_is_named(
+    change: f.Change, wishes: dict[str, object], message: str, remedy: str
+) -> None:
+    (refused,) = f.found(change, **wishes).errors
+    assert message in refused.message
+    assert refused.remedy.endswith(remedy)
+
+
+def test_vfs_that_go_leave_their_ports_to_what_comes() -> None:
+    """Each NIC is done by itself, so one free port does for any number; where no NIC stands by, none is needed."""
+    full = f.both(with_a_second_vf, live(PORT % 2), second_on_port)
+    spare = f.both(with_a_second_vf, live(PORT % 2 + PORT % 3), second_on_port)
+    assert f.found(spare).errors == ()
+    assert [finding.code for finding in f.found(full).errors] == ["no-free-port"]
+    assert f.found(full, **DETACH).errors == ()
 
 
 def test_a_setting_that_the_destination_lacks_is_named() -> None:
