@@ -37,7 +37,7 @@ MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
 PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
 NSBY = GuestLink(name="eth1", mac=MAC, driver="virtio_net", master="eth0")
 ALONE = structs.replace(PRIMARY, master=None)
-IN_BOND = structs.replace(PRIMARY, master="bond0")
+IN_BOND = (GuestLink(name="bond0", mac=MAC, kind="bond"), structs.replace(PRIMARY, master="bond0"))
 BONDED = (structs.replace(MASTER, kind="bond"), NSBY, PRIMARY)
 
 
@@ -68,6 +68,14 @@ def teamed(
         return f.both(f.guest(nics=nics), f.inside(links=links))(facts)
 
     return change
+
+
+MASTERS = ("bridge", "team", "vrf", None)
+
+
+def in_master(kind: str | None) -> f.Change:
+    """The guest has its VF in something that is no bond, and says so where it can."""
+    return f.inside(links=(GuestLink(name="m0", mac=MAC, kind=kind), structs.replace(PRIMARY, master="m0", mtu=9000)))
 
 
 def beside_e1000e(master: str | None) -> f.Change:
@@ -287,6 +295,14 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("teaming", ERROR, teamed(with_=None), SWITCH),
     ("teaming-macs", ERROR, teamed(standby=structs.replace(TEAMED, mac="52:54:00:12:34:99"), links=(ALONE,)), {}),
     ("teaming", ERROR, teamed(), SWITCH),
+    ("teaming", ERROR, teamed(), DETACH),
+    ("teaming", ERROR, teamed(), TEMPORARY),
+    ("teaming", ERROR, teamed(), {**DETACH, **ACCEPT}),
+    ("teaming", ERROR, f.both(teamed(), f.silent), DETACH),
+    ("teaming", ERROR, f.inside(links=(MASTER, NSBY, PRIMARY)), DETACH),
+    *(("not-in-a-bond", ERROR, in_master(kind), wishes) for kind in MASTERS for wishes in ({}, DETACH, TEMPORARY)),
+    ("not-in-a-bond", ERROR, f.inside(links=(PRIMARY,)), {}),
+    *(("hotplug-only", WARNING, in_master("team"), {**wishes, **ACCEPT}) for wishes in ({}, DETACH)),
     ("not-teamed", ERROR, lambda facts: facts, FAILOVER),
     ("teaming-missing", ERROR, teamed(standby=None), {}),
     ("teaming-missing", ERROR, teamed(standby=structs.replace(TEAMED, alias="ua-other")), {}),
@@ -296,6 +312,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("no-net-failover", ERROR, teamed(links=(PRIMARY,)), {}),
     ("no-net-failover", ERROR, teamed(links=(ALONE,)), FAILOVER),
     ("no-net-failover", ERROR, teamed(links=BONDED), FAILOVER),
+    ("no-net-failover", ERROR, teamed(links=(structs.replace(MASTER, driver=None), PRIMARY)), FAILOVER),
     ("no-net-failover", ERROR, teamed(links=(MASTER, NSBY, ALONE)), {}),
     ("no-net-failover", ERROR, teamed(links=(MASTER,)), {}),
     ("no-macvtap", ERROR, lambda facts: facts, MACVTAP),
@@ -309,8 +326,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("macvtap-from-pool", ERROR, f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), pooled), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
     ("hotplug-only", WARNING, f.both(teamed(), f.silent), {}),
-    ("bond-without-standby", ERROR, f.inside(links=(IN_BOND,)), {}),
-    ("bond-without-standby", ERROR, f.inside(links=(IN_BOND,)), DETACH),
+    ("bond-without-standby", ERROR, f.inside(links=IN_BOND), {}),
+    ("bond-without-standby", ERROR, f.inside(links=IN_BOND), DETACH),
     ("bond-without-standby", ERROR, f.inside(links=BONDED), {}),
     *(
         ("standby-not-virtio", ERROR, beside_e1000e(master), wishes)
@@ -324,6 +341,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("vlan-libvirt", ERROR, f.both(in_vlan("source", "destination"), f.version("source", libvirt=(10, 10, 0))), {}),
     ("guest-not-reached", ERROR, f.silent, {}),
     ("guest-not-reached", ERROR, f.inside(links=()), {}),
+    ("guest-not-reached", ERROR, f.both(more_nics(STANDBY), f.silent), DETACH),
+    ("hotplug-only", WARNING, f.both(more_nics(STANDBY), f.silent), {**DETACH, **ACCEPT}),
     ("no-standby-path", ERROR, f.host("source", bridges=()), {}),
     ("no-standby-path", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("eth9",)),)), {}),
     ("standby-path-down", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("pf0",), up=False),)), {}),
@@ -397,7 +416,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("no-free-port", ERROR, vf_on_bridge(""), DETACH),
     ("bond-not-made", ERROR, f.silent, TEMPORARY),
     ("bond-not-made", ERROR, more_nics(STANDBY), TEMPORARY),
-    ("bond-not-needed", ERROR, f.inside(links=(structs.replace(PRIMARY, master="bond0"),)), TEMPORARY),
+    ("bond-not-needed", ERROR, f.inside(links=IN_BOND), TEMPORARY),
     ("vf-not-unpluggable", ERROR, vf_on_root_bus, {}),
 ]
 
