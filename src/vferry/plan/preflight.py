@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vferry.plan import connections, devices, estimate, transfer, vfio
+from vferry.plan import connections, devices, estimate, nics, transfer, vfio
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
 from vferry.plan.plan import Plan, TransferPlan
 from vferry.plan.planner import draft
@@ -25,6 +25,7 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *_slots(facts),
         *transfer.missing_methods(facts, wishes.transfer.policy),
         *transfer.missing_codecs(facts, wishes.transfer.codec),
+        *_nics(facts, wishes),
         *_devices(facts, drafted.plan),
         *connections.about(facts, drafted.plan),
         *drafted.findings,
@@ -97,6 +98,11 @@ def _keepalive(facts: Facts) -> Iterator[Finding]:
             f"guest go on there although it may run on {facts.destination.name}",
             "Write keepalive_interval = -1 into /etc/libvirt/qemu.conf there and restart libvirtd",
         )
+
+
+def _nics(facts: Facts, wishes: Wishes) -> Iterator[Finding]:
+    if facts.definition.live is not None:
+        yield from nics.about(facts.definition.live, facts.destination.name, accepted=wishes.accept_interruption)
 
 
 def _devices(facts: Facts, plan: Plan | None) -> Iterator[Finding]:

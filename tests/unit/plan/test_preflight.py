@@ -139,6 +139,17 @@ def live(devices: str, machine: str = "pc-q35-10.0") -> f.Change:
     return change
 
 
+def of_type(kind: str) -> str:
+    """A virtio NIC that libvirt has on something else than a bridge."""
+    return f"<interface type='{kind}'><mac address='52:54:00:00:BB:01'/><model type='virtio'/></interface>"
+
+
+def plain_live(devices: str) -> f.Change:
+    """The definition of a running guest that has no VF."""
+    xml = f"<domain><devices>{devices}</devices></domain>"
+    return lambda facts: structs.replace(facts, definition=Definition(live=xml, persistent=xml))
+
+
 def vf_on_root_bus(facts: Facts) -> Facts:
     moved = live(FREE)(facts)
     xml = (moved.definition.live or "").replace("bus='0x01'/></interface>", "bus='0x00'/></interface>")
@@ -392,6 +403,18 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ),
     ("does-not-migrate", ERROR, live(f"{FREE}</devices><launchSecurity type='sev'/><devices>"), {}),
     ("virtiofs", WARNING, live(FREE + VIRTIOFS), {}),
+    *(
+        ("nic-stays-behind", ERROR, live(FREE + of_type(kind)), wishes)
+        for kind in ("vdpa", "vhostuser", "server", "client", "udp")
+        for wishes in ({}, ACCEPT)
+    ),
+    *(
+        ("nic-interrupted", severity, live(FREE + of_type(kind)), wishes)
+        for kind in ("user", "ethernet")
+        for severity, wishes in ((ERROR, {}), (WARNING, ACCEPT))
+    ),
+    ("nic-stays-behind", ERROR, f.both(AS_VIRTIO, plain_live(of_type("vhostuser"))), {}),
+    ("multicast-nic", WARNING, live(FREE + of_type("mcast")), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, max_tx_rate=None)), {}),
     ("mtu-too-small", ERROR, f.pf("source", mtu=8999), {}),
@@ -543,6 +566,7 @@ def test_all_is_said_at_once() -> None:
         (f.both(in_vlan("source", "destination"), more_nics(structs.replace(STANDBY, vlan=42))), {}),
         (live(FREE + "<shmem name='x' role='master'/><tpm><backend type='emulator'/></tpm>"), {}),
         (live("", "pc-i440fx-10.0"), {}),
+        *((live(FREE + of_type(kind)), {}) for kind in ("bridge", "network", "direct", "null")),
     ],
 )
 def test_what_is_fine_is_not_complained_about(change: f.Change, wishes: dict[str, object]) -> None:
@@ -578,6 +602,14 @@ def test_a_nic_that_has_no_port_is_named(
     (refused,) = f.found(change, **wishes).errors
     assert message in refused.message
     assert refused.remedy.endswith(remedy)
+
+
+def test_a_nic_that_no_mode_moves_is_named_with_what_it_is_on() -> None:
+    (refused,) = f.found(live(FREE + of_type("vhostuser"))).errors
+    assert refused.message == (
+        "52:54:00:00:bb:01 is on a vhost-user socket of its host, and vferry makes none elsewhere (vhostuser): "
+        "it does not migrate"
+    )
 
 
 def test_vfs_that_go_leave_their_ports_to_what_comes() -> None:
