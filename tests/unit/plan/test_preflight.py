@@ -9,11 +9,12 @@ from msgspec import structs
 import vferry.plan
 from fakes import facts as f
 from fakes.samples import GUEST, MAC, definition
-from vferry.host.api import Definition, Fit, QemuAbilities
+from vferry.host.api import Definition, Fit, QemuAbilities, RunInGuest
 from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, Mdev, Network, VfSettings
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
+from vferry.network.modes import stages
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
 
@@ -520,8 +521,11 @@ def test_a_bond_goes_on_by_a_virtio_nic_that_has_its_mac_inside_alone() -> None:
 
 
 def test_a_pair_whose_guest_has_no_agent_is_moved_unseen() -> None:
-    (move,) = f.planned(f.both(teamed(), f.silent)).moves
-    assert move.guest_side is GuestSide.HOTPLUG
+    """By its driver and the hosts alone: nothing is run in it that could fail half-way."""
+    plan = f.planned(f.both(teamed(), f.silent))
+    assert [move.guest_side for move in plan.moves] == [GuestSide.HOTPLUG]
+    asked = [operation for step in stages(plan).all for operation in (*step.apply, *step.undo)]
+    assert not any(isinstance(operation, RunInGuest) for operation in asked)
 
 
 def test_nothing_is_found_where_nothing_is() -> None:
