@@ -1,6 +1,6 @@
 """A guest whose agent answers nonsense, or hangs, from there to the exit code: refused before anything is changed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def unresponsive(_command: dict[str, Any]) -> Any:
     raise FakeError(FakeLibvirt.VIR_ERR_AGENT_UNRESPONSIVE, "Guest agent is not responding")
 
 
-BAD = {
+BAD: dict[str, Callable[[], Any]] = {
     "nonsense": lambda: lambda _command: "{{",
     "nested": lambda: Agent(exitcode=0, out=b64(b"== links\n== json\n" + b"[" * 60_000 + b"\n== end")),
     "hanging": lambda: Agent(1_000_000),
