@@ -40,7 +40,7 @@ def is_alone(facts: Facts, nic: Nic) -> bool:
 def makes_pairs(master: GuestLink) -> bool:
     """Whether a master in the guest is net_failover's: of no kind, and on the virtio device that it comes with.
 
-    A bond, a team, a bridge or a VRF has a kind, or else no device.
+    `net_failover_create` of Linux gives it that device. A bond, a team, a bridge or a VRF has a kind, or no device.
     """
     return master.kind is None and master.driver == "virtio_net"
 
