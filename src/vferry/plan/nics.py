@@ -1,8 +1,8 @@
 """NICs that are on something of their host's that no network mode moves, by libvirt's names for it.
 
-What becomes of each in a migration: one on vDPA is bound to a device of its host (libvirt refuses it, or asks QEMU); one
-on vhost-user needs a process behind the same socket at the destination; QEMU's own sockets are its host's; and what the
-guest is connected to by slirp or passt ends at its host (of them, libslirp's `slirp_state_save` keeps guestfwd's alone).
+What becomes of each in a migration: one on vDPA is bound to a device of its host (libvirt refuses it, or asks QEMU);
+one on vhost-user needs a process behind the same socket at the destination; QEMU's own sockets are its host's; and
+what the guest is connected to by slirp or passt ends at its host (`slirp_state_save` of libslirp keeps guestfwd's).
 """
 
 from collections.abc import Iterator
