@@ -1,7 +1,7 @@
 """How long a guest with a teaming pair stands still as its memory grows: QEMU's own way to give it a VF, and vferry's.
 
     vferry lab up --guests failover1
-    python bench/failover_growth.py [--memory 256,512,1024] [--runs 1] [--results bench/failover.json]
+    python bench/failover_growth.py [--memory 256,512,1024] [--runs 1] [--results bench-results/failover.json]
 
 QEMU's own way is libvirt's migration of a guest whose `<teaming>` VF is left in it: QEMU unplugs it before the copy,
 and plugs one of the destination while the guest stands still, which pins all its memory. vferry plugs it after the
@@ -38,8 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", default="256,512,1024", help="MiB, by commas")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=Path("bench/failover.json"))
+    parser.add_argument("--results", type=Path, default=Path("bench-results/failover.json"))
     options = parser.parse_args()
+    options.results.parent.mkdir(parents=True, exist_ok=True)
     lab = Lab()
     lab.guest(GUEST)
     guests.stop_others(lab, [guests.named(GUEST)])

@@ -75,10 +75,12 @@ def doing(when: Callable[[Call], bool], what: Callable[[], object], *, after: bo
     return Fault(when, act, after)
 
 
-def failing_script(when: Callable[[Call], bool] = lambda _call: True, *, times: int = 1) -> Fault:
+def failing_script(
+    when: Callable[[Call], bool] = lambda _call: True, *, times: int = 1, says: str = "enp7s0 has no carrier\n"
+) -> Fault:
     """A script in the guest ends with an error, and has done nothing."""
 
     def act(_fleet: Fleet, _call: Call) -> None:
-        raise Instead(GuestRun(code=4, stderr="enp7s0 has no carrier\n"))
+        raise Instead(GuestRun(code=4, stderr=says))
 
     return Fault(lambda call: isinstance(call.operation, RunInGuest) and when(call), act, times=times)

@@ -170,7 +170,9 @@ def _inside(host: HostState, name: str) -> GuestNetwork:
 
 
 def _masters(machine: Machine) -> tuple[GuestLink, ...]:
-    """The interfaces of the guest's net_failover driver."""
+    """The guest's bond, or the interfaces of its net_failover driver."""
+    if machine.inside.side is GuestSide.BOND:
+        return tuple(GuestLink(name="bond0", mac=mac, kind="bond") for mac in machine.inside.chosen)
     if machine.inside.side is not GuestSide.FAILOVER:
         return ()
     return tuple(GuestLink(name="eth0", mac=mac, driver="virtio_net") for mac in machine.inside.chosen)

@@ -12,13 +12,17 @@ import click
 from msgspec.structs import replace
 
 from vferry.cli import show
-from vferry.controller.bench import Case, Results, measure
+from vferry.controller.bench import Case, Results, measure, watched
+from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.state import find_state
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import NetworkMode
 from vferry.probe.tcp import PORT_MAX, PORT_MIN
 from vferry.trial.modes import MODES, USUAL
+from vferry.trial.results import code
 
+RESULTS = Path("bench-results")
+"""Where results go that are not said to go elsewhere: what the repository has of them in bench/ are copies."""
 OF_A_VF = ""
 GUESTS = {OF_A_VF: "guest1", "virtio": "guest2", "failover": "failover1", "macvtap": "macvtap1"}
 """Which guest of the lab serves which mode."""
@@ -51,7 +55,9 @@ def command() -> None:
     metavar="PORT",
     help="Watch a TCP connection to this port of the guest too, where something echoes.",
 )
-@click.option("--results", type=click.Path(path_type=Path, dir_okay=False), default=Path("bench/network.json"))
+@click.option(
+    "--results", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS / "network.json", show_default=True
+)
 @click.option("--fresh", is_flag=True, help="Forget the runs of an earlier one that was cut short.")
 @click.option("--json", "as_json", is_flag=True, help="Print all runs, the summary and the latency as JSON.")
 def network(
@@ -68,7 +74,8 @@ def network(
     Mode switch runs once more at the end, without probes, to show how fast the guest's disk and agent
     answer while NICs are plugged and unplugged; that run does not count in the comparison.
 
-    Writes --results, which a run that was cut short goes on from, and a picture beside it.
+    Writes --results, which a run that was cut short goes on from, and a picture beside it. Runs in it of
+    other guests or settings, or of another vferry, stay there, and are not compared.
 
     \b
     Example: vferry bench network --runs 5
@@ -84,20 +91,26 @@ def network(
     if fresh:
         results.unlink(missing_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
-    kept = Results(results)
-    cases = tuple(replace(case, probe_tcp=probe_tcp) for case in _cases(modes, guests))
-    asyncio.run(measure(find_state(), cases, runs, kept, show.Stage, _tell))
-    write_bench(kept.runs, results.with_suffix(".png"))
-    result = summary(kept.runs)
+    kept, state = Results(results), find_state()
+    configuration = read_controller_configuration(state)
+    cases = tuple(
+        replace(case, probe_tcp=probe_tcp, configuration=configuration, code=code()) for case in _cases(modes, guests)
+    )
+    asyncio.run(measure(state, cases, runs, kept, show.Stage, _tell))
+    compared, switch = kept.of(cases), watched(cases)
+    latency = kept.latency(switch) if switch else None
+    _tell_left_out(len(kept.runs) - len(compared), results)
+    write_bench(compared, results.with_suffix(".png"))
+    result = summary(compared)
     if as_json:
-        whole = {"runs": kept.runs, "summary": result, "latency": kept.latency}
+        whole = {"runs": compared, "summary": result, "latency": latency}
         sys.stdout.write(json.dumps(whole, indent=2) + "\n")
         return
     console = terminal()
     console.print(render(result))
-    if kept.latency:
+    if latency:
         console.print()
-        console.print(bench_latency.render(kept.latency))
+        console.print(bench_latency.render(latency))
 
 
 @command.command("transfer")
@@ -149,7 +162,9 @@ def network(
     metavar="SECONDS",
     help="Tell and draw, too, which share of the migrations ended within so long, by mode and link.",
 )
-@click.option("--results", type=click.Path(path_type=Path, dir_okay=False), default=Path("bench/transfer.json"))
+@click.option(
+    "--results", type=click.Path(path_type=Path, dir_okay=False), default=RESULTS / "transfer.json", show_default=True
+)
 @click.option("--fresh", is_flag=True, help="Forget the rows of an earlier one.")
 @click.option("--json", "as_json", is_flag=True, help="Print all rows and the summary as JSON.")
 def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: bool, **options: Any) -> None:
@@ -159,21 +174,21 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
     both ends is compared byte for byte.
 
     Writes --results, which a bench that was cut short goes on from, and a picture beside it; with --within
-    a second one. Rows that are there already count whatever their --deadline was: another one wants
-    --results of its own.
+    a second one. Rows in it of another QEMU, --deadline or vferry stay there, and are not compared.
 
     \b
     Example: vferry bench transfer --link 400 --dirty 0,15000 --modes plain,multifd+zstd,gateway --runs 3
              vferry bench transfer --link 50,100,200,400,1000 --runs 1 --deadline 60 --within 60 \\
-               --results bench/success.json
-             vferry bench transfer --memory 8192 --used 6144 --again --dirty 0 --runs 1 --results bench/large.json
+               --results bench-results/success.json
+             vferry bench transfer --memory 8192 --used 6144 --again --dirty 0 --runs 1 \\
+               --results bench-results/large.json
     """
     from vferry.report import bench_success
     from vferry.report.bench_success_picture import write_success
     from vferry.report.bench_transfer import render, summary
     from vferry.report.bench_transfer_picture import write_bench
     from vferry.report.text import terminal
-    from vferry.trial.bench import Settings, measure
+    from vferry.trial.bench import Settings, environment, measure
     from vferry.trial.results import Results
 
     if fresh:
@@ -193,18 +208,21 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
         used=options["used"],
         again=options["again"],
     )
+    now = environment(settings)
     with show.Line() as line:
-        measure(settings, kept, line.begin, line.tell)
-    write_bench(kept.rows, results.with_suffix(".png"))
-    result = summary(kept.rows)
-    ended = bench_success.success(kept.rows, options["within"]) if options["within"] else []
+        measure(settings, kept, now, line.begin, line.tell)
+    rows = kept.of(now)
+    _tell_left_out(len(kept.rows) - len(rows), results)
+    write_bench(rows, results.with_suffix(".png"))
+    result = summary(rows)
+    ended = bench_success.success(rows, options["within"]) if options["within"] else []
     if ended:
         write_success(ended, results.with_name(f"{results.stem}-within.png"))
     if as_json:
-        sys.stdout.write(json.dumps({"rows": kept.rows, "summary": result, "within": ended}, indent=2) + "\n")
+        sys.stdout.write(json.dumps({"rows": rows, "summary": result, "within": ended}, indent=2) + "\n")
     else:
         terminal().print(render(result), bench_success.render(ended))
-    if any(row.get("differing_pages") for row in kept.rows):
+    if any(row.get("differing_pages") for row in rows):
         raise Problem("memory-differs", "A guest's memory did not arrive as it was", exit=Exit.OPERATOR)
 
 
@@ -235,6 +253,11 @@ def _cases(modes: str, guests: Iterable[str]) -> tuple[Case, ...]:
     using = GUESTS | named
     chosen = map(NetworkMode, _chosen(modes, NetworkMode))
     return tuple(Case(name=mode.value, guest=using.get(mode, using[OF_A_VF]), mode=mode) for mode in chosen)
+
+
+def _tell_left_out(number: int, results: Path) -> None:
+    if number:
+        _tell(f"left out: {number} in {results} of other settings, or of another vferry")
 
 
 def _tell(line: str) -> None:

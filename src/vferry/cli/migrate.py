@@ -76,7 +76,7 @@ WISHES = (
         is_flag=True,
         help="With --network detach: a bond is made in the guest, over the VF and a virtio NIC, and taken away after.",
     ),
-    click.option("--accept-interruption", is_flag=True, help="Allow what leaves it to the guest's own reaction."),
+    click.option("--accept-interruption", is_flag=True, help="Allow what interrupts a NIC, or leaves it to the guest."),
 )
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,10 +9,13 @@ from typing import Any
 from vferry.host.api import GuestRun
 from vferry.host.hypervisor import Hypervisor
 from vferry.model.problem import Exit, Problem
+from vferry.model.text import MOST, clean, clean_lines
 
 OUTPUT_LIMIT = 64 << 10
 ANSWER_LIMIT = 32 << 20
 """Bytes of an answer that are read at all; the agent itself stops collecting output at 16 MiB."""
+CODES = range(1 << 32)
+"""What a script may end with; Windows has the greatest."""
 
 LEAST_TIMEOUT_S = 5
 FIRST_PAUSE_S = 0.01
@@ -103,7 +106,7 @@ def _ended(guest: str, status: dict[str, Any]) -> GuestRun:
     if isinstance(signal, int):
         # As a shell says it.
         code = 128 + signal
-    if not isinstance(code, int):
+    if not isinstance(code, int) or code not in CODES:
         raise _nonsense(guest, "guest-exec-status gave no exit code")
     return GuestRun(code=code, stdout=_text(guest, status, "out-data"), stderr=_text(guest, status, "err-data"))
 
@@ -111,15 +114,17 @@ def _ended(guest: str, status: dict[str, Any]) -> GuestRun:
 def _text(guest: str, status: dict[str, Any], key: str) -> str:
     data = status.get(key, "")
     try:
-        return base64.b64decode(data, validate=True)[:OUTPUT_LIMIT].decode(errors="replace")
+        return clean_lines(base64.b64decode(data, validate=True)[:OUTPUT_LIMIT].decode(errors="replace"))
     except (ValueError, TypeError) as error:
         raise _nonsense(guest, f"{key} is not base64") from error
 
 
 def _failed(hypervisor: Hypervisor, guest: str, error: Any) -> Problem:
     libvirt = hypervisor.libvirt
-    message = str(error.get_error_message() or error)
-    if any(word in message.lower() for word in FORBIDDEN):
+    said = str(error.get_error_message() or error)
+    # libvirt passes on in what words the agent has failed.
+    message = clean(said, MOST)
+    if any(word in said.lower() for word in FORBIDDEN):
         return Problem(
             "guest-exec-forbidden",
             f"The agent of guest {guest} may not run commands: {message}",
@@ -137,7 +142,9 @@ def _failed(hypervisor: Hypervisor, guest: str, error: Any) -> Problem:
             exit=Exit.REFUSED,
             guest=guest,
         )
-    return hypervisor.problem(error, f"Asking the agent of guest {guest}")
+    problem = hypervisor.problem(error, f"Asking the agent of guest {guest}")
+    problem.message = clean(problem.message, 2 * MOST)
+    return problem
 
 
 def _timeout(guest: str, timeout_s: float) -> Problem:
@@ -152,7 +159,7 @@ def _timeout(guest: str, timeout_s: float) -> Problem:
 
 def nonsense(guest: str, message: str, remedy: str) -> Problem:
     """What a guest's agent brought is not what was asked for: Problem ``guest-agent-nonsense``."""
-    return Problem("guest-agent-nonsense", message, remedy, exit=Exit.REFUSED, guest=guest)
+    return Problem("guest-agent-nonsense", clean(message, 2 * MOST), remedy, exit=Exit.REFUSED, guest=guest)
 
 
 def _nonsense(guest: str, what: str) -> Problem:

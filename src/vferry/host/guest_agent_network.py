@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 from typing import Any
 
 from msgspec import Struct
@@ -11,6 +12,7 @@ from vferry.host.api import GuestRun
 from vferry.host.guest_agent import nonsense
 from vferry.model.guest import GuestAddress, GuestLink, GuestNetwork
 from vferry.model.problem import Problem
+from vferry.model.text import clean
 
 # sysfs tells of the links whatever `ip` is installed; of `ip` only the addresses and the links' kinds are taken.
 SCRIPT = r"""
@@ -52,6 +54,12 @@ STANZA = re.compile(r"^\s*iface\s+(?!lo\b)\S+", re.MULTILINE)
 DHCP_CLIENTS = ("dhclient", "udhcpc", "dhcpcd", "connman")
 IFF_UP = 1
 MOST_LINKS = 1000
+MOST_NAME = 15
+"""Letters of an interface's name, as the kernel has it."""
+MOST_WORD = 60
+"""Letters of what else is one word: a driver, a kind, the address of a link."""
+MTUS = range(1 << 31)
+FAMILIES = ("inet", "inet6")
 
 
 class _Extra(Struct, frozen=True, kw_only=True):
@@ -69,12 +77,12 @@ def read_network(guest: str, run: GuestRun) -> GuestNetwork:
     try:
         extra = _from_json(sections.get("json", ())) or _from_plain(sections.get("plain", ()))
         links = tuple(_link(line, extra) for line in sections["links"][:MOST_LINKS])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise _nonsense(guest, repr(error)) from error
     rp_filter = (line.split() for line in sections.get("rp_filter", ()))
     return GuestNetwork(
         links=links,
-        strict_rp_filter=tuple(words[0] for words in rp_filter if words[1:] == ["1"]),
+        strict_rp_filter=tuple(clean(words[0], MOST_NAME) for words in rp_filter if words[1:] == ["1"]),
         routes_ipv6=sections.get("forwarding", ()) == ["1"],
         configured_by=_configured_by(sections),
     )
@@ -94,15 +102,17 @@ def _sections(output: str) -> dict[str, list[str]]:
 def _link(line: str, extra: dict[str, _Extra]) -> GuestLink:
     name, mac, mtu, flags, carrier, driver, master, kind = line.split("|")
     more = extra.get(name, _Extra())
+    if int(mtu or 0) not in MTUS:
+        raise ValueError(f"an MTU of {mtu[:MOST_WORD]}")
     return GuestLink(
-        name=name,
-        mac=mac.lower(),
+        name=clean(name, MOST_NAME),
+        mac=clean(mac, MOST_WORD).lower(),
         mtu=int(mtu or 0),
         up=bool(int(flags or "0", 16) & IFF_UP),
         carrier=carrier == "1",
-        driver=driver or None,
-        master=master or None,
-        kind=more.kind or kind or None,
+        driver=clean(driver, MOST_WORD) or None,
+        master=clean(master, MOST_NAME) or None,
+        kind=clean(more.kind or kind, MOST_WORD) or None,
         addresses=more.addresses,
     )
 
@@ -118,18 +128,27 @@ def _from_json(lines: Iterable[str]) -> dict[str, _Extra]:
 
 def _json_link(link: dict[str, Any]) -> _Extra:
     addresses = tuple(
-        GuestAddress(
-            address=str(item["local"]),
-            prefix=int(item.get("prefixlen", 0)),
-            family=str(item["family"]),
-            scope=str(item.get("scope", "global")),
+        _address(
+            str(item["local"]),
+            int(item.get("prefixlen", 0)),
+            str(item["family"]),
+            str(item.get("scope", "global")),
             dynamic=bool(item.get("dynamic", False)),
         )
         for item in link.get("addr_info", ())
-        if "local" in item
+        if "local" in item and item["family"] in FAMILIES
     )
     kind = link.get("linkinfo", {}).get("info_kind")
     return _Extra(kind=str(kind) if kind else None, addresses=addresses)
+
+
+def _address(address: str, prefix: int, family: str, scope: str, *, dynamic: bool) -> GuestAddress:
+    """ValueError if it is none."""
+    if prefix not in range(ip_address(address).max_prefixlen + 1):
+        raise ValueError(f"a prefix of {prefix}")
+    return GuestAddress(
+        address=clean(address, MOST_WORD), prefix=prefix, family=family, scope=clean(scope, MOST_WORD), dynamic=dynamic
+    )
 
 
 def _from_plain(lines: Iterable[str]) -> dict[str, _Extra]:
@@ -150,13 +169,7 @@ def _plain_addresses(lines: Iterable[str]) -> Iterator[tuple[str, GuestAddress]]
         whole = 32 if family == "inet" else 128
         yield (
             name,
-            GuestAddress(
-                address=address,
-                prefix=int(prefix) if prefix else whole,
-                family=family,
-                scope=scope,
-                dynamic="dynamic" in words,
-            ),
+            _address(address, int(prefix) if prefix else whole, family, scope, dynamic="dynamic" in words),
         )
 
 

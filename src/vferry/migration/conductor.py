@@ -24,6 +24,7 @@ from vferry.migration.copy import Copying
 from vferry.migration.record import Aborted, NoRequests, Observer, Outcome, Requests, StepRecord, now_text
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
+from vferry.model.text import MOST, clean
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Step, TakeConnections
 from vferry.plan.plan import Plan
@@ -325,7 +326,7 @@ def _script_failed(guest: str, run: GuestRun) -> Problem:
     said = (run.stderr or run.stdout).strip().splitlines()
     return Problem(
         "guest-script-failed",
-        f"A script in {guest} ended with code {run.code}" + (f": {said[-1]}" if said else ""),
+        f"A script in {guest} ended with code {run.code}" + (f": {clean(said[-1], MOST)}" if said else ""),
         "Look at the guest's network (ip address, ip route) and at its qemu-guest-agent",
         exit=Exit.UNDONE,
         guest=guest,

@@ -1,10 +1,12 @@
 """The guest's devices: which of them do not migrate, whether its VFs come out, and whether one more goes in."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from xml.etree import ElementTree as ET
 
 from vferry.model.definition import parse, pci_address
 from vferry.plan.facts import Finding, error, warning
+from vferry.plan.plan import GuestSide, VfMove
 
 Test = Callable[[ET.Element], bool]
 
@@ -12,24 +14,19 @@ _PORTS = ("pcie-root-port", "pcie-switch-downstream-port")
 _ROOT_BUS = 0
 
 
-def about(live: str, going: Collection[str], unplugged: Collection[str], *, plugs: bool) -> Iterator[Finding]:
+def about(live: str, going: Collection[str], moves: Sequence[VfMove]) -> Iterator[Finding]:
     """What a running guest's definition says against moving it.
 
-    `going`: PCI addresses and UUIDs of the devices of its host that the plan moves; `unplugged`: those of them that it
-    takes away meanwhile. `plugs`: whether a NIC is plugged while they are still there.
+    `going`: PCI addresses and UUIDs of the devices of its host that the plan moves; `moves`: what it does with the
+    NICs, in its order.
     """
     domain = parse(live)
     yield from _stuck(domain, going)
     if "q35" not in _attribute(domain, "os/type", "machine"):
         return  # the slots of a conventional PCI bus all take and give
-    yield from _fixed(domain, unplugged)
-    if plugs and not _free_ports(domain):
-        yield error(
-            "no-free-port",
-            "The guest has no free PCIe root port to plug the standby NIC into",
-            "Add <controller type='pci' model='pcie-root-port'/> to its definition and start it anew, "
-            "or use --network detach",
-        )
+    plugged = [move for move in moves if move.plugged]
+    yield from _fixed(domain, {move.source.address for move in plugged})
+    yield from _no_port(domain, plugged)
 
 
 def _stuck(domain: ET.Element, going: Collection[str]) -> Iterator[Finding]:
@@ -75,7 +72,7 @@ _KINDS: tuple[tuple[str, Test, str, str], ...] = (
 
 def _fixed(domain: ET.Element, vfs: Collection[str]) -> Iterator[Finding]:
     """VFs on the root bus, which QEMU does not unplug (its docs/pcie.txt)."""
-    for device in (*domain.iterfind("devices/hostdev"), *domain.iterfind("devices/interface[@type='hostdev']")):
+    for device in _passed_through(domain):
         if _is_moved(device, vfs) and _bus(device) == _ROOT_BUS:
             yield error(
                 "vf-not-unpluggable",
@@ -84,13 +81,54 @@ def _fixed(domain: ET.Element, vfs: Collection[str]) -> Iterator[Finding]:
             )
 
 
-def _free_ports(domain: ET.Element) -> set[int]:
-    ports = {
+def _no_port(domain: ET.Element, moves: Sequence[VfMove]) -> Iterator[Finding]:
+    """Follows the free ports through the steps, NIC by NIC: the guest takes them along from one host to the other."""
+    used = Counter(_bus(device) for device in domain.iterfind("devices/*"))
+    free = len(_ports(domain) - used.keys())
+    for move in moves:
+        if move.plugs_standby:
+            free -= 1
+            if free < 0:
+                yield _refuse_port("standby NIC", move)
+                return
+        free += _frees_port(domain, move, used)
+    for move in moves:
+        free -= 1
+        if free < 0:
+            yield _refuse_port("VF", move)
+            return
+        free += move.plugs_standby
+
+
+def _refuse_port(what: str, move: VfMove) -> Finding:
+    instead = ""
+    if move.plugs_standby:
+        bonded = move.guest_side is GuestSide.TEMPORARY_BOND
+        instead = ", or do without --temporary-bond" if bonded else ", or use --network detach"
+    return error(
+        "no-free-port",
+        f"The guest has no free PCIe root port to plug the {what} of {move.mac} into",
+        f"Add <controller type='pci' model='pcie-root-port'/> to its definition and start it anew{instead}",
+    )
+
+
+def _frees_port(domain: ET.Element, move: VfMove, used: Counter[int | None]) -> bool:
+    """Whether a VF leaves a port behind: not from a conventional bridge, nor one that it shares."""
+    buses = (_bus(device) for device in _passed_through(domain) if _is_moved(device, {move.source.address}))
+    return any(bus in _ports(domain) and used[bus] == 1 for bus in buses)
+
+
+def _passed_through(domain: ET.Element) -> Iterator[ET.Element]:
+    yield from domain.iterfind("devices/hostdev")
+    yield from domain.iterfind("devices/interface[@type='hostdev']")
+
+
+def _ports(domain: ET.Element) -> set[int]:
+    return {
         int(controller.get("index", "0"))
         for model in _PORTS
         for controller in domain.iterfind(f"devices/controller[@type='pci'][@model='{model}']")
     }
-    return ports - {_bus(device) for device in domain.iterfind("devices/*")}
 
 
 def _is_moved(device: ET.Element, names: Collection[str]) -> bool:

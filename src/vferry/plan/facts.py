@@ -95,6 +95,12 @@ def hardware_links(facts: Facts, mac: str) -> tuple[GuestLink, ...]:
     return tuple(link for link in links if link.mac == mac and link.driver not in (None, "virtio_net"))
 
 
+def master_of(facts: Facts, link: GuestLink) -> GuestLink | None:
+    """The guest's interface that has another one in it, if the guest shows that."""
+    links = facts.guest_network.links if facts.guest_network else ()
+    return next((each for each in links if each.name == link.master), None)
+
+
 class Assessment(Struct, frozen=True, kw_only=True):
     """Whether the guest can migrate, and the plan if it can."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from vferry.model.guest import GuestLink, Nic
 from vferry.plan import teaming
-from vferry.plan.facts import Facts, Finding, Refusal, Wishes, hardware_links, info, vf_link, warning
+from vferry.plan.facts import Facts, Finding, Refusal, Wishes, hardware_links, info, master_of, vf_link, warning
 from vferry.plan.plan import GuestSide, NetworkMode, VfMove
 
 REASONS = {
@@ -33,11 +33,14 @@ def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[
     _refuse_several(facts, nic)
     if link is not None and mode is NetworkMode.FAILOVER:
         return GuestSide.FAILOVER, link.mtu
+    bonded = link is not None and _in_bond(facts, link)
+    if link is not None and link.master is not None and not bonded and not wishes.accept_interruption:
+        raise _not_in_bond(facts, link)
     if wishes.temporary_bond and mode is NetworkMode.DETACH:
         return _temporary_bond(facts, nic, link)
-    if link is not None:
-        return (GuestSide.BOND if link.master else GuestSide.ADDRESSES), link.mtu
-    if not wishes.accept_interruption and mode is NetworkMode.SWITCH:
+    if link is not None and (bonded or link.master is None):
+        return (GuestSide.BOND if bonded else GuestSide.ADDRESSES), link.mtu
+    if link is None and not wishes.accept_interruption and _needs_telling(facts, nic, mode):
         why = facts.guest_silence or "its agent shows no NIC with this MAC"
         raise Refusal(
             "guest-not-reached",
@@ -45,7 +48,33 @@ def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[
             "Run qemu-guest-agent in the guest, or accept with --accept-interruption that it is interrupted until "
             "its own configuration brings the new NIC up",
         )
-    return GuestSide.HOTPLUG, _USUAL_MTU
+    return GuestSide.HOTPLUG, link.mtu if link else _USUAL_MTU
+
+
+def _needs_telling(facts: Facts, nic: Nic, mode: NetworkMode) -> bool:
+    """Whether the guest's traffic stops for good unless somebody in it takes up the new VF.
+
+    In mode `detach` it does with a NIC beside the VF: the guest goes on using that, and what is for it goes to the VF.
+    A lone VF comes back to a guest that has been offline anyway, as when it boots.
+    """
+    beside = mode is NetworkMode.DETACH and teaming.standby_of(facts, nic) is not None
+    return beside or mode is NetworkMode.SWITCH
+
+
+def _in_bond(facts: Facts, link: GuestLink) -> bool:
+    master = master_of(facts, link)
+    return master is not None and master.kind == "bond"
+
+
+def _not_in_bond(facts: Facts, link: GuestLink) -> Refusal:
+    master = master_of(facts, link)
+    kind = master.kind if master and master.kind else "of a kind that it does not tell"
+    return Refusal(
+        "not-in-a-bond",
+        f"The guest has its VF {link.name} in {link.master} ({kind}), and vferry moves what is in a bond or by itself",
+        f"Take it out of {link.master} for the migration, or accept with --accept-interruption that the guest is "
+        "interrupted until its own configuration puts the new VF there",
+    )
 
 
 def has_virtio(facts: Facts, mac: str) -> bool:

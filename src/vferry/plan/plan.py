@@ -92,6 +92,12 @@ class VfMove(Struct, frozen=True, kw_only=True):
         return bonded or (self.standby_stays and self.guest_side is GuestSide.HOTPLUG)
 
     @property
+    def plugs_standby(self) -> bool:
+        """Whether vferry plugs the standby NIC, while the guest still has the VF."""
+        makes_way = self.mode is NetworkMode.SWITCH or self.guest_side is GuestSide.TEMPORARY_BOND
+        return makes_way and not self.standby_stays
+
+    @property
     def dark(self) -> bool:
         """Whether nothing carries the traffic from before the copy until after it."""
         return self.plugged and not self.stands_by

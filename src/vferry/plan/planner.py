@@ -136,12 +136,14 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     else:
         vf = destination_vf.choose(destination, network, mode, taken)
     own_standby = teaming.standby_of(facts, nic)
+    if mode in (NetworkMode.SWITCH, NetworkMode.DETACH):
+        teaming.refuse_other_modes(facts, nic)
     side, mtu = inside.side_of(facts, wishes, nic, mode)
     source_vf, source_pf = source.vf(ref.address), source.pf(ref.pf)
     if source_vf is None or source_pf is None:
         raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
-    if mode is NetworkMode.SWITCH:
-        _refuse_switch(facts, nic)
+    if mode is NetworkMode.SWITCH and teaming.is_teamed(facts, nic):
+        teaming.refuse_definition(facts, nic)
     if side is GuestSide.BOND:
         _refuse_bond(facts, nic, source_vf, plugs=mode is NetworkMode.SWITCH and own_standby is None)
     if mode is NetworkMode.FAILOVER:
@@ -169,18 +171,6 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     if move.stands_by:
         _refuse_standby(source_vf, own_standby)
     return move
-
-
-def _refuse_switch(facts: Facts, nic: Nic) -> None:
-    """What mode `switch` cannot do."""
-    if teaming.is_teamed(facts, nic):
-        if not teaming.is_alone(facts, nic):
-            raise Refusal(
-                "teaming",
-                f"{nic.mac} is a teaming pair, in which the guest's net_failover chooses the NIC",
-                "Use --network failover",
-            )
-        teaming.refuse_definition(facts, nic)
 
 
 def _refuse_bond(facts: Facts, nic: Nic, vf: Vf, *, plugs: bool) -> None:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vferry.plan import connections, devices, estimate, transfer, vfio
+from vferry.plan import connections, devices, estimate, nics, transfer, vfio
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
-from vferry.plan.plan import NetworkMode, Plan, TransferPlan
+from vferry.plan.plan import Plan, TransferPlan
 from vferry.plan.planner import draft
 
 _MEMORY_MARGIN = 256 * 2**20
@@ -25,6 +25,7 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *_slots(facts),
         *transfer.missing_methods(facts, wishes.transfer.policy),
         *transfer.missing_codecs(facts, wishes.transfer.codec),
+        *_nics(facts, wishes),
         *_devices(facts, drafted.plan),
         *connections.about(facts, drafted.plan),
         *drafted.findings,
@@ -99,14 +100,17 @@ def _keepalive(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _nics(facts: Facts, wishes: Wishes) -> Iterator[Finding]:
+    if facts.definition.live is not None:
+        yield from nics.about(facts.definition.live, facts.destination.name, accepted=wishes.accept_interruption)
+
+
 def _devices(facts: Facts, plan: Plan | None) -> Iterator[Finding]:
     if facts.definition.live is None or plan is None:
         return
     yield from vfio.about(facts, plan)
-    unplugged = {move.source.address for move in plan.moves if move.mode is not NetworkMode.VFIO}
-    going = unplugged | {*plan.migrated_vfs} | {move.uuid for move in plan.devices}
-    plugs = any(move.mode is NetworkMode.SWITCH and not move.standby_stays for move in plan.moves)
-    yield from devices.about(facts.definition.live, going, unplugged, plugs=plugs)
+    going = {*plan.source_vfs} | {move.uuid for move in plan.devices}
+    yield from devices.about(facts.definition.live, going, plan.moves)
 
 
 def _memory(facts: Facts, wanted: TransferPlan) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """Teaming pairs: a VF and a virtio NIC of which the guest's net_failover driver makes one."""
 
-from vferry.model.guest import Nic
-from vferry.plan.facts import Facts, Refusal, vf_link
+from vferry.model.guest import GuestLink, Nic
+from vferry.plan.facts import Facts, Refusal, master_of, vf_link
 
 EXAMPLE = "<teaming type='persistent'/> at the virtio NIC, <teaming type='transient' persistent='ITS-ALIAS'/> at the VF"
 
@@ -30,10 +30,42 @@ def is_teamed(facts: Facts, nic: Nic) -> bool:
 def is_alone(facts: Facts, nic: Nic) -> bool:
     """Whether the guest shows the VF of a teaming pair of which no driver makes one: it has two NICs then."""
     links = facts.guest_network.links if facts.guest_network else ()
-    kinds = {link.name: link.kind for link in links}
-    # The driver's own interface has no kind, unlike a bond, a team or a bridge; nor has one that is not shown.
-    paired = any(link.mac == nic.mac and link.master is not None and kinds.get(link.master) is None for link in links)
+    shown = {link.name: link for link in links}
+    masters = {link.master for link in links if link.mac == nic.mac and link.master is not None}
+    # A master that is not shown may be the driver's.
+    paired = any(name not in shown or makes_pairs(shown[name]) for name in masters)
     return vf_link(facts, nic.mac) is not None and not paired
+
+
+def makes_pairs(master: GuestLink) -> bool:
+    """Whether a master in the guest is net_failover's: of no kind, and on the virtio device that it comes with.
+
+    `net_failover_create` of Linux gives it that device. A bond, a team, a bridge or a VRF has a kind, or no device.
+    """
+    return master.kind is None and master.driver == "virtio_net"
+
+
+def is_pair(facts: Facts, nic: Nic) -> bool:
+    """Whether a VF is in a pair of net_failover's: as the guest shows it, or as it is defined where it is silent."""
+    link = vf_link(facts, nic.mac)
+    if link is not None:
+        master = master_of(facts, link)
+        return master is not None and makes_pairs(master)
+    try:
+        refuse_definition(facts, nic)
+    except Refusal:
+        return False
+    return True
+
+
+def refuse_other_modes(facts: Facts, nic: Nic) -> None:
+    """What would tell the guest which NIC to use, where its driver cannot be told. Raises `Refusal`."""
+    if is_pair(facts, nic):
+        raise Refusal(
+            "teaming",
+            f"{nic.mac} is a teaming pair, in which the guest's net_failover chooses the NIC",
+            "Use --network failover",
+        )
 
 
 def refuse(facts: Facts, nic: Nic) -> None:
@@ -42,8 +74,8 @@ def refuse(facts: Facts, nic: Nic) -> None:
     if facts.guest_network is None:
         return
     link = vf_link(facts, nic.mac)
-    master = next((each for each in facts.guest_network.links if link and each.name == link.master), None)
-    if master is None or master.kind is not None or master.mac != nic.mac:
+    master = master_of(facts, link) if link else None
+    if master is None or not makes_pairs(master) or master.mac != nic.mac:
         raise Refusal(
             "no-net-failover",
             f"The guest's net_failover driver does not use {nic.mac}: "

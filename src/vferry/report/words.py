@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from vferry.model.compression import CodecShare
 from vferry.model.report import Connections, Network, Phase, Report, Status, Tcp, Transfer, VfState
+from vferry.model.text import clean as clean
 
 NOT_MEASURED = "not measured"
 
@@ -26,11 +27,6 @@ COLOURS: Mapping[Phase, str] = {
     Phase.RESTORE: "#4aa58a",
     Phase.DONE: "#7a8a99",
 }
-
-
-def clean(text: str) -> str:
-    """Text that cannot steer a terminal: names come from elsewhere."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def milliseconds(value: float | None) -> str:

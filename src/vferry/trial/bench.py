@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vferry.model.problem import Problem
 from vferry.trial.content import MIB, Layout, Memory, fill, floor, layout
 from vferry.trial.guest import accelerator
 from vferry.trial.migration import Setting, migrate
 from vferry.trial.modes import MODES
-from vferry.trial.results import Case, Results, commit
+from vferry.trial.results import Case, Results, code
 
 LEAST_DEADLINE_S = 60.0
 # How often the guest's memory could pass the link, uncompressed, before a migration is given up.
@@ -46,17 +46,32 @@ class Settings(NamedTuple):
                     yield Case(mode, link, rate, self.memory, self.tls, self.used)
 
 
-def measure(settings: Settings, results: Results, begin: Callable[[str], None], tell: Callable[[str], None]) -> None:
+Environment = Callable[[Case], dict[str, Any]]
+"""What the rows of a case must have in common to be compared, beside the case itself."""
+
+
+def environment(settings: Settings) -> Environment:
+    """That of these settings, on this machine, now. Raises `Problem`."""
+    common = {"commit": code(), "qemu": _version(settings.qemu), "accelerator": accelerator()[1]}
+    return lambda case: {**common, "deadline_s": round(deadline(settings.deadline, case), 1)}
+
+
+def measure(
+    settings: Settings,
+    results: Results,
+    now: Environment,
+    begin: Callable[[str], None],
+    tell: Callable[[str], None],
+) -> None:
     """Measure what `results` lacks. `begin` is told of each migration, `tell` how far it is; raises `Problem`."""
     pending = [
         (number, case)
         for number in range(1, settings.runs + 1)
         for case in settings.cases()
-        if results.count(case) < number
+        if results.count(case, now(case)) < number
     ]
     if not pending:
         return
-    environment = {"commit": commit(), "qemu": _version(settings.qemu), "accelerator": accelerator()[1]}
     places = layout(settings.memory, settings.used)
     with _ended_by_signals(), _content(settings, places, begin) as (content, about):
         for number, case in pending:
@@ -64,7 +79,7 @@ def measure(settings: Settings, results: Results, begin: Callable[[str], None], 
             limit = deadline(settings.deadline, case)
             setting = Setting(settings.qemu, places, content, case.link, case.rate, case.tls, limit)
             figures = migrate(setting, MODES[case.mode], tell)
-            results.add(case, {**environment, **about, "deadline_s": round(limit, 1), **figures})
+            results.add(case, {**now(case), **about, **figures})
 
 
 def deadline(chosen: float | None, case: Case) -> float:

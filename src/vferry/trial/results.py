@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,18 +31,34 @@ class Case(NamedTuple):
 
 
 class Results:
-    """The rows so far, each with its case and the commit that it was measured with."""
+    """The rows so far, each with its case and in what environment it was measured.
+
+    Only those of the same environment count: others stay in the file, and are not compared.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
 
-    def count(self, case: Case) -> int:
-        return sum(row.get("used", 0) == case.used and row | case.key == row for row in self.rows)
+    def count(self, case: Case, environment: dict[str, Any]) -> int:
+        return sum(_case(row) == case and row | environment == row for row in self.rows)
+
+    def of(self, environment: Callable[[Case], dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows that were measured in the environment that their cases would be measured in now."""
+        return [row for row in self.rows if row | environment(_case(row)) == row]
 
     def add(self, case: Case, figures: dict[str, Any]) -> None:
         self.rows.append({**case.key, **figures})
         write_durably(self.path, json.dumps({"rows": self.rows}, indent=1).encode() + b"\n", mode=0o644)
+
+
+def _case(row: dict[str, Any]) -> Case:
+    return Case(**{name: row.get(name, 0) for name in Case._fields})
+
+
+def code() -> str:
+    """The vferry that runs: its commit, or its version outside a checkout."""
+    return commit() or version("vferry")
 
 
 def commit() -> str:

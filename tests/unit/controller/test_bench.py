@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from fakes import samples
 from fakes.clock import run_virtually
@@ -18,10 +19,12 @@ from fakes.matrix import plan_of
 from vferry.cli import bench as command
 from vferry.controller import bench
 from vferry.controller.bench import Case, Results, measure
+from vferry.controller.configuration import ControllerConfiguration, MigrationSettings, ProbeSettings
 from vferry.controller.latency import BASELINE, STEPS
 from vferry.controller.migrate import Request
 from vferry.host.api import Host
 from vferry.migration.conductor import Conductor, Ending
+from vferry.model.compression import Codec
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide, NetworkMode, Plan
 
@@ -75,24 +78,46 @@ def test_latency_is_measured_once_after_the_compared_runs(tmp_path: Path, monkey
 def test_without_mode_switch_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, results = Migrations(monkeypatch), Results(tmp_path / "network.json")
     run((VIRTIO,), 1, results)
-    assert (made.done, results.latency) == (["virtio"], None)
+    assert (made.done, results.latency(SWITCH)) == (["virtio"], None)
 
 
 def test_without_an_agent_there_is_none_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Migrations(monkeypatch, None)
     results = Results(tmp_path / "network.json")
     assert "guest1 has no agent" in run((SWITCH,), 1, results)[-1]
-    assert results.latency is None
+    assert results.latency(SWITCH) is None
 
 
-def test_results_of_before_latency_was_measured_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_do_not_say_how_they_were_made_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, path = Migrations(monkeypatch), tmp_path / "network.json"
-    path.write_text(json.dumps({"runs": [{"case": "switch", "status": "completed"}]}))
+    path.write_text(json.dumps({"runs": [{"case": "switch", "status": "completed"}], "latency": LATENCY}))
     results = Results(path)
-    assert (len(results.runs), results.latency) == (1, None)
     run((SWITCH,), 1, results)
-    assert made.done == ["latency of switch"]
-    assert json.loads(path.read_text())["runs"] == [{"case": "switch", "status": "completed"}]
+    assert made.done == ["switch", "latency of switch"]
+    assert [each.get("setting") for each in json.loads(path.read_text())["runs"]] == [None, SWITCH.setting]
+    assert results.of((SWITCH,)) == results.runs[1:]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"guest": "web1"},
+        {"probe_tcp": None},
+        {"configuration": ControllerConfiguration(probe=ProbeSettings(rate_hz=200))},
+        {"configuration": ControllerConfiguration(migration=MigrationSettings(codec=Codec.ZSTD))},
+        {"code": "abc1234+"},
+    ],
+)
+def test_only_runs_of_the_same_setting_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    made, path = Migrations(monkeypatch), tmp_path / "network.json"
+    unlike = structs.replace(SWITCH, **other)
+    run((unlike,), 1, Results(path))
+    run((SWITCH,), 1, Results(path))
+    run((SWITCH,), 1, Results(path))
+    assert made.done == ["switch", "latency of switch"] * 2
+    assert [each["setting"] for each in Results(path).of((SWITCH,))] == [SWITCH.setting]
 
 
 def test_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +139,27 @@ def test_a_connection_is_watched_in_every_mode_if_asked_for(tmp_path: Path, monk
     arguments = ["network", "--modes", "virtio,switch", "--results", str(tmp_path / "network.json")]
     CliRunner().invoke(command.command, [*arguments, "--runs", "1"], catch_exceptions=False)
     CliRunner().invoke(command.command, [*arguments, "--runs", "2", "--probe-tcp", "7"], catch_exceptions=False)
-    assert made.ports == [None, None, 7, 7]
+    assert made.ports == [None, None, 7, 7, 7, 7], "those without are not taken for runs with a connection"
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Migrations(monkeypatch)
+    monkeypatch.setenv("VFERRY_STATE", str(tmp_path / "state"))
+    arguments = ["network", "--runs", "1", "--modes", "virtio", "--json", "--results", str(tmp_path / "network.json")]
+    assert "left out" not in CliRunner().invoke(command.command, arguments, catch_exceptions=False).stderr
+    done = CliRunner().invoke(command.command, [*arguments, "--probe-tcp", "7"], catch_exceptions=False)
+    assert "left out: 1 in" in done.stderr
+    printed = json.loads(done.stdout)
+    assert [each["setting"]["probe_tcp"] for each in printed["runs"]] == [7]
+    assert printed["summary"]["runs"]["virtio"]["all"] == 1
+
+
+@pytest.mark.parametrize("name", ["network", "transfer"])
+def test_results_do_not_go_where_the_repository_has_its_own(name: str) -> None:
+    (default,) = (each.default for each in command.command.commands[name].params if each.name == "results")
+    assert default == Path("bench-results") / f"{name}.json"
+    root = Path(__file__).parents[3]
+    assert "/bench-results/" in (root / ".gitignore").read_text().splitlines()
 
 
 @pytest.mark.parametrize(

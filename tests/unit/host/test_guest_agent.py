@@ -1,4 +1,5 @@
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -75,6 +76,8 @@ def test_a_script_that_does_not_end_is_a_problem() -> None:
         Agent(pid=True),
         Agent(),
         Agent(exitcode="zero"),
+        Agent(exitcode=10**30),
+        Agent(signal=10**30),
         Agent(exitcode=0, out="§§§"),
         Agent(exitcode=0, out=5),
     ],
@@ -230,6 +233,10 @@ def test_what_configures_the_network(processes: str, interfaces: str, expected: 
     assert (network.configured_by, network.routes_ipv6) == (expected, False)
 
 
+def with_address(fields: str) -> str:
+    return f'{LINKS}\n== json\n[{{"ifname": "eth0", "addr_info": [{{"family": "inet", {fields}}}]}}]\n== end'
+
+
 @pytest.mark.parametrize(
     "output",
     [
@@ -239,12 +246,51 @@ def test_what_configures_the_network(processes: str, interfaces: str, expected: 
         "== links\neth0|m|many|0x1|1|||\n== end",
         f"{LINKS}\n== json\n[5]\n== end",
         f"{LINKS}\n== json\n[{{\n== end",
+        f"{LINKS}\n== json\n{'[' * 60_000}\n== end",
+        f'{LINKS}\n== json\n[{{"ifname": {"[" * 60_000}\n== end',
+        with_address('"local": "10.9.0.13", "prefixlen": Infinity'),
+        with_address('"local": "10.9.0.13", "prefixlen": 33'),
+        with_address('"local": "over there"'),
+        f"== links\neth0|m|{10**30}|0x1|1|||\n== end",
+        "== links\neth0|m|-5|0x1|1|||\n== end",
     ],
 )
 def test_a_network_that_makes_no_sense_is_a_problem(output: str) -> None:
     with pytest.raises(Problem) as caught:
         read_network("guest1", GuestRun(code=0, stdout=output))
     assert caught.value.code == "guest-agent-nonsense"
+
+
+ESC = "\x1b]0;owned\x07\u202e"
+"""It names a terminal's window and turns what follows round."""
+
+
+def test_what_a_guest_says_cannot_steer_a_terminal() -> None:
+    links = f"== links\n{ESC}|52:54:00:aa:00:0b|1500|0x1003|1|{ESC}|{ESC}|\neth1|m{ESC}|1500|0x1|1||{'x' * 50_000}|"
+    told = json.dumps([{"ifname": "eth1", "linkinfo": {"info_kind": ESC}}])
+    run = run_in_guest(host(Agent(exitcode=0, out=b64(f"{links}\n== json\n{told}\n== end".encode()))), "guest1", ":", 1)
+    network = read_network("guest1", run)
+    words = [word for link in network.links for word in (link.name, link.mac, link.driver, link.master, link.kind)]
+    assert all((word or "").isprintable() and len(word or "") <= 60 for word in words)
+    assert network.links[0].name == network.links[0].master
+    assert [link.kind for link in network.links] == [None, "�]0;owned��"]
+
+
+def test_nor_can_what_it_fails_with() -> None:
+    assert run(Agent(exitcode=1, err=b64(f"a\n\t{ESC}".encode()))).stderr == "a\n\t�]0;owned��"
+    nonsense = GuestRun(code=1, stderr=ESC + "x" * 1000)
+    for agent in (lambda _: read_network("guest1", nonsense), refused(1, ESC), refused(74, f"{ESC}{'x' * 10_000}")):
+        with pytest.raises(Problem) as caught:
+            run(agent)
+        assert caught.value.message.isprintable()
+        assert len(caught.value.message) < 500
+
+
+def refused(number: int, message: str) -> Any:
+    def agent(_command: dict[str, Any]) -> Any:
+        raise FakeError(number, message)
+
+    return agent
 
 
 def test_the_script_runs_here() -> None:

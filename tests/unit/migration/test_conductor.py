@@ -205,6 +205,14 @@ def test_a_script_that_fails_in_the_guest_is_undone_with_its_last_words() -> Non
     assert before.differences(drive.fleet) == []
 
 
+def test_its_last_words_are_bounded() -> None:
+    drive = drive_of(SWITCH)
+    drive.fleet.faults.append(faults.failing_script(says="\x1b[2J" + "x" * 60_000))
+    reason = drive.run().reason
+    assert reason.isprintable()
+    assert len(reason) < 500
+
+
 @pytest.mark.parametrize("host", [SOURCE, DESTINATION])
 def test_a_claim_that_is_refused_leaves_the_other_operation_alone(host: str) -> None:
     drive = drive_of(SWITCH)

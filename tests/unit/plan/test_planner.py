@@ -226,6 +226,15 @@ def with_a_teamed_second(facts: Facts) -> Facts:
     return f.vf("source", 2, settings=structs.replace(f.SETTINGS, vlan=0))(both(facts))
 
 
+def with_a_plain_second(facts: Facts) -> Facts:
+    """The guest has another VF, by itself."""
+    nic = Nic(mac=SECOND, model="hostdev", alias="vf2", vf=VfRef(pf="pf0", index=2, address=SECOND_VF))
+    inside = facts.guest_network.links if facts.guest_network else ()
+    links = (*inside, GuestLink(name="enp8s0", mac=SECOND, driver="igbvf"))
+    both = f.both(f.guest(nics=(*facts.guest.nics, nic)), f.inside(links=links))
+    return f.vf("source", 2, settings=structs.replace(f.SETTINGS, mac=SECOND))(both(facts))
+
+
 def test_each_nic_has_a_mode_of_its_own_and_why() -> None:
     plan = f.planned(with_a_teamed_second)
     assert [move.mode for move in plan.moves] == [NetworkMode.SWITCH, NetworkMode.FAILOVER]
@@ -237,8 +246,16 @@ def test_each_nic_has_a_mode_of_its_own_and_why() -> None:
 
 
 def test_a_mode_that_is_asked_for_is_that_of_every_nic() -> None:
-    plan = f.planned(with_a_teamed_second, mode=NetworkMode.DETACH)
+    plan = f.planned(with_a_plain_second, mode=NetworkMode.DETACH)
+    assert [move.mode for move in plan.moves] == [NetworkMode.DETACH, NetworkMode.DETACH]
     assert (plan.network_mode, plan.reason) == ("detach", "detach was asked for")
+
+
+@pytest.mark.parametrize("mode", [NetworkMode.DETACH, NetworkMode.SWITCH])
+def test_a_mode_that_is_asked_for_is_refused_for_the_teaming_pair_among_the_nics(mode: NetworkMode) -> None:
+    (refused,) = f.found(with_a_teamed_second, mode=mode).errors
+    assert (refused.code, refused.remedy) == ("teaming", "Use --network failover")
+    assert SECOND in refused.message
 
 
 def test_each_nic_has_the_steps_of_its_mode() -> None:

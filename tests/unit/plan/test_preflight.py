@@ -9,11 +9,12 @@ from msgspec import structs
 import vferry.plan
 from fakes import facts as f
 from fakes.samples import GUEST, MAC, definition
-from vferry.host.api import Definition, Fit, QemuAbilities
+from vferry.host.api import Definition, Fit, QemuAbilities, RunInGuest
 from vferry.model.compression import Codec
-from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic
+from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, LinkState, Mdev, Network, VfSettings
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
+from vferry.network.modes import stages
 from vferry.plan.carried import asked
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
@@ -38,7 +39,7 @@ MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
 PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
 NSBY = GuestLink(name="eth1", mac=MAC, driver="virtio_net", master="eth0")
 ALONE = structs.replace(PRIMARY, master=None)
-IN_BOND = structs.replace(PRIMARY, master="bond0")
+IN_BOND = (GuestLink(name="bond0", mac=MAC, kind="bond"), structs.replace(PRIMARY, master="bond0"))
 BONDED = (structs.replace(MASTER, kind="bond"), NSBY, PRIMARY)
 
 
@@ -69,6 +70,14 @@ def teamed(
         return f.both(f.guest(nics=nics), f.inside(links=links))(facts)
 
     return change
+
+
+MASTERS = ("bridge", "team", "vrf", None)
+
+
+def in_master(kind: str | None) -> f.Change:
+    """The guest has its VF in something that is no bond, and says so where it can."""
+    return f.inside(links=(GuestLink(name="m0", mac=MAC, kind=kind), structs.replace(PRIMARY, master="m0", mtu=9000)))
 
 
 def beside_e1000e(master: str | None) -> f.Change:
@@ -132,10 +141,54 @@ def live(devices: str, machine: str = "pc-q35-10.0") -> f.Change:
     return change
 
 
+def of_type(kind: str) -> str:
+    """A virtio NIC that libvirt has on something else than a bridge."""
+    return f"<interface type='{kind}'><mac address='52:54:00:00:BB:01'/><model type='virtio'/></interface>"
+
+
+def plain_live(devices: str) -> f.Change:
+    """The definition of a running guest that has no VF."""
+    xml = f"<domain><devices>{devices}</devices></domain>"
+    return lambda facts: structs.replace(facts, definition=Definition(live=xml, persistent=xml))
+
+
 def vf_on_root_bus(facts: Facts) -> Facts:
     moved = live(FREE)(facts)
     xml = (moved.definition.live or "").replace("bus='0x01'/></interface>", "bus='0x00'/></interface>")
     return structs.replace(moved, definition=Definition(live=xml, persistent=facts.definition.persistent))
+
+
+def vf_on_bridge(devices: str) -> f.Change:
+    """The VF in a slot of a conventional bridge, which is no port that another one could have."""
+
+    def change(facts: Facts) -> Facts:
+        moved = live(devices + DISK.replace("0x02", "0x01"))(facts)
+        xml = (moved.definition.live or "").replace("bus='0x01'/></interface>", "bus='0x05'/></interface>")
+        return structs.replace(moved, definition=Definition(live=xml, persistent=facts.definition.persistent))
+
+    return change
+
+
+def with_a_second_vf(facts: Facts) -> Facts:
+    """The guest has another VF, of the same PF."""
+    mac = f"{MAC[:-2]}57"
+    vf = VfRef(pf="pf0", index=2, address=f.address(2))
+    nics = (*facts.guest.nics, Nic(mac=mac, model="hostdev", alias="vf2", vf=vf))
+    links = (
+        GuestLink(name="eth1", mac=MAC, driver="igbvf", mtu=9000),
+        GuestLink(name="eth2", mac=mac, driver="igbvf", mtu=9000),
+    )
+    xml = definition(f.VF, vf.address, standby=False)
+    named = structs.replace(facts, definition=Definition(live=xml, persistent=xml))
+    used = f.vf("source", 2, settings=structs.replace(f.SETTINGS, mac=mac), guest=GUEST)
+    return f.both(f.guest(nics=nics), f.inside(links=links), used)(named)
+
+
+def second_on_port(facts: Facts) -> Facts:
+    """The second of two VFs on root port 2, after `live` has put both on the first."""
+    first, second, rest = (facts.definition.live or "").split("bus='0x01'/></interface>")
+    xml = f"{first}bus='0x01'/></interface>{second}bus='0x02'/></interface>{rest}"
+    return structs.replace(facts, definition=Definition(live=xml, persistent=facts.definition.persistent))
 
 
 def tracking(source: int | None, destination: int | None) -> f.Change:
@@ -255,6 +308,14 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("teaming", ERROR, teamed(with_=None), SWITCH),
     ("teaming-macs", ERROR, teamed(standby=structs.replace(TEAMED, mac="52:54:00:12:34:99"), links=(ALONE,)), {}),
     ("teaming", ERROR, teamed(), SWITCH),
+    ("teaming", ERROR, teamed(), DETACH),
+    ("teaming", ERROR, teamed(), TEMPORARY),
+    ("teaming", ERROR, teamed(), {**DETACH, **ACCEPT}),
+    ("teaming", ERROR, f.both(teamed(), f.silent), DETACH),
+    ("teaming", ERROR, f.inside(links=(MASTER, NSBY, PRIMARY)), DETACH),
+    *(("not-in-a-bond", ERROR, in_master(kind), wishes) for kind in MASTERS for wishes in ({}, DETACH, TEMPORARY)),
+    ("not-in-a-bond", ERROR, f.inside(links=(PRIMARY,)), {}),
+    *(("hotplug-only", WARNING, in_master("team"), {**wishes, **ACCEPT}) for wishes in ({}, DETACH)),
     ("not-teamed", ERROR, lambda facts: facts, FAILOVER),
     ("teaming-missing", ERROR, teamed(standby=None), {}),
     ("teaming-missing", ERROR, teamed(standby=structs.replace(TEAMED, alias="ua-other")), {}),
@@ -264,6 +325,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("no-net-failover", ERROR, teamed(links=(PRIMARY,)), {}),
     ("no-net-failover", ERROR, teamed(links=(ALONE,)), FAILOVER),
     ("no-net-failover", ERROR, teamed(links=BONDED), FAILOVER),
+    ("no-net-failover", ERROR, teamed(links=(structs.replace(MASTER, driver=None), PRIMARY)), FAILOVER),
     ("no-net-failover", ERROR, teamed(links=(MASTER, NSBY, ALONE)), {}),
     ("no-net-failover", ERROR, teamed(links=(MASTER,)), {}),
     ("no-macvtap", ERROR, lambda facts: facts, MACVTAP),
@@ -277,8 +339,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("macvtap-from-pool", ERROR, f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), pooled), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
     ("hotplug-only", WARNING, f.both(teamed(), f.silent), {}),
-    ("bond-without-standby", ERROR, f.inside(links=(IN_BOND,)), {}),
-    ("bond-without-standby", ERROR, f.inside(links=(IN_BOND,)), DETACH),
+    ("bond-without-standby", ERROR, f.inside(links=IN_BOND), {}),
+    ("bond-without-standby", ERROR, f.inside(links=IN_BOND), DETACH),
     ("bond-without-standby", ERROR, f.inside(links=BONDED), {}),
     *(
         ("standby-not-virtio", ERROR, beside_e1000e(master), wishes)
@@ -292,6 +354,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("vlan-libvirt", ERROR, f.both(in_vlan("source", "destination"), f.version("source", libvirt=(10, 10, 0))), {}),
     ("guest-not-reached", ERROR, f.silent, {}),
     ("guest-not-reached", ERROR, f.inside(links=()), {}),
+    ("guest-not-reached", ERROR, f.both(more_nics(STANDBY), f.silent), DETACH),
+    ("hotplug-only", WARNING, f.both(more_nics(STANDBY), f.silent), {**DETACH, **ACCEPT}),
     ("no-standby-path", ERROR, f.host("source", bridges=()), {}),
     ("no-standby-path", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("eth9",)),)), {}),
     ("standby-path-down", ERROR, f.host("destination", bridges=(Bridge(name="br0", ports=("pf0",), up=False),)), {}),
@@ -341,6 +405,18 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ),
     ("does-not-migrate", ERROR, live(f"{FREE}</devices><launchSecurity type='sev'/><devices>"), {}),
     ("virtiofs", WARNING, live(FREE + VIRTIOFS), {}),
+    *(
+        ("nic-stays-behind", ERROR, live(FREE + of_type(kind)), wishes)
+        for kind in ("vdpa", "vhostuser", "server", "client", "udp")
+        for wishes in ({}, ACCEPT)
+    ),
+    *(
+        ("nic-interrupted", severity, live(FREE + of_type(kind)), wishes)
+        for kind in ("user", "ethernet")
+        for severity, wishes in ((ERROR, {}), (WARNING, ACCEPT))
+    ),
+    ("nic-stays-behind", ERROR, f.both(AS_VIRTIO, plain_live(of_type("vhostuser"))), {}),
+    ("multicast-nic", WARNING, live(FREE + of_type("mcast")), {}),
     ("vf-cannot", ERROR, f.vf("destination", 0, settings=structs.replace(f.FRESH, trust=None)), {}),
     ("vf-cannot", ERROR, f.lacking("min_tx_rate", "max_tx_rate"), {}),
     ("mtu-too-small", ERROR, f.pf("source", mtu=8999), {}),
@@ -359,9 +435,11 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("teaming", ERROR, f.both(teamed(), f.migratable), VFIO),
     ("no-free-port", ERROR, live(""), {}),
     ("no-free-port", ERROR, live(FREE + DISK), {}),
+    ("no-free-port", ERROR, live(""), TEMPORARY),
+    ("no-free-port", ERROR, vf_on_bridge(""), DETACH),
     ("bond-not-made", ERROR, f.silent, TEMPORARY),
     ("bond-not-made", ERROR, more_nics(STANDBY), TEMPORARY),
-    ("bond-not-needed", ERROR, f.inside(links=(structs.replace(PRIMARY, master="bond0"),)), TEMPORARY),
+    ("bond-not-needed", ERROR, f.inside(links=IN_BOND), TEMPORARY),
     ("vf-not-unpluggable", ERROR, vf_on_root_bus, {}),
 ]
 
@@ -442,8 +520,11 @@ def test_a_bond_goes_on_by_a_virtio_nic_that_has_its_mac_inside_alone() -> None:
 
 
 def test_a_pair_whose_guest_has_no_agent_is_moved_unseen() -> None:
-    (move,) = f.planned(f.both(teamed(), f.silent)).moves
-    assert move.guest_side is GuestSide.HOTPLUG
+    """By its driver and the hosts alone: nothing is run in it that could fail half-way."""
+    plan = f.planned(f.both(teamed(), f.silent))
+    assert [move.guest_side for move in plan.moves] == [GuestSide.HOTPLUG]
+    asked = [operation for step in stages(plan).all for operation in (*step.apply, *step.undo)]
+    assert not any(isinstance(operation, RunInGuest) for operation in asked)
 
 
 def test_nothing_is_found_where_nothing_is() -> None:
@@ -488,6 +569,7 @@ def test_all_is_said_at_once() -> None:
         (f.both(in_vlan("source", "destination"), more_nics(structs.replace(STANDBY, vlan=42))), {}),
         (live(FREE + "<shmem name='x' role='master'/><tpm><backend type='emulator'/></tpm>"), {}),
         (live("", "pc-i440fx-10.0"), {}),
+        *((live(FREE + of_type(kind)), {}) for kind in ("bridge", "network", "direct", "null")),
     ],
 )
 def test_what_is_fine_is_not_complained_about(change: f.Change, wishes: dict[str, object]) -> None:
@@ -507,6 +589,39 @@ def test_what_is_fine_is_not_complained_about(change: f.Change, wishes: dict[str
 def test_what_only_the_standby_path_lacks_does_not_matter_without_it(change: f.Change) -> None:
     """Preflight says "use --network detach" for these, so that has to do."""
     assert f.found(change, **DETACH).errors == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "wishes", "message", "remedy"),
+    [
+        (live(""), SWITCH, "plug the standby NIC", "or use --network detach"),
+        (live(""), TEMPORARY, "plug the standby NIC", "or do without --temporary-bond"),
+        (vf_on_bridge(""), DETACH, "plug the VF", "start it anew"),
+    ],
+)
+def test_a_nic_that_has_no_port_is_named(
+    change: f.Change, wishes: dict[str, object], message: str, remedy: str
+) -> None:
+    (refused,) = f.found(change, **wishes).errors
+    assert message in refused.message
+    assert refused.remedy.endswith(remedy)
+
+
+def test_a_nic_that_no_mode_moves_is_named_with_what_it_is_on() -> None:
+    (refused,) = f.found(live(FREE + of_type("vhostuser"))).errors
+    assert refused.message == (
+        "52:54:00:00:bb:01 is on a vhost-user socket of its host, and vferry makes none elsewhere (vhostuser): "
+        "it does not migrate"
+    )
+
+
+def test_vfs_that_go_leave_their_ports_to_what_comes() -> None:
+    """Each NIC is done by itself, so one free port does for any number; where no NIC stands by, none is needed."""
+    full = f.both(with_a_second_vf, live(PORT % 2), second_on_port)
+    spare = f.both(with_a_second_vf, live(PORT % 2 + PORT % 3), second_on_port)
+    assert f.found(spare).errors == ()
+    assert [finding.code for finding in f.found(full).errors] == ["no-free-port"]
+    assert f.found(full, **DETACH).errors == ()
 
 
 def test_a_setting_that_the_destination_lacks_is_named() -> None:

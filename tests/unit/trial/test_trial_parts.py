@@ -147,10 +147,11 @@ def test_a_bench_that_was_cut_goes_on_where_it_stopped(tmp_path: Path, monkeypat
     wanted = bench.Settings(["true"], ["plain"], [400], [0, 5000], 2, 64, tls=False, content=tmp_path, deadline=None)
     monkeypatch.setattr(bench, "_version", lambda _: "11")
     path = tmp_path / "transfer.json"
+    now = bench.environment(wanted)
     with pytest.raises(KeyboardInterrupt):
-        bench.measure(wanted, Results(path), lambda _: None, lambda _: None)
-    bench.measure(wanted, Results(path), lambda _: None, lambda _: None)
-    bench.measure(wanted, Results(path), lambda _: None, lambda _: None)
+        bench.measure(wanted, Results(path), now, lambda _: None, lambda _: None)
+    bench.measure(wanted, Results(path), now, lambda _: None, lambda _: None)
+    bench.measure(wanted, Results(path), now, lambda _: None, lambda _: None)
     assert done == [0, 5000, 0, 0, 5000]
     rows = json.loads(path.read_text())["rows"]
     assert [row["rate"] for row in rows] == [0, 5000, 0, 5000]
@@ -161,12 +162,25 @@ def test_a_bench_that_was_cut_goes_on_where_it_stopped(tmp_path: Path, monkeypat
 def test_other_cases_do_not_count(tmp_path: Path) -> None:
     results = Results(tmp_path / "transfer.json")
     results.add(CASE, {"status": "completed"})
-    assert results.count(CASE) == 1
+    assert results.count(CASE, {}) == 1
     others = (CASE._replace(rate=0), CASE._replace(tls=True), CASE._replace(memory=512), CASE._replace(used=100))
-    assert not any(map(results.count, others))
+    assert not any(results.count(other, {}) for other in others)
     assert "used" not in results.rows[0]
     results.add(CASE._replace(used=100), {"status": "completed"})
-    assert (results.count(CASE), results.count(CASE._replace(used=100))) == (1, 1)
+    assert (results.count(CASE, {}), results.count(CASE._replace(used=100), {})) == (1, 1)
+
+
+def test_rows_of_another_environment_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_version", lambda qemu: qemu[0])
+    monkeypatch.setattr(bench, "code", lambda: "abc1234")
+    wanted = bench.Settings(["11"], ["plain"], [400], [0], 1, 64, tls=False, content=tmp_path, deadline=None)
+    now, results = bench.environment(wanted), Results(tmp_path / "transfer.json")
+    results.add(CASE, {**now(CASE), "status": "completed"})
+    monkeypatch.setattr(bench, "code", lambda: "def5678")
+    for other in (wanted._replace(qemu=["12"]), wanted._replace(deadline=7), wanted):
+        assert results.count(CASE, bench.environment(other)(CASE)) == 0
+        assert results.of(bench.environment(other)) == []
+    assert (results.count(CASE, now(CASE)), results.of(now)) == (1, results.rows)
 
 
 def test_a_migration_is_given_up_after_four_passes() -> None:
@@ -181,7 +195,7 @@ def test_a_migration_is_given_up_after_four_passes() -> None:
 def test_qemu_that_is_not_there_is_named(tmp_path: Path) -> None:
     wanted = bench.Settings(["no-such-qemu"], ["plain"], [400], [0], 1, 64, tls=False, content=tmp_path, deadline=None)
     with pytest.raises(Problem) as caught:
-        bench.measure(wanted, Results(tmp_path / "transfer.json"), lambda _: None, lambda _: None)
+        bench.environment(wanted)
     assert caught.value.code == "qemu-missing"
 
 
