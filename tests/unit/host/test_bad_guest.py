@@ -17,7 +17,15 @@ from fakes.samples import GUEST, MAC
 from vferry.cli import migrate
 from vferry.controller import survey
 from vferry.controller.hosts import HostRecord
-from vferry.host.api import CheckFit, Operation, ReadDefinition, ReadGuestNetwork, TakeInventory
+from vferry.host.api import (
+    AskDriver,
+    CheckFit,
+    DriverAbilities,
+    Operation,
+    ReadDefinition,
+    ReadGuestNetwork,
+    TakeInventory,
+)
 from vferry.host.guest_agent import run_in_guest
 from vferry.host.guest_agent_network import SCRIPT, read_network
 from vferry.host.hypervisor import Hypervisor
@@ -72,6 +80,8 @@ class OneHost:
                 return self.world.facts.definition
             case CheckFit():
                 return self.world.facts.fit
+            case AskDriver():
+                return DriverAbilities()
             case ReadGuestNetwork():
                 return read_network(GUEST, run_in_guest(self.world.hypervisor, "guest1", SCRIPT, min(timeout_s, 0.05)))
         raise Problem("not-here", f"nobody is to ask for {operation}")
