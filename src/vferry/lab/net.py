@@ -1,10 +1,13 @@
 """The lab's networks: two namespaces with a bridge each, and the hosts' tap devices in them."""
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from vferry.lab import outer
@@ -137,7 +140,7 @@ def _in_namespace(namespace: str, tap: str) -> int:
 
     def enter() -> None:
         try:
-            result.append(_enter_and_open(namespace, tap))
+            result.append(patiently(lambda: _enter_and_open(namespace, tap)))
         except OSError as error:
             result.append(error)
 
@@ -147,6 +150,18 @@ def _in_namespace(namespace: str, tap: str) -> int:
     if isinstance(result[0], OSError):
         raise Problem("lab-no-tap", f"No tap device {tap} in {namespace}: {result[0]}", exit=Exit.UNDONE)
     return result[0]
+
+
+def patiently(opened: Callable[[], int], wait_s: float = 30.0) -> int:
+    """Opens a device that an emulator, killed just now, may still have: a process is gone before its files are."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            return opened()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _enter_and_open(namespace: str, tap: str) -> int:

@@ -1,5 +1,9 @@
 """How a host is emulated."""
 
+import errno
+
+import pytest
+
 from vferry.lab import net, qemu
 from vferry.lab.topology import GUESTS, HOSTS, NETWORKS, STANDBYS, USUAL, Setup, preferred, standby_named
 
@@ -90,6 +94,31 @@ def test_the_peer_is_in_each_guest_s_vlan() -> None:
     assert "address add fd00:9:7::1/64 dev data0.7 nodad\n" in data
     assert "neigh replace fd00:9:7::17 lladdr 52:54:00:aa:00:11 dev data0.7 nud permanent\n" in data
     assert "tuntap" not in mgmt
+
+
+class Tap:
+    """A device that refuses to be opened with this error, so often."""
+
+    def __init__(self, error: int, times: int) -> None:
+        self.error, self.left = error, times
+
+    def open(self) -> int:
+        self.left -= 1
+        if self.left >= 0:
+            raise OSError(self.error, "no")
+        return 7
+
+
+def test_a_tap_that_a_killed_emulator_still_has_is_waited_for() -> None:
+    assert net.patiently(Tap(errno.EBUSY, 2).open) == 7
+
+
+@pytest.mark.parametrize(("error", "wait_s"), [(errno.EBUSY, -1.0), (errno.EPERM, 30.0)])
+def test_a_tap_that_stays_busy_or_is_refused_is_an_error(error: int, wait_s: float) -> None:
+    tap = Tap(error, 1000)
+    with pytest.raises(OSError, match="no"):
+        net.patiently(tap.open, wait_s)
+    assert tap.left == 999
 
 
 def test_without_lacp_each_tap_is_a_port_of_the_network() -> None:
