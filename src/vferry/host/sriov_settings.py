@@ -57,9 +57,11 @@ def ask_driver(links: Links, root: Path, pf: str) -> DriverAbilities:
     """Which settings the driver of a PF lacks, by its answer for a VF that the PF cannot have.
 
     What it lacks is refused with EOPNOTSUPP, by the kernel or by the driver, and anything else because there is no such
-    VF: nothing is changed (docs/decisions/0019).
+    VF: nothing is changed (docs/decisions/0019). A PF that does not say how many it can have is not asked.
     """
     interface, beyond = links.index(pf), vfs_possible(root, pf)
+    if beyond == 0:
+        return DriverAbilities()
     groups = [group for group in GROUPS if group != ("mac",)]
     errors = links.change_together(*(set_vf(interface, beyond, *encode_group(group, WIPED)) for group in groups))
     refused = (group for group, error in zip(groups, errors, strict=True) if error == errno.EOPNOTSUPP)

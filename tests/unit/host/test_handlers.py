@@ -373,6 +373,15 @@ async def test_a_driver_is_asked_what_it_lacks(host: Host) -> None:
     assert caught.value.code == "interface-unknown"
 
 
+async def test_a_driver_is_not_asked_of_the_first_vf_where_nobody_says_how_many_there_are(
+    host: Host, tmp_path: Path
+) -> None:
+    host.nic.vfs[0]["IFLA_VF_VLAN"] = {"vlan": 7, "qos": 0}
+    (tmp_path / "sys/class/net/pf0/device/sriov_totalvfs").unlink()
+    assert await host.ask(api.AskDriver(pf="pf0"), None) == api.DriverAbilities()
+    assert host.nic.vfs[0]["IFLA_VF_VLAN"] == {"vlan": 7, "qos": 0}
+
+
 async def test_a_guest_on_a_network_of_libvirts_needs_that_network_and_not_its_bridge(host: Host) -> None:
     said = "the libvirt network default of NIC"
     without = await host.ask(api.CheckFit(live_xml=domain(ON_NETWORK)), None)
