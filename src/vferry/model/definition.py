@@ -77,7 +77,7 @@ def attached(xml: str, attachments: Mapping[str, Attachment]) -> tuple[str, list
     root = parse(xml)
     missing = []
     for mac, wanted in attachments.items():
-        own = [nic for nic in root.iterfind("devices/interface") if _is_virtual(nic) and _mac(nic) == mac]
+        own = [nic for nic in root.iterfind("devices/interface") if _is_virtual(nic) and mac_of(nic) == mac]
         same = [nic for nic in own if (nic.get("type") == "bridge") == wanted.bridged]
         for nic in same or own:
             _put(nic, wanted)
@@ -134,7 +134,8 @@ def _is_virtual(nic: ET.Element) -> bool:
     return nic.get("type") in ("bridge", "direct")
 
 
-def _mac(nic: ET.Element) -> str:
+def mac_of(nic: ET.Element) -> str:
+    """An `<interface>`'s MAC in lower case; empty where it says none."""
     address = nic.find("mac")
     return "" if address is None else address.get("address", "").lower()
 

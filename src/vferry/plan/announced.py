@@ -44,8 +44,7 @@ def _plain(facts: Facts, nic: Nic) -> Iterator[Announced]:
 
 def addresses_of(facts: Facts, mac: str) -> tuple[str, ...]:
     """The global ones that the guest's agent tells of a NIC."""
-    links = facts.guest_network.links if facts.guest_network else ()
-    own = (link for link in links if link.mac == mac and link.kind in _OWN)
+    own = (link for link in facts.links if link.mac == mac and link.kind in _OWN)
     found = (each.address for link in own for each in link.addresses if each.scope == "global")
     return tuple(dict.fromkeys(address for address in found if _is_unicast(address)))
 

@@ -83,6 +83,11 @@ class Facts(Struct, frozen=True, kw_only=True):
     lacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """What drivers of the destination cannot set of a VF (`DriverAbilities`), by the PFs of which it was asked."""
 
+    @property
+    def links(self) -> tuple[GuestLink, ...]:
+        """The guest's interfaces; none where its agent was not asked, or did not answer."""
+        return self.guest_network.links if self.guest_network else ()
+
 
 def vf_link(facts: Facts, mac: str) -> GuestLink | None:
     """A VF's interface in the guest: the one on hardware that is not virtio."""
@@ -91,14 +96,12 @@ def vf_link(facts: Facts, mac: str) -> GuestLink | None:
 
 def hardware_links(facts: Facts, mac: str) -> tuple[GuestLink, ...]:
     """The guest's NICs with this MAC that are not on virtio: its VF, and any that is emulated otherwise."""
-    links = facts.guest_network.links if facts.guest_network else ()
-    return tuple(link for link in links if link.mac == mac and link.driver not in (None, "virtio_net"))
+    return tuple(link for link in facts.links if link.mac == mac and link.driver not in (None, "virtio_net"))
 
 
 def master_of(facts: Facts, link: GuestLink) -> GuestLink | None:
     """The guest's interface that has another one in it, if the guest shows that."""
-    links = facts.guest_network.links if facts.guest_network else ()
-    return next((each for each in links if each.name == link.master), None)
+    return next((each for each in facts.links if each.name == link.master), None)
 
 
 class Assessment(Struct, frozen=True, kw_only=True):

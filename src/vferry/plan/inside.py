@@ -79,8 +79,7 @@ def _not_in_bond(facts: Facts, link: GuestLink) -> Refusal:
 
 def has_virtio(facts: Facts, mac: str) -> bool:
     """Whether the guest shows a NIC on virtio with this MAC, which it has from its bond or of its own."""
-    links = facts.guest_network.links if facts.guest_network else ()
-    return any(link.mac == mac and link.driver == "virtio_net" for link in links)
+    return any(link.mac == mac and link.driver == "virtio_net" for link in facts.links)
 
 
 def _refuse_several(facts: Facts, nic: Nic) -> None:

@@ -6,9 +6,8 @@ what the guest is connected to by slirp or passt ends at its host (`slirp_state_
 """
 
 from collections.abc import Iterator
-from xml.etree import ElementTree as ET
 
-from vferry.model.definition import parse
+from vferry.model.definition import mac_of, parse
 from vferry.plan.facts import Finding, error, warning
 
 _STAY = {
@@ -27,19 +26,19 @@ _INTERRUPTED = {
 def about(live: str, destination: str, *, accepted: bool) -> Iterator[Finding]:
     """What a running guest's definition says against its NICs going along; `accepted`: that they are interrupted."""
     for interface in parse(live).iterfind("devices/interface"):
-        kind = interface.get("type", "")
+        kind, nic = interface.get("type", ""), mac_of(interface) or "A NIC"
         if kind in _STAY:
             yield error(
                 "nic-stays-behind",
-                f"{_mac(interface)} is on {_STAY[kind]} ({kind}): it does not migrate",
+                f"{nic} is on {_STAY[kind]} ({kind}): it does not migrate",
                 "Put it on a bridge, a macvtap or a VF, or take it away for the migration: virsh detach-interface",
             )
         elif kind in _INTERRUPTED:
-            yield _interrupted(_mac(interface), _INTERRUPTED[kind], destination, accepted=accepted)
+            yield _interrupted(nic, _INTERRUPTED[kind], destination, accepted=accepted)
         elif kind == "mcast":
             yield warning(
                 "multicast-nic",
-                f"{_mac(interface)} is on a multicast group of QEMU's, which {destination} need not be reached by",
+                f"{nic} is on a multicast group of QEMU's, which {destination} need not be reached by",
                 "Make sure that the network between the hosts passes it",
             )
 
@@ -53,8 +52,3 @@ def _interrupted(mac: str, what: str, destination: str, *, accepted: bool) -> Fi
         message,
         f"Put it on a bridge that {destination} has as well, or accept that with --accept-interruption",
     )
-
-
-def _mac(interface: ET.Element) -> str:
-    address = interface.find("mac")
-    return "A NIC" if address is None else address.get("address", "").lower()

@@ -29,9 +29,8 @@ def is_teamed(facts: Facts, nic: Nic) -> bool:
 
 def is_alone(facts: Facts, nic: Nic) -> bool:
     """Whether the guest shows the VF of a teaming pair of which no driver makes one: it has two NICs then."""
-    links = facts.guest_network.links if facts.guest_network else ()
-    shown = {link.name: link for link in links}
-    masters = {link.master for link in links if link.mac == nic.mac and link.master is not None}
+    shown = {link.name: link for link in facts.links}
+    masters = {link.master for link in facts.links if link.mac == nic.mac and link.master is not None}
     # A master that is not shown may be the driver's.
     paired = any(name not in shown or makes_pairs(shown[name]) for name in masters)
     return vf_link(facts, nic.mac) is not None and not paired
