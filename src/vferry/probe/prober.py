@@ -20,13 +20,16 @@ HOUSEKEEPING = 10 * MS
 
 
 class Probe:
-    """One probe on its way. `excess`: the prober's own stalls up to its sending, in ns."""
+    """One probe on its way. `excess`: the prober's own stalls up to its sending, in ns.
 
-    __slots__ = ("excess", "rtt", "sent", "sequence")
+    `began` is when the call that sends it began, `sent` when it counts as sent; they differ if that call was slow.
+    """
+
+    __slots__ = ("began", "excess", "rtt", "sent", "sequence")
 
     def __init__(self, sequence: int, sent: int, excess: int) -> None:
         self.sequence = sequence
-        self.sent = sent
+        self.began = self.sent = sent
         self.excess = excess
         self.rtt: int | None = None
 
@@ -120,7 +123,9 @@ class Prober:
             self._settle(self._open.popleft())
 
     def _newest(self, arrival: int) -> Probe | None:
-        return next((probe for probe in reversed(self._waiting.values()) if probe.sent <= arrival), None)
+        """The newest probe that was on its way, or the oldest: two clocks are compared, and may be microseconds off."""
+        newest = next((probe for probe in reversed(self._waiting.values()) if probe.began <= arrival), None)
+        return newest or next(iter(self._waiting.values()), None)
 
     def _answer(self, probe: Probe, arrival: int) -> None:
         probe.rtt = max(0, arrival - probe.sent)

@@ -63,6 +63,23 @@ def test_an_answer_without_number_is_the_newest_probes(tmp_path: Path) -> None:
     assert [at for at, rtt in enumerate(record.rtt) if rtt == -1] == list(range(20, 60))
 
 
+def test_an_answer_that_came_while_its_probe_was_still_being_sent_counts(tmp_path: Path) -> None:
+    class SlowCall(FakeLine):
+        def send(self, sequence: int) -> None:
+            super().send(sequence)
+            if sequence == 20:
+                time.sleep(0.01)
+
+    record, _ = measured(tmp_path / "probes", SlowCall(numbered=False), 50, 0.6)
+    assert min(record.rtt) >= 0
+
+
+def test_an_answer_that_seems_to_come_before_its_probe_counts(tmp_path: Path) -> None:
+    """What the kernel stamps is compared by a clock of its own."""
+    record, _ = measured(tmp_path / "probes", FakeLine(-50_000, numbered=False), 50, 0.4)
+    assert min(record.rtt) >= 0
+
+
 def test_after_a_stall_of_its_own_it_catches_up(tmp_path: Path) -> None:
     stalled: list[int] = []
 
