@@ -14,7 +14,7 @@ from vferry.model.connections import Address, Connection
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
-from vferry.model.relay import Number, Relay, RelayBridge, RelayPort, RelayView, Value, Word
+from vferry.model.relay import Mac, Number, Relay, RelayBridge, RelayPort, RelayView, Value, Word
 
 R = TypeVar("R")
 
@@ -295,11 +295,15 @@ class SetMdev(Operation[Done], frozen=True, kw_only=True, tag="set-mdev"):
 
 
 class SetVf(Operation[Done], frozen=True, kw_only=True, tag="set-vf"):
-    """Applies settings to a VF through its PF and reads them back. Problem ``vf-setting-refused`` names which."""
+    """Applies settings to a VF through its PF and reads them back. Problem ``vf-setting-refused`` names which.
+
+    With `arriving`, a guest, the MAC among them waits until that runs here; setting the VF anew ends the waiting.
+    """
 
     pf: str
     index: int
     settings: VfSettings
+    arriving: str = ""
 
 
 class SetForwarding(Operation[Done], frozen=True, kw_only=True, tag="set-forwarding"):
@@ -659,15 +663,26 @@ class SetRelayBridge(Operation[Done], frozen=True, kw_only=True, tag="set-relay-
     present: bool
 
 
-class SetRelayPort(Operation[Done], frozen=True, kw_only=True, tag="set-relay-port"):
-    """Joins a guest's NIC to its VF (direct: a bridge of their own that does not learn), or takes that back.
+class JoinRelay(Operation[Done], frozen=True, kw_only=True, tag="join-relay"):
+    """Joins a guest's NIC to a VF by the direct relay, and keeps that: it is so again after a restart of the host.
 
-    Problems: as of `SetRelayBridge`.
+    Before the guest's QEMU starts, which waits for it. Problems: as of `BindVf` and `SetRelayBridge`,
+    ``relay-missing``, and ``relay-joined`` where another VF, or another guest, has this MAC on the relay.
     """
 
     port: RelayPort
-    mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
-    present: bool
+    settings: VfSettings
+    """Those that the VF gets after a restart of the host; this sets none of them."""
+
+
+class LeaveRelay(Operation[Done], frozen=True, kw_only=True, tag="leave-relay"):
+    """Takes a guest's NIC off the relay: its VF goes back to the driver that it had. Unchanged where it is not on it.
+
+    Problems: as of `JoinRelay`.
+    """
+
+    guest: str
+    mac: Mac
 
 
 class ReadRelay(Operation[RelayView], frozen=True, kw_only=True, tag="relay"):

@@ -1,4 +1,4 @@
-"""What is done the moment that a guest runs here, and no sooner: its PFs pass its MACs to bridges, and it is announced.
+"""What is done the moment that a guest runs here, and no sooner: NICs take its MACs, and it is announced.
 
 A NIC gives a frame for a MAC of its own filter to nobody outside: guests of this host would not reach one that is
 still on its way here. And until switches are told, a guest that says nothing by itself gets nothing.
@@ -9,10 +9,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec import structs
+
 from vferry.host.api import Announce, Done
 from vferry.host.forwarding import set_forwarding
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.sriov_netlink import Links
+from vferry.host.sriov_settings import apply_settings
+from vferry.model.host import VfSettings
 from vferry.model.problem import Problem
 
 
@@ -33,6 +37,8 @@ class Arriving:
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, str], str] = {}
         """Guests, by PF and MAC."""
+        self._without_mac: dict[tuple[str, int], tuple[str, str]] = {}
+        """Guests and their MACs, by PF and VF."""
         self._unsaid: dict[str, tuple[Announce, ...]] = {}
         """By guest."""
 
@@ -65,6 +71,21 @@ class Arriving:
             self._waiting.pop((pf, mac.lower()), None)
             return set_forwarding(links, self._root, pf, mac, present=present)
 
+    def set_vf(self, pf: str, index: int, settings: VfSettings, arriving: str = "") -> Done:
+        """Carries `SetVf` out. Problem ``vf-setting-refused``."""
+        waits = bool(arriving) and settings.mac is not None
+        if waits:
+            self._hypervisor.connection()  # whose events are waited for
+        with self._lock, self._links() as links:
+            self._without_mac.pop((pf, index), None)
+            if waits and settings.mac is not None:
+                self._without_mac[pf, index] = arriving, settings.mac
+                settings = structs.replace(settings, mac=None)
+            done = apply_settings(links, pf, index, settings)
+        if waits:
+            self._hypervisor.events.when_resumed(arriving, lambda: self._arrived(arriving))
+        return done
+
     def _arrived(self, guest: str) -> None:
         """What is refused now, the controller's steps ask for again, and report why it is."""
         self._pass_on(guest)
@@ -80,3 +101,7 @@ class Arriving:
                 del self._waiting[pf, mac]
                 with contextlib.suppress(Problem):
                     set_forwarding(links, self._root, pf, mac, present=True)
+            for vf in [each for each, (whose, _) in self._without_mac.items() if whose == guest]:
+                _, mac = self._without_mac.pop(vf)
+                with contextlib.suppress(Problem):
+                    apply_settings(links, *vf, VfSettings(mac=mac))

@@ -26,7 +26,7 @@ UNITS = {
     "tib": 1 << 40,
 }
 
-SOURCES = {"bridge": "bridge", "network": "network"}
+SOURCES = {"bridge": "bridge", "network": "network", "vhostuser": "path"}
 """By which attribute of its `<source>` a NIC of a type says what it is on, if not by ``dev``. While the guest runs,
 there are others: the network that a bridge or a device is of, and the bridge that libvirt has made for a network."""
 
@@ -55,6 +55,11 @@ class NicXml(Struct, frozen=True, kw_only=True):
     def interface(self) -> str | None:
         """The interface of the host that it is on by a macvtap."""
         return self.source if self.type == "direct" else None
+
+    @property
+    def socket(self) -> str | None:
+        """The socket of the host by which it is on vhost-user."""
+        return self.source if self.type == "vhostuser" else None
 
 
 class DeviceXml(Struct, frozen=True, kw_only=True):

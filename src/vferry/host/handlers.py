@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains, relay_switch
 from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
@@ -35,11 +36,12 @@ from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
+from vferry.host.relay_ports import RelayPorts
 from vferry.host.relay_restore import restore
 from vferry.host.relay_store import RelayStore
 from vferry.host.sriov import read_pfs, vf_address
 from vferry.host.sriov_netlink import Links
-from vferry.host.sriov_settings import apply_settings, ask_driver
+from vferry.host.sriov_settings import ask_driver
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
 from vferry.model.guest import Guest, GuestNetwork
@@ -84,6 +86,7 @@ class Handlers:
         self._write = write
         self._hypervisor = hypervisor or Hypervisor()
         self._relay = RelayStore(directory)
+        self._ports = RelayPorts(directory, self._relay.read, root, write)
         self._arriving = Arriving(self._hypervisor, self._announce_arrived, root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
@@ -100,14 +103,16 @@ class Handlers:
 
     async def started(self) -> None:
         """Puts back what a restart of the host has taken away."""
-        await self._in_thread(lambda: restore(self._root, self._relay.read, self._links, self._write))
+        await self._in_thread(lambda: restore(self._root, self._relay.read, self._ports, self._links, self._write))
 
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         """The guests that have VFs, running or only defined, by the VFs' addresses."""
 
         def look() -> dict[str, str]:
             described = describe_all(self._hypervisor, self._root)
-            return {address: one.now.name for one in described for address in one.addresses.intersection(vfs)}
+            found = {address: one.now.name for one in described for address in one.addresses}
+            found |= self._ports.users()
+            return {address: guest for address, guest in found.items() if address in vfs}
 
         return await self._in_thread(look)
 
@@ -129,7 +134,7 @@ class Handlers:
             case api.TakeInventory():
                 return self._take_inventory
             case api.ReadRelay():
-                return lambda: relay_switch.read_relay(self._root, self._relay.read())
+                return lambda: relay_switch.read_relay(self._root, self._read_relay())
             case api.ShowGuest(guest=guest):
                 return lambda: self._show_guest(guest)
             case api.ReadGuestNetwork(guest=guest):
@@ -166,7 +171,7 @@ class Handlers:
         match operation:
             case api.SetVf(pf=pf, index=index, settings=settings):
                 check(session, vf=vf_address(self._root, pf, index))
-                return lambda: self._with_links(lambda links: apply_settings(links, pf, index, settings))
+                return lambda: self._arriving.set_vf(pf, index, settings, operation.arriving)
             case api.SetForwarding(pf=pf, mac=mac, present=present, arriving=guest):
                 check(session)
                 if present and guest:
@@ -245,9 +250,12 @@ class Handlers:
                 for uplink in bridge.uplinks:
                     check(session, vf=uplink.address)
                 return lambda: relay_switch.set_bridge(root, operation)
-            case api.SetRelayPort(port=port):
-                check(session, vf=port.vf)
-                return lambda: relay_switch.set_port(root, operation)
+            case api.JoinRelay(port=port):
+                check(session, guest=port.guest, vf=port.vf.address)
+                return lambda: self._ports.join(operation)
+            case api.LeaveRelay(guest=guest):
+                check(session, guest=guest)
+                return lambda: self._ports.leave(operation)
         return None
 
     def _on_move(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:
@@ -292,13 +300,17 @@ class Handlers:
 
     def _take_inventory(self) -> Inventory:
         try:
-            relay = self._relay.read()
+            relay = self._read_relay()
         except Problem as problem:
             # Migrations do not need it, its VFs are claimed, and whoever wants to change it is told.
             log.error("%s", problem)
             relay = None
         claims = self._claims.all()
         return take_inventory(self._configuration, claims, self._hypervisor, self._root, self._links, relay)
+
+    def _read_relay(self) -> Relay | None:
+        relay = self._relay.read()
+        return None if relay is None else replace(relay, ports=tuple(each.port for each in self._ports.all()))
 
     def _keep_relay(self, holder: api.Session, relay: Relay) -> api.Done:
         done = self._relay.keep(holder, relay)
@@ -315,7 +327,7 @@ class Handlers:
     def _show_guest(self, guest: str) -> Guest:
         described = describe(self._hypervisor, self._hypervisor.domain(guest), self._root)
         pfs = self._with_links(lambda links: read_pfs(self._root, links))
-        return guest_of(described, self._configuration.name, pfs, read_mdevs(self._root))
+        return guest_of(described, self._configuration.name, pfs, read_mdevs(self._root), self._ports.vfs())
 
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))

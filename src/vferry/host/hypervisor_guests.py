@@ -1,7 +1,8 @@
 """The guests of a host as values: what libvirt says of a domain, joined with what the PF says of its VFs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -102,8 +103,14 @@ def state_of(number: int, *, active: bool) -> GuestState:
     return GuestState.PAUSED if number in PAUSED else GuestState.RUNNING
 
 
-def guest_of(described: Described, host: str, pfs: Iterable[Pf], mdevs: Iterable[Mdev] = ()) -> Guest:
-    """A guest as the API shows it."""
+def guest_of(
+    described: Described,
+    host: str,
+    pfs: Iterable[Pf],
+    mdevs: Iterable[Mdev] = (),
+    relayed: Mapping[str, str] = MappingProxyType({}),
+) -> Guest:
+    """A guest as the API shows it. `relayed`: the PCI addresses of the VFs on the relay, by MAC."""
     xml = described.now
     vfs = {vf.address: vf for pf in pfs for vf in pf.vfs}
     types = {mdev.uuid: mdev.type for mdev in mdevs}
@@ -119,7 +126,7 @@ def guest_of(described: Described, host: str, pfs: Iterable[Pf], mdevs: Iterable
         vcpus=xml.vcpus,
         pinned=xml.pinned,
         machine=xml.machine,
-        nics=tuple(_nics(described, vfs)),
+        nics=tuple(_nics(described, vfs, relayed)),
         devices=tuple(_devices(described, vfs, types)),
         disks=xml.disks,
         address=xml.address or (metadata.address if metadata else None),
@@ -128,9 +135,10 @@ def guest_of(described: Described, host: str, pfs: Iterable[Pf], mdevs: Iterable
     )
 
 
-def _nics(described: Described, vfs: dict[str, Vf]) -> Iterator[Nic]:
+def _nics(described: Described, vfs: dict[str, Vf], relayed: Mapping[str, str]) -> Iterator[Nic]:
     for nic in described.now.nics:
-        vf = vfs.get(nic.address) if nic.address else None
+        address = relayed.get(nic.mac or "") if nic.socket else nic.address
+        vf = vfs.get(address) if address else None
         if nic.mac is None and vf is None:
             continue
         yield Nic(
@@ -139,6 +147,7 @@ def _nics(described: Described, vfs: dict[str, Vf]) -> Iterator[Nic]:
             alias=nic.alias,
             vf=VfRef(pf=vf.pf, index=vf.index, address=vf.address) if vf else None,
             interface=nic.interface,
+            socket=nic.socket,
             bridge=nic.source if nic.type == "bridge" else None,
             vlan=nic.vlan or (vf.settings.vlan or 0 if vf else 0),
             teaming=nic.teaming,

@@ -48,17 +48,18 @@ def take_inventory(
         described, (qemu, libvirt) = asked.result()
     memory = _memory(root)
     mdevs = read_mdevs(root)
+    relayed = {port.mac: port.vf.address for port in relay.ports} if relay else {}
     return Inventory(
         name=configuration.name,
         versions=_versions(root, qemu, libvirt),
         migration=configuration.migration,
         networks=configuration.networks,
-        pfs=_with_owners(pfs, described, claims),
+        pfs=_with_owners(pfs, described, claims, relay),
         bridges=bridges,
         bonds=bonds,
         mdev_types=read_types(root),
         mdevs=mdevs,
-        guests=tuple(guest_of(one, configuration.name, pfs, mdevs) for one in described),
+        guests=tuple(guest_of(one, configuration.name, pfs, mdevs, relayed) for one in described),
         claims=claims,
         link_rate=link_rate,
         memory_total=memory.get("MemTotal", 0),
@@ -75,8 +76,11 @@ def take_inventory(
     )
 
 
-def _with_owners(pfs: Iterable[Pf], described: list[Described], claims: tuple[Claim, ...]) -> tuple[Pf, ...]:
+def _with_owners(
+    pfs: Iterable[Pf], described: list[Described], claims: tuple[Claim, ...], relay: Relay | None
+) -> tuple[Pf, ...]:
     guests = {address: one.now.name for one in described for address in one.addresses}
+    guests |= {port.vf.address: port.guest for port in relay.ports} if relay else {}
     claimed = {vf: claim.operation for claim in claims for vf in claim.vfs}
     replace = msgspec.structs.replace
     return tuple(

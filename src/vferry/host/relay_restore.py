@@ -7,12 +7,13 @@ from pathlib import Path
 
 from vferry.host.api import BindVf, Done, SetHugePages, SetRelayBridge
 from vferry.host.huge_pages import set_huge_pages
+from vferry.host.relay_ports import RelayPorts
 from vferry.host.relay_switch import set_bridge
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import apply_settings
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
-from vferry.model.host import opened
+from vferry.model.host import VfSettings, opened
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayState, RelayVf
 
@@ -20,7 +21,11 @@ log = logging.getLogger("vferry.agent")
 
 
 def restore(
-    root: Path, read: Callable[[], Relay | None], links: Callable[[], Links], write: Write = write_attribute
+    root: Path,
+    read: Callable[[], Relay | None],
+    ports: RelayPorts,
+    links: Callable[[], Links],
+    write: Write = write_attribute,
 ) -> None:
     """Makes again what is missing of a relay that was made; one that is half made is left to whoever made it.
 
@@ -30,7 +35,7 @@ def restore(
     relay = read()
     if relay is None or relay.state is not RelayState.ENABLED:
         return
-    for what, work in _works(root, relay, links, write):
+    for what, work in _works(root, relay, ports, links, write):
         if read() != relay:
             return
         try:
@@ -45,7 +50,7 @@ def restore(
 
 
 def _works(
-    root: Path, relay: Relay, links: Callable[[], Links], write: Write
+    root: Path, relay: Relay, ports: RelayPorts, links: Callable[[], Links], write: Write
 ) -> Iterator[tuple[str, Callable[[], Done]]]:
     for pages in relay.pages:
         wanted = SetHugePages(node=pages.node, size_kib=pages.size_kib, count=pages.count)
@@ -57,8 +62,16 @@ def _works(
             yield f"right to other MACs on VF {vf.address}", partial(_open, links, vf)
     for bridge in relay.bridges:
         yield f"bridge {bridge.name}", partial(set_bridge, root, SetRelayBridge(bridge=bridge, present=True))
+    for joined in ports.all():
+        vf = joined.port.vf
+        yield f"setting of VF {vf.address}", partial(_apply, links, vf, joined.settings)
+        yield f"port of guest {joined.port.guest}", partial(ports.join, joined)
 
 
 def _open(links: Callable[[], Links], vf: RelayVf) -> Done:
+    return _apply(links, vf, opened(vf))
+
+
+def _apply(links: Callable[[], Links], vf: RelayVf, settings: VfSettings) -> Done:
     with links() as netlink:
-        return apply_settings(netlink, vf.pf, vf.index, opened(vf))
+        return apply_settings(netlink, vf.pf, vf.index, settings)

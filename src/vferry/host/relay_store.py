@@ -11,7 +11,7 @@ from vferry.model.relay import Relay
 
 
 class RelayStore:
-    """One file, written whole."""
+    """One file, written whole. Its guests' ports are not in it (`RelayPorts`)."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "relay.json"
@@ -33,7 +33,7 @@ class RelayStore:
 
     def keep(self, session: Session, relay: Relay) -> Done:
         """Keeps a relay of the session's operation. Problem ``relay-anothers``."""
-        now = self.read()
+        now, relay = self.read(), msgspec.structs.replace(relay, ports=())
         if relay.operation != session.operation:
             raise _anothers(relay.operation)
         if now is not None and now.operation != session.operation:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from vferry.host.api import Done, SetRelayBridge, SetRelayPort, SetSwitch
+from vferry.host.api import Done, SetRelayBridge, SetSwitch
 from vferry.host.ovsdb import Database, first
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import PortCounters, Relay, RelayPort, RelayView
@@ -73,16 +73,15 @@ def set_bridge(root: Path, wanted: SetRelayBridge) -> Done:
     return _set(root, BridgeSpec(name=bridge.name, ports=ports, mtu=bridge.mtu), present=wanted.present)
 
 
-def set_port(root: Path, wanted: SetRelayPort) -> Done:
-    """Carries `SetRelayPort` out."""
-    port = wanted.port
+def set_port(root: Path, port: RelayPort, *, present: bool) -> Done:
+    """Joins a guest's NIC to its VF by a bridge of their own that does not learn, or takes that back."""
     up, guest = port_names(port)
     ports = (
-        PortSpec(name=up, interfaces={up: ("dpdk", {"dpdk-devargs": port.vf})}),
+        PortSpec(name=up, interfaces={up: ("dpdk", {"dpdk-devargs": port.vf.address})}),
         PortSpec(name=guest, interfaces={guest: ("dpdkvhostuserclient", {"vhost-server-path": port.socket})}),
     )
-    spec = BridgeSpec(name=bridge_name(port), ports=ports, mtu=wanted.mtu, joins=True)
-    return _set(root, spec, present=wanted.present)
+    spec = BridgeSpec(name=bridge_name(port), ports=ports, mtu=port.mtu, joins=True)
+    return _set(root, spec, present=present)
 
 
 def read_relay(root: Path, relay: Relay | None) -> RelayView:

@@ -26,9 +26,11 @@ class Nic(Struct, frozen=True, kw_only=True):
     model: str
     alias: str
     vf: VfRef | None = None
-    """The VF that is passed through, or whose `interface` it is on."""
+    """The VF that is passed through, whose `interface` it is on, or that the relay joins it to."""
     interface: str | None = None
     """The interface of its host that it is on by a macvtap: a VF's, a PF's, or another one."""
+    socket: str | None = None
+    """The socket of its host by which it is on vhost-user: of the relay, where it has a `vf`."""
     bridge: str | None = None
     vlan: int = 0
     teaming: str | None = None
@@ -41,7 +43,12 @@ class Nic(Struct, frozen=True, kw_only=True):
     @property
     def passed_through(self) -> bool:
         """Whether it is a VF, and not a virtio NIC on one."""
-        return self.vf is not None and self.interface is None
+        return self.vf is not None and self.interface is None and self.socket is None
+
+    @property
+    def relayed(self) -> bool:
+        """Whether it is joined to a VF by its host's relay."""
+        return self.vf is not None and self.socket is not None
 
 
 class HostDevice(Struct, frozen=True, kw_only=True):

@@ -75,9 +75,11 @@ class RelayBridge(Struct, frozen=True, kw_only=True):
 class RelayPort(Struct, frozen=True, kw_only=True):
     """A guest's NIC on a direct relay: its MAC, the socket that its QEMU serves, and its VF."""
 
+    guest: Annotated[str, Meta(min_length=1, max_length=255)]
     mac: Mac
     socket: Annotated[str, Meta(pattern=r"^/[\x21-\x7e]{1,100}\Z")]
-    vf: PciAddress
+    vf: RelayVf
+    mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
 
 
 class Relay(Struct, frozen=True, kw_only=True):
@@ -96,6 +98,7 @@ class Relay(Struct, frozen=True, kw_only=True):
     settings: Annotated[dict[Word, Value], Meta(max_length=32)] = field(default_factory=dict)
     """What it has set of Open vSwitch (`other_config`); what the operator had set is not among it."""
     ports: Annotated[tuple[RelayPort, ...], Meta(max_length=1024)] = ()
+    """The guests' NICs that are on it, as the agent shows them: they come and go by themselves."""
 
     @property
     def switched(self) -> bool:
@@ -103,8 +106,11 @@ class Relay(Struct, frozen=True, kw_only=True):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The VFs that it drives, by their PCI addresses."""
+        """The VFs that it has for all guests, by their PCI addresses."""
         return tuple(vf.address for vf in self.vfs)
+
+    def port(self, mac: str) -> RelayPort | None:
+        return next((port for port in self.ports if port.mac == mac), None)
 
 
 class PagePool(Struct, frozen=True, kw_only=True):

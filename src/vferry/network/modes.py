@@ -14,7 +14,7 @@ from vferry.host.api import (
 )
 from vferry.model.compression import Codec
 from vferry.model.report import Phase
-from vferry.network import detach, failover, switch, vf, vfio
+from vferry.network import detach, failover, relay, switch, vf, vfio
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
 from vferry.plan.plan import NetworkMode, Plan, VfMove
 
@@ -81,6 +81,13 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "landing": (vf.settle,),
         "arrive": (),
         "restore": (vf.wipe,),
+    },
+    NetworkMode.RELAY: {
+        "prepare": (vf.configure, relay.join),
+        "leave": (),
+        "landing": (relay.settle,),
+        "arrive": (),
+        "restore": (relay.leave, vf.wipe),
     },
 }
 

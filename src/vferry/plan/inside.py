@@ -28,7 +28,7 @@ _TOLD = {
 def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[GuestSide, int]:
     """Who chooses in the guest, and the MTU there. Refuses what only the guest's own reaction could do."""
     link = vf_link(facts, nic.mac)
-    if mode in (NetworkMode.VFIO, NetworkMode.MACVTAP):
+    if mode in (NetworkMode.VFIO, NetworkMode.MACVTAP, NetworkMode.RELAY):
         return GuestSide.NOBODY, link.mtu if link else _USUAL_MTU
     _refuse_several(facts, nic)
     if link is not None and mode is NetworkMode.FAILOVER:

@@ -5,14 +5,14 @@ one on vhost-user needs a process behind the same socket at the destination; QEM
 what the guest is connected to by slirp or passt ends at its host (`slirp_state_save` of libslirp keeps guestfwd's).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from vferry.model.definition import mac_of, parse
 from vferry.plan.facts import Finding, error, warning
 
 _STAY = {
     "vdpa": "a vDPA device of its host",
-    "vhostuser": "a vhost-user socket of its host, and vferry makes none elsewhere",
+    "vhostuser": "a vhost-user socket of its host, which is not that of a direct relay (vferry relay show)",
     "server": "a TCP socket of QEMU, which waits at its host's address",
     "client": "a TCP connection of QEMU's, which its other end takes once",
     "udp": "a UDP tunnel of QEMU, which ends at its host's address",
@@ -23,10 +23,15 @@ _INTERRUPTED = {
 }
 
 
-def about(live: str, destination: str, *, accepted: bool) -> Iterator[Finding]:
-    """What a running guest's definition says against its NICs going along; `accepted`: that they are interrupted."""
+def about(live: str, destination: str, relayed: Collection[str], *, accepted: bool) -> Iterator[Finding]:
+    """What a running guest's definition says against its NICs going along; `accepted`: that they are interrupted.
+
+    `relayed`: the MACs of those on the host's relay, which moves them.
+    """
     for interface in parse(live).iterfind("devices/interface"):
         kind, nic = interface.get("type", ""), mac_of(interface) or "A NIC"
+        if kind == "vhostuser" and nic in relayed:
+            continue
         if kind in _STAY:
             yield error(
                 "nic-stays-behind",

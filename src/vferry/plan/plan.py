@@ -7,6 +7,7 @@ from msgspec import Struct
 from vferry.model.compression import Codec
 from vferry.model.guest import VfRef
 from vferry.model.host import Attachment, VfSettings
+from vferry.model.relay import RelayPort
 
 
 class NetworkMode(StrEnum):
@@ -17,6 +18,7 @@ class NetworkMode(StrEnum):
     FAILOVER = "failover"
     DETACH = "detach"
     MACVTAP = "macvtap"
+    RELAY = "relay"
     VIRTIO = "virtio"
 
 
@@ -75,6 +77,8 @@ class VfMove(Struct, frozen=True, kw_only=True):
     mtu: int = 1500
     acpi_index: int | None = None
     """That of the guest's VF, which names it there."""
+    relay_port: RelayPort | None = None
+    """What joins it to the destination's VF, in mode `relay`."""
     contested: bool = False
     """Whether something in the guest fights two NICs of one MAC, and is kept quiet for the migration."""
 

@@ -1,6 +1,6 @@
 """From facts and wishes to a plan: for each NIC its mode and its VF at the destination."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
@@ -12,6 +12,7 @@ from vferry.plan import (
     definition,
     destination_vf,
     inside,
+    relayed,
     standby,
     teaming,
     transfer,
@@ -22,6 +23,9 @@ from vferry.plan.announced import announced
 from vferry.plan.connections import tracked
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, warning
 from vferry.plan.plan import DeviceMove, Forwarded, GuestSide, NetworkMode, Plan, Standby, VfMove
+
+_VIRTIO = (NetworkMode.MACVTAP, NetworkMode.RELAY)
+"""Modes of virtio NICs that are on a VF."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -51,9 +55,9 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
         findings += _about(facts, move)
     if len(moves) < len(vf_nics) or len(devices) < sum(device.kind == "mdev" for device in facts.guest.devices):
         return Draft(findings=tuple(findings))
-    findings += vhost.about(facts, moves)
+    findings += (*vhost.about(facts, moves), *relayed.about(facts))
     attached = attachments.attached(facts, moves)
-    passed = {m.source.address: m.destination.address for m in moves if m.mode is not NetworkMode.MACVTAP}
+    passed = {m.source.address: m.destination.address for m in moves if m.mode not in _VIRTIO}
     xml, missing = definition.rewritten(facts.definition.persistent, passed, attached)
     findings += _undefined(facts, [move for move in moves if _name(move) in missing])
     return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, devices, attached, xml))
@@ -61,13 +65,15 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
 
 def _name(move: VfMove) -> str:
     """By what the definition names what moves: a VF's address, or the MAC of a NIC on a macvtap."""
-    return move.mac if move.mode is NetworkMode.MACVTAP else move.source.address
+    return move.mac if move.mode in _VIRTIO else move.source.address
 
 
 def _fits(mode: NetworkMode, nic: Nic) -> bool:
     """Whether a mode is for such a NIC; `failover` and `vfio` look closer where it is planned."""
     if mode is NetworkMode.MACVTAP:
         return nic.interface is not None
+    if mode is NetworkMode.RELAY:
+        return nic.relayed
     return mode is NetworkMode.VIRTIO or nic.passed_through
 
 
@@ -76,7 +82,7 @@ def _mode(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     if wishes.mode is not None and _fits(wishes.mode, nic):
         return wishes.mode
     if not nic.passed_through:
-        return NetworkMode.MACVTAP
+        return NetworkMode.RELAY if nic.relayed else NetworkMode.MACVTAP
     if teaming.is_teamed(facts, nic) and not teaming.is_alone(facts, nic):
         return NetworkMode.FAILOVER
     return NetworkMode.VFIO if vfio.migrates(facts, nic, ref, taken) else NetworkMode.SWITCH
@@ -130,17 +136,16 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
             f"{destination.name} is not on the physical network {network}",
             f"Choose a host that is, or name it in {destination.name}'s agent configuration",
         )
+    port = relayed.port(facts, nic, network, taken) if mode is NetworkMode.RELAY else None
     if mode is NetworkMode.VFIO:
         vfio.refuse(facts, nic, ref)
-        vf = vfio.free_vf(facts, ref, taken)
-    else:
-        vf = destination_vf.choose(destination, network, mode, taken)
+    vf = destination.vf(port.vf.address) if port else _destination_vf(facts, mode, network, ref, taken)
     own_standby = teaming.standby_of(facts, nic)
     if mode in (NetworkMode.SWITCH, NetworkMode.DETACH):
         teaming.refuse_other_modes(facts, nic)
     side, mtu = inside.side_of(facts, wishes, nic, mode)
     source_vf, source_pf = source.vf(ref.address), source.pf(ref.pf)
-    if source_vf is None or source_pf is None:
+    if source_vf is None or source_pf is None or vf is None:
         raise Refusal("vf-unknown", f"{source.name} does not show VF {ref.address}", "Look at vferry host show")
     if mode is NetworkMode.SWITCH and teaming.is_teamed(facts, nic):
         teaming.refuse_definition(facts, nic)
@@ -166,11 +171,18 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         standby_alias=own_standby.alias if own_standby else f"ua-vferry-standby-{nic.mac.replace(':', '')}",
         standby_stays=own_standby is not None,
         mtu=mtu,
+        relay_port=port,
         contested=own_standby is None and inside.contested(facts, mode, side),
     )
     if move.stands_by:
         _refuse_standby(source_vf, own_standby)
     return move
+
+
+def _destination_vf(facts: Facts, mode: NetworkMode, network: str, ref: VfRef, taken: set[str]) -> Vf:
+    if mode is NetworkMode.VFIO:
+        return vfio.free_vf(facts, ref, taken)
+    return destination_vf.choose(facts.destination, network, mode, taken)
 
 
 def _refuse_bond(facts: Facts, nic: Nic, vf: Vf, *, plugs: bool) -> None:
@@ -226,6 +238,7 @@ def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
 _UNTOUCHED = {
     NetworkMode.VFIO: "QEMU migrates the VF itself",
     NetworkMode.MACVTAP: "it keeps its virtio NIC, whose macvtap is put on another VF",
+    NetworkMode.RELAY: "it keeps its virtio NIC, which the relay there joins to another VF",
 }
 
 
@@ -247,6 +260,8 @@ def _reason(moves: list[VfMove], attached: dict[str, Attachment]) -> str:
 def _fits_none(guest: Guest, mode: NetworkMode) -> Finding:
     if mode is NetworkMode.MACVTAP:
         return error("no-macvtap", f"{guest.name} has no NIC on a macvtap, which mode {mode.value} is for", "Use auto")
+    if mode is NetworkMode.RELAY:
+        return error("no-relay", f"{guest.name} has no NIC on a relay, which mode {mode.value} is for", "Use auto")
     if any(nic.vf is not None for nic in guest.nics):
         return error("no-vf", f"{guest.name} has no VF passed through, which mode {mode.value} is for", "Use auto")
     return error("no-vf", f"{guest.name} has no VF, which mode {mode.value} is for", "Use --network virtio, or auto")
@@ -254,10 +269,15 @@ def _fits_none(guest: Guest, mode: NetworkMode) -> Finding:
 
 def _refuse_virtio(vf_nics: list[tuple[Nic, VfRef]]) -> Finding:
     addresses = ", ".join(vf.address for _, vf in vf_nics)
-    instead = "switch" if any(nic.passed_through for nic, _ in vf_nics) else "macvtap"
+    instead = _for_a_vf(nic for nic, _ in vf_nics)
     return error(
         "has-vf", f"A guest with a VF ({addresses}) does not migrate as virtio alone", f"Use --network {instead}"
     )
+
+
+def _for_a_vf(nics: Iterable[Nic]) -> str:
+    of = {"switch" if nic.passed_through else "relay" if nic.relayed else "macvtap" for nic in nics}
+    return next(iter(of)) if len(of) == 1 else "auto"
 
 
 def _undefined(facts: Facts, moves: list[VfMove]) -> Iterator[Finding]:

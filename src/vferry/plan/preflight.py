@@ -102,7 +102,9 @@ def _keepalive(facts: Facts) -> Iterator[Finding]:
 
 def _nics(facts: Facts, wishes: Wishes) -> Iterator[Finding]:
     if facts.definition.live is not None:
-        yield from nics.about(facts.definition.live, facts.destination.name, accepted=wishes.accept_interruption)
+        relayed = {nic.mac for nic in facts.guest.nics if nic.relayed}
+        live, destination = facts.definition.live, facts.destination.name
+        yield from nics.about(live, destination, relayed, accepted=wishes.accept_interruption)
 
 
 def _devices(facts: Facts, plan: Plan | None) -> Iterator[Finding]:
@@ -130,7 +132,7 @@ def _memory(facts: Facts, wanted: TransferPlan) -> Iterator[Finding]:
 
 def _slots(facts: Facts) -> Iterator[Finding]:
     for inventory in (facts.source, facts.destination):
-        busy = {claim.operation for claim in inventory.claims}
+        busy = {claim.operation for claim in inventory.claims if claim.slot}
         if len(busy) >= inventory.migration.slots:
             yield error(
                 "no-slot",

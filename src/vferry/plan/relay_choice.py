@@ -1,6 +1,6 @@
 """What a relay is made of on a host: which CPUs, how much memory, which VFs."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
@@ -20,9 +20,9 @@ NO_DEVICE = "-a 0000:00:00.0"
 """An allow-list of nothing: DPDK would open every VF on vfio-pci that no guest has at the moment."""
 
 
-def choose_vf(host: Inventory, pf: Pf) -> RelayVf:
-    """A free VF, one without an interface if there is such. Raises `Refusal`."""
-    free = [vf for vf in pf.vfs if vf.guest is None and vf.claim is None]
+def choose_vf(host: Inventory, pf: Pf, taken: Collection[str] = ()) -> RelayVf:
+    """A free VF, one without an interface if there is such; not one of `taken`, PCI addresses. Raises `Refusal`."""
+    free = [vf for vf in pf.vfs if vf.guest is None and vf.claim is None and vf.address not in taken]
     if not free:
         raise Refusal(
             "relay-no-vf",

@@ -28,7 +28,7 @@ def about(facts: Facts, moves: list[VfMove]) -> Iterator[Finding]:
         return
     there = facts.destination.name
     lacks = f"the kernel of {there} lacks {', '.join(_names(bits))} in vhost-net"
-    own = [nic.mac for nic in facts.guest.nics if nic.model == "virtio"]
+    own = [nic.mac for nic in facts.guest.nics if nic.model == "virtio" and nic.socket is None]
     if own:
         yield warning(
             "vhost-lacks",

@@ -1,0 +1,116 @@
+"""Guests' NICs on a direct relay: each joined to its VF, and kept, so that it is there again after a restart."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from vferry.host.api import BindVf, Done, JoinRelay, LeaveRelay
+from vferry.host.durable import write_durably
+from vferry.host.relay_switch import set_port
+from vferry.host.sysfs import Write, write_attribute
+from vferry.host.vf_driver import bind_vf
+from vferry.model.problem import Exit, Problem
+from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState
+
+FILE = "relay-ports.json"
+
+
+class RelayPorts:
+    """The ports of one host, durably. They are changed in the name of migrations, and the relay itself is not."""
+
+    def __init__(
+        self, directory: Path, relay: Callable[[], Relay | None], root: Path = Path("/"), write: Write = write_attribute
+    ) -> None:
+        self._path = directory / FILE
+        self._relay = relay
+        self._root = root
+        self._write = write
+        self._lock = threading.Lock()
+
+    def all(self) -> tuple[JoinRelay, ...]:
+        """What is joined, or was begun to be. Problem ``relay-unreadable``."""
+        try:
+            return tuple(msgspec.json.decode(self._path.read_bytes(), type=list[JoinRelay]))
+        except FileNotFoundError:
+            return ()
+        except (OSError, msgspec.DecodeError) as error:
+            raise Problem(
+                "relay-unreadable",
+                f"What {self._path} says of the relay's guests cannot be read: {error}",
+                "Take off by hand the guests that it names, then remove the file",
+                exit=Exit.OPERATOR,
+                file=str(self._path),
+            ) from error
+
+    def users(self) -> dict[str, str]:
+        """The guests, by their VFs' PCI addresses."""
+        return {each.port.vf.address: each.port.guest for each in self.all()}
+
+    def vfs(self) -> dict[str, str]:
+        """The VFs' PCI addresses, by the NICs' MACs."""
+        return {each.port.mac: each.port.vf.address for each in self.all()}
+
+    def join(self, wanted: JoinRelay) -> Done:
+        """Carries `JoinRelay` out: kept first, so that whoever comes after a crash can take it back."""
+        port = wanted.port
+        with self._lock:
+            there = self._find(port.mac)
+            if there is not None and (there.port.guest, there.port.vf.address) != (port.guest, port.vf.address):
+                raise _joined(there.port)
+            self._check_relay()
+            if there is not None:  # the driver that it had is what was seen first
+                wanted = _with_driver(wanted, there.port.vf.driver)
+            if wanted != there:
+                self._keep(wanted, instead_of=there)
+        changed = bind_vf(self._root, BindVf(address=port.vf.address, driver=port.vf.bound), self._write).changed
+        return Done(changed=set_port(self._root, port, present=True).changed or changed, detail=port.vf.address)
+
+    def leave(self, wanted: LeaveRelay) -> Done:
+        """Carries `LeaveRelay` out; forgotten last."""
+        with self._lock:
+            there = self._find(wanted.mac)
+        if there is None:
+            return Done(changed=False)
+        if there.port.guest != wanted.guest:
+            raise _joined(there.port)
+        vf = there.port.vf
+        set_port(self._root, there.port, present=False)
+        bind_vf(self._root, BindVf(address=vf.address, driver=vf.driver), self._write)
+        with self._lock:
+            self._keep(None, instead_of=there)
+        return Done(detail=vf.address)
+
+    def _find(self, mac: str) -> JoinRelay | None:
+        return next((each for each in self.all() if each.port.mac == mac), None)
+
+    def _check_relay(self) -> None:
+        relay = self._relay()
+        if relay is None or relay.state is not RelayState.ENABLED or relay.kind is not RelayKind.DIRECT:
+            raise Problem(
+                "relay-missing",
+                "This host has no direct relay",
+                "Make one: vferry relay enable HOST --uplink PF",
+                exit=Exit.REFUSED,
+            )
+
+    def _keep(self, wanted: JoinRelay | None, instead_of: JoinRelay | None) -> None:
+        others = [each for each in self.all() if instead_of is None or each.port.mac != instead_of.port.mac]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(self._path, msgspec.json.encode([*others, wanted] if wanted else others))
+
+
+def _with_driver(wanted: JoinRelay, driver: str | None) -> JoinRelay:
+    replace = msgspec.structs.replace
+    return replace(wanted, port=replace(wanted.port, vf=replace(wanted.port.vf, driver=driver)))
+
+
+def _joined(port: RelayPort) -> Problem:
+    return Problem(
+        "relay-joined",
+        f"{port.mac} of guest {port.guest} is on this host's relay already, with VF {port.vf.address}",
+        "Look with: vferry relay show HOST",
+        exit=Exit.REFUSED,
+        guest=port.guest,
+    )

@@ -1,0 +1,72 @@
+"""Mode `relay`: a virtio NIC that a user-space switch joins to a VF; the guest sees nothing of it.
+
+The destination's port is there before QEMU is, which waits for it at its start. Its VF takes the guest's MAC the moment
+that the guest runs there, by the agent itself; the source's lets go of it after that.
+"""
+
+from msgspec import structs
+
+from vferry.host.api import JoinRelay, LeaveRelay, SetVf
+from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.report import Phase
+from vferry.network.step import Step
+from vferry.plan.plan import Plan, VfMove
+
+
+def join(plan: Plan, move: VfMove) -> list[Step]:
+    """Joins the NIC to the destination's VF, which gets no MAC yet."""
+    port, vf = move.relay_port, move.destination
+    assert port is not None, "a NIC on a relay has a port"  # noqa: S101 - planned so
+    own = VfSettings(mac=move.mac)
+    return [
+        Step(
+            phase=Phase.PREPARE,
+            name="join-relay",
+            host=plan.destination,
+            summary=f"join {move.mac} to VF {vf.index} of {vf.pf} by the relay",
+            apply=(
+                JoinRelay(port=port, settings=_settings(move)),
+                SetVf(pf=vf.pf, index=vf.index, settings=own, arriving=plan.guest),
+            ),
+            undo=(LeaveRelay(guest=plan.guest, mac=move.mac),),
+        )
+    ]
+
+
+def settle(plan: Plan, move: VfMove) -> list[Step]:
+    """Makes sure of the destination's VF, then has the source's take none of the guest's frames any more."""
+    here, there = move.source, move.destination
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="settle-vf",
+            host=plan.destination,
+            summary=f"make sure that VF {there.index} of {there.pf} has {move.mac} and its settings",
+            apply=(SetVf(pf=there.pf, index=there.index, settings=_settings(move)),),
+        ),
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="close-vf",
+            host=plan.source,
+            summary=f"take {move.mac} from VF {here.index} of {here.pf}",
+            apply=(SetVf(pf=here.pf, index=here.index, settings=VfSettings(mac=NO_MAC)),),
+        ),
+    ]
+
+
+def leave(plan: Plan, move: VfMove) -> list[Step]:
+    """Takes the NIC off the source's relay."""
+    vf = move.source
+    return [
+        Step(
+            phase=Phase.RESTORE,
+            name="leave-relay",
+            host=plan.source,
+            summary=f"take {move.mac} off the relay, and give VF {vf.index} of {vf.pf} back",
+            apply=(LeaveRelay(guest=plan.guest, mac=move.mac),),
+        )
+    ]
+
+
+def _settings(move: VfMove) -> VfSettings:
+    return structs.replace(move.carried, mac=move.mac)
