@@ -2,6 +2,7 @@
 
 import asyncio
 import difflib
+import sys
 from collections.abc import Sequence
 
 import click
@@ -9,17 +10,24 @@ from msgspec import Struct
 from rich.table import Table
 
 from vferry.cli import output
+from vferry.cli import show as show_lines
+from vferry.controller import guest_nic
 from vferry.controller.hosts import list_hosts, open_host
+from vferry.controller.state import find_state
 from vferry.controller.survey import with_blockers
 from vferry.host.api import TakeInventory
 from vferry.model.guest import Guest, GuestState, HostDevice, Nic
 from vferry.model.problem import Exit, Problem
 from vferry.plan import vfio
+from vferry.plan.guest_nic import NicTarget
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 TIMEOUT_S = 60.0
 # Where a guest is, if two hosts define it: where it runs, and else where it at least exists as a process.
 NEARNESS = {GuestState.RUNNING: 0, GuestState.PAUSED: 1, GuestState.OFF: 2}
+
+
+_ON = {NicTarget.VF: "a VF", NicTarget.RELAY: "the relay", NicTarget.VIRTIO: "a bridge or a macvtap, as virtio NIC"}
 
 
 class Found(Struct, frozen=True):
@@ -31,7 +39,7 @@ class Found(Struct, frozen=True):
 
 @click.group()
 def command() -> None:
-    """List and show guests.
+    """List and show guests, and put their NICs on something else.
 
     \b
     Example: vferry guest show guest1
@@ -81,6 +89,35 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
     output.tables(_summary(here), _nics(here), *([_devices(here)] if here.devices else []))
 
 
+@command.command(name="nic")
+@click.argument("name", metavar="GUEST")
+@click.argument("mac")
+@click.option("--to", required=True, type=click.Choice([*NicTarget]), help="What to put the NIC on.")
+@click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
+def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
+    """Put the NIC of a guest that is off on a VF, on its host's relay, or on a bridge (virtio).
+
+    Its definition is changed, and keeps what the guest sees of the NIC: its MAC, its place, its name.
+
+    \b
+    Example: vferry guest nic guest1 52:54:00:aa:00:01 --to relay
+    """
+    state = find_state()
+    here, *_ = choose(asyncio.run(find_guests()), name)
+    found = asyncio.run(guest_nic.assess(state, here.host, name, mac.lower(), NicTarget(to)))
+    show_lines.findings(found.findings, err=True)
+    if found.plan is None:
+        sys.exit(Exit.REFUSED)
+    if dry_run:
+        for number, step in enumerate(found.plan.steps, start=1):
+            click.echo(f"  {number:2}. {step.summary}")
+        return
+    if found.plan.steps:
+        with show_lines.Line() as line:
+            asyncio.run(guest_nic.move(state, found.plan, line.begin))
+        click.echo(f"{mac.lower()} of {name} is on {_ON[found.plan.to]}")
+
+
 async def find_guests() -> Found:
     """Asks all registered hosts at the same time. Guests are in the order of their names, then of their hosts."""
     names = [record.name for record in list_hosts()]
@@ -113,6 +150,8 @@ def describe(nic: Nic) -> str:
     on = f"VF {nic.vf.index} of {nic.vf.pf}" if nic.vf else nic.interface
     if nic.interface:
         return f"{nic.model} on a macvtap on {on}"
+    if nic.socket:
+        return f"{nic.model} on the relay, {on}" if on else f"{nic.model} on {nic.socket}"
     if on:
         return on
     return f"{nic.model} on {nic.bridge}" if nic.bridge else nic.model
@@ -175,7 +214,7 @@ def _nics(guest: Guest) -> Table:
     table = output.table("MAC", "MODEL", "ALIAS", "VF", "ADDRESS", "ON", "VLAN", "TEAMING", title="NICs")
     for nic in guest.nics:
         vf, address = (f"{nic.vf.pf}/{nic.vf.index}", nic.vf.address) if nic.vf else ("-", "-")
-        on = nic.bridge or nic.interface or "-"
+        on = nic.bridge or nic.interface or nic.socket or "-"
         columns = (nic.mac, nic.model, nic.alias, vf, address, on, str(nic.vlan), nic.teaming or "-")
         table.add_row(*columns)
     return table

@@ -1,5 +1,6 @@
 """Guests' NICs on a direct relay: each joined to its VF, and kept, so that it is there again after a restart."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +9,12 @@ import msgspec
 
 from vferry.host.api import BindVf, Done, JoinRelay, LeaveRelay
 from vferry.host.durable import write_durably
+from vferry.host.qemu_user import qemu_user
 from vferry.host.relay_switch import set_port
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
 from vferry.model.problem import Exit, Problem
-from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState
+from vferry.model.relay import SOCKETS, Relay, RelayKind, RelayPort, RelayState
 
 FILE = "relay-ports.json"
 
@@ -64,6 +66,7 @@ class RelayPorts:
                 wanted = _with_driver(wanted, there.port.vf.driver)
             if wanted != there:
                 self._keep(wanted, instead_of=there)
+        self._make_directory(Path(port.socket).parent)
         changed = bind_vf(self._root, BindVf(address=port.vf.address, driver=port.vf.bound), self._write).changed
         return Done(changed=set_port(self._root, port, present=True).changed or changed, detail=port.vf.address)
 
@@ -94,6 +97,16 @@ class RelayPorts:
                 "Make one: vferry relay enable HOST --uplink PF",
                 exit=Exit.REFUSED,
             )
+
+    def _make_directory(self, path: Path) -> None:
+        """That of its own sockets, which is gone after a restart of the host; QEMU makes them there."""
+        if str(path) != SOCKETS:
+            return
+        directory = self._root / SOCKETS.lstrip("/")
+        directory.mkdir(mode=0o755, exist_ok=True)
+        user = qemu_user(self._root)
+        if user is not None:
+            os.chown(directory, user, -1)
 
     def _keep(self, wanted: JoinRelay | None, instead_of: JoinRelay | None) -> None:
         others = [each for each in self.all() if instead_of is None or each.port.mac != instead_of.port.mac]

@@ -14,6 +14,10 @@ Number = Annotated[int, Meta(ge=0, le=1 << 20)]
 Mac = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")]
 
 
+SOCKETS = "/run/vferry-relay"
+"""The directory that an agent keeps for the sockets of guests on its relay; their definitions may name others."""
+
+
 class RelayKind(StrEnum):
     """What becomes of a guest's frames."""
 

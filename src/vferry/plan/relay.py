@@ -7,9 +7,10 @@ from msgspec import Struct
 from vferry.model.host import Inventory, Pf
 from vferry.model.relay import Relay, RelayKind, RelayState
 from vferry.plan.facts import Finding, Refusal, Severity, error, info, warning
+from vferry.plan.host_step import HostStep
 from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
 from vferry.plan.relay_needs import platform, switch, uplinks
-from vferry.plan.relay_steps import RelayStep, disabling, enabling
+from vferry.plan.relay_steps import disabling, enabling
 
 
 class RelayWishes(Struct, frozen=True, kw_only=True):
@@ -28,7 +29,7 @@ class RelayPlan(Struct, frozen=True, kw_only=True):
     """What the relay will be, or was, and the steps to there."""
 
     relay: Relay
-    steps: tuple[RelayStep, ...]
+    steps: tuple[HostStep, ...]
 
 
 class RelayAssessment(Struct, frozen=True, kw_only=True):

@@ -1,47 +1,37 @@
 """What makes a relay, and what takes it back: pure functions of what it is to be."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from vferry.host.api import BindVf, ForgetRelay, KeepRelay, Operation, SetHugePages, SetRelayBridge, SetSwitch, SetVf
+from vferry.host.api import BindVf, ForgetRelay, KeepRelay, SetHugePages, SetRelayBridge, SetSwitch, SetVf
 from vferry.model.host import VfSettings, opened
 from vferry.model.relay import HugePages, Relay, RelayBridge, RelayState, RelayVf
+from vferry.plan.host_step import HostStep
 
 
-class RelayStep(Struct, frozen=True, kw_only=True):
-    """One line of what is done: `apply` is asked of the host, `undo` takes it back. Both are safe to repeat."""
-
-    name: str
-    summary: str
-    apply: tuple[Operation[Any], ...]
-    undo: tuple[Operation[Any], ...] = ()
-
-
-def enabling(relay: Relay) -> tuple[RelayStep, ...]:
+def enabling(relay: Relay) -> tuple[HostStep, ...]:
     """Makes the relay. What it is, is kept first, so that whoever comes later can go on or take it back."""
     return (_keep(relay), *_making(relay), _kept(relay))
 
 
-def disabling(relay: Relay) -> tuple[RelayStep, ...]:
+def disabling(relay: Relay) -> tuple[HostStep, ...]:
     """Takes the relay back, in the other order; it only goes forward, and may be asked for again."""
-    first = RelayStep(
+    first = HostStep(
         name="keep",
         summary="remember that the relay is being taken back",
         apply=(KeepRelay(relay=replace(relay, state=RelayState.DISABLING)),),
     )
     back = (
-        RelayStep(name=step.name, summary=f"take back: {step.summary}", apply=step.undo)
+        HostStep(name=step.name, summary=f"take back: {step.summary}", apply=step.undo)
         for step in reversed((*_making(relay),))
     )
-    last = RelayStep(name="forget", summary="forget the relay", apply=(ForgetRelay(),))
+    last = HostStep(name="forget", summary="forget the relay", apply=(ForgetRelay(),))
     return (first, *back, last)
 
 
-def _keep(relay: Relay) -> RelayStep:
-    return RelayStep(
+def _keep(relay: Relay) -> HostStep:
+    return HostStep(
         name="keep",
         summary="remember what the relay is to be",
         apply=(KeepRelay(relay=replace(relay, state=RelayState.ENABLING)),),
@@ -49,12 +39,12 @@ def _keep(relay: Relay) -> RelayStep:
     )
 
 
-def _kept(relay: Relay) -> RelayStep:
+def _kept(relay: Relay) -> HostStep:
     done = KeepRelay(relay=replace(relay, state=RelayState.ENABLED))
-    return RelayStep(name="done", summary="remember that the relay is made", apply=(done,))
+    return HostStep(name="done", summary="remember that the relay is made", apply=(done,))
 
 
-def _making(relay: Relay) -> Iterator[RelayStep]:
+def _making(relay: Relay) -> Iterator[HostStep]:
     yield from map(_pages, relay.pages)
     yield from map(_bind, relay.vfs)
     if relay.switched:
@@ -63,9 +53,9 @@ def _making(relay: Relay) -> Iterator[RelayStep]:
     yield from map(_bridge, relay.bridges)
 
 
-def _pages(pages: HugePages) -> RelayStep:
+def _pages(pages: HugePages) -> HostStep:
     what = SetHugePages(node=pages.node, size_kib=pages.size_kib, count=pages.count)
-    return RelayStep(
+    return HostStep(
         name="huge-pages",
         summary=f"{pages.added_mib} MiB more of huge pages on NUMA node {pages.node}",
         apply=(what,),
@@ -73,8 +63,8 @@ def _pages(pages: HugePages) -> RelayStep:
     )
 
 
-def _bind(vf: RelayVf) -> RelayStep:
-    return RelayStep(
+def _bind(vf: RelayVf) -> HostStep:
+    return HostStep(
         name="bind-vf",
         summary=f"VF {vf.index} of {vf.pf} ({vf.address}) to {vf.bound}",
         apply=(BindVf(address=vf.address, driver=vf.bound),),
@@ -82,9 +72,9 @@ def _bind(vf: RelayVf) -> RelayStep:
     )
 
 
-def _open(vf: RelayVf) -> RelayStep:
+def _open(vf: RelayVf) -> HostStep:
     was = VfSettings(trust=vf.trust, spoof_check=vf.spoof_check)
-    return RelayStep(
+    return HostStep(
         name="open-vf",
         summary=f"VF {vf.index} of {vf.pf} passes other MACs than its own",
         apply=(SetVf(pf=vf.pf, index=vf.index, settings=opened(vf)),),
@@ -92,9 +82,9 @@ def _open(vf: RelayVf) -> RelayStep:
     )
 
 
-def _switch(relay: Relay) -> RelayStep:
+def _switch(relay: Relay) -> HostStep:
     cores = ", ".join(map(str, relay.cores))
-    return RelayStep(
+    return HostStep(
         name="switch",
         summary=f"Open vSwitch forwards with DPDK on CPU {cores}",
         apply=(SetSwitch(settings=dict(relay.settings), start=True),),
@@ -102,9 +92,9 @@ def _switch(relay: Relay) -> RelayStep:
     )
 
 
-def _bridge(bridge: RelayBridge) -> RelayStep:
+def _bridge(bridge: RelayBridge) -> HostStep:
     uplinks = " and ".join(uplink.address for uplink in bridge.uplinks)
-    return RelayStep(
+    return HostStep(
         name="bridge",
         summary=f"bridge {bridge.name} in user space, with {uplinks} as its uplink",
         apply=(SetRelayBridge(bridge=bridge, present=True),),

@@ -1,0 +1,36 @@
+"""A NIC of a guest that is off, put on something else: looked at, refused or done, and undone where that fails."""
+
+from vferry.controller.hosts import open_host
+from vferry.controller.state import State
+from vferry.controller.stepping import STEP_TIMEOUT_S, Tell, carry_out, look, outcome, session_of, take_back
+from vferry.host.api import ClaimResources, ReadDefinition, ReleaseClaim, ShowGuest
+from vferry.model.problem import Problem
+from vferry.plan.guest_nic import NicAssessment, NicPlan, NicTarget
+from vferry.plan.guest_nic import assess as assess_nic
+from vferry.plan.host_step import HostStep
+
+
+async def assess(state: State, host_name: str, guest: str, mac: str, to: NicTarget) -> NicAssessment:
+    """What stands in the way, or the way. Changes nothing."""
+    inventory = await look(state, host_name)
+    async with open_host(host_name, state=state) as host:
+        shown = await host.call(ShowGuest(guest=guest))
+        definition = await host.call(ReadDefinition(guest=guest))
+    return assess_nic(inventory, shown, definition.persistent, mac, to)
+
+
+async def move(state: State, plan: NicPlan, tell: Tell) -> None:
+    """Carries a plan out. What fails is undone, with exit 4; with exit 5 where that fails, too."""
+    inventory = await look(state, plan.host)
+    async with open_host(plan.host, session_of(inventory, plan.operation), state) as host:
+        await host.call(ClaimResources(guest=plan.guest, vfs=plan.vfs, slot=False), timeout_s=STEP_TIMEOUT_S)
+        begun: list[HostStep] = []
+        try:
+            await carry_out(host, plan.steps, begun, tell)
+            await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
+        except Problem as problem:
+            if problem.code == "stale-controller":
+                raise  # somebody else goes on with it now
+            failed = await take_back(host, begun, tell)
+            again = f"When the host answers again, once more: vferry guest nic {plan.guest} {plan.mac} --to {plan.to}"
+            raise outcome(problem, f"{plan.mac} of {plan.guest}", failed, again) from problem

@@ -1,0 +1,235 @@
+"""Putting a NIC of a guest that is off on a VF, on the relay, or on a bridge: what is to be done, or why it cannot be.
+
+The definition is changed last on the way to something, and first on the way back: a guest that is started meanwhile
+finds what it is defined with.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from vferry.host.api import Define, JoinRelay, LeaveRelay, SetVf
+from vferry.model.guest import Guest, GuestState, Nic, VfRef
+from vferry.model.host import NO_MAC, Inventory, VfSettings
+from vferry.model.relay import SOCKETS, RelayKind, RelayPort, RelayState, RelayVf
+from vferry.plan import destination_vf, nic_definition
+from vferry.plan.facts import Finding, Refusal, Severity, info
+from vferry.plan.host_step import HostStep
+from vferry.plan.plan import NetworkMode
+from vferry.plan.relay_choice import choose_vf
+
+
+class NicTarget(StrEnum):
+    """What a guest's NIC can be put on."""
+
+    VF = "vf"
+    RELAY = "relay"
+    VIRTIO = "virtio"
+
+
+class NicPlan(Struct, frozen=True, kw_only=True):
+    """What is done for one NIC, and what of the host is claimed meanwhile."""
+
+    guest: str
+    mac: str
+    to: NicTarget
+    host: str
+    vfs: tuple[str, ...] = ()
+    steps: tuple[HostStep, ...] = ()
+
+    @property
+    def operation(self) -> str:
+        """Whoever does the same again goes on with it."""
+        return f"nic-{self.mac.replace(':', '')}"
+
+
+class NicAssessment(Struct, frozen=True, kw_only=True):
+    """What was found, and the plan if nothing stands in the way; one without steps if it is so already."""
+
+    findings: tuple[Finding, ...] = ()
+    plan: NicPlan | None = None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
+
+
+def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarget) -> NicAssessment:
+    """The way from what a NIC is on to what it is to be on. `persistent`: the guest's definition."""
+    try:
+        nic = _nic(guest, persistent, mac)
+        if target_of(nic) is to:
+            note = info("nic-there", f"{mac} of {guest.name} is so already: {to.value}")
+            return NicAssessment(findings=(note,), plan=NicPlan(guest=guest.name, mac=mac, to=to, host=host.name))
+        _refuse(guest, persistent, mac)
+        return NicAssessment(plan=_Move(host, guest, persistent, nic).plan(to))
+    except Refusal as refusal:
+        return NicAssessment(findings=(refusal.finding,))
+
+
+def target_of(nic: Nic) -> NicTarget:
+    """What a NIC is on now."""
+    if nic.passed_through:
+        return NicTarget.VF
+    return NicTarget.RELAY if nic.socket else NicTarget.VIRTIO
+
+
+def _nic(guest: Guest, persistent: str, mac: str) -> Nic:
+    known = [nic.mac for nic in guest.nics]
+    if mac not in known:
+        raise Refusal("nic-unknown", f"{guest.name} has no NIC {mac}", f"Name one of these: {', '.join(known)}")
+    if known.count(mac) > 1 or nic_definition.named(persistent, mac) != 1:
+        raise Refusal(
+            "nic-ambiguous",
+            f"{guest.name} has {mac} several times, or as a plain <hostdev>",
+            f"Leave one <interface> with it in the definition: virsh edit {guest.name}",
+        )
+    return next(nic for nic in guest.nics if nic.mac == mac)
+
+
+def _refuse(guest: Guest, persistent: str, mac: str) -> None:
+    if guest.state is not GuestState.OFF:
+        raise Refusal(
+            "guest-not-off",
+            f"{guest.name} is {guest.state.value}, and its NIC is changed in its definition only",
+            f"Shut it down (virsh shutdown {guest.name}), and start it afterwards",
+        )
+    if not guest.persistent:
+        raise Refusal("guest-transient", f"{guest.name} has no persistent definition", "Define it: virsh define")
+    if rules := nic_definition.rules_of(persistent, mac):
+        raise Refusal(
+            "nic-has-rules",
+            f"libvirt filters or limits {mac} by <{'>, <'.join(rules)}>, which goes with a bridge's port alone",
+            f"See to that elsewhere, and take it out of the definition: virsh edit {guest.name}",
+        )
+
+
+class _Move:
+    """One NIC on its way; `Refusal` where there is none."""
+
+    def __init__(self, host: Inventory, guest: Guest, persistent: str, nic: Nic) -> None:
+        self.host, self.guest, self.xml, self.nic = host, guest, persistent, nic
+        self.network = self._network()
+        own = host.vf(nic.vf.address) if nic.vf else None
+        self.settings = own.settings if own else VfSettings(vlan=nic_definition.vlan_of(persistent, nic.mac) or None)
+
+    def plan(self, to: NicTarget) -> NicPlan:
+        """Of what is on the relay, the VF goes along where it can."""
+        port = self.host.relay.port(self.nic.mac) if self.host.relay else None
+        if self.nic.socket and port is None:
+            raise Refusal(
+                "relay-unknown",
+                f"{self.nic.mac} is on {self.nic.socket}, which is not of the relay of {self.host.name}",
+                "Change its definition by hand: virsh edit",
+            )
+        if to is NicTarget.RELAY:
+            return self._to_relay()
+        xml, steps, vfs = self._away(to, port)
+        return self._planned(to, (self._define(xml), *steps), vfs)
+
+    def _to_relay(self) -> NicPlan:
+        vf = self._relay_vf()
+        pf = self.host.pf(vf.pf)
+        before = self.host.vf(vf.address)
+        port = RelayPort(
+            guest=self.guest.name,
+            mac=self.nic.mac,
+            socket=f"{SOCKETS}/{self.nic.mac.replace(':', '')}.sock",
+            vf=vf,
+            mtu=pf.mtu if pf else 1500,
+        )
+        settings = replace(self.settings, mac=self.nic.mac)
+        xml = nic_definition.on_relay(self.xml, self.nic.mac, port.socket)
+        steps = (
+            HostStep(
+                name="configure-vf",
+                summary=f"give VF {vf.index} of {vf.pf} {self.nic.mac} and its settings",
+                apply=(SetVf(pf=vf.pf, index=vf.index, settings=settings),),
+                undo=(SetVf(pf=vf.pf, index=vf.index, settings=before.settings if before else VfSettings()),),
+            ),
+            self._join(port, settings),
+            self._define(xml),
+        )
+        return self._planned(NicTarget.RELAY, steps, (vf.address,))
+
+    def _away(self, to: NicTarget, port: RelayPort | None) -> tuple[str, tuple[HostStep, ...], tuple[str, ...]]:
+        """The definition, what is done after it, and the VFs that are claimed for it."""
+        mac, vlan = self.nic.mac, self.settings.vlan or 0
+        left = (self._leave(port), self._wipe(port, to)) if port else ()
+        held = (port.vf.address,) if port else ()
+        if to is NicTarget.VIRTIO:
+            return nic_definition.on_bridge(self.xml, mac, self.host.attachment(self.network), vlan), left, held
+        address = port.vf.address if port else self._free_vf().address
+        return nic_definition.on_vf(self.xml, mac, address, vlan), left, held or (address,)
+
+    def _join(self, port: RelayPort, settings: VfSettings) -> HostStep:
+        return HostStep(
+            name="join-relay",
+            summary=f"join {port.mac} to VF {port.vf.index} of {port.vf.pf} by the relay",
+            apply=(JoinRelay(port=port, settings=settings),),
+            undo=(LeaveRelay(guest=port.guest, mac=port.mac),),
+        )
+
+    def _leave(self, port: RelayPort) -> HostStep:
+        return HostStep(
+            name="leave-relay",
+            summary=f"take {port.mac} off the relay",
+            apply=(LeaveRelay(guest=port.guest, mac=port.mac),),
+            undo=(JoinRelay(port=port, settings=self.settings),),
+        )
+
+    def _wipe(self, port: RelayPort, to: NicTarget) -> HostStep:
+        """What stays a guest's VF keeps its settings but for the MAC, which libvirt gives it."""
+        vf = VfRef(pf=port.vf.pf, index=port.vf.index, address=port.vf.address)
+        pf, own = self.host.pf(vf.pf), self.host.vf(vf.address)
+        wiped = pf.wiped(own) if pf and own and to is NicTarget.VIRTIO else VfSettings(mac=NO_MAC)
+        return HostStep(
+            name="wipe-vf",
+            summary=f"wipe VF {vf.index} of {vf.pf}",
+            apply=(SetVf(pf=vf.pf, index=vf.index, settings=wiped),),
+            undo=(SetVf(pf=vf.pf, index=vf.index, settings=self.settings),),
+        )
+
+    def _define(self, xml: str) -> HostStep:
+        return HostStep(
+            name="define",
+            summary=f"define {self.guest.name} with {self.nic.mac} on it",
+            apply=(Define(xml=xml),),
+            undo=(Define(xml=self.xml),),
+        )
+
+    def _planned(self, to: NicTarget, steps: tuple[HostStep, ...], vfs: tuple[str, ...]) -> NicPlan:
+        return NicPlan(guest=self.guest.name, mac=self.nic.mac, to=to, host=self.host.name, vfs=vfs, steps=steps)
+
+    def _network(self) -> str:
+        nic = self.nic
+        found = self.host.network_of(nic.vf.pf) if nic.vf else self.host.network_of_nic(nic)
+        if found is None:
+            raise Refusal(
+                "network-unknown",
+                f"{self.host.name} does not say which physical network {nic.mac} is on",
+                f"Name it in {self.host.name}'s agent configuration: [networks.NAME] with pf and bridge",
+            )
+        return found
+
+    def _free_vf(self) -> VfRef:
+        vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, ())
+        return VfRef(pf=vf.pf, index=vf.index, address=vf.address)
+
+    def _relay_vf(self) -> RelayVf:
+        relay = self.host.relay
+        made = relay is not None and relay.state is RelayState.ENABLED and relay.kind is RelayKind.DIRECT
+        uplinks = [pf for pf in self.host.networks[self.network].pfs if relay and made and pf in relay.uplinks]
+        refused: Refusal | None = None
+        for pf in filter(None, map(self.host.pf, uplinks)):
+            try:
+                return choose_vf(self.host, pf)
+            except Refusal as refusal:
+                refused = refusal
+        names = ",".join(self.host.networks[self.network].pfs)
+        raise refused or Refusal(
+            "relay-missing",
+            f"{self.host.name} has no direct relay on {self.network}",
+            f"Make one: vferry relay enable {self.host.name} --uplink {names}",
+        )

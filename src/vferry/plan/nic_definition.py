@@ -1,0 +1,93 @@
+"""A NIC of a guest that is off, put on something else in its definition. Pure: text in, text out."""
+
+from xml.etree import ElementTree as ET
+
+from vferry.model.definition import attach, mac_of, parse, pci_attributes
+from vferry.model.host import Attachment
+
+_KEPT = ("mac", "address", "alias", "acpi", "boot", "rom", "link")
+"""What says of a NIC how the guest sees it, or whether it is plugged in."""
+
+
+def on_bridge(xml: str, mac: str, on: Attachment, vlan: int = 0) -> str:
+    """As a virtio NIC on a bridge, or by a macvtap on an interface."""
+    domain, nic = _stripped(xml, mac)
+    attach(nic, on)
+    _in_vlan(nic, vlan)
+    return _virtio(domain, nic)
+
+
+def on_vf(xml: str, mac: str, address: str, vlan: int = 0) -> str:
+    """As the VF at a PCI address, to which libvirt gives MAC and VLAN as the guest starts."""
+    domain, nic = _stripped(xml, mac)
+    nic.attrib.update(type="hostdev", managed="yes")
+    ET.SubElement(ET.SubElement(nic, "source"), "address", {"type": "pci", **pci_attributes(address)})
+    _in_vlan(nic, vlan)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def on_relay(xml: str, mac: str, socket: str) -> str:
+    """As a virtio NIC by vhost-user on a socket that QEMU serves, in memory that the relay can map, too."""
+    domain, nic = _stripped(xml, mac)
+    nic.set("type", "vhostuser")
+    ET.SubElement(nic, "source", type="unix", path=socket, mode="server")
+    _share_memory(domain)
+    return _virtio(domain, nic)
+
+
+def rules_of(xml: str, mac: str) -> tuple[str, ...]:
+    """What libvirt does to a NIC's frames on a bridge, and could do to none on a VF: the names of its elements."""
+    nic = _found(parse(xml), mac)
+    rules = [name for name in ("filterref", "bandwidth") if nic.find(name) is not None]
+    port = nic.find("port")
+    return (*rules, *(["port"] if port is not None and port.get("isolated") == "yes" else []))
+
+
+def named(xml: str, mac: str) -> int:
+    """How many `<interface>`s have a MAC."""
+    return sum(mac_of(nic) == mac for nic in parse(xml).iterfind("devices/interface"))
+
+
+def vlan_of(xml: str, mac: str) -> int:
+    """The VLAN that a NIC is in by its definition; 0 for none."""
+    tag = _found(parse(xml), mac).find("vlan/tag")
+    return 0 if tag is None else int(tag.get("id", "0"))
+
+
+def _stripped(xml: str, mac: str) -> tuple[ET.Element, ET.Element]:
+    """The definition, and its NIC with only what it is to the guest."""
+    domain = parse(xml)
+    nic = _found(domain, mac)
+    nic.attrib.clear()
+    for element in [each for each in nic if each.tag not in _KEPT]:
+        nic.remove(element)
+    return domain, nic
+
+
+def _found(domain: ET.Element, mac: str) -> ET.Element:
+    return next(nic for nic in domain.iterfind("devices/interface") if mac_of(nic) == mac)
+
+
+def _virtio(domain: ET.Element, nic: ET.Element) -> str:
+    ET.SubElement(nic, "model", type="virtio")
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _in_vlan(nic: ET.Element, vlan: int) -> None:
+    if vlan:
+        ET.SubElement(ET.SubElement(nic, "vlan"), "tag", id=str(vlan))
+
+
+def _share_memory(domain: ET.Element) -> None:
+    """Memory in a file that others can map: huge pages are one, and else memfd."""
+    backing = domain.find("memoryBacking")
+    if backing is None:
+        backing = ET.SubElement(domain, "memoryBacking")
+    if backing.find("source") is None and backing.find("hugepages") is None:
+        ET.SubElement(backing, "source", type="memfd")
+    access = backing.find("access")
+    if access is None:
+        access = ET.SubElement(backing, "access")
+    access.set("mode", "shared")
+    for cell in domain.iterfind("cpu/numa/cell[@memAccess]"):
+        cell.set("memAccess", "shared")
