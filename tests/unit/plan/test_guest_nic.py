@@ -1,0 +1,175 @@
+"""A NIC of a guest that is off goes from anything to anything: each way has its way back, or a reason."""
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from fakes.relay import HOST, on_ground, with_pf
+from vferry.host.api import Define, JoinRelay, LeaveRelay, Operation, SetVf
+from vferry.model.guest import Guest, GuestState, Nic, VfRef
+from vferry.model.host import NO_MAC, WIPED, Bridge, Inventory, Network, VfSettings
+from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState, RelayVf
+from vferry.plan.guest_nic import NicAssessment, NicTarget, assess
+from vferry.plan.nic_definition import on_bridge, on_relay, on_vf
+
+MAC = "52:54:00:12:34:56"
+VF = HOST.pfs[0].vfs[1]
+REF = VfRef(pf=VF.pf, index=VF.index, address=VF.address)
+SOCKET = "/run/vferry-relay/525400123456.sock"
+OWN = RelayVf(pf=VF.pf, index=VF.index, address=VF.address, driver="vfio-pci")
+PORT = RelayPort(guest="web", mac=MAC, socket=SOCKET, vf=OWN)
+RELAY = Relay(
+    operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.DIRECT, uplinks=("pf0",), cores=(7,), ports=()
+)
+ON = VfSettings(mac=MAC, vlan=42, trust=True, spoof_check=False)
+BRIDGED = (
+    f"<domain><name>web</name><devices><interface type='bridge'><mac address='{MAC}'/></interface></devices></domain>"
+)
+BASE = replace(
+    HOST,
+    networks={"a": Network(pf="pf0", bridge="br0", more_pfs=("pf1",)), "b": Network(pf="pf2")},
+    bridges=(Bridge(name="br0", ports=("pf0",)),),
+    relay=RELAY,
+)
+
+
+def used(host: Inventory, settings: VfSettings = ON) -> Inventory:
+    vfs = tuple(replace(vf, guest="web", settings=settings) if vf == VF else vf for vf in host.pfs[0].vfs)
+    return with_pf(host, "pf0", vfs=vfs)
+
+
+def guest(nic: Nic, **more: object) -> Guest:
+    return Guest(name="web", uuid="u", host="host1", nics=(nic,), **{"state": GuestState.OFF, **more})  # type: ignore[arg-type]
+
+
+NICS = {
+    NicTarget.VF: Nic(mac=MAC, model="hostdev", alias="", vf=REF),
+    NicTarget.RELAY: Nic(mac=MAC, model="virtio", alias="", vf=REF, socket=SOCKET),
+    NicTarget.VIRTIO: Nic(mac=MAC, model="virtio", alias="", bridge="br0"),
+}
+XML = {
+    NicTarget.VF: on_vf(BRIDGED, MAC, VF.address, 42),
+    NicTarget.RELAY: on_relay(BRIDGED, MAC, SOCKET),
+    NicTarget.VIRTIO: BRIDGED,
+}
+HOSTS = {
+    NicTarget.VF: used(BASE),
+    NicTarget.RELAY: replace(used(BASE), relay=replace(RELAY, ports=(PORT,))),
+    NicTarget.VIRTIO: BASE,
+}
+
+
+def found(of: NicTarget, to: NicTarget, change: Callable[[Inventory], Inventory] = lambda host: host) -> NicAssessment:
+    return assess(change(HOSTS[of]), guest(NICS[of]), XML[of], MAC, to)
+
+
+def asked(of: NicTarget, to: NicTarget) -> list[Operation[object]]:
+    plan = found(of, to).plan
+    assert plan is not None, found(of, to).errors
+    return [operation for step in plan.steps for operation in step.apply]
+
+
+@pytest.mark.parametrize("of", NicTarget)
+def test_what_is_so_already_needs_no_step(of: NicTarget) -> None:
+    assessed = found(of, of)
+    assert assessed.plan is not None
+    assert assessed.plan.steps == ()
+    assert [each.code for each in assessed.findings] == ["nic-there"]
+
+
+@pytest.mark.parametrize("of", [NicTarget.VF, NicTarget.VIRTIO])
+def test_to_the_relay_by_a_free_vf_with_the_settings_of_the_one_before(of: NicTarget) -> None:
+    settings = replace(ON if of is NicTarget.VF else VfSettings(), mac=MAC)
+    vf = HOST.pfs[0].vfs[0]
+    setting, join, define = asked(of, NicTarget.RELAY)
+    assert setting == SetVf(pf="pf0", index=0, settings=settings)
+    assert isinstance(join, JoinRelay)
+    assert (join.port.guest, join.port.socket, join.port.vf.address) == ("web", SOCKET, vf.address)
+    assert join.settings == settings
+    assert define == Define(xml=on_relay(XML[of], MAC, SOCKET))
+
+
+def test_from_the_relay_to_its_vf_which_keeps_its_settings() -> None:
+    define, leave, wipe = asked(NicTarget.RELAY, NicTarget.VF)
+    assert define == Define(xml=on_vf(XML[NicTarget.RELAY], MAC, VF.address, 42))
+    assert leave == LeaveRelay(guest="web", mac=MAC)
+    assert wipe == SetVf(pf="pf0", index=1, settings=VfSettings(mac=NO_MAC))
+
+
+def test_from_the_relay_to_a_bridge_in_the_same_vlan() -> None:
+    define, leave, wipe = asked(NicTarget.RELAY, NicTarget.VIRTIO)
+    assert define == Define(xml=on_bridge(XML[NicTarget.RELAY], MAC, BASE.attachment("a"), 42))
+    assert leave == LeaveRelay(guest="web", mac=MAC)
+    assert isinstance(wipe, SetVf)
+    assert (wipe.settings.mac, wipe.settings.vlan, wipe.settings.trust) == (NO_MAC, WIPED.vlan, WIPED.trust)
+
+
+@pytest.mark.parametrize(("of", "to"), [(NicTarget.VF, NicTarget.VIRTIO), (NicTarget.VIRTIO, NicTarget.VF)])
+def test_between_a_vf_and_a_bridge_only_the_definition_changes(of: NicTarget, to: NicTarget) -> None:
+    (define,) = asked(of, to)
+    free = HOST.pfs[0].vfs[0].address
+    expected = on_bridge(XML[of], MAC, BASE.attachment("a"), 42) if of is NicTarget.VF else on_vf(XML[of], MAC, free)
+    assert define == Define(xml=expected)
+
+
+@pytest.mark.parametrize("of", NicTarget)
+@pytest.mark.parametrize("to", NicTarget)
+def test_every_step_has_its_way_back(of: NicTarget, to: NicTarget) -> None:
+    plan = found(of, to).plan
+    assert plan is not None
+    assert all(step.undo for step in plan.steps)
+    assert plan.operation == "nic-525400123456"
+    used = {each.port.vf.address for step in plan.steps for each in step.apply if isinstance(each, JoinRelay)}
+    assert used <= {*plan.vfs}
+
+
+FULL = "<filterref filter='clean-traffic'/>"
+REFUSED: list[tuple[str, NicTarget, NicTarget, Callable[[Inventory], Inventory]]] = [
+    ("relay-missing", NicTarget.VF, NicTarget.RELAY, lambda host: replace(host, relay=None)),
+    (
+        "relay-missing",
+        NicTarget.VF,
+        NicTarget.RELAY,
+        lambda host: replace(host, relay=replace(RELAY, kind=RelayKind.SWITCHED)),
+    ),
+    (
+        "relay-missing",
+        NicTarget.VF,
+        NicTarget.RELAY,
+        lambda host: replace(host, relay=replace(RELAY, uplinks=("pf2",))),
+    ),
+    ("relay-no-vf", NicTarget.VF, NicTarget.RELAY, lambda host: with_pf(host, "pf0", vfs=host.pfs[0].vfs[1:])),
+    ("no-free-vf", NicTarget.VIRTIO, NicTarget.VF, lambda host: with_pf(with_pf(host, "pf0", vfs=()), "pf1", vfs=())),
+    ("network-unknown", NicTarget.VF, NicTarget.VIRTIO, lambda host: replace(host, networks={})),
+    ("relay-unknown", NicTarget.RELAY, NicTarget.VF, lambda host: replace(host, relay=RELAY)),
+]
+
+
+@pytest.mark.parametrize(("code", "of", "to", "change"), REFUSED)
+def test_what_stands_in_the_way_is_said_with_what_to_do(
+    code: str, of: NicTarget, to: NicTarget, change: Callable[[Inventory], Inventory]
+) -> None:
+    assessed = found(of, to, change)
+    assert [(each.code, bool(each.remedy)) for each in assessed.errors] == [(code, True)]
+    assert assessed.plan is None
+
+
+@pytest.mark.parametrize(
+    ("code", "who", "xml", "mac"),
+    [
+        ("nic-unknown", guest(NICS[NicTarget.VF]), XML[NicTarget.VF], "52:54:00:00:00:01"),
+        ("nic-ambiguous", guest(NICS[NicTarget.VF]), "<domain><devices/></domain>", MAC),
+        ("guest-not-off", guest(NICS[NicTarget.VF], state=GuestState.RUNNING), XML[NicTarget.VF], MAC),
+        ("guest-transient", guest(NICS[NicTarget.VF], persistent=False), XML[NicTarget.VF], MAC),
+        ("nic-has-rules", guest(NICS[NicTarget.VF]), XML[NicTarget.VF].replace("<mac", f"{FULL}<mac"), MAC),
+    ],
+)
+def test_guests_that_are_left_alone(code: str, who: Guest, xml: str, mac: str) -> None:
+    assessed = assess(HOSTS[NicTarget.VF], who, xml, mac, NicTarget.RELAY)
+    assert [(each.code, bool(each.remedy)) for each in assessed.errors] == [(code, True)]
+
+
+def test_a_host_without_pages_may_still_give_a_vf_back() -> None:
+    """Nothing of what makes a relay is asked for on the way off it."""
+    assert found(NicTarget.RELAY, NicTarget.VF, lambda host: on_ground(host, nodes=())).plan is not None
