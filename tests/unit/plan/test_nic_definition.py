@@ -12,7 +12,8 @@ MAC, OTHER = "52:54:00:12:34:56", "52:54:00:aa:bb:cc"
 SEEN = "<mac address='{mac}'/><address type='pci' bus='0x03' slot='0x00'/><alias name='ua-nic'/><acpi index='7'/>"
 KINDS = {
     "vf": "<interface type='hostdev' managed='yes'>{seen}<driver name='vfio'/><source>"
-    "<address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x0'/></source><vlan><tag id='42'/></vlan></interface>",
+    "<address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x0'/></source>"
+    "<vlan><tag id='42'/></vlan></interface>",
     "bridge": "<interface type='bridge'>{seen}<source bridge='br0'/><target dev='vnet7'/><model type='e1000e'/>"
     "<virtualport type='openvswitch'/><driver name='vhost'/><mtu size='9000'/></interface>",
     "macvtap": "<interface type='direct' trustGuestRxFilters='yes'>{seen}<source dev='pf0' mode='bridge'/>"
