@@ -19,6 +19,7 @@ from vferry.model.host import (
     Versions,
     Vf,
 )
+from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState, RelayVf
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import Plan
 from vferry.plan.preflight import assess
@@ -137,6 +138,33 @@ def on_macvtap(facts: Facts) -> Facts:
     links = (GuestLink(name="eth0", mac=MAC, driver="virtio_net"),)
     changed = both(guest(nics=(nic, *facts.guest.nics[1:])), inside(links=links))(facts)
     return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+SOCKET = "/run/vferry/web.sock"
+PORT = RelayPort(
+    guest=GUEST, mac=MAC, socket=SOCKET, vf=RelayVf(pf="pf0", index=1, address=VF, driver="igbvf"), mtu=9000
+)
+RELAY = Relay(operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.DIRECT, uplinks=("pf0",), cores=(1,))
+
+
+def on_relay(facts: Facts) -> Facts:
+    """The guest's VF is not passed through: its host's relay joins its virtio NIC to it, and there is one there."""
+    xml = definition(SOCKET, standby=False)
+    nic = structs.replace(facts.guest.nics[0], model="virtio", alias="net0", socket=SOCKET)
+    grouped = tuple(structs.replace(vf, iommu_group=vf.index) for vf in facts.destination.pfs[0].vfs)
+    changed = both(
+        guest(nics=(nic, *facts.guest.nics[1:]), blockers=()),
+        inside(links=(GuestLink(name="eth0", mac=MAC, driver="virtio_net", mtu=9000),)),
+        host("source", relay=structs.replace(RELAY, ports=(PORT,))),
+        host("destination", relay=RELAY),
+        pf("destination", vfs=grouped),
+    )(facts)
+    return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+def relay_there(**values: object) -> Change:
+    """The relay of the destination is another one."""
+    return host("destination", relay=structs.replace(RELAY, **values))
 
 
 def mediated(*uuids: str, kind: str = "sample-1", **more: object) -> Change:

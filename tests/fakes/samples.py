@@ -104,8 +104,8 @@ CASES = (
 
 
 def definition(*vfs: str, standby: bool, on: Attachment = ON_BRIDGE.on) -> str:
-    """A guest's libvirt definition, with its VFs' addresses, or the interfaces that its macvtaps are on."""
-    hostdevs = "".join(_hostdev(vf, at) if ":" in vf else _macvtap(vf, at) for at, vf in enumerate(vfs))
+    """A guest's libvirt definition, with its VFs' addresses, the interfaces of its macvtaps, or its sockets."""
+    hostdevs = "".join(_interface(vf, at) for at, vf in enumerate(vfs))
     source = f"bridge='{on.device}'" if on.bridged else f"dev='{on.device}' mode='bridge'"
     virtio = f"""
     <interface type='{"bridge" if on.bridged else "direct"}'><source {source}/>
@@ -113,6 +113,12 @@ def definition(*vfs: str, standby: bool, on: Attachment = ON_BRIDGE.on) -> str:
     </interface>"""
     nics = hostdevs + (virtio if standby else "")
     return f"<domain type='kvm'><name>{GUEST}</name><devices>{nics}</devices></domain>"
+
+
+def _interface(vf: str, at: int) -> str:
+    if vf.startswith("/"):
+        return _vhostuser(vf, at)
+    return _hostdev(vf, at) if ":" in vf else _macvtap(vf, at)
 
 
 def _hostdev(vf: str, at: int) -> str:
@@ -130,6 +136,14 @@ def _macvtap(interface: str, at: int) -> str:
     <interface type='direct'>
       <mac address='{MAC[:-2]}{0x56 + at:02x}'/>
       <source dev='{interface}' mode='passthrough'/><model type='virtio'/><alias name='{alias_of(at)}'/>
+    </interface>"""
+
+
+def _vhostuser(socket: str, at: int) -> str:
+    return f"""
+    <interface type='vhostuser'>
+      <mac address='{MAC[:-2]}{0x56 + at:02x}'/>
+      <source type='unix' path='{socket}' mode='server'/><model type='virtio'/><alias name='{alias_of(at)}'/>
     </interface>"""
 
 

@@ -1,29 +1,28 @@
 """The relay of a host of the lab: what an operator does with it, and what no command does yet.
 
-No command puts a guest on a relay. On a direct one, the agent is asked for it here; on a switched one it is a port that
-Open vSwitch is given by its own tool.
+Nothing but a migration puts a guest on a relay. For a direct one, the agent is asked for it here, by an operation that
+ends with that; on a switched one it is a port that Open vSwitch is given by its own tool.
 """
 
 import asyncio
 import contextlib
 import re
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from subprocess import SubprocessError
 from typing import Any
 
-from msgspec.structs import replace
-
 from lab.operator import ANSWER_S, HOSTS, PF, Scene, asked, vferry
 from vferry.controller.hosts import open_host
 from vferry.controller.relay import STEP_TIMEOUT_S, look
 from vferry.controller.state import find_state
-from vferry.host.api import BindVf, ClaimResources, KeepRelay, Operation, Session, SetRelayPort, SetVf
+from vferry.host.api import ClaimResources, JoinRelay, LeaveRelay, Operation, ReleaseClaim, Session, SetVf
 from vferry.lab import guests
-from vferry.model.host import NO_MAC, Inventory, VfSettings
+from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.problem import Problem
-from vferry.model.relay import Relay, RelayKind, RelayPort
+from vferry.model.relay import RelayKind, RelayPort, RelayVf
 from vferry.plan.relay_choice import choose_vf
 
 HOST = HOSTS[0]
@@ -36,6 +35,7 @@ RESTART_S = 120.0
 COUNTED_S = 30.0
 """Open vSwitch writes what it counts every five seconds."""
 KEPT = "/var/lib/vferry/relay.json"
+PORTS = "/var/lib/vferry/relay-ports.json"
 AT_BOOT = "/etc/tmpfiles.d/vferry-relay.conf"
 PAGES = "/sys/devices/system/node/node*/hugepages/hugepages-2048kB/nr_hugepages"
 EVIDENCE = f"""exec 2>&1
@@ -46,7 +46,7 @@ say tail -n 40 /var/log/openvswitch/ovs-vswitchd.log
 say ovs-vsctl --columns=other_config,dpdk_initialized,dpdk_version,ovs_version list Open_vSwitch
 say ovs-vsctl --columns=name,type,ofport,error,link_state,options,statistics list Interface
 say ovs-appctl dpif-netdev/pmd-stats-show
-say cat {KEPT}
+say cat {KEPT} {PORTS}
 say grep Huge /proc/meminfo
 say ip link show {PF}
 say virsh list --all
@@ -251,34 +251,33 @@ class Relayed:
         return ports.keys() == {"dpdk", "dpdkvhostuserclient"} and all(ways) and ports["dpdk"]["up"]
 
     async def _join_vf(self) -> None:
-        """What a direct relay's guest needs: its VF claimed, remembered, with the guest's MAC, and joined to it."""
+        """What a direct relay's guest needs: a VF with its MAC, joined to its socket. The VF is then the guest's."""
         host = await look(find_state(), HOST)
         pf = host.pf(PF)
         assert pf is not None
         vf = choose_vf(host, pf)
-        port = RelayPort(mac=self.guest.mac, socket=self.guest.socket or "", vf=vf.address)
-        relay = replace(_relay_of(host), vfs=(vf,), ports=(port,))
+        port = RelayPort(guest=GUEST, mac=self.guest.mac, socket=self.guest.socket or "", vf=vf)
+        settings = VfSettings(mac=port.mac)
         await _ask(
-            host,
-            ClaimResources(vfs=relay.addresses, slot=False),
-            KeepRelay(relay=relay),
-            BindVf(address=vf.address, driver=vf.bound),
-            SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=port.mac)),
-            SetRelayPort(port=port, present=True),
+            vf,
+            SetVf(pf=vf.pf, index=vf.index, settings=settings),
+            JoinRelay(port=port, settings=settings),
         )
+        assert await _owner(vf) == (GUEST, None), f"VF {vf.address} is not {GUEST}'s after it was joined"
 
     async def _leave_vf(self) -> None:
-        """The way back. The VF stays the relay's, and goes back to its driver with it."""
+        """The way back. The VF goes back to its driver, and is nobody's."""
         host = await look(find_state(), HOST)
-        if host.relay is None or not host.relay.ports:
+        port = host.relay.port(self.guest.mac) if host.relay else None
+        if port is None:
             return
-        (port,), (vf,) = host.relay.ports, host.relay.vfs
+        vf = port.vf
         await _ask(
-            host,
-            SetRelayPort(port=port, present=False),
+            vf,
+            LeaveRelay(guest=GUEST, mac=port.mac),
             SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(mac=NO_MAC)),
-            KeepRelay(relay=replace(host.relay, ports=())),
         )
+        assert await _owner(vf) == (None, None), f"VF {vf.address} is not free after it was left"
 
     def _until(self, true: Callable[[], Any], seconds: float, otherwise: str) -> None:
         until = time.monotonic() + seconds
@@ -287,15 +286,20 @@ class Relayed:
             time.sleep(0.5)
 
 
-def _relay_of(host: Inventory) -> Relay:
-    assert host.relay is not None, f"{host.name} has no relay"
-    return host.relay
+async def _owner(vf: RelayVf) -> tuple[str | None, str | None]:
+    """The guest that has a VF, and the operation that has claimed it."""
+    found = (await look(find_state(), HOST)).vf(vf.address)
+    assert found is not None
+    return found.guest, found.claim
 
 
-async def _ask(host: Inventory, *operations: Operation[Any]) -> None:
-    """Asks the agent as whoever holds the relay's claim."""
-    operation = _relay_of(host).operation
-    epoch = next(claim.epoch for claim in host.claims if claim.operation == operation)
-    async with open_host(host.name, Session(operation=operation, epoch=epoch + 1), find_state()) as agent:
-        for each in operations:
-            await agent.call(each, timeout_s=STEP_TIMEOUT_S)
+async def _ask(vf: RelayVf, *operations: Operation[Any]) -> None:
+    """Asks the agent as an operation that has the guest and the VF, and releases them whatever comes of it."""
+    session = Session(operation=f"lab-{uuid.uuid4()}")
+    async with open_host(HOST, session, find_state()) as agent:
+        await agent.call(ClaimResources(guest=GUEST, vfs=(vf.address,), slot=False))
+        try:
+            for each in operations:
+                await agent.call(each, timeout_s=STEP_TIMEOUT_S)
+        finally:
+            await agent.call(ReleaseClaim())

@@ -71,7 +71,7 @@ class FakeLibvirt:
     VIR_CONNECT_COMPARE_CPU_FAIL_INCOMPATIBLE = 1
 
     def __init__(self, *domains: "FakeDomain", uid: int = 0, gid: int = 0) -> None:
-        self.domains = {domain.name(): domain for domain in domains}
+        self.domains: dict[str, FakeDomain] = {}
         self.capabilities = CAPABILITIES.format(uid=uid, gid=gid)
         self.connections: list[FakeConnection] = []
         self.refuses_connections = False
@@ -81,7 +81,11 @@ class FakeLibvirt:
         self.cpu_error = ""
         self.networks: set[str] = set()
         for domain in domains:
-            domain.library = self
+            self.add(domain)
+
+    def add(self, domain: "FakeDomain") -> None:
+        domain.library = self
+        self.domains[domain.name()] = domain
 
     def open(self, uri: str) -> "FakeConnection":
         if self.refuses_connections:

@@ -1,4 +1,4 @@
-"""A guest's MAC comes into a PF's filter when the guest resumes here, not before it, and not without it."""
+"""A guest's MAC comes to a PF's filter or a VF when the guest resumes here, not before it, and not without it."""
 
 import threading
 from typing import cast
@@ -13,6 +13,7 @@ from vferry.host.arriving import Arriving
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_events import RESUMED, SUSPENDED
 from vferry.host.sriov_netlink import Links
+from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.problem import Problem
 
 MAC = "52:54:00:aa:00:0b"
@@ -128,3 +129,62 @@ def test_what_cannot_be_announced_is_left_to_the_controller() -> None:
     host.arriving.announce("guest1", announcements("guest1", MAC))
     host.tell(RESUMED)
     assert host.said == []
+
+
+ARRIVING = VfSettings(mac=MAC, trust=True)
+
+
+def test_a_vf_has_its_settings_at_once_and_the_mac_when_its_guest_resumes() -> None:
+    host = Host()
+    assert host.arriving.set_vf("pf0", 1, ARRIVING, "guest1") == Done()
+    assert (host.nic.mac(1), host.nic.vfs[1]["IFLA_VF_TRUST"]) == (NO_MAC, {"trust": 1})
+    host.tell(SUSPENDED)
+    assert host.nic.mac(1) == NO_MAC
+    host.tell(RESUMED)
+    assert (host.nic.mac(0), host.nic.mac(1)) == (NO_MAC, MAC)
+    assert host.arriving.set_vf("pf0", 1, ARRIVING) == Done(changed=False)
+
+
+@pytest.mark.parametrize("anew", [VfSettings(trust=False), VfSettings(mac=NO_MAC), VfSettings(mac=OTHER)])
+def test_who_sets_a_vf_anew_ends_its_waiting(anew: VfSettings) -> None:
+    host = Host()
+    host.arriving.set_vf("pf0", 1, ARRIVING, "guest1")
+    host.arriving.set_vf("pf0", 1, anew)
+    host.tell(RESUMED)
+    assert host.nic.mac(1) == (anew.mac or NO_MAC)
+
+
+def test_a_mac_waits_for_its_own_guest_and_once() -> None:
+    host = Host()
+    host.arriving.set_vf("pf0", 0, VfSettings(mac=OTHER), "guest2")
+    host.arriving.set_vf("pf0", 1, ARRIVING, "guest1")
+    host.tell(RESUMED)
+    assert (host.nic.mac(0), host.nic.mac(1)) == (NO_MAC, MAC)
+    host.nic.vfs[1]["IFLA_VF_MAC"] = {"mac": NO_MAC}
+    host.tell(RESUMED)
+    assert host.nic.mac(1) == NO_MAC
+
+
+def test_settings_without_a_mac_wait_for_nobody() -> None:
+    host = Host()
+    host.arriving.set_vf("pf0", 1, VfSettings(trust=True), "guest1")
+    host.tell(RESUMED)
+    assert (host.nic.mac(1), host.nic.vfs[1]["IFLA_VF_TRUST"]) == (NO_MAC, {"trust": 1})
+
+
+def test_a_setting_that_is_refused_is_said_before_the_guest_leaves() -> None:
+    host = Host()
+    host.nic.lacks = {"IFLA_VF_TRUST"}
+    with pytest.raises(Problem) as caught:
+        host.arriving.set_vf("pf0", 1, ARRIVING, "guest1")
+    assert caught.value.code == "vf-setting-refused"
+
+
+def test_a_mac_that_is_refused_in_the_end_keeps_the_guest_s_other_nics_from_nothing() -> None:
+    host = Host()
+    host.arriving.set_vf("pf0", 1, ARRIVING, "guest1")
+    host.arriving.announce("guest1", announcements("guest1", MAC))
+    host.nic.lacks = {"IFLA_VF_MAC"}
+    host.tell(RESUMED)
+    assert host.nic.mac(1) == NO_MAC
+    assert len(host.said) == 1

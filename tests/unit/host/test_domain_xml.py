@@ -4,6 +4,7 @@ from xml_samples import (
     AGENT,
     GRAPHICS_CARD,
     MAC,
+    MACVTAP,
     ON_NETWORK,
     ON_NETWORK_BRIDGE,
     ON_NETWORK_MACVTAP,
@@ -12,6 +13,7 @@ from xml_samples import (
     STANDBY,
     VF,
     VF_INTERFACE,
+    VHOSTUSER,
     domain,
 )
 
@@ -85,6 +87,10 @@ def test_a_guest_without_agent_or_metadata_has_neither() -> None:
             NicXml(type="direct", model="unknown", mac="52:54:00:00:00:01", source="eno1"),
         ),
         (
+            VHOSTUSER,
+            NicXml(type="vhostuser", model="virtio", mac=MAC, alias="net0", source="/run/vferry/guest1.sock"),
+        ),
+        (
             "<interface type='hostdev'><mac address='52:54:00:00:00:01'/><acpi index='12'/></interface>",
             NicXml(type="hostdev", model="hostdev", mac="52:54:00:00:00:01", acpi_index=12),
         ),
@@ -108,6 +114,20 @@ def test_reads_a_nic_of_a_network_while_the_guest_runs(
 ) -> None:
     (nic,) = read_domain(domain(devices)).nics
     assert (nic.type, nic.source, nic.target, nic.interface) == (kind, source, target, interface)
+
+
+@pytest.mark.parametrize(
+    ("devices", "interface", "socket"),
+    [
+        (VHOSTUSER, None, "/run/vferry/guest1.sock"),
+        (MACVTAP, "pf0v1", None),
+        (STANDBY, None, None),
+        (VF_INTERFACE, None, None),
+    ],
+)
+def test_what_of_its_host_a_nic_is_on(devices: str, interface: str | None, socket: str | None) -> None:
+    (nic,) = read_domain(domain(devices)).nics
+    assert (nic.interface, nic.socket) == (interface, socket)
 
 
 def test_a_nic_of_a_network_stays_one_and_one_on_its_bridge_or_interface_gets_another() -> None:

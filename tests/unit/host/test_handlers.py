@@ -30,7 +30,7 @@ from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.wire import operations
-from vferry.model.host import WIPED, Attachment, Bridge, Inventory, MigrationEndpoint, Network
+from vferry.model.host import WIPED, Attachment, Bridge, Inventory, MigrationEndpoint, Network, VfSettings
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf
 
@@ -67,6 +67,7 @@ ACTING: list[Operation[Any]] = [
     api.Concede(guest="guest1"),
 ]
 RELAY = Relay(operation="op-1", state=RelayState.ENABLING, kind=RelayKind.DIRECT, uplinks=("pf0",), cores=(1,), vfs=())
+PORT = RelayPort(guest="guest1", mac=MAC, socket="/run/s", vf=RelayVf(pf="pf0", index=1, address=VF))
 ACTING_ON_RELAY: list[Operation[Any]] = [
     api.KeepRelay(relay=RELAY),
     api.ForgetRelay(),
@@ -74,7 +75,8 @@ ACTING_ON_RELAY: list[Operation[Any]] = [
     api.BindVf(address=VF, driver="vfio-pci"),
     api.SetSwitch(settings={"dpdk-init": "try"}),
     api.SetRelayBridge(bridge=RelayBridge(name="relay0", uplinks=(RelayUplink(name="up", address=VF),)), present=True),
-    api.SetRelayPort(port=RelayPort(mac=MAC, socket="/run/s", vf=VF), present=True),
+    api.JoinRelay(port=PORT, settings=VfSettings()),
+    api.LeaveRelay(guest="guest1", mac=MAC),
 ]
 ACTING += ACTING_ON_RELAY
 LOOKING: list[Operation[Any]] = [
@@ -451,7 +453,7 @@ async def test_a_relay_is_kept_by_the_operation_that_has_its_vfs(host: Host) -> 
         (api.SetHugePages(node=0, size_kib=2048, count=1), "huge-pages-refused"),
         (api.SetSwitch(settings={}), "switch-silent"),
         (ACTING_ON_RELAY[5], "switch-silent"),
-        (ACTING_ON_RELAY[6], "switch-silent"),
+        (ACTING_ON_RELAY[6], "relay-missing"),
     ],
 )
 async def test_a_relay_s_operations_say_what_is_missing(

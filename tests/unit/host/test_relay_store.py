@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from vferry.host.api import Session
 from vferry.host.relay_store import RelayStore
 from vferry.model.problem import Problem
-from vferry.model.relay import Relay, RelayKind, RelayState
+from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState, RelayVf
 
 MINE, OTHERS = Session(operation="relay-1"), Session(operation="relay-2")
 RELAY = Relay(operation="relay-1", state=RelayState.ENABLING, kind=RelayKind.DIRECT, uplinks=("pf0",), cores=(1,))
@@ -24,6 +24,13 @@ def test_it_outlives_the_agent(tmp_path: Path) -> None:
     assert again.forget(MINE).changed
     assert not again.forget(MINE).changed
     assert again.read() is None
+
+
+def test_its_guests_ports_are_not_in_it(tmp_path: Path) -> None:
+    store = RelayStore(tmp_path)
+    vf = RelayVf(pf="pf0", index=0, address="0000:01:10.0")
+    store.keep(MINE, replace(RELAY, ports=(RelayPort(guest="g", mac="52:54:00:aa:00:01", socket="/s", vf=vf),)))
+    assert store.read() == RELAY
 
 
 def test_another_s_is_left(tmp_path: Path) -> None:

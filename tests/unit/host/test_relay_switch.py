@@ -8,17 +8,23 @@ import pytest
 from ovs_database import Vswitchd, serve, transact
 
 from vferry.host import ovsdb, relay_switch
-from vferry.host.api import Done, SetRelayBridge, SetRelayPort, SetSwitch
+from vferry.host.api import Done, SetRelayBridge, SetSwitch
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import SOCKET, Database
 from vferry.host.relay_switch import read_relay, set_bridge, set_port, set_switch
 from vferry.model.problem import Problem
-from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink
+from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf
 
 VF, VF2 = "0000:01:10.0", "0000:01:10.2"
 ONE = RelayBridge(name="relay0", uplinks=(RelayUplink(name="relay0-up0", address=VF),), mtu=9000)
 TWO = RelayBridge(name="relay0", uplinks=(*ONE.uplinks, RelayUplink(name="relay0-up1", address=VF2)))
-PORT = RelayPort(mac="52:54:00:aa:00:01", socket="/run/vferry/relay/x.sock", vf=VF)
+PORT = RelayPort(
+    guest="guest1",
+    mac="52:54:00:aa:00:01",
+    socket="/run/vferry/relay/x.sock",
+    vf=RelayVf(pf="pf0", index=0, address=VF),
+    mtu=9000,
+)
 RELAY = Relay(
     operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.SWITCHED, uplinks=("pf0",), cores=(1,), bridges=(ONE,)
 )
@@ -152,9 +158,9 @@ def test_another_s_bridge_is_left(root: Path, switch: Vswitchd) -> None:
         with pytest.raises(Problem) as caught:
             set_bridge(root, SetRelayBridge(bridge=ONE, present=present))
         assert caught.value.code == "bridge-anothers"
-    assert set_port(root, SetRelayPort(port=PORT, present=True)).changed
+    assert set_port(root, PORT, present=True).changed
     assert names(root, "Bridge") == ["relay0", "vfr525400aa0001"]
-    assert set_port(root, SetRelayPort(port=PORT, present=False)).changed
+    assert set_port(root, PORT, present=False).changed
     assert names(root, "Bridge") == ["relay0"]
     assert switch.is_alive()
 
@@ -176,7 +182,7 @@ def test_a_bridge_with_guests_stays(root: Path, switch: Vswitchd) -> None:
 
 
 def test_a_direct_relay_is_a_bridge_that_does_not_learn(root: Path, switch: Vswitchd) -> None:
-    assert set_port(root, SetRelayPort(port=PORT, mtu=9000, present=True)).changed
+    assert set_port(root, PORT, present=True).changed
     (bridge,) = rows(root, "Bridge", "name", "datapath_type", "flood_vlans", "other_config", "fail_mode", "controller")
     assert bridge["name"] == "vfr525400aa0001"
     assert bridge["datapath_type"] == "netdev"
@@ -191,7 +197,7 @@ def test_a_direct_relay_is_a_bridge_that_does_not_learn(root: Path, switch: Vswi
     assert interfaces["vfg525400aa0001"]["options"] == ["map", [["vhost-server-path", PORT.socket]]]
     assert interfaces["vfu525400aa0001"]["options"] == ["map", [["dpdk-devargs", VF]]]
     assert {row["mtu_request"] for name, row in interfaces.items() if not name.startswith("vfr")} == {9000}
-    assert not set_port(root, SetRelayPort(port=PORT, mtu=9000, present=True)).changed
+    assert not set_port(root, PORT, present=True).changed
     assert switch.is_alive()
 
 

@@ -67,6 +67,14 @@ MACVTAP = f"""
       <alias name='net0'/>
     </interface>"""
 
+VHOSTUSER = f"""
+    <interface type='vhostuser'>
+      <mac address='{MAC.upper()}'/>
+      <source type='unix' path='/run/vferry/guest1.sock' mode='server'/>
+      <model type='virtio'/>
+      <alias name='net0'/>
+    </interface>"""
+
 PORT = "0f2c3b5e-7a1d-4c0a-9d0e-5b8a6f7c1d20"
 
 ON_NETWORK = f"""

@@ -14,6 +14,7 @@ from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, LinkState, Mdev, Network, VfSettings
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
+from vferry.model.relay import RelayGround, RelayKind, RelayState, SwitchAbilities
 from vferry.network.modes import stages
 from vferry.plan.carried import asked
 from vferry.plan.facts import Facts, Severity
@@ -33,6 +34,7 @@ VIRTIO: dict[str, object] = {"mode": NetworkMode.VIRTIO}
 ZSTD: dict[str, object] = {"transfer": TransferPlan(codec=Codec.ZSTD, delta_memory=128)}
 SWITCH: dict[str, object] = {"mode": NetworkMode.SWITCH}
 MACVTAP: dict[str, object] = {"mode": NetworkMode.MACVTAP}
+RELAY: dict[str, object] = {"mode": NetworkMode.RELAY}
 VFIO: dict[str, object] = {"mode": NetworkMode.VFIO}
 FAILOVER: dict[str, object] = {"mode": NetworkMode.FAILOVER}
 MASTER = GuestLink(name="eth0", mac=MAC, driver="virtio_net")
@@ -273,6 +275,14 @@ def test_the_standby_nic_is_on_vhost_where_the_destination_s_offers_as_much(
     assert plan.standby_vhost == on_vhost
 
 
+def dpdk(source: str | None, destination: str | None) -> f.Change:
+    """Hosts whose Open vSwitch has this DPDK; its guest is on the relay."""
+    said = {"source": source, "destination": destination}
+    switches = {which: SwitchAbilities(dpdk_version=version) for which, version in said.items()}
+    ground = [f.host(which, relay_ground=RelayGround(switch=switch)) for which, switch in switches.items()]
+    return f.both(f.on_relay, *ground)
+
+
 TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-not-running", ERROR, f.guest(state=GuestState.OFF), {}),
     ("guest-not-running", ERROR, f.guest(state=GuestState.PAUSED), {}),
@@ -329,6 +339,21 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("no-net-failover", ERROR, teamed(links=(MASTER, NSBY, ALONE)), {}),
     ("no-net-failover", ERROR, teamed(links=(MASTER,)), {}),
     ("no-macvtap", ERROR, lambda facts: facts, MACVTAP),
+    ("no-relay", ERROR, lambda facts: facts, RELAY),
+    ("no-relay", ERROR, f.on_macvtap, RELAY),
+    ("no-macvtap", ERROR, f.on_relay, MACVTAP),
+    ("no-vf", ERROR, f.on_relay, SWITCH),
+    ("has-vf", ERROR, f.on_relay, VIRTIO),
+    ("relay-unknown", ERROR, f.both(f.on_relay, f.host("source", relay=None)), {}),
+    ("relay-unknown", ERROR, f.both(f.on_relay, f.host("source", relay=f.RELAY)), RELAY),
+    ("relay-missing", ERROR, f.both(f.on_relay, f.host("destination", relay=None)), {}),
+    ("relay-missing", ERROR, f.both(f.on_relay, f.relay_there(state=RelayState.ENABLING)), {}),
+    ("relay-missing", ERROR, f.both(f.on_relay, f.relay_there(state=RelayState.DISABLING)), {}),
+    ("relay-missing", ERROR, f.both(f.on_relay, f.relay_there(uplinks=("pf7",))), {}),
+    ("relay-differs", ERROR, f.both(f.on_relay, f.relay_there(kind=RelayKind.SWITCHED)), {}),
+    ("network-missing", ERROR, f.both(f.on_relay, f.host("destination", networks={})), {}),
+    ("other-dpdk", WARNING, dpdk("DPDK 24.11.1", "DPDK 22.11.4"), {}),
+    ("nic-stays-behind", ERROR, f.both(f.on_relay, f.guest(nics=())), {}),
     ("no-vf", ERROR, f.on_macvtap, SWITCH),
     ("has-vf", ERROR, f.on_macvtap, VIRTIO),
     ("no-vf-interface", ERROR, f.on_macvtap, {}),
@@ -461,7 +486,7 @@ def test_each_thing_is_found_and_said_with_what_to_do(
 def test_every_code_is_in_the_table() -> None:
     said = set()
     for path in Path(vferry.plan.__path__[0]).glob("*.py"):
-        if path.name.startswith("relay"):
+        if path.name.startswith("relay") and path.name != "relayed.py":
             continue  # test_relay.py has a table of its own
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
@@ -469,6 +494,16 @@ def test_every_code_is_in_the_table() -> None:
                 if node.func.id in ("error", "warning", "info", "Refusal") and isinstance(first, ast.Constant):
                     said.add(first.value)
     assert said == {row[0] for row in TABLE}
+
+
+@pytest.mark.parametrize("which", ["source", "destination"])
+def test_what_takes_no_slot_leaves_them_to_migrations(which: str) -> None:
+    lasting = tuple(structs.replace(claim, slot=False) for claim in OTHER_CLAIMS)
+    assert f.found(f.host(which, claims=lasting)).findings == ()
+    assert f.found(f.host(which, claims=(*lasting, Claim(operation="op-7")))).findings == ()
+    full = f.found(f.host(which, claims=(*lasting, *(Claim(operation=f"op-{at}") for at in (6, 7)))))
+    assert [finding.code for finding in full.errors] == ["no-slot"]
+    assert "2 migrations already" in full.errors[0].message
 
 
 @pytest.mark.parametrize("with_", ["ua-standby", None], ids=["as defined", "plugged by itself"])
@@ -610,8 +645,8 @@ def test_a_nic_that_has_no_port_is_named(
 def test_a_nic_that_no_mode_moves_is_named_with_what_it_is_on() -> None:
     (refused,) = f.found(live(FREE + of_type("vhostuser"))).errors
     assert refused.message == (
-        "52:54:00:00:bb:01 is on a vhost-user socket of its host, and vferry makes none elsewhere (vhostuser): "
-        "it does not migrate"
+        "52:54:00:00:bb:01 is on a vhost-user socket of its host, which is not that of a direct relay "
+        "(vferry relay show) (vhostuser): it does not migrate"
     )
 
 

@@ -1,0 +1,208 @@
+"""Guests' NICs on a direct relay, through the agent's handlers: joined, kept, and taken off again."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_libvirt import FakeDomain
+from msgspec.structs import replace
+from ovs_database import transact
+from relay_host import MINE, VFS, Host, running
+from xml_samples import VHOSTUSER, domain
+
+from vferry.host import api
+from vferry.host.api import JoinRelay, LeaveRelay, Session, SetVf
+from vferry.host.ovsdb import SOCKET
+from vferry.host.service import Service
+from vferry.model.host import NO_MAC, Inventory, VfSettings
+from vferry.model.problem import Problem
+from vferry.model.relay import RelayPort, RelayState, RelayVf
+
+MAC = "52:54:00:aa:00:0b"
+MOVING, OTHERS = Session(operation="op-1"), Session(operation="op-2")
+NAMES = ["vfr525400aa000b"]
+VF = RelayVf(pf="pf0", index=1, address=VFS[1])
+PORT = RelayPort(guest="guest1", mac=MAC, socket="/run/vferry/guest1.sock", vf=VF)
+SETTINGS = VfSettings(mac=MAC, trust=True)
+JOIN, LEAVE = JoinRelay(port=PORT, settings=SETTINGS), LeaveRelay(guest="guest1", mac=MAC)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    """A host with a direct relay, which a guest is on its way to: its second VF is claimed for it."""
+    with running(tmp_path) as host:
+        await host.enable(switched=False)
+        host.claims.claim(MOVING, "guest1", (VFS[1],))
+        yield host
+
+
+async def refused(host: Host, operation: api.Operation[Any], session: Session = MOVING) -> str:
+    with pytest.raises(Problem) as caught:
+        await host.ask(operation, session)
+    assert caught.value.remedy
+    return caught.value.code
+
+
+def driver(host: Host, vf: str = VFS[1]) -> str | None:
+    path = host.pci / "devices" / vf / "driver"
+    return path.readlink().name if path.exists() else None
+
+
+async def test_a_nic_there_and_back(host: Host) -> None:
+    before = host.state()
+    assert await host.ask(JOIN, MOVING) == api.Done(detail=VFS[1])
+    assert (host.state()["bridges"], driver(host)) == (NAMES, "vfio-pci")
+    assert not (await host.ask(JOIN, MOVING)).changed
+    assert await host.ask(LEAVE, MOVING) == api.Done(detail=VFS[1])
+    assert not (await host.ask(LEAVE, MOVING)).changed
+    assert host.state() == before
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_one_that_is_half_joined_is_gone_on_with_or_taken_off(host: Host, *, goes_on: bool) -> None:
+    """Who asks again has seen the VF with the driver of the relay; it gets back the one that it had at first."""
+    before = host.state()
+    host.switch.broken.add(VFS[1])
+    assert await refused(host, JOIN) == "port-refused"
+    assert (await relay_ports(host), driver(host)) == ((PORT,), "vfio-pci")
+    host.restart()
+    host.switch.broken.clear()
+    if goes_on:
+        again = replace(JOIN, port=replace(PORT, vf=replace(VF, driver="vfio-pci")))
+        assert (await host.ask(again, MOVING)).changed
+        assert host.state()["bridges"] == NAMES
+        assert await relay_ports(host) == (PORT,)
+    await host.ask(LEAVE, MOVING)
+    assert await relay_ports(host) == ()
+    assert host.state() == before
+
+
+async def relay_ports(host: Host) -> tuple[RelayPort, ...]:
+    relay = (await host.inventory()).relay
+    assert relay is not None
+    return relay.ports
+
+
+async def test_another_vf_or_another_guest_is_not_joined_by_the_same_mac(host: Host) -> None:
+    await host.ask(JOIN, MOVING)
+    made = host.state()
+    host.claims.claim(OTHERS, "guest2", (VFS[0],))
+    another_vf = replace(PORT, guest="guest2", vf=replace(VF, index=0, address=VFS[0]))
+    assert await refused(host, replace(JOIN, port=another_vf), OTHERS) == "relay-joined"
+    assert await refused(host, replace(LEAVE, guest="guest2"), OTHERS) == "relay-joined"
+    host.claims.release(OTHERS)
+    assert host.state() == made
+
+
+@pytest.mark.parametrize("wanted", [replace(PORT, guest="guest2"), replace(PORT, vf=replace(VF, address=VFS[0]))])
+async def test_a_nic_is_joined_by_whom_has_the_guest_and_the_vf(host: Host, wanted: RelayPort) -> None:
+    before = host.state()
+    assert await refused(host, replace(JOIN, port=wanted)) == "not-claimed"
+    assert await refused(host, replace(LEAVE, guest="guest2")) == "not-claimed"
+    assert host.state() == before
+
+
+@pytest.mark.parametrize(
+    "relay",
+    [lambda relay: None, lambda relay: replace(relay, state=RelayState.DISABLING)],
+)
+async def test_without_a_relay_nothing_is_joined_and_what_is_comes_off(host: Host, relay: Any) -> None:
+    await host.ask(JOIN, MOVING)
+    other = relay((await host.inventory()).relay)
+    await host.ask(api.KeepRelay(relay=other) if other else api.ForgetRelay())
+    assert await refused(host, JOIN) == "relay-missing"
+    await host.ask(LEAVE, MOVING)
+    assert (host.state()["bridges"], driver(host)) == ([], None)
+    assert await refused(host, JOIN) == "relay-missing"
+    assert (host.state()["bridges"], driver(host)) == ([], None)
+
+
+async def test_a_switched_relay_joins_no_vf(tmp_path: Path) -> None:
+    with running(tmp_path) as host:
+        await host.enable(switched=True)
+        host.claims.claim(MOVING, "guest1", (VFS[1],))
+        assert await refused(host, JOIN) == "relay-missing"
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '[{"port": {}}]'])
+async def test_what_cannot_be_read_is_not_guessed(host: Host, caplog: pytest.LogCaptureFixture, text: str) -> None:
+    await host.ask(JOIN, MOVING)
+    made = host.state()
+    (host.root / "state/relay-ports.json").write_text(text)
+    assert await refused(host, JOIN) == await refused(host, LEAVE) == "relay-unreadable"
+    with pytest.raises(Problem) as caught:
+        await host.handlers.users_of((VFS[1],))
+    assert caught.value.code == "relay-unreadable"
+    assert (await host.inventory()).relay is None
+    assert "of the relay's guests cannot be read" in caplog.text
+    assert host.state() == made
+
+
+async def test_a_host_that_is_booted_has_its_guests_ports_and_their_settings_again(host: Host) -> None:
+    await host.ask(JOIN, MOVING)
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS), MOVING)
+    made = host.state()
+    host.boot()
+    drop = {"op": "update", "table": "Open_vSwitch", "where": [], "row": {"bridges": ["set", []]}}
+    transact(host.root / SOCKET, drop)
+    assert (host.state()["bridges"], host.nic.mac(1)) == ([], NO_MAC)
+    host.restart()
+    await host.handlers.started()
+    assert host.state() == made
+    assert await relay_ports(host) == (PORT,)
+
+
+async def test_one_port_that_cannot_be_had_again_keeps_no_other(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    other = RelayPort(guest="guest2", mac="52:54:00:aa:00:0c", socket="/x", vf=replace(VF, index=0, address=VFS[0]))
+    host.claims.claim(OTHERS, "guest2", (VFS[0],))
+    await host.ask(JOIN, MOVING)
+    await host.ask(JoinRelay(port=other, settings=VfSettings()), OTHERS)
+    host.boot()
+    (host.pci / "devices" / VFS[1] / "physfn").unlink()
+    await host.handlers.started()
+    assert "port of guest guest1 is not as it was" in caplog.text
+    assert (driver(host), driver(host, VFS[0])) == (None, "vfio-pci")
+
+
+async def test_its_vf_is_its_guests(host: Host) -> None:
+    """In the inventory, and for whoever claims it, whether the guest runs yet or not."""
+    for running_here in (False, True):
+        if running_here:
+            host.library.add(FakeDomain(live=domain(VHOSTUSER)))
+        await host.ask(JOIN, MOVING)
+        host.claims.release(MOVING)
+        inventory = await host.inventory()
+        assert [vf.guest for vf in inventory.pfs[0].vfs] == [None, "guest1"]
+        assert await host.handlers.users_of(VFS) == {VFS[1]: "guest1"}
+        service = Service("host1", host.claims, host.handlers, host.root)
+        with pytest.raises(Problem) as caught:
+            await service.handle(api.ClaimResources(guest="guest2", vfs=(VFS[1],)), OTHERS)
+        assert caught.value.code == "vf-in-use"
+        await service.handle(api.ClaimResources(guest="guest1", vfs=(VFS[1],)), MOVING)
+    assert nics_of(inventory) == [(VFS[1], PORT.socket, True)]
+    shown = await host.ask(api.ShowGuest(guest="guest1"), None)
+    assert shown.nics == inventory.guests[0].nics
+
+
+def nics_of(inventory: Inventory) -> list[tuple[str | None, str | None, bool]]:
+    nics = (nic for guest in inventory.guests for nic in guest.nics)
+    return [(nic.vf.address if nic.vf else None, nic.socket, nic.relayed) for nic in nics]
+
+
+async def test_who_changes_the_relay_leaves_its_ports(host: Host) -> None:
+    await host.ask(JOIN, MOVING)
+    relay = (await host.inventory()).relay
+    assert relay is not None
+    for ports in ((), (replace(PORT, mac="52:54:00:aa:00:0c"),)):
+        await host.ask(api.KeepRelay(relay=replace(relay, ports=ports)), MINE)
+        assert await relay_ports(host) == (PORT,)
+    assert (await host.ask(api.ReadRelay(), None)).relay == relay
+
+
+async def test_a_mac_waits_for_its_guest(host: Host) -> None:
+    await host.ask(JOIN, MOVING)
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS, arriving="guest1"), MOVING)
+    assert (host.nic.mac(1), host.nic.vfs[1]["IFLA_VF_TRUST"]) == (NO_MAC, {"trust": 1})
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS), MOVING)
+    assert host.nic.mac(1) == MAC
