@@ -23,6 +23,11 @@ def releases(lab: Lab) -> None:
         pytest.param("virtio", (), marks=pytest.mark.guest("guest2")),
         pytest.param("switch", ("--codec", "zstd"), marks=pytest.mark.guest("bond1")),
         pytest.param("failover", (), marks=pytest.mark.guest("failover1")),
+        pytest.param("detach", ("--network", "detach", "--temporary-bond"), marks=pytest.mark.guest("guest1")),
+        pytest.param("detach", ("--network", "detach"), marks=pytest.mark.guest("bond1")),
+        pytest.param("macvtap", (), marks=pytest.mark.guest("macvtap1")),
+        pytest.param("virtio", (), marks=pytest.mark.guest("e1000e1")),
+        pytest.param("switch", (), marks=pytest.mark.guest("two1")),
     ],
 )
 def test_a_guest_goes_to_the_other_release_and_comes_back(scene: Scene, mode: str, options: tuple[str, ...]) -> None:

@@ -29,6 +29,8 @@ from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Step, TakeConnections
 from vferry.plan.plan import Plan
 
+_ANSWER_S = 200.0
+"""Longer than any script in a guest is given."""
 _PATIENCE_S = 60.0
 """For how long an undo or a step after the resume keeps asking a host that does not answer."""
 
@@ -276,7 +278,7 @@ class Conductor:
         until = time.monotonic() + (self._patience_s if patient and host not in self._silent else 0)
         while True:
             try:
-                answer = await self._hosts[host].call(operation, timeout_s=120)
+                answer = await self._hosts[host].call(operation, timeout_s=_ANSWER_S)
             except Problem as problem:
                 if problem.code != "host-unreachable":
                     raise

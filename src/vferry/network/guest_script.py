@@ -16,7 +16,8 @@ Script = Callable[[str], str]
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
-_BUSY_GUEST_S = 60.0
+_BUSY_GUEST_S = 150.0
+"""A guest that is late has its network meanwhile; one that is given up goes on without its VF."""
 
 
 def run(guest: str, script: str) -> RunInGuest:
