@@ -1,10 +1,11 @@
 """A host's relay on the emulated NIC's VFs, with DPDK: made, with a guest on it, killed, and taken back."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from lab.operator import PF, Scene, asked, vferry
+from lab.operator import ANSWER_S, HOSTS, PF, Scene, asked, migrate, other, vferry
 from lab.relayed import GUEST, HOST, RESTART_S, Relayed
 from vferry.lab import guests
 from vferry.lab.lab import Lab
@@ -30,6 +31,63 @@ def relay(scene: Scene, kind: RelayKind) -> Iterator[Relayed]:
     found = Relayed(scene, kind)
     yield found
     found.end()
+
+
+@pytest.fixture
+def put_on(lab: Lab) -> Iterator[Scene]:
+    """guest2 on the relay of its host, and relays on both hosts; as they were, afterwards."""
+    assert lab.setup().relay, "vferry lab down; vferry lab up --relay"
+    guests.stop_others(lab, [])
+    scene = Scene(lab, "guest2")
+    home = scene.host
+    try:
+        for host in HOSTS:
+            assert vferry("relay", "enable", host, "--uplink", PF).returncode == 0
+        put(scene, "relay")
+        yield scene
+    finally:
+        scene.end_migrations()
+        if scene.host != home:
+            vferry("migrate", scene.guest, home, "--no-probe")
+        put(scene, "virtio")
+        for host in HOSTS:
+            vferry("relay", "disable", host)
+            scene.run(host, "systemctl restart ovs-vswitchd")
+
+
+def put(scene: Scene, to: str) -> None:
+    """Puts the guest on something, started anew."""
+    here, mac = scene.host, guests.named(scene.guest).mac
+    scene.run(here, f"virsh destroy {scene.guest}")
+    done = vferry("guest", "nic", scene.guest, mac, "--to", to)
+    assert done.returncode == 0, done.stderr
+    scene.cold_boot(here)
+    assert (on_relay(scene) is not None) == (to == "relay")
+
+
+def on_relay(scene: Scene) -> str | None:
+    """The VF that a relay joins the guest's NIC to."""
+    (nic,) = asked("guest", "show", scene.guest)["nics"]
+    return nic["vf"]["address"] if nic["socket"] and nic["vf"] else None
+
+
+def migrated_by(scene: Scene, *options: str) -> tuple[str, set[str]]:
+    """The mode of a migration to the other host, and its steps that only the relay has; the guest answers there."""
+    report = migrate(scene, *options, "--no-probe")
+    assert on_relay(scene) == report["vf"]["after"]["address"]
+    answers(scene)
+    shared = {"claim", "configure-vf", "expect-guest", "open-gateways", "copy-memory", "announce", "wipe-vf"}
+    shared |= {"close-gateways", "define", "undefine", "release"}
+    return report["network_mode"], {step["name"] for step in report["steps"]} - shared
+
+
+def answers(scene: Scene) -> None:
+    """The guest answers the peer at both its addresses."""
+    for address in (scene.address, scene.address6):
+        ping = ["busybox", "ping", "-q", "-c", "1", "-W", "1", address]
+        until = time.monotonic() + ANSWER_S
+        while scene.lab.peer(ping).returncode != 0:
+            assert time.monotonic() < until, f"{scene.guest} does not answer at {address}"
 
 
 @EACH
@@ -90,6 +148,43 @@ def test_a_guest_answers_through_the_relay_also_after_it_was_killed(relay: Relay
     relay.leave()
     relay.disable()
     relay.assert_given_back()
+
+
+@pytest.mark.guest("guest2")
+def test_a_guest_is_put_on_the_relay_migrates_there_and_back_and_is_taken_off(put_on: Scene) -> None:
+    """Nothing is plugged or unplugged in it, and each VF that it leaves is as nobody had it."""
+    scene = put_on
+    assert migrated_by(scene) == ("relay", {"join-relay", "settle-vf", "close-vf", "leave-relay"})
+    scene.assert_nothing_left()
+    scene.cold_boot(scene.host)
+    assert on_relay(scene)
+    assert migrated_by(scene, "--codec", "zstd")[0] == "relay"
+    scene.assert_nothing_left()
+
+
+@pytest.mark.guest("guest2")
+def test_without_a_relay_there_a_guest_stays(put_on: Scene) -> None:
+    here = put_on.host
+    assert vferry("relay", "disable", other(here)).returncode == 0
+    refused = vferry("migrate", put_on.guest, other(here))
+    assert refused.returncode == 3
+    assert f"vferry relay enable {other(here)}" in refused.stderr
+    assert on_relay(put_on)
+    answers(put_on)
+
+
+@pytest.mark.guest("guest2")
+def test_a_guest_is_on_the_relay_again_after_its_host_was_restarted(put_on: Scene) -> None:
+    here = put_on.host
+    vf = on_relay(put_on)
+    put_on.run(here, "sync")
+    put_on.lab.reboot(here)
+    until = time.monotonic() + RESTART_S
+    while not asked("relay", "show", here)["dpdk_started"] or put_on.guest not in str(asked("relay", "show", here)):
+        assert time.monotonic() < until, "the relay is not there again"
+        time.sleep(1)
+    put_on.cold_boot(here)
+    assert on_relay(put_on) == vf
 
 
 @EACH
