@@ -14,6 +14,7 @@ from vferry.model.compression import Codec, CodecShare, Compressed
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.problem import Exit, Problem
+from vferry.model.relay import RelayPort
 from vferry.plan.plan import GuestSide
 
 Hosts = Mapping[str, HostState]
@@ -44,6 +45,9 @@ def answer(
             changed = host.definitions.get(name_of(xml)) != xml
             host.definitions[name_of(xml)] = xml
             return api.Done(changed=changed)
+        case api.JoinRelay(port=port):
+            host.claims.check(session, guest=port.guest, vf=port.vf.address)
+            return _join(host, port)
         case api.ReadMigration():
             job = host.jobs.get(session.operation)
             return moving.show(job, now) if job else api.Migration()
@@ -84,6 +88,8 @@ def _on_guest(
             assert host.connections is not None
             host.connections |= dict.fromkeys(connections, lease_s)
             return api.PutOutcome(taken=len(connections))
+        case api.LeaveRelay(guest=guest, mac=mac):
+            return _leave(host, guest, mac)
         case api.SetMdev(guest=guest, uuid=uuid, present=present):
             return _set_mdev(host, guest, uuid, present=present)
         case api.StartMigration():
@@ -133,10 +139,14 @@ def _filter(host: HostState, operation: api.Operation[Any], session: api.Session
                 return api.Done()
             host.expected.pop(mac, None)
             return _forward(host, mac, present=present)
-        case api.SetVf(index=index, settings=wanted):
+        case api.SetVf(index=index, settings=wanted, arriving=guest):
             function = host.function(index)
             host.claims.check(session, vf=function.address)
             before = function.settings
+            host.arriving.pop(index, None)
+            if guest and wanted.mac is not None:
+                host.arriving[index] = guest, wanted.mac
+                wanted = structs.replace(wanted, mac=None)
             function.settings = _set(before, wanted)
             return api.Done(changed=before != function.settings)
         case api.MoveFilter(index=index, mac=mac, to_vf=to_vf, uplink=uplink):
@@ -263,10 +273,8 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
     gateway = host.gateways.get(session.operation)
     if gateway is None or gateway.role != "send":
         raise Problem("gateway-missing", f"{host.name} has no sending gateway", exit=Exit.REFUSED)
-    if any(
-        device.address and not device.macvtap and device.address not in wanted.vfs
-        for device in machine.devices.values()
-    ):
+    devices = machine.devices.values()
+    if any(device.passed_through and device.address not in wanted.vfs for device in devices):
         raise Problem("libvirt-failed", f"{wanted.guest} has a VF and cannot migrate", exit=Exit.REFUSED)
     if machine.state is not GuestState.RUNNING:
         raise Problem("guest-off", f"Guest {wanted.guest} is {machine.state.value}", exit=Exit.REFUSED)
@@ -274,8 +282,33 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
         raise Problem("libvirt-failed", f"{gateway.peer} has {wanted.guest} already", exit=Exit.REFUSED)
     if not machine.mdevs <= hosts[gateway.peer].mdevs:
         raise Problem("libvirt-failed", f"{gateway.peer} has not the guest's devices", exit=Exit.REFUSED)
+    sockets = {port.socket for port in hosts[gateway.peer].ports.values() if port.guest == wanted.guest}
+    if not {device.socket for device in devices if device.socket} <= sockets:
+        raise Problem("libvirt-failed", f"{gateway.peer}'s QEMU waits for a port of its relay", exit=Exit.REFUSED)
     job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now, wanted.attached)
     moving.start(hosts, host, job)
+    return api.Done()
+
+
+def _join(host: HostState, port: RelayPort) -> api.Done:
+    there = host.ports.get(port.mac)
+    if there is not None:
+        if (there.guest, there.vf.address) != (port.guest, port.vf.address):
+            raise Problem("relay-joined", f"{port.mac} is on the relay of {host.name}", exit=Exit.REFUSED)
+        port = structs.replace(port, vf=structs.replace(port.vf, driver=there.vf.driver))
+    host.ports[port.mac] = port
+    host.functions[port.vf.address].driver = port.vf.bound
+    return api.Done(changed=port != there)
+
+
+def _leave(host: HostState, guest: str, mac: str) -> api.Done:
+    there = host.ports.get(mac)
+    if there is None:
+        return api.Done(changed=False)
+    if there.guest != guest:
+        raise Problem("relay-joined", f"{mac} on the relay of {host.name} is {there.guest}'s", exit=Exit.REFUSED)
+    host.functions[there.vf.address].driver = there.vf.driver
+    del host.ports[mac]
     return api.Done()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from fakes import invariants
 from fakes.fleet import Fleet
 from fakes.samples import GUEST, Case, Drive
-from fakes.world import VF, HostState, fresh_settings
+from fakes.world import DRIVER, VF, HostState, fresh_settings
 from vferry.migration.conductor import Conductor, Ending
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
@@ -36,7 +36,9 @@ class Snapshot:
 
 def _host(host: HostState) -> dict[str, Any]:
     return {
-        "functions": {address: one.settings for address, one in host.functions.items()},
+        "functions": {address: (one.settings, one.driver) for address, one in host.functions.items()},
+        "ports": dict(host.ports),
+        "arriving": dict(host.arriving),
         "forwarding": set(host.forwarding),
         "definitions": dict(host.definitions),
         "mdevs": set(host.mdevs),
@@ -76,6 +78,11 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the guest's pair still takes what its virtio NIC receives")
     if machine.inside.quiet:
         wrong.append("the guest's own network configuration is still kept quiet")
+    if source.ports or source.arriving or destination.arriving:
+        wrong.append(f"the relay's {source.ports} are left at the source, and MACs that wait for their guests")
+    ports = {mac: port.vf.address for mac, port in destination.ports.items()}
+    if ports != {move.mac: move.destination.address for move in plan.moves if move.relay_port}:
+        wrong.append(f"the destination's relay joins {ports}")
     nics = {(device.mac, device.address, device.bridge) for device in machine.devices.values()}
     if plan.moves and nics != {nic for move in plan.moves for nic in _nics_of(move)}:
         wrong.append(f"the guest has {nics}")
@@ -86,8 +93,9 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
             wrong.append(f"the guest is not on its VF: {machine.inside.chosen[mac]}, {missing}")
         if destination.functions[move.destination.address].settings != move.source_settings:
             wrong.append(f"the VF has {destination.functions[move.destination.address].settings}")
-        if source.functions[move.source.address].settings != fresh_settings():
-            wrong.append(f"the old VF has {source.functions[move.source.address].settings}")
+        old = source.functions[move.source.address]
+        if (old.settings, old.driver) != (fresh_settings(), DRIVER):
+            wrong.append(f"the old VF has {old.settings} and {old.driver}")
         wrong += [f"{host.name}: {mac} is forwarded" for host in (source, destination) if mac in host.forwarding]
     return wrong
 

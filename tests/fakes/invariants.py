@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from fakes.world import STANDBY, VF, HostState, Machine
+from fakes.world import STANDBY, VF, Device, HostState, Machine
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC
 
@@ -27,6 +27,8 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
         vf = machine.nic(mac, VF)
         if vf is None or vf.address != owner.address:
             return f"the filter of VF {owner.index} takes its frames, and it is not the guest's"
+        if vf.socket is not None and not _joined(host, vf):
+            return f"the relay does not join its socket to VF {owner.index}"
         return None if vf.knows_mac else "its VF receives frames for a MAC that the guest has not given it"
     if not host.passes(mac):
         return f"no filter of {host.name} lets its frames in"
@@ -35,6 +37,12 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
         return "its frames go to the bridge, where it has no NIC"
     on = host.standby.on.device
     return None if standby.bridge == on else f"its standby NIC is on {standby.bridge}, and {host.name} has {on}"
+
+
+def _joined(host: HostState, device: Device) -> bool:
+    port = host.ports.get(device.mac)
+    bound = port is not None and host.functions[port.vf.address].driver == port.vf.bound
+    return bound and port is not None and (port.socket, port.vf.address) == (device.socket, device.address)
 
 
 def _two_places(hosts: list[HostState]) -> Iterator[str]:
@@ -52,8 +60,9 @@ def _doubles(hosts: list[HostState]) -> Iterator[str]:
             device.address
             for machine in host.machines.values()
             for device in machine.devices.values()
-            if device.address is not None
+            if device.address is not None and device.socket is None
         )
+        used += Counter(port.vf.address for port in host.ports.values())
         yield from (f"VF {vf} of {host.name} is plugged twice" for vf, count in used.items() if count > 1)
 
 

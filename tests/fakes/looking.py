@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec import structs
+
 from fakes.world import (
-    DRIVER,
     MDEV_PARENT,
     MDEV_TYPE,
     NETWORK,
@@ -21,9 +22,12 @@ from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, Gue
 from vferry.model.host import Bond, Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
 from vferry.model.memory import MemoryUse, Sample
 from vferry.model.problem import Exit, Problem
+from vferry.model.relay import Relay, RelayKind, RelayState
 from vferry.plan.plan import GuestSide
 
 CODECS = ("lz4", "zstd", "deflate")
+RELAY = Relay(operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.DIRECT, uplinks=(PF,), cores=(1,))
+"""Each host's, with no guest on it."""
 
 
 def look(host: HostState, operation: api.Operation[Any]) -> Any:
@@ -64,7 +68,8 @@ def inventory(host: HostState) -> Inventory:
             pf=PF,
             index=one.index,
             address=one.address,
-            driver=DRIVER,
+            driver=one.driver,
+            iommu_group=one.index,
             interface=one.interface,
             settings=one.settings,
             guest=host.user_of(one.address),
@@ -104,6 +109,7 @@ def inventory(host: HostState) -> Inventory:
         iommu=True,
         codecs=CODECS,
         connections=None if host.connections is None else len(host.connections),
+        relay=structs.replace(RELAY, ports=tuple(host.ports.values())),
     )
 
 
@@ -129,7 +135,7 @@ def _blockers(machine: Machine) -> Iterator[str]:
     if machine.inside.side is GuestSide.NOBODY:
         return
     for device in machine.devices.values():
-        if device.address is not None:
+        if device.passed_through:
             yield f"{device.address}: VFIO migration is not supported in kernel"
 
 
@@ -149,10 +155,11 @@ def _nic(host: HostState, machine: Machine, device: Device) -> Nic:
     function = host.functions[device.address]
     return Nic(
         mac=device.mac,
-        model="virtio" if device.macvtap else "hostdev",
+        model="hostdev" if device.passed_through else "virtio",
         alias=device.alias,
         vf=VfRef(pf=PF, index=function.index, address=function.address),
         interface=function.interface if device.macvtap else None,
+        socket=device.socket,
         vlan=function.settings.vlan or 0,
         teaming="transient" if teamed else None,
         teamed_with="ua-standby" if teamed else None,
@@ -187,7 +194,7 @@ def _link(machine: Machine, device: Device) -> GuestLink:
     return GuestLink(
         name=f"eth-{kind}",
         mac=device.mac,
-        driver="virtio_net" if kind == STANDBY or device.macvtap else "igbvf",
+        driver="igbvf" if device.passed_through else "virtio_net",
         master=MASTERS.get(machine.inside.side),
         addresses=(GuestAddress(address="192.0.2.7", prefix=24, family="inet"),) if has_it else (),
     )

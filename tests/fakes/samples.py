@@ -9,7 +9,7 @@ from fakes.clock import run_virtually
 from fakes.faults import Crash
 from fakes.fleet import Fleet
 from fakes.journal import MemoryJournal, Witness
-from fakes.world import ON_BRIDGE, PF, STANDBY, VF, Device, Inside, Machine, make_host
+from fakes.world import ON_BRIDGE, PF, STANDBY, VF, Device, Function, HostState, Inside, Machine, make_host
 from vferry.host.api import (
     CheckFit,
     ClaimResources,
@@ -22,6 +22,7 @@ from vferry.host.api import (
 from vferry.migration.conductor import Conductor, Ending
 from vferry.model.host import WIPED, Attachment
 from vferry.model.problem import Problem
+from vferry.model.relay import RelayPort, RelayVf
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby, TransferPlan
 from vferry.plan.preflight import assess
@@ -49,6 +50,8 @@ class Case:
     """How many NICs it has that this mode is for, each on a VF."""
     macvtaps: int = 0
     """How many it has beside them on macvtaps, each on a VF."""
+    relayed: int = 0
+    """How many it has beside them on its host's relay, each joined to a VF."""
     mediated: bool = False
     """Whether it has a mediated device, which QEMU migrates."""
 
@@ -70,12 +73,13 @@ class Case:
     def __str__(self) -> str:
         own, mediated = "own-standby" if self.own_standby else "", "mediated" if self.mediated else ""
         beside = f"{self.macvtaps}-macvtaps" if self.macvtaps and self.nics else ""
-        more = (own, self.manager, f"{self.nics}-nics" if self.nics > 1 else "", mediated, beside)
+        relayed = f"{self.relayed}-relayed" if self.relayed and (self.nics or self.relayed > 1) else ""
+        more = (own, self.manager, f"{self.nics}-nics" if self.nics > 1 else "", mediated, beside, relayed)
         return "-".join(word for word in (self.mode.value, self.side.value, *more) if word)
 
     @property
     def macs(self) -> tuple[str, ...]:
-        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.nics + self.macvtaps))
+        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.nics + self.macvtaps + self.relayed))
 
 
 CASES = (
@@ -96,6 +100,9 @@ CASES = (
     Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND, manager="networkd"),
     Case(NetworkMode.MACVTAP, GuestSide.NOBODY, nics=0, macvtaps=1),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, macvtaps=1),
+    Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=1),
+    Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=2),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, relayed=1),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
     Case(NetworkMode.VFIO, GuestSide.NOBODY),
     Case(NetworkMode.VFIO, GuestSide.NOBODY, own_standby=True, nics=2, mediated=True),
@@ -161,12 +168,15 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
     vfs = []
     for at, mac in enumerate(case.macs if case.has_vf else ()):
         function = source.function(1 + at)
-        vfs.append(function.interface or function.address)
         function.settings = structs.replace(CARRIED, mac=mac)
-        macvtap = at >= case.nics
-        devices[alias_of(at)] = Device(
-            alias_of(at), mac, address=function.address, managed=not macvtap, macvtap=macvtap
-        )
+        macvtap, relayed = case.nics <= at < case.nics + case.macvtaps, at >= case.nics + case.macvtaps
+        device = Device(alias_of(at), mac, address=function.address, macvtap=macvtap)
+        if relayed:
+            device.socket = f"/run/vferry/{GUEST}-{at}.sock"
+            join(source, function, mac, device.socket)
+        device.managed = device.passed_through
+        devices[device.alias] = device
+        vfs.append(device.socket or function.interface or function.address)
     if case.own_standby or not case.has_vf:
         devices["ua-standby"] = Device("ua-standby", MAC, bridge=here.on.device)
     if not case.has_vf and here.filtered:
@@ -186,6 +196,13 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
     fleet = Fleet((source, destination), never_dark=case.macs if case.never_dark else ())
     fleet.check()
     return fleet
+
+
+def join(host: HostState, function: Function, mac: str, socket: str) -> None:
+    """The host's relay has the guest already."""
+    vf = RelayVf(pf=PF, index=function.index, address=function.address, driver=function.driver)
+    host.ports[mac] = RelayPort(guest=GUEST, mac=mac, socket=socket, vf=vf)
+    function.driver = vf.bound
 
 
 async def survey(

@@ -12,6 +12,7 @@ from vferry.model.connections import Connection
 from vferry.model.definition import pci_address
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, WIPED, Attachment, VfSettings
+from vferry.model.relay import RelayPort
 from vferry.plan.plan import GuestSide, Standby
 
 PF = "pf0"
@@ -46,7 +47,8 @@ class MemoryClaims(Claims):
 
 @dataclass
 class Device:
-    """A NIC of a guest: a VF, or on one with `macvtap`, where `address` is set; else a virtio NIC on a standby path.
+    """A NIC of a guest: where `address` is set, a VF, or on one with `macvtap` or by the `socket` that a relay joins to
+    it; else a virtio NIC on a standby path.
 
     `bridge` is what it is on there, which may be an interface.
     """
@@ -55,11 +57,16 @@ class Device:
     mac: str
     address: str | None = None
     macvtap: bool = False
+    socket: str | None = None
     bridge: str | None = None
     managed: bool = False
     """A libvirt interface: libvirt takes MAC and VLAN back from the VF when it is unplugged."""
     knows_mac: bool = True
     """Whether the guest receives on it what is sent to the MAC; False for a VF that came with one of its own."""
+
+    @property
+    def passed_through(self) -> bool:
+        return self.address is not None and not self.macvtap and self.socket is None
 
 
 @dataclass
@@ -102,6 +109,7 @@ class Function:
     address: str
     settings: VfSettings
     interface: str | None = None
+    driver: str | None = DRIVER
 
 
 @dataclass
@@ -145,6 +153,10 @@ class HostState:
     forwarding: set[str] = field(default_factory=set)
     expected: dict[str, str] = field(default_factory=dict)
     """The guests that bring MACs for `forwarding` with them, by these."""
+    arriving: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """The guests, with their MACs, that VFs wait for, by their indices."""
+    ports: dict[str, RelayPort] = field(default_factory=dict)
+    """What its relay joins, by MAC."""
     unsaid: dict[str, set[str]] = field(default_factory=dict)
     """What is announced of a guest as soon as it runs here."""
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -179,6 +191,9 @@ class HostState:
         for machine in self.machines.values():
             if any(device.address == address for device in machine.devices.values()):
                 return machine.guest
+        for port in self.ports.values():
+            if port.vf.address == address:
+                return port.guest
         names = {address, self.functions[address].interface} - {None}
         return next(
             (name for name, xml in self.definitions.items() if names & (vfs_of(xml) | interfaces_of(xml))), None
@@ -191,6 +206,10 @@ class HostState:
         for mac in [mac for mac, whose in self.expected.items() if whose == guest]:
             del self.expected[mac]
             self.forwarding.add(mac)
+        for index, (_, mac) in [each for each in self.arriving.items() if each[1][0] == guest]:
+            del self.arriving[index]
+            function = self.function(index)
+            function.settings = structs.replace(function.settings, mac=mac)
         self.announced |= self.unsaid.pop(guest, set())
 
     def end(self, guest: str) -> None:

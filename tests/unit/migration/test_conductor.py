@@ -5,12 +5,14 @@ from msgspec import structs
 
 from fakes import faults
 from fakes.contract import Snapshot, healed, is_uncertain, moved, unkept
+from fakes.fleet import Call
 from fakes.samples import CASES, DESTINATION, GUEST, MAC, SOURCE, Case, Drive, make_fleet, make_plan
 from fakes.world import VF
 from vferry.host.api import (
     AbortMigration,
     ClaimResources,
     Define,
+    JoinRelay,
     LimitMigration,
     PlugVf,
     ReadMigration,
@@ -41,6 +43,8 @@ OWN_STANDBY = Case(NetworkMode.SWITCH, GuestSide.BOND, own_standby=True)
 DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 MEDIATED = Case(NetworkMode.VFIO, GuestSide.NOBODY, mediated=True)
+RELAY = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=1)
+TWO_RELAYED = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=2)
 TWO = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, nics=2)
 ORDER = list(Phase)
 
@@ -318,7 +322,7 @@ def test_an_abort_after_the_resume_comes_too_late() -> None:
     assert moved(drive.fleet, drive.plan) == []
 
 
-@pytest.mark.parametrize("case", [SWITCH, DETACH, VIRTIO], ids=str)
+@pytest.mark.parametrize("case", [SWITCH, DETACH, VIRTIO, RELAY], ids=str)
 @pytest.mark.parametrize("torn", ["source", "both"])
 def test_a_cut_in_the_pause_lets_the_guest_go_on_at_the_source(case: Case, torn: str) -> None:
     drive = drive_of(case)
@@ -329,7 +333,7 @@ def test_a_cut_in_the_pause_lets_the_guest_go_on_at_the_source(case: Case, torn:
     assert before.differences(drive.fleet) == []
 
 
-@pytest.mark.parametrize("case", [SWITCH, DETACH, VIRTIO], ids=str)
+@pytest.mark.parametrize("case", [SWITCH, DETACH, VIRTIO, RELAY], ids=str)
 def test_a_cut_after_the_source_has_let_go_lets_the_guest_go_on_at_the_destination(case: Case) -> None:
     drive = drive_of(case)
     drive.fleet.pace.torn = "destination"
@@ -389,7 +393,7 @@ class Split:
         hosts[DESTINATION].machines[GUEST] = hosts[SOURCE].machines[GUEST]
 
 
-@pytest.mark.parametrize("case", [SWITCH, DETACH, VIRTIO], ids=str)
+@pytest.mark.parametrize("case", [SWITCH, DETACH, VIRTIO, RELAY], ids=str)
 def test_a_destination_that_dies_during_the_copy_leaves_the_guest_at_the_source(case: Case) -> None:
     drive = drive_of(case)
     drive.fleet.faults.append(faults.death(faults.at_operation(ReadMigration), host=DESTINATION))
@@ -501,3 +505,46 @@ def test_the_deadline_is_for_the_memory_and_not_for_what_devices_send_in_the_pau
     drive = Drive(fleet, make_plan(fleet, MEDIATED, transfer=TransferPlan(deadline_s=5.0)))
     assert drive.run().exit is Exit.DONE
     assert not any(isinstance(call.operation, AbortMigration) for call in fleet.calls)
+
+
+def test_a_mac_that_the_agent_has_forgotten_comes_after_the_resume() -> None:
+    """Until then the guest is without network: the agent was started anew in the copy."""
+    drive = drive_of(RELAY)
+    drive.fleet.never_dark = frozenset()
+    started = faults.at_operation(ReadMigration, SOURCE)
+    drive.fleet.faults.append(faults.doing(started, drive.fleet.hosts[DESTINATION].arriving.clear))
+    assert drive.run().exit is Exit.DONE
+    assert moved(drive.fleet, drive.plan) == []
+
+
+def test_a_vf_takes_the_mac_with_the_guest_and_the_other_loses_it_after() -> None:
+    drive = drive_of(RELAY)
+    (move,) = drive.plan.moves
+    here = drive.fleet.hosts[SOURCE].functions[move.source.address]
+    there = drive.fleet.hosts[DESTINATION].functions[move.destination.address]
+    seen: dict[tuple[bool, bool, bool], None] = {}
+
+    def look() -> None:
+        arrived = drive.fleet.running(GUEST) == [DESTINATION]
+        seen[arrived, here.settings.mac == MAC, there.settings.mac == MAC] = None
+
+    every = faults.doing(lambda call: True, look, after=True)
+    every.times = 1000
+    drive.fleet.faults.append(every)
+    assert drive.run().exit is Exit.DONE
+    assert list(seen) == [(False, True, False), (True, True, True), (True, False, True)]
+
+
+@pytest.mark.parametrize(("case", "nic"), [(RELAY, 0), (TWO_RELAYED, 0), (TWO_RELAYED, 1)])
+@pytest.mark.parametrize("after", [False, True], ids=["not-made", "half-made"])
+def test_a_port_that_cannot_be_made_is_undone_with_all_others(case: Case, nic: int, *, after: bool) -> None:
+    drive = drive_of(case)
+    before = Snapshot.of(drive.fleet)
+
+    def joins(call: Call) -> bool:
+        return isinstance(call.operation, JoinRelay) and call.operation.port.mac == case.macs[nic]
+
+    drive.fleet.faults.append(faults.refusal(joins, code="port-refused", after=after))
+    ending = drive.run()
+    assert (ending.exit, ending.notes) == (Exit.UNDONE, ())
+    assert before.differences(drive.fleet) == []

@@ -9,6 +9,8 @@ from fakes.samples import CASES, DESTINATION, GUEST, MAC, SOURCE, Case, make_fle
 from vferry.host.api import (
     Announce,
     ClaimResources,
+    JoinRelay,
+    LeaveRelay,
     MoveFilter,
     Operation,
     PlugVf,
@@ -35,6 +37,7 @@ DETACH_BOND = Case(NetworkMode.DETACH, GuestSide.BOND, own_standby=True)
 TEMPORARY_BOND = Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND)
 FAILOVER = Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True)
 MACVTAP = Case(NetworkMode.MACVTAP, GuestSide.NOBODY, nics=0, macvtaps=1)
+RELAY = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=1)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 VFIO = Case(NetworkMode.VFIO, GuestSide.NOBODY)
 MEDIATED = Case(NetworkMode.VFIO, GuestSide.NOBODY, mediated=True)
@@ -186,6 +189,20 @@ GOLDEN = {
         *WIPE,
         *HAND_OVER,
     ],
+    RELAY: [
+        *CLAIMS,
+        "prepare: configure-vf @host2",
+        "prepare: join-relay @host2",
+        "prepare: expect-guest @host2",
+        "prepare: open-gateways @host1",
+        *COPY,
+        *ANNOUNCE,
+        "switchover: settle-vf @host2",
+        "switchover: close-vf @host1",
+        "restore: leave-relay @host1",
+        *WIPE,
+        *HAND_OVER,
+    ],
     VIRTIO: [
         *CLAIMS,
         "prepare: expect-on-bridge @host2",
@@ -265,12 +282,41 @@ def test_no_token_and_no_secret_is_in_a_plan(case: Case) -> None:
     assert "token" not in repr(plan_of(case)).lower()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.unplugs], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.unplugs or case.relayed], ids=str)
 def test_the_destinations_vf_has_not_the_mac_before_the_guest_is_there(case: Case) -> None:
     stages = stages_of(case)
     asked = [operation for step in stages.before if step.host == DESTINATION for operation in step.apply]
-    assert all(operation.settings.mac is None for operation in asked if isinstance(operation, SetVf))
+    settings = [operation for operation in asked if isinstance(operation, SetVf)]
+    assert all(operation.settings.mac is None or operation.arriving == GUEST for operation in settings)
     assert not any(isinstance(operation, MoveFilter) for operation in asked)
+
+
+def test_a_relay_has_its_port_before_the_copy_and_the_mac_comes_with_the_guest() -> None:
+    (move,) = plan_of(RELAY).moves
+    assert move.relay_port is not None
+    stages, there, here = stages_of(RELAY), move.destination.index, move.source.index
+    joined = step_named(stages.before, "join-relay")
+    settled = structs.replace(move.carried, mac=MAC)
+    assert joined.apply == (
+        JoinRelay(port=move.relay_port, settings=settled),
+        SetVf(pf="pf0", index=there, settings=VfSettings(mac=MAC), arriving=GUEST),
+    )
+    assert joined.undo == (LeaveRelay(guest=GUEST, mac=MAC),)
+    landing = [step_named(stages.landing, name) for name in ("settle-vf", "close-vf")]
+    assert [(step.host, step.apply) for step in landing] == [
+        (DESTINATION, (SetVf(pf="pf0", index=there, settings=settled),)),
+        (SOURCE, (SetVf(pf="pf0", index=here, settings=VfSettings(mac=NO_MAC)),)),
+    ]
+    assert step_named(stages.after, "leave-relay").apply == (LeaveRelay(guest=GUEST, mac=MAC),)
+
+
+def test_what_is_undone_ends_the_waiting_for_the_guest() -> None:
+    """The MAC would come to the VF with the guest's next arrival, when it may be another's."""
+    undone = [operation for step in reversed(stages_of(RELAY).before) for operation in step.undo]
+    vf = plan_of(RELAY).moves[0].destination
+    after_leaving = undone[undone.index(LeaveRelay(guest=GUEST, mac=MAC)) + 1 :]
+    (back,) = (each for each in after_leaving if isinstance(each, SetVf))
+    assert (back.index, back.arriving, back.settings.mac) == (vf.index, "", NO_MAC)
 
 
 def test_claims_are_given_back_by_their_undo() -> None:
