@@ -16,8 +16,8 @@ from typing import Any
 
 from lab.operator import ANSWER_S, HOSTS, PF, Scene, asked, vferry
 from vferry.controller.hosts import open_host
-from vferry.controller.stepping import STEP_TIMEOUT_S, look
 from vferry.controller.state import find_state
+from vferry.controller.stepping import STEP_TIMEOUT_S, look
 from vferry.host.api import ClaimResources, JoinRelay, LeaveRelay, Operation, ReleaseClaim, Session, SetVf
 from vferry.lab import guests
 from vferry.model.host import NO_MAC, VfSettings

@@ -92,7 +92,7 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
 @command.command(name="nic")
 @click.argument("name", metavar="GUEST")
 @click.argument("mac")
-@click.option("--to", required=True, type=click.Choice([each.value for each in NicTarget]), help="What to put the NIC on.")
+@click.option("--to", required=True, type=click.Choice([*map(str, NicTarget)]), help="What to put the NIC on.")
 @click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
 def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
     """Put the NIC of a guest that is off on a VF, on its host's relay, or on a bridge (virtio).
