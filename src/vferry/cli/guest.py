@@ -27,9 +27,6 @@ TIMEOUT_S = 60.0
 NEARNESS = {GuestState.RUNNING: 0, GuestState.PAUSED: 1, GuestState.OFF: 2}
 
 
-_ON = {NicTarget.VF: "a VF", NicTarget.RELAY: "the relay", NicTarget.VIRTIO: "a bridge or a macvtap, as virtio NIC"}
-
-
 class Found(Struct, frozen=True):
     """The guests of the hosts that answered, and why the others did not."""
 
@@ -115,7 +112,7 @@ def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
     if found.plan.steps:
         with show_lines.Line() as line:
             asyncio.run(guest_nic.move(state, found.plan, line.begin))
-        click.echo(f"{mac.lower()} of {name} is on {_ON[found.plan.to]}")
+        click.echo(f"{mac.lower()} of {name} is on {found.plan.to.described}")
 
 
 async def find_guests() -> Found:

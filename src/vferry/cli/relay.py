@@ -140,6 +140,11 @@ def summary(made: Relay | None) -> Iterator[tuple[str, str]]:
     yield "CPUs", ", ".join(map(str, made.cores))
     yield "Memory", _memory(made)
     yield "VFs", ", ".join(f"{vf.address} ({vf.index} of {vf.pf})" for vf in made.vfs) or "as guests come"
+    if made.ports:
+        yield (
+            "Guests",
+            "\n".join(f"{port.guest}, {port.mac}: VF {port.vf.index} of {port.vf.pf}" for port in made.ports),
+        )
 
 
 def _memory(made: Relay) -> str:

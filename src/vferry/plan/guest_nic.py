@@ -27,6 +27,11 @@ class NicTarget(StrEnum):
     RELAY = "relay"
     VIRTIO = "virtio"
 
+    @property
+    def described(self) -> str:
+        """What it is, in a sentence."""
+        return {"vf": "a VF", "relay": "the relay", "virtio": "the standby path, as a virtio NIC"}[self.value]
+
 
 class NicPlan(Struct, frozen=True, kw_only=True):
     """What is done for one NIC, and what of the host is claimed meanwhile."""
@@ -126,7 +131,7 @@ class _Move:
         if to is NicTarget.RELAY:
             return self._to_relay()
         xml, steps, vfs = self._away(to, port)
-        return self._planned(to, (self._define(xml), *steps), vfs)
+        return self._planned(to, (self._define(xml, to), *steps), vfs)
 
     def _to_relay(self) -> NicPlan:
         vf = self._relay_vf()
@@ -149,7 +154,7 @@ class _Move:
                 undo=(SetVf(pf=vf.pf, index=vf.index, settings=before.settings if before else VfSettings()),),
             ),
             self._join(port, settings),
-            self._define(xml),
+            self._define(xml, NicTarget.RELAY),
         )
         return self._planned(NicTarget.RELAY, steps, (vf.address,))
 
@@ -191,10 +196,10 @@ class _Move:
             undo=(SetVf(pf=vf.pf, index=vf.index, settings=self.settings),),
         )
 
-    def _define(self, xml: str) -> HostStep:
+    def _define(self, xml: str, to: NicTarget) -> HostStep:
         return HostStep(
             name="define",
-            summary=f"define {self.guest.name} with {self.nic.mac} on it",
+            summary=f"define {self.guest.name} with {self.nic.mac} on {to.described}",
             apply=(Define(xml=xml),),
             undo=(Define(xml=self.xml),),
         )

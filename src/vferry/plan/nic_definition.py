@@ -11,7 +11,7 @@ _KEPT = ("mac", "address", "alias", "acpi", "boot", "rom", "link")
 
 def on_bridge(xml: str, mac: str, on: Attachment, vlan: int = 0) -> str:
     """As a virtio NIC on a bridge, or by a macvtap on an interface."""
-    domain, nic = _stripped(xml, mac)
+    domain, nic = _stripped(xml, mac, "driver")
     attach(nic, on)
     _in_vlan(nic, vlan)
     return _virtio(domain, nic)
@@ -28,7 +28,7 @@ def on_vf(xml: str, mac: str, address: str, vlan: int = 0) -> str:
 
 def on_relay(xml: str, mac: str, socket: str) -> str:
     """As a virtio NIC by vhost-user on a socket that QEMU serves, in memory that the relay can map, too."""
-    domain, nic = _stripped(xml, mac)
+    domain, nic = _stripped(xml, mac, "driver")
     nic.set("type", "vhostuser")
     ET.SubElement(nic, "source", type="unix", path=socket, mode="server")
     _share_memory(domain)
@@ -54,13 +54,17 @@ def vlan_of(xml: str, mac: str) -> int:
     return 0 if tag is None else int(tag.get("id", "0"))
 
 
-def _stripped(xml: str, mac: str) -> tuple[ET.Element, ET.Element]:
-    """The definition, and its NIC with only what it is to the guest."""
+def _stripped(xml: str, mac: str, *kept: str) -> tuple[ET.Element, ET.Element]:
+    """The definition, and its NIC with only what it is to the guest; of its driver, how many queues of what length."""
     domain = parse(xml)
     nic = _found(domain, mac)
     nic.attrib.clear()
-    for element in [each for each in nic if each.tag not in _KEPT]:
+    for element in [each for each in nic if each.tag not in (*_KEPT, *kept)]:
         nic.remove(element)
+    for driver in nic.findall("driver"):
+        driver.attrib.pop("name", None)
+        if not driver.attrib:
+            nic.remove(driver)
     return domain, nic
 
 

@@ -107,5 +107,17 @@ def test_what_libvirt_does_on_a_bridge_is_found(rule: str, names: tuple[str, ...
     assert rules_of(xml, MAC) == names
 
 
+def test_queues_stay_where_the_nic_is_virtio() -> None:
+    xml = domain("bridge").replace(
+        "<driver name='vhost'/>", "<driver name='vhost' queues='4' rx_queue_size='1024'/>", 1
+    )
+    kept = {"queues": "4", "rx_queue_size": "1024"}
+    for changed in (on_relay(xml, MAC, "/run/y.sock"), on_bridge(xml, MAC, BRIDGE)):
+        driver = nic_of(changed).find("driver")
+        assert driver is not None
+        assert driver.attrib == kept
+    assert nic_of(on_vf(xml, MAC, "0000:02:10.4")).find("driver") is None
+
+
 def test_a_mac_is_looked_for_in_interfaces() -> None:
     assert [named(domain("bridge"), mac) for mac in (MAC, OTHER, "52:54:00:00:00:00")] == [1, 1, 0]
