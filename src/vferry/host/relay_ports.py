@@ -29,7 +29,7 @@ class RelayPorts:
         self._relay = relay
         self._root = root
         self._write = write
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def all(self) -> tuple[JoinRelay, ...]:
         """What is joined, or was begun to be. Problem ``relay-unreadable``."""
@@ -54,6 +54,11 @@ class RelayPorts:
         """The VFs' PCI addresses, by the NICs' MACs."""
         return {each.port.mac: each.port.vf.address for each in self.all()}
 
+    def if_joined(self, joined: JoinRelay, work: Callable[[], Done]) -> Done:
+        """Does something for a port that may have been taken off, or joined otherwise, since it was seen."""
+        with self._lock:
+            return work() if joined in self.all() else Done(changed=False)
+
     def join(self, wanted: JoinRelay) -> Done:
         """Carries `JoinRelay` out: kept first, so that whoever comes after a crash can take it back."""
         port = wanted.port
@@ -66,24 +71,23 @@ class RelayPorts:
                 wanted = _with_driver(wanted, there.port.vf.driver)
             if wanted != there:
                 self._keep(wanted, instead_of=there)
-        self._make_directory(Path(port.socket).parent)
-        changed = bind_vf(self._root, BindVf(address=port.vf.address, driver=port.vf.bound), self._write).changed
-        return Done(changed=set_port(self._root, port, present=True).changed or changed, detail=port.vf.address)
+            self._make_directory(Path(port.socket).parent)
+            changed = bind_vf(self._root, BindVf(address=port.vf.address, driver=port.vf.bound), self._write).changed
+            return Done(changed=set_port(self._root, port, present=True).changed or changed, detail=port.vf.address)
 
     def leave(self, wanted: LeaveRelay) -> Done:
         """Carries `LeaveRelay` out; forgotten last."""
         with self._lock:
             there = self._find(wanted.mac)
-        if there is None:
-            return Done(changed=False)
-        if there.port.guest != wanted.guest:
-            raise _joined(there.port)
-        vf = there.port.vf
-        set_port(self._root, there.port, present=False)
-        bind_vf(self._root, BindVf(address=vf.address, driver=vf.driver), self._write)
-        with self._lock:
+            if there is None:
+                return Done(changed=False)
+            if there.port.guest != wanted.guest:
+                raise _joined(there.port)
+            vf = there.port.vf
+            set_port(self._root, there.port, present=False)
+            bind_vf(self._root, BindVf(address=vf.address, driver=vf.driver), self._write)
             self._keep(None, instead_of=there)
-        return Done(detail=vf.address)
+            return Done(detail=vf.address)
 
     def _find(self, mac: str) -> JoinRelay | None:
         return next((each for each in self.all() if each.port.mac == mac), None)

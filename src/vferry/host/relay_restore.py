@@ -64,8 +64,9 @@ def _works(
         yield f"bridge {bridge.name}", partial(set_bridge, root, SetRelayBridge(bridge=bridge, present=True))
     for joined in ports.all():
         vf = joined.port.vf
-        yield f"setting of VF {vf.address}", partial(_apply, links, vf, joined.settings)
-        yield f"port of guest {joined.port.guest}", partial(ports.join, joined)
+        apply, join = partial(_apply, links, vf, joined.settings), partial(ports.join, joined)
+        yield f"setting of VF {vf.address}", partial(ports.if_joined, joined, apply)
+        yield f"port of guest {joined.port.guest}", partial(ports.if_joined, joined, join)
 
 
 def _open(links: Callable[[], Links], vf: RelayVf) -> Done:

@@ -21,8 +21,15 @@ def port(facts: Facts, nic: Nic, network: str, taken: Collection[str]) -> RelayP
         )
     relay = _relay(destination, nic, network)
     pfs = [pf for name in relay.uplinks if name in destination.networks[network].pfs and (pf := destination.pf(name))]
+    if pfs and not any(pf.up for pf in pfs):
+        names = [pf.name for pf in pfs]
+        raise Refusal(
+            "pf-missing",
+            f"{destination.name} has no PF {' or '.join(names)} that is up",
+            f"ip link set dev {names[0]} up",
+        )
     refused: Refusal | None = None
-    for pf in pfs:
+    for pf in (pf for pf in pfs if pf.up):
         try:
             vf = choose_vf(destination, pf, taken)
         except Refusal as refusal:

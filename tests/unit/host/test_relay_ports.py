@@ -1,6 +1,6 @@
 """Guests' NICs on a direct relay, through the agent's handlers: joined, kept, and taken off again."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ovs_database import transact
 from relay_host import MINE, VFS, Host, running
 from xml_samples import VHOSTUSER, domain
 
-from vferry.host import api
+from vferry.host import api, relay_restore
 from vferry.host.api import JoinRelay, LeaveRelay, Session, SetVf
 from vferry.host.ovsdb import SOCKET
 from vferry.host.service import Service
@@ -151,6 +151,23 @@ async def test_a_host_that_is_booted_has_its_guests_ports_and_their_settings_aga
     await host.handlers.started()
     assert host.state() == made
     assert await relay_ports(host) == (PORT,)
+
+
+async def test_what_is_taken_off_meanwhile_is_not_put_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent answers controllers while it puts back what a restart has taken away."""
+    await host.ask(JOIN, MOVING)
+    host.restart()
+    works = relay_restore._works
+
+    def late(*arguments: Any) -> Iterator[Any]:
+        found = list(works(*arguments))
+        host.handlers._ports.leave(LEAVE)
+        yield from found
+
+    monkeypatch.setattr(relay_restore, "_works", late)
+    await host.handlers.started()
+    assert (host.state()["bridges"], driver(host), host.nic.mac(1)) == ([], None, NO_MAC)
+    assert await relay_ports(host) == ()
 
 
 async def test_one_port_that_cannot_be_had_again_keeps_no_other(host: Host, caplog: pytest.LogCaptureFixture) -> None:

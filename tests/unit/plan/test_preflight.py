@@ -350,6 +350,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("relay-missing", ERROR, f.both(f.on_relay, f.relay_there(state=RelayState.ENABLING)), {}),
     ("relay-missing", ERROR, f.both(f.on_relay, f.relay_there(state=RelayState.DISABLING)), {}),
     ("relay-missing", ERROR, f.both(f.on_relay, f.relay_there(uplinks=("pf7",))), {}),
+    ("pf-missing", ERROR, f.both(f.on_relay, f.pf("destination", up=False)), {}),
     ("relay-differs", ERROR, f.both(f.on_relay, f.relay_there(kind=RelayKind.SWITCHED)), {}),
     ("network-missing", ERROR, f.both(f.on_relay, f.host("destination", networks={})), {}),
     ("other-dpdk", WARNING, dpdk("DPDK 24.11.1", "DPDK 22.11.4"), {}),

@@ -142,6 +142,15 @@ def test_the_vf_is_of_an_uplink_of_the_relay_on_the_guest_s_network(
     assert (move.destination.pf, move.relay_port.vf.pf) == (pf, pf)
 
 
+def test_a_pf_that_is_down_is_left_out() -> None:
+    def first_down(facts: Facts) -> Facts:
+        facts = two_pfs(facts, uplinks=("pf0", "pf1"))
+        first, second = facts.destination.pfs
+        return f.host("destination", pfs=(structs.replace(first, up=False), second))(facts)
+
+    assert f.planned(f.both(f.on_relay, first_down)).moves[0].destination.pf == "pf1"
+
+
 def test_a_relay_on_another_network_is_none() -> None:
     (refused,) = f.found(f.both(f.on_relay, lambda facts: two_pfs(facts, uplinks=("pf2",)))).errors
     assert refused.code == "relay-missing"
