@@ -26,7 +26,7 @@ for d in /sys/class/net/*; do
   driver=$(readlink "$d/device/driver" 2>/dev/null)
   master=$(readlink "$d/master" 2>/dev/null)
   kind=$(sed -n 's/^DEVTYPE=//p' "$d/uevent" 2>/dev/null)
-  [ -d "$d/bonding" ] && kind=bond
+  [ -d "$d/bonding" ] && kind="bond $(first "$d/bonding/mode" 2>/dev/null)"
   [ -d "$d/bridge" ] && kind=bridge
   echo "${d##*/}|$(first "$d/address" 2>/dev/null)|$(first "$d/mtu" 2>/dev/null)|$(first "$d/flags" 2>/dev/null)|\
 $(first "$d/carrier" 2>/dev/null)|${driver##*/}|${master##*/}|$kind"
@@ -100,7 +100,8 @@ def _sections(output: str) -> dict[str, list[str]]:
 
 
 def _link(line: str, extra: dict[str, _Extra]) -> GuestLink:
-    name, mac, mtu, flags, carrier, driver, master, kind = line.split("|")
+    name, mac, mtu, flags, carrier, driver, master, kinds = line.split("|")
+    kind, mode, *_ = *kinds.split(), "", ""
     more = extra.get(name, _Extra())
     if int(mtu or 0) not in MTUS:
         raise ValueError(f"an MTU of {mtu[:MOST_WORD]}")
@@ -113,6 +114,7 @@ def _link(line: str, extra: dict[str, _Extra]) -> GuestLink:
         driver=clean(driver, MOST_WORD) or None,
         master=clean(master, MOST_NAME) or None,
         kind=clean(more.kind or kind, MOST_WORD) or None,
+        bond_mode=clean(mode, MOST_WORD) or None,
         addresses=more.addresses,
     )
 

@@ -114,6 +114,8 @@ class GuestLink(Struct, frozen=True, kw_only=True):
     driver: str | None = None
     master: str | None = None
     kind: str | None = None
+    bond_mode: str | None = None
+    """A bond's, in the kernel's words, such as ``active-backup`` or ``802.3ad``."""
     addresses: tuple[GuestAddress, ...] = ()
 
 

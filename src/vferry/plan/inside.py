@@ -15,6 +15,8 @@ REASONS = {
     GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
 }
 _USUAL_MTU = 1500
+_CHOOSING = ("active-backup", "balance-tlb", "balance-alb")
+"""The modes of a bond in which one NIC is the active one (`bond_uses_primary` of Linux)."""
 _TOLD = {
     "networkd": "systemd-networkd, which configures the guest, is told to leave the standby NIC alone; the new VF has "
     "the addresses that it is given, and networkd takes it up at the next boot",
@@ -36,6 +38,8 @@ def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[
     bonded = link is not None and _in_bond(facts, link)
     if link is not None and link.master is not None and not bonded and not wishes.accept_interruption:
         raise _not_in_bond(facts, link)
+    if bonded and link is not None:
+        _refuse_spreading(facts, link)
     if wishes.temporary_bond and mode is NetworkMode.DETACH:
         return _temporary_bond(facts, nic, link)
     if link is not None and (bonded or link.master is None):
@@ -64,6 +68,18 @@ def _needs_telling(facts: Facts, nic: Nic, mode: NetworkMode) -> bool:
 def _in_bond(facts: Facts, link: GuestLink) -> bool:
     master = master_of(facts, link)
     return master is not None and master.kind == "bond"
+
+
+def _refuse_spreading(facts: Facts, link: GuestLink) -> None:
+    """Bonds that send by all of their NICs have no active one that could be chosen."""
+    master = master_of(facts, link)
+    if master is not None and master.bond_mode not in (None, *_CHOOSING):
+        raise Refusal(
+            "bond-chooses-none",
+            f"The guest's bond {master.name} sends by all of its NICs ({master.bond_mode}): "
+            "there is no active one that vferry could choose",
+            f"Give it one in the guest: mode active-backup (also {' and '.join(_CHOOSING[1:])})",
+        )
 
 
 def _not_in_bond(facts: Facts, link: GuestLink) -> Refusal:

@@ -166,7 +166,7 @@ def test_a_guest_that_is_off_is_not_asked() -> None:
 # --- the network -----------------------------------------------------------------------------------------
 
 LINKS = """== links
-bond0|52:54:00:aa:00:0b|1500|0x1003|1|||bond
+bond0|52:54:00:aa:00:0b|1500|0x1003|1|||bond active-backup 1
 eth0|52:54:00:aa:00:0b|1500|0x1003|1|virtio_net|bond0|
 eth1|52:54:00:AA:00:0B|9000|0x1002|0|igbvf|bond0|
 lo|00:00:00:00:00:00|65536|0x9|1|||"""
@@ -208,7 +208,8 @@ def test_the_network_is_read_whatever_ip_can_do(addresses: str) -> None:
         ("10.9.0.13", 24, "inet", "global", True),
         ("fd00:9::13", 64, "inet6", "global", False),
     ]
-    assert links["bond0"].kind == "bond"
+    assert (links["bond0"].kind, links["bond0"].bond_mode) == ("bond", "active-backup")
+    assert (links["eth0"].kind, links["eth0"].bond_mode) == (None, None)
     assert (links["eth0"].driver, links["eth0"].master, links["eth0"].up) == ("virtio_net", "bond0", True)
     assert (links["eth1"].mac, links["eth1"].mtu) == ("52:54:00:aa:00:0b", 9000)
     assert not links["eth1"].up

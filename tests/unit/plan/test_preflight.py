@@ -42,6 +42,7 @@ PRIMARY = GuestLink(name="eth2", mac=MAC, driver="igbvf", master="eth0")
 NSBY = GuestLink(name="eth1", mac=MAC, driver="virtio_net", master="eth0")
 ALONE = structs.replace(PRIMARY, master=None)
 IN_BOND = (GuestLink(name="bond0", mac=MAC, kind="bond"), structs.replace(PRIMARY, master="bond0"))
+SPREADING = ("802.3ad", "balance-rr", "balance-xor", "broadcast")
 BONDED = (structs.replace(MASTER, kind="bond"), NSBY, PRIMARY)
 
 
@@ -222,6 +223,12 @@ def without_bridge(**values: object) -> f.Change:
     return change
 
 
+def spreading(mode: str) -> f.Change:
+    """The guest's bond has a mode, and a virtio NIC beside the VF."""
+    standby = structs.replace(PRIMARY, name="eth1", driver="virtio_net")
+    return f.inside(links=(structs.replace(IN_BOND[0], bond_mode=mode), *IN_BOND[1:], standby))
+
+
 def bonded(**values: object) -> f.Change:
     """The destination's PF is in a bond, and the bond in the bridge."""
     usual: dict[str, object] = {"name": "bond0", "mode": "active-backup", "ports": ("pf0", "pf1"), "mtu": 9000}
@@ -365,6 +372,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("macvtap-from-pool", ERROR, f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), pooled), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
     ("hotplug-only", WARNING, f.both(teamed(), f.silent), {}),
+    *(("bond-chooses-none", ERROR, spreading(mode), wishes) for mode in SPREADING for wishes in ({}, DETACH)),
     ("bond-without-standby", ERROR, f.inside(links=IN_BOND), {}),
     ("bond-without-standby", ERROR, f.inside(links=IN_BOND), DETACH),
     ("bond-without-standby", ERROR, f.inside(links=BONDED), {}),
@@ -546,6 +554,11 @@ def test_a_nic_that_is_not_on_virtio_beside_a_vf_is_named() -> None:
 def test_it_does_not_matter_to_a_guest_that_is_left_to_itself() -> None:
     change = f.both(beside_e1000e("bond0"), f.silent)
     assert f.found(change, **ACCEPT).errors == ()
+
+
+@pytest.mark.parametrize("mode", ["active-backup", "balance-tlb", "balance-alb"])
+def test_a_bond_that_has_an_active_nic_can_be_told(mode: str) -> None:
+    assert f.found(spreading(mode), **DETACH).plan is not None
 
 
 def test_a_bond_goes_on_by_a_virtio_nic_that_has_its_mac_inside_alone() -> None:
