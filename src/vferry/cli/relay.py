@@ -17,6 +17,7 @@ from vferry.controller.state import find_state
 from vferry.model.problem import Exit
 from vferry.model.relay import PortCounters, Relay, RelayView
 from vferry.plan.relay import RelayPlan
+from vferry.report import relay_metrics
 
 INTERVAL_S = 2.0
 """Open vSwitch counts anew every five seconds."""
@@ -82,12 +83,16 @@ def disable(host: str) -> None:
 @click.argument("host")
 @click.option("--watch", is_flag=True, help="Look again every two seconds, until it is interrupted.")
 @click.option("--json", "json_output", is_flag=True, help="Print JSON; with --watch, a line each time.")
-def show_(host: str, watch: bool, json_output: bool) -> None:  # noqa: FBT001
-    """Show the relay of HOST: what it has, its ports, what they passed and what they dropped.
+@click.option("--prometheus", is_flag=True, help="Print metrics as Prometheus reads them.")
+def show_(host: str, watch: bool, json_output: bool, prometheus: bool) -> None:  # noqa: FBT001
+    """Show the relay of HOST: what it has, its ports, what they passed and what they dropped, its CPUs' load.
 
     \b
     Example: vferry relay show host1 --watch
+             vferry relay show host1 --prometheus > /var/lib/prometheus/node-exporter/vferry.prom
     """
+    if prometheus and (watch or json_output):
+        raise click.UsageError("--prometheus goes with neither --watch nor --json")
     if watch:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_watch(host, json_output=json_output))
@@ -95,6 +100,8 @@ def show_(host: str, watch: bool, json_output: bool) -> None:  # noqa: FBT001
     view = asyncio.run(relay.view(find_state(), host))
     if json_output:
         output.json(view)
+    elif prometheus:
+        click.echo(relay_metrics.exposition(host, view), nl=False)
     elif view.relay is None:
         click.echo(f"{host} has no relay: vferry relay enable {host} --uplink PF")
     else:
@@ -119,7 +126,7 @@ async def _watch(host: str, *, json_output: bool) -> None:
 
 
 def _tables(host: str, view: RelayView, before: RelayView | None) -> tuple[Table, ...]:
-    return (_summary(host, view), _ports(view, before)) if view.relay else ()
+    return (_summary(host, view), _cpus(view, before), _ports(view, before)) if view.relay else ()
 
 
 def _summary(host: str, view: RelayView) -> Table:
@@ -127,6 +134,8 @@ def _summary(host: str, view: RelayView) -> Table:
     for row in summary(view.relay):
         made.add_row(*row)
     made.add_row("DPDK", view.silence or ("runs" if view.dpdk_started else "has not started"))
+    if view.connections is not None:
+        made.add_row("Connections", f"{view.connections:,}")
     return made
 
 
@@ -150,6 +159,16 @@ def summary(made: Relay | None) -> Iterator[tuple[str, str]]:
 def _memory(made: Relay) -> str:
     added = ", ".join(f"{pages.added_mib} MiB on NUMA node {pages.node}" for pages in made.pages)
     return f"huge pages made for it: {added}" if added else "huge pages that were there"
+
+
+def _cpus(view: RelayView, before: RelayView | None) -> Table:
+    """Since the last look, or since Open vSwitch was started."""
+    earlier = {cpu.number: cpu for cpu in before.cpus} if before else {}
+    made = output.table("CPU", "NUMA NODE", "LOAD", "PACKETS", title="CPUs")
+    for cpu in view.cpus:
+        load = cpu.load(earlier.get(cpu.number))
+        made.add_row(str(cpu.number), str(cpu.node), "-" if load is None else f"{load:.0%}", f"{cpu.packets:,}")
+    return made
 
 
 def _ports(view: RelayView, before: RelayView | None) -> Table:

@@ -70,7 +70,7 @@ class OpenVSwitch:
     def _version(self) -> str | None:
         """By the switch's own word, where what started it (ovs-ctl, usually) has written none into the database."""
         try:
-            found = VERSION.search(self._ask_switch("version"))
+            found = VERSION.search(self.ask_switch("version"))
         except (OSError, ValueError, RefusedError):
             return None
         return found[0] if found else None
@@ -97,20 +97,20 @@ class OpenVSwitch:
         vlan = settings.tag or 0
         if self._learnt(bridge, mac).get(vlan) == (settings.number, "static"):
             return Done(changed=False)
-        self._ask_switch("fdb/add", bridge, port, str(vlan), mac)
+        self.ask_switch("fdb/add", bridge, port, str(vlan), mac)
         return Done(detail=f"{mac} is behind {port}")
 
     def _forget(self, bridge: str, port: str, mac: str) -> Done:
         known = self._learnt(bridge, mac)
         for vlan in map(str, known):
             # Only what is static can be deleted, and this is how it becomes so.
-            self._ask_switch("fdb/add", bridge, port, vlan, mac)
-            self._ask_switch("fdb/del", bridge, vlan, mac)
+            self.ask_switch("fdb/add", bridge, port, vlan, mac)
+            self.ask_switch("fdb/del", bridge, vlan, mac)
         return Done(changed=bool(known), detail=f"{mac} is where its frames come from" if known else "")
 
     def _learnt(self, bridge: str, mac: str) -> dict[int, tuple[str, str]]:
         """Where a bridge thinks that a MAC is: by VLAN, the port's number, and the entry's age."""
-        rows = LEARNT.findall(self._ask_switch("fdb/show", bridge))
+        rows = LEARNT.findall(self.ask_switch("fdb/show", bridge))
         return {int(vlan): (port, age) for port, vlan, learnt, age in rows if learnt == mac.lower()}
 
     def _read(self) -> Iterator[tuple[Mapping[str, Any], dict[str, "_Port"]]]:
@@ -127,7 +127,7 @@ class OpenVSwitch:
         except (OSError, RefusedError, ValueError, LookupError, TypeError):
             return  # no Open vSwitch, or none that works: then nothing is on it
 
-    def _ask_switch(self, command: str, *arguments: str) -> str:
+    def ask_switch(self, command: str, *arguments: str) -> str:
         number = (self._directory / "ovs-vswitchd.pid").read_text().strip()
         return str(ask(self._directory / f"ovs-vswitchd.{number}.ctl", command, list(arguments)) or "")
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from vferry.host.api import Done, SetRelayBridge, SetSwitch
 from vferry.host.ovsdb import Database, first
+from vferry.host.relay_load import read_connections, read_cpus
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import PortCounters, Relay, RelayPort, RelayView
 
@@ -91,18 +92,26 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
     try:
         with Database(root) as database:
             started = bool(database.switch.dpdk_initialized)
-            ports = tuple(_all_ports(database))
+            ports = tuple(_all_ports(database, relay))
     except Problem as problem:
         return RelayView(relay=relay, silence=problem.message, read_at_s=time.monotonic())
-    return RelayView(relay=relay, dpdk_started=started, ports=ports, read_at_s=time.monotonic())
+    return RelayView(
+        relay=relay,
+        dpdk_started=started,
+        ports=ports,
+        cpus=read_cpus(root),
+        connections=read_connections(root),
+        read_at_s=time.monotonic(),
+    )
 
 
-def _all_ports(database: Database) -> Iterator[PortCounters]:
+def _all_ports(database: Database, relay: Relay) -> Iterator[PortCounters]:
+    guests = {bridge_name(port): port for port in relay.ports}
     for bridge in sorted(filter(_ours, database.rows("Bridge")), key=_name):
         for port in sorted(bridge.ports, key=_name):
             for interface in sorted(port.interfaces, key=_name):
                 if interface.type != "internal":
-                    yield _counters(interface, bridge.name)
+                    yield _counters(interface, bridge.name, guests.get(bridge.name))
 
 
 def _name(row: Any) -> str:
@@ -265,12 +274,14 @@ def _check_settings(database: Database, changes: Mapping[str, str | None]) -> No
             )
 
 
-def _counters(interface: Any, bridge: str) -> PortCounters:
+def _counters(interface: Any, bridge: str, of: RelayPort | None) -> PortCounters:
     link = first(interface.link_state)
     return PortCounters(
         name=interface.name,
         bridge=bridge,
         type=interface.type,
+        guest=of.guest if of else "",
+        mac=of.mac if of else "",
         up=None if link is None else link == "up",
         error=str(first(interface.error) or ""),
         statistics={str(key): int(value) for key, value in sorted(interface.statistics.items())},

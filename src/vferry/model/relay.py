@@ -184,6 +184,9 @@ class PortCounters(Struct, frozen=True, kw_only=True):
     bridge: str
     type: str = ""
     """``dpdk`` for a VF, ``dpdkvhostuserclient`` for a guest's NIC."""
+    guest: str = ""
+    mac: str = ""
+    """Whose it is, on a direct relay."""
     up: bool | None = None
     error: str = ""
     statistics: dict[str, int] = field(default_factory=dict)
@@ -198,12 +201,31 @@ class PortCounters(Struct, frozen=True, kw_only=True):
         return dict(sorted(found.items()))
 
 
+class RelayCpu(Struct, frozen=True, kw_only=True):
+    """A CPU that forwards, as counted since Open vSwitch was started: packets, and cycles with and without any."""
+
+    number: int
+    node: int = 0
+    packets: int = 0
+    idle_cycles: int = 0
+    busy_cycles: int = 0
+
+    def load(self, since: "RelayCpu | None" = None) -> float | None:
+        """Which share of its cycles went to packets, from 0 to 1; None where it has counted none."""
+        busy = self.busy_cycles - (since.busy_cycles if since else 0)
+        cycles = busy + self.idle_cycles - (since.idle_cycles if since else 0)
+        return busy / cycles if cycles > 0 and busy >= 0 else None
+
+
 class RelayView(Struct, frozen=True, kw_only=True):
     """A relay as it works at the moment. `relay` is None where there is none."""
 
     relay: Relay | None = None
     dpdk_started: bool = False
     ports: tuple[PortCounters, ...] = ()
+    cpus: tuple[RelayCpu, ...] = ()
+    connections: int | None = None
+    """How many the switch follows (conntrack in user space)."""
     silence: str = ""
     """Why Open vSwitch says nothing of it."""
     read_at_s: float = 0.0

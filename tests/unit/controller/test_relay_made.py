@@ -21,7 +21,7 @@ from vferry.host.api import Operation, Session
 from vferry.host.service_fake import FakeAgent, fake_agent
 from vferry.model.host import Inventory, MigrationEndpoint
 from vferry.model.problem import Exit, Problem
-from vferry.model.relay import PortCounters, Relay, RelayState, RelayView
+from vferry.model.relay import PortCounters, Relay, RelayCpu, RelayState, RelayView
 from vferry.plan.relay import RelayPlan
 
 ON_AIR = replace(HOST, migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49215)))
@@ -284,11 +284,21 @@ async def test_the_commands(host: RelayHost, state: State) -> None:
         PortCounters(name="relay0-up0", bridge="relay0", type="dpdk", up=True, statistics={"rx_packets": 1234567}),
         PortCounters(name="relay0-up1", bridge="relay0", type="dpdk", error="no such device"),
     )
-    view = RelayView(relay=host.relay, dpdk_started=True, ports=ports)
+    cpus = (RelayCpu(number=7, packets=42, idle_cycles=3, busy_cycles=1),)
+    view = RelayView(relay=host.relay, dpdk_started=True, ports=ports, cpus=cpus, connections=9)
     host.agent.handlers.answers[api.ReadRelay] = lambda _: view
     shown = " ".join((await run("show", "host1")).output.split())
-    for words in ("State enabled", "CPUs 7", "DPDK runs", "relay0-up0 relay0 up 1,234,567", "no such device"):
+    for words in (
+        "State enabled",
+        "CPUs 7",
+        "DPDK runs",
+        "relay0-up0 relay0 up 1,234,567",
+        "no such device",
+        "7 0 25% 42",
+    ):
         assert words in shown
+    assert 'vferry_relay_connections{host="host1"} 9.0' in (await run("show", "host1", "--prometheus")).output
+    assert (await run("show", "host1", "--prometheus", "--json")).exit_code == Exit.USAGE
     assert json.loads((await run("show", "host1", "--json")).output)["ports"][0]["statistics"]["rx_packets"] == 1234567
 
     other = await run("enable", "host1", "--uplink", "pf1")
