@@ -24,7 +24,7 @@ from vferry.trial.results import code
 RESULTS = Path("bench-results")
 """Where results go that are not said to go elsewhere: what the repository has of them in bench/ are copies."""
 OF_A_VF = ""
-GUESTS = {OF_A_VF: "guest1", "virtio": "guest2", "failover": "failover1", "macvtap": "macvtap1"}
+GUESTS = {OF_A_VF: "guest1", "virtio": "guest2", "failover": "failover1", "macvtap": "macvtap1", "relay": "relay1"}
 """Which guest of the lab serves which mode."""
 
 

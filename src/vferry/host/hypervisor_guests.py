@@ -110,7 +110,7 @@ def guest_of(
     mdevs: Iterable[Mdev] = (),
     relayed: Mapping[str, str] = MappingProxyType({}),
 ) -> Guest:
-    """A guest as the API shows it. `relayed`: the PCI addresses of the VFs on the relay, by MAC."""
+    """A guest as the API shows it. `relayed`: the PCI addresses of the VFs on the relay, by its NICs' sockets."""
     xml = described.now
     vfs = {vf.address: vf for pf in pfs for vf in pf.vfs}
     types = {mdev.uuid: mdev.type for mdev in mdevs}
@@ -137,7 +137,7 @@ def guest_of(
 
 def _nics(described: Described, vfs: dict[str, Vf], relayed: Mapping[str, str]) -> Iterator[Nic]:
     for nic in described.now.nics:
-        address = relayed.get(nic.mac or "") if nic.socket else nic.address
+        address = relayed.get(nic.socket) if nic.socket else nic.address
         vf = vfs.get(address) if address else None
         if nic.mac is None and vf is None:
             continue

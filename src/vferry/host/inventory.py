@@ -48,7 +48,7 @@ def take_inventory(
         described, (qemu, libvirt) = asked.result()
     memory = _memory(root)
     mdevs = read_mdevs(root)
-    relayed = {port.mac: port.vf.address for port in relay.ports} if relay else {}
+    relayed = {port.socket: port.vf.address for port in relay.ports} if relay else {}
     return Inventory(
         name=configuration.name,
         versions=_versions(root, qemu, libvirt),

@@ -17,6 +17,7 @@ from vferry.model.problem import Exit, Problem
 from vferry.model.relay import SOCKETS, Relay, RelayKind, RelayPort, RelayState
 
 FILE = "relay-ports.json"
+DEVICES = "sys/bus/pci/devices"
 
 
 class RelayPorts:
@@ -51,8 +52,8 @@ class RelayPorts:
         return {each.port.vf.address: each.port.guest for each in self.all()}
 
     def vfs(self) -> dict[str, str]:
-        """The VFs' PCI addresses, by the NICs' MACs."""
-        return {each.port.mac: each.port.vf.address for each in self.all()}
+        """The VFs' PCI addresses, by the sockets of the NICs."""
+        return {each.port.socket: each.port.vf.address for each in self.all()}
 
     def if_joined(self, joined: JoinRelay, work: Callable[[], Done]) -> Done:
         """Does something for a port that may have been taken off, or joined otherwise, since it was seen."""
@@ -85,7 +86,8 @@ class RelayPorts:
                 raise _joined(there.port)
             vf = there.port.vf
             set_port(self._root, there.port, present=False)
-            bind_vf(self._root, BindVf(address=vf.address, driver=vf.driver), self._write)
+            if (self._root / DEVICES / vf.address).exists():  # else the PF has fewer VFs by now
+                bind_vf(self._root, BindVf(address=vf.address, driver=vf.driver), self._write)
             self._keep(None, instead_of=there)
             return Done(detail=vf.address)
 

@@ -10,7 +10,7 @@ from vferry.host.huge_pages import set_huge_pages
 from vferry.host.relay_ports import RelayPorts
 from vferry.host.relay_switch import set_bridge
 from vferry.host.sriov_netlink import Links
-from vferry.host.sriov_settings import apply_settings
+from vferry.host.sriov_settings import apply_settings, read_settings
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
 from vferry.model.host import VfSettings, opened
@@ -64,13 +64,25 @@ def _works(
         yield f"bridge {bridge.name}", partial(set_bridge, root, SetRelayBridge(bridge=bridge, present=True))
     for joined in ports.all():
         vf = joined.port.vf
-        apply, join = partial(_apply, links, vf, joined.settings), partial(ports.join, joined)
+        apply, join = partial(_give_back, links, vf, joined.settings), partial(ports.join, joined)
         yield f"setting of VF {vf.address}", partial(ports.if_joined, joined, apply)
         yield f"port of guest {joined.port.guest}", partial(ports.if_joined, joined, join)
 
 
 def _open(links: Callable[[], Links], vf: RelayVf) -> Done:
     return _apply(links, vf, opened(vf))
+
+
+def _give_back(links: Callable[[], Links], vf: RelayVf, settings: VfSettings) -> Done:
+    """A VF that still has the guest's MAC was booted with nothing: what was set on it since stays.
+
+    Without a MAC in its settings, its guest is still on its way here.
+    """
+    with links() as netlink:
+        now = read_settings(netlink, netlink.index(vf.pf), vf.pf, vf.index)
+        if settings.mac in (None, now.mac):
+            return Done(changed=False)
+        return apply_settings(netlink, vf.pf, vf.index, settings)
 
 
 def _apply(links: Callable[[], Links], vf: RelayVf, settings: VfSettings) -> Done:

@@ -8,6 +8,7 @@ from msgspec import structs
 
 from vferry.host.api import JoinRelay, LeaveRelay, SetVf
 from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.relay import RelayPort
 from vferry.model.report import Phase
 from vferry.network.step import Step
 from vferry.plan.plan import Plan, VfMove
@@ -15,8 +16,7 @@ from vferry.plan.plan import Plan, VfMove
 
 def join(plan: Plan, move: VfMove) -> list[Step]:
     """Joins the NIC to the destination's VF, which gets no MAC yet."""
-    port, vf = move.relay_port, move.destination
-    assert port is not None, "a NIC on a relay has a port"  # noqa: S101 - planned so
+    port, vf = _port(move), move.destination
     own = VfSettings(mac=move.mac)
     return [
         Step(
@@ -25,7 +25,7 @@ def join(plan: Plan, move: VfMove) -> list[Step]:
             host=plan.destination,
             summary=f"join {move.mac} to VF {vf.index} of {vf.pf} by the relay",
             apply=(
-                JoinRelay(port=port, settings=_settings(move)),
+                JoinRelay(port=port, settings=move.carried),
                 SetVf(pf=vf.pf, index=vf.index, settings=own, arriving=plan.guest),
             ),
             undo=(LeaveRelay(guest=plan.guest, mac=move.mac),),
@@ -35,14 +35,18 @@ def join(plan: Plan, move: VfMove) -> list[Step]:
 
 def settle(plan: Plan, move: VfMove) -> list[Step]:
     """Makes sure of the destination's VF, then has the source's take none of the guest's frames any more."""
-    here, there = move.source, move.destination
+    here, there, port = move.source, move.destination, _port(move)
+    settings = structs.replace(move.carried, mac=move.mac)
     return [
         Step(
             phase=Phase.SWITCHOVER,
             name="settle-vf",
             host=plan.destination,
-            summary=f"make sure that VF {there.index} of {there.pf} has {move.mac} and its settings",
-            apply=(SetVf(pf=there.pf, index=there.index, settings=_settings(move)),),
+            summary=f"make sure that VF {there.index} of {there.pf} has {move.mac} and its settings, also after a boot",
+            apply=(
+                SetVf(pf=there.pf, index=there.index, settings=settings),
+                JoinRelay(port=port, settings=settings),
+            ),
         ),
         Step(
             phase=Phase.SWITCHOVER,
@@ -68,5 +72,6 @@ def leave(plan: Plan, move: VfMove) -> list[Step]:
     ]
 
 
-def _settings(move: VfMove) -> VfSettings:
-    return structs.replace(move.carried, mac=move.mac)
+def _port(move: VfMove) -> RelayPort:
+    assert move.relay_port is not None, "a NIC on a relay has a port"  # noqa: S101 - planned so
+    return move.relay_port

@@ -12,7 +12,7 @@ from vferry.plan.facts import Finding, error, warning
 
 _STAY = {
     "vdpa": "a vDPA device of its host",
-    "vhostuser": "a vhost-user socket of its host, which is not that of a direct relay (vferry relay show)",
+    "vhostuser": "a vhost-user socket of its host, at which no relay of vferry's is",
     "server": "a TCP socket of QEMU, which waits at its host's address",
     "client": "a TCP connection of QEMU's, which its other end takes once",
     "udp": "a UDP tunnel of QEMU, which ends at its host's address",

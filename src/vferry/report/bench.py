@@ -18,6 +18,7 @@ CASES = {
     "detach": "(c) detach",
     "failover": "(d) failover",
     "macvtap": "(e) macvtap",
+    "relay": "(f) relay",
 }
 METRICS = ("lost", "late", "longest_gap_ms", "tcp_stall_ms", "pause_ms", "total_s")
 # Shown only where it was asked for.

@@ -121,12 +121,15 @@ def test_a_nic_on_a_vf_s_interface_is_on_that_vf_and_not_passed_through(tmp_path
     assert described.addresses == {VF}
 
 
+SOCKET = "/run/vferry/guest1.sock"
+
+
 @pytest.mark.parametrize(
     ("relayed", "vf"),
     [
-        ({MAC: VF}, VfRef(pf="pf0", index=1, address=VF)),
-        ({MAC: "0000:01:10.6"}, None),
-        ({"52:54:00:aa:00:99": VF}, None),
+        ({SOCKET: VF}, VfRef(pf="pf0", index=1, address=VF)),
+        ({SOCKET: "0000:01:10.6"}, None),
+        ({"/run/vferry/guest2.sock": VF}, None),
         ({}, None),
     ],
 )
@@ -134,7 +137,7 @@ def test_a_nic_on_a_socket_is_on_the_vf_that_the_relay_joins_it_to(relayed: dict
     host, library = hypervisor(running(VHOSTUSER))
     described = describe(host, library.domains["guest1"], NO_ROOT)
     (nic,) = guest_of(described, "host1", [pf(vlan=7)], relayed=relayed).nics
-    assert (nic.mac, nic.model, nic.socket) == (MAC, "virtio", "/run/vferry/guest1.sock")
+    assert (nic.mac, nic.model, nic.socket) == (MAC, "virtio", SOCKET)
     assert (nic.vf, nic.relayed, nic.vlan) == (vf, vf is not None, 7 if vf else 0)
     assert (nic.passed_through, nic.interface, described.addresses) == (False, None, set())
 
@@ -142,7 +145,7 @@ def test_a_nic_on_a_socket_is_on_the_vf_that_the_relay_joins_it_to(relayed: dict
 @pytest.mark.parametrize("devices", [STANDBY, MACVTAP, VF_INTERFACE])
 def test_a_nic_on_none_is_not_on_the_relay_whatever_that_has_of_its_mac(devices: str) -> None:
     host, library = hypervisor(running(devices))
-    (nic,) = guest_of(describe(host, library.domains["guest1"], NO_ROOT), "host1", [pf()], relayed={MAC: VF}).nics
+    (nic,) = guest_of(describe(host, library.domains["guest1"], NO_ROOT), "host1", [pf()], relayed={SOCKET: VF}).nics
     assert (nic.socket, nic.relayed) == (None, False)
 
 

@@ -298,13 +298,16 @@ def test_a_relay_has_its_port_before_the_copy_and_the_mac_comes_with_the_guest()
     joined = step_named(stages.before, "join-relay")
     settled = structs.replace(move.carried, mac=MAC)
     assert joined.apply == (
-        JoinRelay(port=move.relay_port, settings=settled),
+        JoinRelay(port=move.relay_port, settings=move.carried),
         SetVf(pf="pf0", index=there, settings=VfSettings(mac=MAC), arriving=GUEST),
     )
     assert joined.undo == (LeaveRelay(guest=GUEST, mac=MAC),)
     landing = [step_named(stages.landing, name) for name in ("settle-vf", "close-vf")]
     assert [(step.host, step.apply) for step in landing] == [
-        (DESTINATION, (SetVf(pf="pf0", index=there, settings=settled),)),
+        (
+            DESTINATION,
+            (SetVf(pf="pf0", index=there, settings=settled), JoinRelay(port=move.relay_port, settings=settled)),
+        ),
         (SOURCE, (SetVf(pf="pf0", index=here, settings=VfSettings(mac=NO_MAC)),)),
     ]
     assert step_named(stages.after, "leave-relay").apply == (LeaveRelay(guest=GUEST, mac=MAC),)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from fakes.codes import codes_of
 from fakes.relay import HOST, on_ground, with_pf
 from vferry.host.api import Define, JoinRelay, LeaveRelay, Operation, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
@@ -155,19 +156,24 @@ def test_what_stands_in_the_way_is_said_with_what_to_do(
     assert assessed.plan is None
 
 
-@pytest.mark.parametrize(
-    ("code", "who", "xml", "mac"),
-    [
-        ("nic-unknown", guest(NICS[NicTarget.VF]), XML[NicTarget.VF], "52:54:00:00:00:01"),
-        ("nic-ambiguous", guest(NICS[NicTarget.VF]), "<domain><devices/></domain>", MAC),
-        ("guest-not-off", guest(NICS[NicTarget.VF], state=GuestState.RUNNING), XML[NicTarget.VF], MAC),
-        ("guest-transient", guest(NICS[NicTarget.VF], persistent=False), XML[NicTarget.VF], MAC),
-        ("nic-has-rules", guest(NICS[NicTarget.VF]), XML[NicTarget.VF].replace("<mac", f"{FULL}<mac"), MAC),
-    ],
-)
+LEFT_ALONE = [
+    ("nic-unknown", guest(NICS[NicTarget.VF]), XML[NicTarget.VF], "52:54:00:00:00:01"),
+    ("nic-ambiguous", guest(NICS[NicTarget.VF]), "<domain><devices/></domain>", MAC),
+    ("guest-not-off", guest(NICS[NicTarget.VF], state=GuestState.RUNNING), XML[NicTarget.VF], MAC),
+    ("guest-transient", guest(NICS[NicTarget.VF], persistent=False), XML[NicTarget.VF], MAC),
+    ("nic-has-rules", guest(NICS[NicTarget.VF]), XML[NicTarget.VF].replace("<mac", f"{FULL}<mac"), MAC),
+]
+
+
+@pytest.mark.parametrize(("code", "who", "xml", "mac"), LEFT_ALONE)
 def test_guests_that_are_left_alone(code: str, who: Guest, xml: str, mac: str) -> None:
     assessed = assess(HOSTS[NicTarget.VF], who, xml, mac, NicTarget.RELAY)
     assert [(each.code, bool(each.remedy)) for each in assessed.errors] == [(code, True)]
+
+
+def test_every_code_is_tested() -> None:
+    tested = {row[0] for row in (*REFUSED, *LEFT_ALONE)} | {"nic-there"}
+    assert codes_of({"guest_nic"}) <= tested
 
 
 def test_a_host_without_pages_may_still_give_a_vf_back() -> None:
