@@ -153,6 +153,32 @@ async def test_a_host_that_is_booted_has_its_guests_ports_and_their_settings_aga
     assert await relay_ports(host) == (PORT,)
 
 
+async def test_an_agent_that_is_started_anew_leaves_what_was_set_since(host: Host) -> None:
+    await host.ask(JOIN, MOVING)
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS), MOVING)
+    await host.ask(SetVf(pf="pf0", index=1, settings=VfSettings(vlan=7)), MOVING)
+    made = host.state()
+    host.restart()
+    await host.handlers.started()
+    assert host.state() == made
+
+
+async def test_a_guest_that_is_on_its_way_has_its_mac_elsewhere_yet(host: Host) -> None:
+    """Guests of this host would not reach it where it is."""
+    await host.ask(replace(JOIN, settings=VfSettings(trust=True)), MOVING)
+    host.restart()
+    await host.handlers.started()
+    assert host.nic.mac(1) == NO_MAC
+
+
+async def test_what_is_no_vf_any_more_is_forgotten_all_the_same(host: Host) -> None:
+    await host.ask(JOIN, MOVING)
+    device = host.pci / "devices" / VFS[1]
+    device.rename(device.with_name("gone"))
+    assert (await host.ask(LEAVE, MOVING)).changed
+    assert await relay_ports(host) == ()
+
+
 async def test_what_is_taken_off_meanwhile_is_not_put_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent answers controllers while it puts back what a restart has taken away."""
     await host.ask(JOIN, MOVING)
