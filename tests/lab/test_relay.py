@@ -37,8 +37,9 @@ def relay(scene: Scene, kind: RelayKind) -> Iterator[Relayed]:
 def put_on(lab: Lab) -> Iterator[Scene]:
     """guest2 on the relay of its host, and relays on both hosts; as they were, afterwards."""
     assert lab.setup().relay, "vferry lab down; vferry lab up --relay"
-    guests.stop_others(lab, [])
     scene = Scene(lab, "guest2")
+    guests.stop_others(lab, [guests.named(scene.guest)])
+    lab.guest(scene.guest)
     home = scene.host
     try:
         for host in HOSTS:
