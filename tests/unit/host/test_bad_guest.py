@@ -56,11 +56,12 @@ SAYS = {
 class World:
     """The two hosts of some facts, the first with a guest whose agent is a bad one. Nothing may be changed on them."""
 
-    def __init__(self, facts: Facts, agent: Any) -> None:
+    def __init__(self, facts: Facts, agent: str) -> None:
         self.facts = facts
+        self.patience_s = 0.05 if agent == "hanging" else 30.0
         self.inventories = {"host1": structs.replace(facts.source, guests=(facts.guest,)), "host2": facts.destination}
         machine = FakeDomain(live=domain(), persistent=domain())
-        machine.agent = agent
+        machine.agent = BAD[agent]()
         self.hypervisor = Hypervisor(library=FakeLibvirt(machine), agent_library=FakeAgents())
 
     @asynccontextmanager
@@ -83,7 +84,8 @@ class OneHost:
             case AskDriver():
                 return DriverAbilities()
             case ReadGuestNetwork():
-                return read_network(GUEST, run_in_guest(self.world.hypervisor, "guest1", SCRIPT, min(timeout_s, 0.05)))
+                run = run_in_guest(self.world.hypervisor, "guest1", SCRIPT, self.world.patience_s)
+                return read_network(GUEST, run)
         raise Problem("not-here", f"nobody is to ask for {operation}")
 
 
@@ -107,7 +109,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr(survey, "find_host", lambda name, _state: next(one for one in records if one.name == name))
 
     def ask(change: f.Change, agent: str, *words: str) -> Any:
-        monkeypatch.setattr(survey, "open_host", World(change(f.sample()), BAD[agent]()).open)
+        monkeypatch.setattr(survey, "open_host", World(change(f.sample()), agent).open)
         return CliRunner().invoke(migrate.command, [GUEST, "host2", *words])
 
     return ask
