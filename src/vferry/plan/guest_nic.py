@@ -13,7 +13,7 @@ from vferry.host.api import Define, JoinRelay, LeaveRelay, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import NO_MAC, Inventory, VfSettings
 from vferry.model.relay import SOCKETS, RelayKind, RelayPort, RelayState, RelayVf
-from vferry.plan import destination_vf, nic_definition
+from vferry.plan import destination_vf, networks, nic_definition
 from vferry.plan.facts import Finding, Refusal, Severity, info
 from vferry.plan.host_step import HostStep
 from vferry.plan.plan import NetworkMode
@@ -210,13 +210,7 @@ class _Move:
     def _network(self) -> str:
         nic = self.nic
         found = self.host.network_of(nic.vf.pf) if nic.vf else self.host.network_of_nic(nic)
-        if found is None:
-            raise Refusal(
-                "network-unknown",
-                f"{self.host.name} does not say which physical network {nic.mac} is on",
-                f"Name it in {self.host.name}'s agent configuration: [networks.NAME] with pf and bridge",
-            )
-        return found
+        return networks.known(self.host, found, nic.mac)
 
     def _free_vf(self) -> VfRef:
         vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, ())

@@ -12,6 +12,7 @@ from vferry.plan import (
     definition,
     destination_vf,
     inside,
+    networks,
     relayed,
     standby,
     teaming,
@@ -123,19 +124,7 @@ def _plan(
 def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -> VfMove:
     source, destination = facts.source, facts.destination
     mode = _mode(facts, wishes, nic, ref, taken)
-    network = source.network_of(ref.pf)
-    if network is None:
-        raise Refusal(
-            "network-unknown",
-            f"{source.name} does not say which physical network {ref.pf} is on",
-            f"Name it in {source.name}'s agent configuration: [networks.NAME] with pf and bridge",
-        )
-    if network not in destination.networks:
-        raise Refusal(
-            "network-missing",
-            f"{destination.name} is not on the physical network {network}",
-            f"Choose a host that is, or name it in {destination.name}'s agent configuration",
-        )
+    network = _network(source, destination, ref.pf)
     port = relayed.port(facts, nic, network, taken) if mode is NetworkMode.RELAY else None
     if mode is NetworkMode.VFIO:
         vfio.refuse(facts, nic, ref)
@@ -177,6 +166,18 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     if move.stands_by:
         _refuse_standby(source_vf, own_standby)
     return move
+
+
+def _network(source: Inventory, destination: Inventory, pf: str) -> str:
+    """The physical network that a PF of the source is on; both hosts must be."""
+    network = networks.known(source, source.network_of(pf), pf)
+    if network not in destination.networks:
+        raise Refusal(
+            "network-missing",
+            f"{destination.name} is not on the physical network {network}",
+            f"Choose a host that is, or name it in {destination.name}'s agent configuration",
+        )
+    return network
 
 
 def _destination_vf(facts: Facts, mode: NetworkMode, network: str, ref: VfRef, taken: set[str]) -> Vf:
