@@ -109,9 +109,9 @@ def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
         for number, step in enumerate(found.plan.steps, start=1):
             click.echo(f"  {number:2}. {step.summary}")
         return
+    with show_lines.Line() as line:
+        asyncio.run(guest_nic.move(state, found.plan, line.begin))
     if found.plan.steps:
-        with show_lines.Line() as line:
-            asyncio.run(guest_nic.move(state, found.plan, line.begin))
         click.echo(f"{mac.lower()} of {name} is on {found.plan.to.described}")
 
 

@@ -20,8 +20,13 @@ async def assess(state: State, host_name: str, guest: str, mac: str, to: NicTarg
 
 
 async def move(state: State, plan: NicPlan, tell: Tell) -> None:
-    """Carries a plan out. What fails is undone, with exit 4; with exit 5 where that fails, too."""
+    """Carries a plan out. What fails is undone, with exit 4; with exit 5 where that fails, too.
+
+    Without steps, only the claim is released that a controller has left which died after the last one.
+    """
     inventory = await look(state, plan.host)
+    if not plan.steps and all(claim.operation != plan.operation for claim in inventory.claims):
+        return
     async with open_host(plan.host, session_of(inventory, plan.operation), state) as host:
         await host.call(ClaimResources(guest=plan.guest, vfs=plan.vfs, slot=False), timeout_s=STEP_TIMEOUT_S)
         begun: list[HostStep] = []

@@ -45,8 +45,8 @@ class NicPlan(Struct, frozen=True, kw_only=True):
 
     @property
     def operation(self) -> str:
-        """Whoever does the same again goes on with it."""
-        return f"nic-{self.mac.replace(':', '')}"
+        """In whose name it is done."""
+        return _operation(self.mac)
 
 
 class NicAssessment(Struct, frozen=True, kw_only=True):
@@ -61,10 +61,14 @@ class NicAssessment(Struct, frozen=True, kw_only=True):
 
 
 def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarget) -> NicAssessment:
-    """The way from what a NIC is on to what it is to be on. `persistent`: the guest's definition."""
+    """The way from what a NIC is on to what it is to be on. `persistent`: the guest's definition.
+
+    Whoever asks for the same again goes on with what was begun, and left by a controller that died.
+    """
+    host = _with_own(host, _operation(mac))
     try:
         nic = _nic(guest, persistent, mac)
-        if target_of(nic) is to:
+        if target_of(nic) is to and not _left_behind(host, guest, nic):
             note = info("nic-there", f"{mac} of {guest.name} is so already: {to.value}")
             return NicAssessment(findings=(note,), plan=NicPlan(guest=guest.name, mac=mac, to=to, host=host.name))
         _refuse(guest, persistent, mac)
@@ -78,6 +82,25 @@ def target_of(nic: Nic) -> NicTarget:
     if nic.passed_through:
         return NicTarget.VF
     return NicTarget.RELAY if nic.socket else NicTarget.VIRTIO
+
+
+def _operation(mac: str) -> str:
+    return f"nic-{mac.replace(':', '')}"
+
+
+def _with_own(host: Inventory, operation: str) -> Inventory:
+    """The host, with what this operation holds as free as it was before."""
+    pfs = (
+        replace(pf, vfs=tuple(replace(vf, claim=None) if vf.claim == operation else vf for vf in pf.vfs))
+        for pf in host.pfs
+    )
+    return replace(host, pfs=tuple(pfs))
+
+
+def _left_behind(host: Inventory, guest: Guest, nic: Nic) -> RelayPort | None:
+    """A port of the relay that the guest's definition does not name."""
+    port = host.relay.port(nic.mac) if host.relay else None
+    return port if port and port.guest == guest.name and port.socket != nic.socket else None
 
 
 def _nic(guest: Guest, persistent: str, mac: str) -> Nic:
@@ -130,11 +153,14 @@ class _Move:
             )
         if to is NicTarget.RELAY:
             return self._to_relay()
+        if target_of(self.nic) is to and port:
+            return self._planned(to, (self._leave(port), self._wipe(port, to)), (port.vf.address,))
         xml, steps, vfs = self._away(to, port)
         return self._planned(to, (self._define(xml, to), *steps), vfs)
 
     def _to_relay(self) -> NicPlan:
-        vf = self._relay_vf()
+        begun = _left_behind(self.host, self.guest, self.nic)
+        vf = begun.vf if begun else self._relay_vf()
         pf = self.host.pf(vf.pf)
         before = self.host.vf(vf.address)
         port = RelayPort(

@@ -179,3 +179,36 @@ def test_every_code_is_tested() -> None:
 def test_a_host_without_pages_may_still_give_a_vf_back() -> None:
     """Nothing of what makes a relay is asked for on the way off it."""
     assert found(NicTarget.RELAY, NicTarget.VF, lambda host: on_ground(host, nodes=())).plan is not None
+
+
+def begun(of: NicTarget, port: RelayPort, **more: object) -> Inventory:
+    """What a controller has left that died in the middle of it."""
+    vfs = (replace(HOST.pfs[0].vfs[0], claim="nic-525400123456", **more), *HOSTS[of].pfs[0].vfs[1:])
+    return replace(with_pf(HOSTS[of], "pf0", vfs=vfs), relay=replace(RELAY, ports=(port,) if port else ()))
+
+
+FIRST = HOST.pfs[0].vfs[0]
+JOINED = replace(PORT, vf=RelayVf(pf=FIRST.pf, index=FIRST.index, address=FIRST.address))
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_asked_for_again_it_goes_on_with_the_vf_that_it_had(joined: bool) -> None:  # noqa: FBT001
+    host = begun(NicTarget.VIRTIO, JOINED, guest="web") if joined else begun(NicTarget.VIRTIO, JOINED)
+    host = host if joined else replace(host, relay=RELAY)
+    plan = assess(host, guest(NICS[NicTarget.VIRTIO]), BRIDGED, MAC, NicTarget.RELAY).plan
+    assert plan is not None
+    assert plan.vfs == (FIRST.address,)
+
+
+@pytest.mark.parametrize("to", [NicTarget.VIRTIO, NicTarget.VF])
+def test_asked_for_again_what_is_left_of_the_relay_is_taken_back(to: NicTarget) -> None:
+    host = begun(to, JOINED, guest="web")
+    plan = assess(host, guest(NICS[to]), XML[to], MAC, to).plan
+    assert plan is not None
+    assert [step.name for step in plan.steps] == ["leave-relay", "wipe-vf"]
+
+
+def test_anothers_port_is_left_alone() -> None:
+    host = begun(NicTarget.VIRTIO, replace(JOINED, guest="other"), guest="other")
+    assessed = assess(host, guest(NICS[NicTarget.VIRTIO]), BRIDGED, MAC, NicTarget.VIRTIO)
+    assert [each.code for each in assessed.findings] == ["nic-there"]
