@@ -100,7 +100,7 @@ def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
     Example: vferry guest nic guest1 52:54:00:aa:00:01 --to relay
     """
     state = find_state()
-    here, *_ = choose(asyncio.run(find_guests()), name)
+    here = _only_one(asyncio.run(find_guests()), name)
     found = asyncio.run(guest_nic.assess(state, here.host, name, mac.lower(), NicTarget(to)))
     show_lines.findings(found.findings, err=True)
     if found.plan is None:
@@ -140,6 +140,24 @@ def choose(found: Found, name: str) -> list[Guest]:
         guest=name,
         near=sorted(near),
     )
+
+
+def _only_one(found: Found, name: str) -> Guest:
+    """A guest's only definition: another host might run it. Problems: ``host-silent``, ``guest-ambiguous``."""
+    here, *elsewhere = choose(found, name)
+    for host, problem in found.silent.items():
+        message = f"Whether {name} runs on {host} is not known: {problem.message}"
+        raise Problem(
+            "host-silent", message, f"Try again when it answers, or: vferry host remove {host}", exit=Exit.REFUSED
+        )
+    for other in elsewhere:
+        raise Problem(
+            "guest-ambiguous",
+            f"{name} is defined on {here.host} and on {other.host}",
+            f"Remove what is left of it: virsh undefine {name}",
+            exit=Exit.REFUSED,
+        )
+    return here
 
 
 def describe(nic: Nic) -> str:

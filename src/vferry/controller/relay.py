@@ -2,8 +2,6 @@
 
 import secrets
 
-from msgspec.structs import replace
-
 from vferry.controller.hosts import open_host
 from vferry.controller.state import State
 from vferry.controller.stepping import STEP_TIMEOUT_S, Tell, carry_out, look, outcome, session_of, take_back, told
@@ -36,7 +34,8 @@ async def enable(state: State, name: str, plan: RelayPlan, tell: Tell) -> None:
     Problems: the failed step's own, with exit 4 where all was undone and 5 where not.
     """
     inventory = await look(state, name)
-    repairs = inventory.relay == replace(plan.relay, state=RelayState.ENABLED)
+    made = inventory.relay
+    repairs = made is not None and (made.operation, made.state) == (plan.relay.operation, RelayState.ENABLED)
     async with open_host(name, session_of(inventory, plan.relay.operation), state) as host:
         await host.call(ClaimResources(vfs=plan.relay.addresses, slot=False), timeout_s=STEP_TIMEOUT_S)
         begun: list[HostStep] = []

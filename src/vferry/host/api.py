@@ -603,14 +603,15 @@ class Destroy(Operation[Done], frozen=True, kw_only=True, tag="destroy-incoming"
 class KeepRelay(Operation[Done], frozen=True, kw_only=True, tag="keep-relay"):
     """Keeps what a relay is, durably, in place of what was kept: before anything is done, and when it is.
 
-    What it says was before is what takes it back. Problem ``relay-anothers`` where another operation's is kept.
+    What it says was before is what takes it back. Problems: ``relay-anothers`` where another operation's is kept, and
+    ``relay-in-use`` where it is to be taken back, and a guest is on it.
     """
 
     relay: Relay
 
 
 class ForgetRelay(Operation[Done], frozen=True, kw_only=True, tag="forget-relay"):
-    """Forgets the relay, once nothing of it is left; another operation's is left alone."""
+    """Forgets the relay, once nothing of it is left; another operation's is left alone. Problem ``relay-in-use``."""
 
 
 class SetHugePages(Operation[Done], frozen=True, kw_only=True, tag="set-huge-pages"):

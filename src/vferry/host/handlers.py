@@ -47,7 +47,7 @@ from vferry.host.vf_driver import bind_vf
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
-from vferry.model.relay import Relay
+from vferry.model.relay import Relay, RelayState
 
 T = TypeVar("T")
 
@@ -233,10 +233,12 @@ class Handlers:
                 holder = api.Session(operation=check(session).operation)
                 for address in relay.addresses:
                     check(session, vf=address)
+                if relay.state is RelayState.DISABLING:
+                    return lambda: self._ports.if_unused(lambda: self._keep_relay(holder, relay))
                 return lambda: self._keep_relay(holder, relay)
             case api.ForgetRelay():
                 holder = api.Session(operation=check(session).operation)
-                return lambda: self._forget_relay(holder)
+                return lambda: self._ports.if_unused(lambda: self._forget_relay(holder))
             case api.SetHugePages():
                 check(session)
                 return lambda: set_huge_pages(root, operation, self._write)

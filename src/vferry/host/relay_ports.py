@@ -55,6 +55,18 @@ class RelayPorts:
         """The VFs' PCI addresses, by the sockets of the NICs."""
         return {each.port.socket: each.port.vf.address for each in self.all()}
 
+    def if_unused(self, work: Callable[[], Done]) -> Done:
+        """Does something that ends the relay. Problem ``relay-in-use`` where a guest is on it."""
+        with self._lock:
+            for each in self.all():
+                raise Problem(
+                    "relay-in-use",
+                    f"{each.port.mac} of guest {each.port.guest} is on the relay",
+                    "Move the guest to another host, or take its NIC off: vferry guest nic",
+                    exit=Exit.REFUSED,
+                )
+            return work()
+
     def if_joined(self, joined: JoinRelay, work: Callable[[], Done]) -> Done:
         """Does something for a port that may have been taken off, or joined otherwise, since it was seen."""
         with self._lock:

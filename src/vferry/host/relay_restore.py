@@ -64,8 +64,12 @@ def _works(
         yield f"bridge {bridge.name}", partial(set_bridge, root, SetRelayBridge(bridge=bridge, present=True))
     for joined in ports.all():
         vf = joined.port.vf
-        apply, join = partial(_give_back, links, vf, joined.settings), partial(ports.join, joined)
+        apply = partial(_give_back, links, vf, joined.settings)
+        bind = partial(bind_vf, root, BindVf(address=vf.address, driver=vf.bound), write)
         yield f"setting of VF {vf.address}", partial(ports.if_joined, joined, apply)
+        yield f"VF {vf.address}", partial(ports.if_joined, joined, bind)
+    for joined in ports.all():  # what only Open vSwitch can do, which may be silent
+        join = partial(ports.join, joined)
         yield f"port of guest {joined.port.guest}", partial(ports.if_joined, joined, join)
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from vferry.host.api import Define, JoinRelay, LeaveRelay, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
-from vferry.model.host import NO_MAC, Inventory, VfSettings
+from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
 from vferry.model.relay import SOCKETS, RelayKind, RelayPort, RelayState, RelayVf
 from vferry.plan import destination_vf, networks, nic_definition
 from vferry.plan.facts import Finding, Refusal, Severity, info
@@ -40,13 +40,9 @@ class NicPlan(Struct, frozen=True, kw_only=True):
     mac: str
     to: NicTarget
     host: str
+    operation: str
     vfs: tuple[str, ...] = ()
     steps: tuple[HostStep, ...] = ()
-
-    @property
-    def operation(self) -> str:
-        """In whose name it is done."""
-        return _operation(self.mac)
 
 
 class NicAssessment(Struct, frozen=True, kw_only=True):
@@ -60,19 +56,25 @@ class NicAssessment(Struct, frozen=True, kw_only=True):
         return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
-def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarget) -> NicAssessment:
+def prefix(mac: str) -> str:
+    """How the ids of operations begin that put a NIC on something else."""
+    return f"nic-{mac.replace(':', '')}-"
+
+
+def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarget, operation: str) -> NicAssessment:
     """The way from what a NIC is on to what it is to be on. `persistent`: the guest's definition.
 
-    Whoever asks for the same again goes on with what was begun, and left by a controller that died.
+    `operation` is a new one's id, or that of one which a controller has begun and left: this goes on with it.
     """
-    host = _with_own(host, _operation(mac))
+    host = _with_own(host, operation)
     try:
         nic = _nic(guest, persistent, mac)
         if target_of(nic) is to and not _left_behind(host, guest, nic):
             note = info("nic-there", f"{mac} of {guest.name} is so already: {to.value}")
-            return NicAssessment(findings=(note,), plan=NicPlan(guest=guest.name, mac=mac, to=to, host=host.name))
+            plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation)
+            return NicAssessment(findings=(note,), plan=plan)
         _refuse(guest, persistent, mac)
-        return NicAssessment(plan=_Move(host, guest, persistent, nic).plan(to))
+        return NicAssessment(plan=_Move(host, guest, persistent, nic, operation).plan(to))
     except Refusal as refusal:
         return NicAssessment(findings=(refusal.finding,))
 
@@ -82,10 +84,6 @@ def target_of(nic: Nic) -> NicTarget:
     if nic.passed_through:
         return NicTarget.VF
     return NicTarget.RELAY if nic.socket else NicTarget.VIRTIO
-
-
-def _operation(mac: str) -> str:
-    return f"nic-{mac.replace(':', '')}"
 
 
 def _with_own(host: Inventory, operation: str) -> Inventory:
@@ -133,14 +131,26 @@ def _refuse(guest: Guest, persistent: str, mac: str) -> None:
         )
 
 
+def _over(under: VfSettings, settings: VfSettings) -> VfSettings:
+    """Settings, and where they say nothing those under them."""
+    return VfSettings(
+        **{
+            name: getattr(under, name) if getattr(settings, name) is None else getattr(settings, name)
+            for name in VfSettings.__struct_fields__
+        }
+    )
+
+
 class _Move:
     """One NIC on its way; `Refusal` where there is none."""
 
-    def __init__(self, host: Inventory, guest: Guest, persistent: str, nic: Nic) -> None:
-        self.host, self.guest, self.xml, self.nic = host, guest, persistent, nic
+    def __init__(self, host: Inventory, guest: Guest, persistent: str, nic: Nic, operation: str) -> None:
+        self.host, self.guest, self.xml, self.nic, self.operation = host, guest, persistent, nic, operation
         self.network = self._network()
-        own = host.vf(nic.vf.address) if nic.vf else None
-        self.settings = own.settings if own else VfSettings(vlan=nic_definition.vlan_of(persistent, nic.mac) or None)
+        self.own = host.vf(nic.vf.address) if nic.vf else None
+        # libvirt gives a VF the VLAN of the definition only as long as the guest runs.
+        set_now = self.own.settings if self.own else VfSettings()
+        self.settings = replace(set_now, vlan=nic_definition.vlan_of(persistent, nic.mac) or set_now.vlan or 0)
 
     def plan(self, to: NicTarget) -> NicPlan:
         """Of what is on the relay, the VF goes along where it can."""
@@ -154,7 +164,7 @@ class _Move:
         if to is NicTarget.RELAY:
             return self._to_relay()
         if target_of(self.nic) is to and port:
-            return self._planned(to, (self._leave(port), self._wipe(port, to)), (port.vf.address,))
+            return self._planned(to, self._off(port, to), (port.vf.address,))
         xml, steps, vfs = self._away(to, port)
         return self._planned(to, (self._define(xml, to), *steps), vfs)
 
@@ -170,25 +180,26 @@ class _Move:
             vf=vf,
             mtu=pf.mtu if pf else 1500,
         )
-        settings = replace(self.settings, mac=self.nic.mac)
+        settings = _over(pf.wiped(before) if pf and before else VfSettings(), replace(self.settings, mac=self.nic.mac))
         xml = nic_definition.on_relay(self.xml, self.nic.mac, port.socket)
         steps = (
+            self._join(port, settings),
             HostStep(
                 name="configure-vf",
                 summary=f"give VF {vf.index} of {vf.pf} {self.nic.mac} and its settings",
                 apply=(SetVf(pf=vf.pf, index=vf.index, settings=settings),),
                 undo=(SetVf(pf=vf.pf, index=vf.index, settings=before.settings if before else VfSettings()),),
             ),
-            self._join(port, settings),
             self._define(xml, NicTarget.RELAY),
+            *self._left(),
         )
-        return self._planned(NicTarget.RELAY, steps, (vf.address,))
+        return self._planned(NicTarget.RELAY, steps, (vf.address, *self._left_vfs()))
 
     def _away(self, to: NicTarget, port: RelayPort | None) -> tuple[str, tuple[HostStep, ...], tuple[str, ...]]:
         """The definition, what is done after it, and the VFs that are claimed for it."""
         mac, vlan = self.nic.mac, self.settings.vlan or 0
-        left = (self._leave(port), self._wipe(port, to)) if port else ()
-        held = (port.vf.address,) if port else ()
+        left = self._off(port, to) if port else self._left()
+        held = (port.vf.address,) if port else self._left_vfs()
         if to is NicTarget.VIRTIO:
             return nic_definition.on_bridge(self.xml, mac, self.host.attachment(self.network), vlan), left, held
         address = port.vf.address if port else self._free_vf().address
@@ -210,16 +221,27 @@ class _Move:
             undo=(JoinRelay(port=port, settings=self.settings),),
         )
 
-    def _wipe(self, port: RelayPort, to: NicTarget) -> HostStep:
-        """What stays a guest's VF keeps its settings but for the MAC, which libvirt gives it."""
-        vf = VfRef(pf=port.vf.pf, index=port.vf.index, address=port.vf.address)
-        pf, own = self.host.pf(vf.pf), self.host.vf(vf.address)
-        wiped = pf.wiped(own) if pf and own and to is NicTarget.VIRTIO else VfSettings(mac=NO_MAC)
+    def _off(self, port: RelayPort, to: NicTarget) -> tuple[HostStep, ...]:
+        """What stays the guest's VF keeps its settings but for the MAC, which libvirt gives it. The port goes last."""
+        vf = self.host.vf(port.vf.address)
+        stays = VfSettings(mac=NO_MAC) if to is NicTarget.VF else None
+        return (*((self._wipe(vf, stays),) if vf else ()), self._leave(port))
+
+    def _left(self) -> tuple[HostStep, ...]:
+        """The VF that was passed through is nobody's now, and may have the guest's MAC from a migration."""
+        return (self._wipe(self.own),) if self.own and self.nic.passed_through else ()
+
+    def _left_vfs(self) -> tuple[str, ...]:
+        return (self.own.address,) if self.own and self.nic.passed_through else ()
+
+    def _wipe(self, vf: Vf, settings: VfSettings | None = None) -> HostStep:
+        pf = self.host.pf(vf.pf)
+        wiped = settings or (pf.wiped(vf) if pf else VfSettings(mac=NO_MAC))
         return HostStep(
             name="wipe-vf",
             summary=f"wipe VF {vf.index} of {vf.pf}",
             apply=(SetVf(pf=vf.pf, index=vf.index, settings=wiped),),
-            undo=(SetVf(pf=vf.pf, index=vf.index, settings=self.settings),),
+            undo=(SetVf(pf=vf.pf, index=vf.index, settings=vf.settings),),
         )
 
     def _define(self, xml: str, to: NicTarget) -> HostStep:
@@ -231,7 +253,15 @@ class _Move:
         )
 
     def _planned(self, to: NicTarget, steps: tuple[HostStep, ...], vfs: tuple[str, ...]) -> NicPlan:
-        return NicPlan(guest=self.guest.name, mac=self.nic.mac, to=to, host=self.host.name, vfs=vfs, steps=steps)
+        return NicPlan(
+            guest=self.guest.name,
+            mac=self.nic.mac,
+            to=to,
+            host=self.host.name,
+            operation=self.operation,
+            vfs=vfs,
+            steps=steps,
+        )
 
     def _network(self) -> str:
         nic = self.nic

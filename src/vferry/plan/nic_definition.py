@@ -40,7 +40,11 @@ def rules_of(xml: str, mac: str) -> tuple[str, ...]:
     nic = _found(parse(xml), mac)
     rules = [name for name in ("filterref", "bandwidth") if nic.find(name) is not None]
     port = nic.find("port")
-    return (*rules, *(["port"] if port is not None and port.get("isolated") == "yes" else []))
+    vlan = nic.find("vlan")
+    trunk = vlan is not None and (vlan.get("trunk") == "yes" or vlan.find("tag[@nativeMode]") is not None)
+    several = vlan is not None and len(vlan.findall("tag")) > 1
+    isolated = port is not None and port.get("isolated") == "yes"
+    return (*rules, *(["port"] if isolated else []), *(["vlan"] if trunk or several else []))
 
 
 def named(xml: str, mac: str) -> int:

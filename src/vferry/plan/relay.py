@@ -10,7 +10,7 @@ from vferry.plan.facts import Finding, Refusal, Severity, error, info, warning
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
 from vferry.plan.relay_needs import platform, switch, uplinks
-from vferry.plan.relay_steps import disabling, enabling
+from vferry.plan.relay_steps import disabling, enabling, repairing
 
 
 class RelayWishes(Struct, frozen=True, kw_only=True):
@@ -93,7 +93,8 @@ def _again(relay: Relay, wishes: RelayWishes, name: str) -> RelayAssessment:
         )
         return RelayAssessment(findings=(problem,))
     note = info("relay-there", f"{name} has this relay already: what is missing of it is made")
-    return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=enabling(relay)))
+    steps = repairing(relay) if relay.state is RelayState.ENABLED else enabling(relay)
+    return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=steps))
 
 
 def _choose(host: Inventory, wishes: RelayWishes) -> Relay:

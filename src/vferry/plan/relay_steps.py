@@ -15,6 +15,11 @@ def enabling(relay: Relay) -> tuple[HostStep, ...]:
     return (_keep(relay), *_making(relay), _kept(relay))
 
 
+def repairing(relay: Relay) -> tuple[HostStep, ...]:
+    """Makes again what is missing of a relay that is made, and stays so for its guests meanwhile."""
+    return (*_making(relay), _kept(relay))
+
+
 def disabling(relay: Relay) -> tuple[HostStep, ...]:
     """Takes the relay back, in the other order; it only goes forward, and may be asked for again."""
     first = HostStep(

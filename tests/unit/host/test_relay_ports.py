@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fake_libvirt import FakeDomain
+from msgspec.json import encode
 from msgspec.structs import replace
 from ovs_database import transact
 from relay_host import MINE, VFS, Host, running
@@ -103,19 +104,30 @@ async def test_a_nic_is_joined_by_whom_has_the_guest_and_the_vf(host: Host, want
     assert host.state() == before
 
 
-@pytest.mark.parametrize(
-    "relay",
-    [lambda relay: None, lambda relay: replace(relay, state=RelayState.DISABLING)],
-)
-async def test_without_a_relay_nothing_is_joined_and_what_is_comes_off(host: Host, relay: Any) -> None:
+@pytest.mark.parametrize("gone", [False, True])
+async def test_without_a_relay_nothing_is_joined_and_what_is_comes_off(host: Host, *, gone: bool) -> None:
     await host.ask(JOIN, MOVING)
-    other = relay((await host.inventory()).relay)
-    await host.ask(api.KeepRelay(relay=other) if other else api.ForgetRelay())
+    relay, path = (await host.inventory()).relay, host.root / "state/relay.json"
+    assert relay is not None
+    path.write_bytes(encode(replace(relay, state=RelayState.DISABLING, ports=())))
+    if gone:
+        path.unlink()
     assert await refused(host, JOIN) == "relay-missing"
     await host.ask(LEAVE, MOVING)
     assert (host.state()["bridges"], driver(host)) == ([], None)
     assert await refused(host, JOIN) == "relay-missing"
     assert (host.state()["bridges"], driver(host)) == ([], None)
+
+
+async def test_a_relay_that_a_guest_is_on_is_not_taken_back(host: Host) -> None:
+    """Nor begun to be: whoever asked has looked before the guest came."""
+    await host.ask(JOIN, MOVING)
+    relay = (await host.inventory()).relay
+    assert relay is not None
+    before = host.state()
+    assert await refused(host, api.KeepRelay(relay=replace(relay, state=RelayState.DISABLING)), MINE) == "relay-in-use"
+    assert await refused(host, api.ForgetRelay(), MINE) == "relay-in-use"
+    assert host.state() == before
 
 
 async def test_a_switched_relay_joins_no_vf(tmp_path: Path) -> None:

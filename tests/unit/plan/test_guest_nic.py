@@ -9,7 +9,7 @@ from fakes.codes import codes_of
 from fakes.relay import HOST, on_ground, with_pf
 from vferry.host.api import Define, JoinRelay, LeaveRelay, Operation, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
-from vferry.model.host import NO_MAC, WIPED, Bridge, Inventory, Network, VfSettings
+from vferry.model.host import NO_MAC, Bridge, Inventory, Network, VfSettings
 from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState, RelayVf
 from vferry.plan.guest_nic import NicAssessment, NicTarget, assess
 from vferry.plan.nic_definition import on_bridge, on_relay, on_vf
@@ -17,6 +17,7 @@ from vferry.plan.nic_definition import on_bridge, on_relay, on_vf
 MAC = "52:54:00:12:34:56"
 VF = HOST.pfs[0].vfs[1]
 REF = VfRef(pf=VF.pf, index=VF.index, address=VF.address)
+OPERATION = "nic-525400123456-1"
 SOCKET = "/run/vferry-relay/525400123456.sock"
 OWN = RelayVf(pf=VF.pf, index=VF.index, address=VF.address, driver="vfio-pci")
 PORT = RelayPort(guest="web", mac=MAC, socket=SOCKET, vf=OWN)
@@ -62,7 +63,7 @@ HOSTS = {
 
 
 def found(of: NicTarget, to: NicTarget, change: Callable[[Inventory], Inventory] = lambda host: host) -> NicAssessment:
-    return assess(change(HOSTS[of]), guest(NICS[of]), XML[of], MAC, to)
+    return assess(change(HOSTS[of]), guest(NICS[of]), XML[of], MAC, to, OPERATION)
 
 
 def asked(of: NicTarget, to: NicTarget) -> list[Operation[object]]:
@@ -79,39 +80,56 @@ def test_what_is_so_already_needs_no_step(of: NicTarget) -> None:
     assert [each.code for each in assessed.findings] == ["nic-there"]
 
 
+WIPE = SetVf(pf="pf0", index=1, settings=VfSettings(mac=NO_MAC, vlan=0, trust=False, spoof_check=True))
+"""What makes the VF that the guest had as its driver makes one, in what this one's says."""
+
+
 @pytest.mark.parametrize("of", [NicTarget.VF, NicTarget.VIRTIO])
 def test_to_the_relay_by_a_free_vf_with_the_settings_of_the_one_before(of: NicTarget) -> None:
-    settings = replace(ON if of is NicTarget.VF else VfSettings(), mac=MAC)
+    fresh = VfSettings(mac=MAC, vlan=0, trust=False, spoof_check=True)
+    settings = ON if of is NicTarget.VF else fresh
     vf = HOST.pfs[0].vfs[0]
-    setting, join, define = asked(of, NicTarget.RELAY)
+    join, setting, define, *left = asked(of, NicTarget.RELAY)
     assert setting == SetVf(pf="pf0", index=0, settings=settings)
     assert isinstance(join, JoinRelay)
     assert (join.port.guest, join.port.socket, join.port.vf.address) == ("web", SOCKET, vf.address)
     assert join.settings == settings
     assert define == Define(xml=on_relay(XML[of], MAC, SOCKET))
+    assert left == ([WIPE] if of is NicTarget.VF else [])
+
+
+def test_the_vlan_of_a_vf_is_that_of_the_definition() -> None:
+    """libvirt takes it from the VF as the guest is shut down."""
+    host = used(BASE, VfSettings(mac=NO_MAC, vlan=0))
+    plan = assess(host, guest(NICS[NicTarget.VF]), XML[NicTarget.VF], MAC, NicTarget.RELAY, OPERATION).plan
+    assert plan is not None
+    (setting,) = (each for step in plan.steps for each in step.apply if isinstance(each, SetVf) and each.index == 0)
+    assert setting.settings.vlan == 42
 
 
 def test_from_the_relay_to_its_vf_which_keeps_its_settings() -> None:
-    define, leave, wipe = asked(NicTarget.RELAY, NicTarget.VF)
+    define, wipe, leave = asked(NicTarget.RELAY, NicTarget.VF)
     assert define == Define(xml=on_vf(XML[NicTarget.RELAY], MAC, VF.address, 42))
     assert leave == LeaveRelay(guest="web", mac=MAC)
     assert wipe == SetVf(pf="pf0", index=1, settings=VfSettings(mac=NO_MAC))
 
 
 def test_from_the_relay_to_a_bridge_in_the_same_vlan() -> None:
-    define, leave, wipe = asked(NicTarget.RELAY, NicTarget.VIRTIO)
+    define, wipe, leave = asked(NicTarget.RELAY, NicTarget.VIRTIO)
     assert define == Define(xml=on_bridge(XML[NicTarget.RELAY], MAC, BASE.attachment("a"), 42))
     assert leave == LeaveRelay(guest="web", mac=MAC)
-    assert isinstance(wipe, SetVf)
-    assert (wipe.settings.mac, wipe.settings.vlan, wipe.settings.trust) == (NO_MAC, WIPED.vlan, WIPED.trust)
+    assert wipe == WIPE
 
 
-@pytest.mark.parametrize(("of", "to"), [(NicTarget.VF, NicTarget.VIRTIO), (NicTarget.VIRTIO, NicTarget.VF)])
-def test_between_a_vf_and_a_bridge_only_the_definition_changes(of: NicTarget, to: NicTarget) -> None:
-    (define,) = asked(of, to)
-    free = HOST.pfs[0].vfs[0].address
-    expected = on_bridge(XML[of], MAC, BASE.attachment("a"), 42) if of is NicTarget.VF else on_vf(XML[of], MAC, free)
-    assert define == Define(xml=expected)
+def test_from_a_vf_to_a_bridge_and_the_vf_is_wiped() -> None:
+    define, wipe = asked(NicTarget.VF, NicTarget.VIRTIO)
+    assert define == Define(xml=on_bridge(XML[NicTarget.VF], MAC, BASE.attachment("a"), 42))
+    assert wipe == WIPE
+
+
+def test_from_a_bridge_to_a_free_vf() -> None:
+    (define,) = asked(NicTarget.VIRTIO, NicTarget.VF)
+    assert define == Define(xml=on_vf(XML[NicTarget.VIRTIO], MAC, HOST.pfs[0].vfs[0].address))
 
 
 @pytest.mark.parametrize("of", NicTarget)
@@ -120,12 +138,13 @@ def test_every_step_has_its_way_back(of: NicTarget, to: NicTarget) -> None:
     plan = found(of, to).plan
     assert plan is not None
     assert all(step.undo for step in plan.steps)
-    assert plan.operation == "nic-525400123456"
+    assert plan.operation == "nic-525400123456-1"
     used = {each.port.vf.address for step in plan.steps for each in step.apply if isinstance(each, JoinRelay)}
     assert used <= {*plan.vfs}
 
 
 FULL = "<filterref filter='clean-traffic'/>"
+TRUNK = "<vlan trunk='yes'><tag id='10'/><tag id='20'/></vlan>"
 REFUSED: list[tuple[str, NicTarget, NicTarget, Callable[[Inventory], Inventory]]] = [
     ("relay-missing", NicTarget.VF, NicTarget.RELAY, lambda host: replace(host, relay=None)),
     (
@@ -157,6 +176,7 @@ def test_what_stands_in_the_way_is_said_with_what_to_do(
 
 
 LEFT_ALONE = [
+    ("nic-has-rules", guest(NICS[NicTarget.VIRTIO]), BRIDGED.replace("</interface>", f"{TRUNK}</interface>"), MAC),
     ("nic-unknown", guest(NICS[NicTarget.VF]), XML[NicTarget.VF], "52:54:00:00:00:01"),
     ("nic-ambiguous", guest(NICS[NicTarget.VF]), "<domain><devices/></domain>", MAC),
     ("guest-not-off", guest(NICS[NicTarget.VF], state=GuestState.RUNNING), XML[NicTarget.VF], MAC),
@@ -167,7 +187,7 @@ LEFT_ALONE = [
 
 @pytest.mark.parametrize(("code", "who", "xml", "mac"), LEFT_ALONE)
 def test_guests_that_are_left_alone(code: str, who: Guest, xml: str, mac: str) -> None:
-    assessed = assess(HOSTS[NicTarget.VF], who, xml, mac, NicTarget.RELAY)
+    assessed = assess(HOSTS[NicTarget.VF], who, xml, mac, NicTarget.RELAY, OPERATION)
     assert [(each.code, bool(each.remedy)) for each in assessed.errors] == [(code, True)]
 
 
@@ -183,7 +203,7 @@ def test_a_host_without_pages_may_still_give_a_vf_back() -> None:
 
 def begun(of: NicTarget, port: RelayPort, **more: object) -> Inventory:
     """What a controller has left that died in the middle of it."""
-    vfs = (replace(HOST.pfs[0].vfs[0], claim="nic-525400123456", **more), *HOSTS[of].pfs[0].vfs[1:])
+    vfs = (replace(HOST.pfs[0].vfs[0], claim="nic-525400123456-1", **more), *HOSTS[of].pfs[0].vfs[1:])
     return replace(with_pf(HOSTS[of], "pf0", vfs=vfs), relay=replace(RELAY, ports=(port,) if port else ()))
 
 
@@ -195,7 +215,7 @@ JOINED = replace(PORT, vf=RelayVf(pf=FIRST.pf, index=FIRST.index, address=FIRST.
 def test_asked_for_again_it_goes_on_with_the_vf_that_it_had(joined: bool) -> None:  # noqa: FBT001
     host = begun(NicTarget.VIRTIO, JOINED, guest="web") if joined else begun(NicTarget.VIRTIO, JOINED)
     host = host if joined else replace(host, relay=RELAY)
-    plan = assess(host, guest(NICS[NicTarget.VIRTIO]), BRIDGED, MAC, NicTarget.RELAY).plan
+    plan = assess(host, guest(NICS[NicTarget.VIRTIO]), BRIDGED, MAC, NicTarget.RELAY, OPERATION).plan
     assert plan is not None
     assert plan.vfs == (FIRST.address,)
 
@@ -203,12 +223,12 @@ def test_asked_for_again_it_goes_on_with_the_vf_that_it_had(joined: bool) -> Non
 @pytest.mark.parametrize("to", [NicTarget.VIRTIO, NicTarget.VF])
 def test_asked_for_again_what_is_left_of_the_relay_is_taken_back(to: NicTarget) -> None:
     host = begun(to, JOINED, guest="web")
-    plan = assess(host, guest(NICS[to]), XML[to], MAC, to).plan
+    plan = assess(host, guest(NICS[to]), XML[to], MAC, to, OPERATION).plan
     assert plan is not None
-    assert [step.name for step in plan.steps] == ["leave-relay", "wipe-vf"]
+    assert [step.name for step in plan.steps] == ["wipe-vf", "leave-relay"]
 
 
 def test_anothers_port_is_left_alone() -> None:
     host = begun(NicTarget.VIRTIO, replace(JOINED, guest="other"), guest="other")
-    assessed = assess(host, guest(NICS[NicTarget.VIRTIO]), BRIDGED, MAC, NicTarget.VIRTIO)
+    assessed = assess(host, guest(NICS[NicTarget.VIRTIO]), BRIDGED, MAC, NicTarget.VIRTIO, OPERATION)
     assert [each.code for each in assessed.findings] == ["nic-there"]
