@@ -12,12 +12,11 @@ from msgspec.structs import replace
 from vferry.host.api import Define, JoinRelay, LeaveRelay, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
-from vferry.model.relay import SOCKETS, RelayKind, RelayPort, RelayState, RelayVf
-from vferry.plan import destination_vf, networks, nic_definition
+from vferry.model.relay import SOCKETS, RelayPort
+from vferry.plan import destination_vf, networks, nic_definition, relayed
 from vferry.plan.facts import Finding, Refusal, Severity, info
 from vferry.plan.host_step import HostStep
 from vferry.plan.plan import NetworkMode
-from vferry.plan.relay_choice import choose_vf
 
 
 class NicTarget(StrEnum):
@@ -170,7 +169,7 @@ class _Move:
 
     def _to_relay(self) -> NicPlan:
         begun = _left_behind(self.host, self.guest, self.nic)
-        vf = begun.vf if begun else self._relay_vf()
+        vf = begun.vf if begun else relayed.free_vf(self.host, self.network, self.nic.mac)
         pf = self.host.pf(vf.pf)
         before = self.host.vf(vf.address)
         port = RelayPort(
@@ -271,20 +270,3 @@ class _Move:
     def _free_vf(self) -> VfRef:
         vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, ())
         return VfRef(pf=vf.pf, index=vf.index, address=vf.address)
-
-    def _relay_vf(self) -> RelayVf:
-        relay = self.host.relay
-        made = relay is not None and relay.state is RelayState.ENABLED and relay.kind is RelayKind.DIRECT
-        uplinks = [pf for pf in self.host.networks[self.network].pfs if relay and made and pf in relay.uplinks]
-        refused: Refusal | None = None
-        for pf in filter(None, map(self.host.pf, uplinks)):
-            try:
-                return choose_vf(self.host, pf)
-            except Refusal as refusal:
-                refused = refusal
-        names = ",".join(self.host.networks[self.network].pfs)
-        raise refused or Refusal(
-            "relay-missing",
-            f"{self.host.name} has no direct relay on {self.network}",
-            f"Make one: vferry relay enable {self.host.name} --uplink {names}",
-        )

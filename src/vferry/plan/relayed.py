@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator
 
 from vferry.model.guest import Nic
-from vferry.model.host import Inventory
-from vferry.model.relay import Relay, RelayPort, RelayState
+from vferry.model.host import Inventory, Pf
+from vferry.model.relay import RelayPort, RelayState, RelayVf
 from vferry.plan.facts import Facts, Finding, Refusal, warning
 from vferry.plan.relay_choice import choose_vf
 
@@ -19,24 +19,19 @@ def port(facts: Facts, nic: Nic, network: str, taken: Collection[str]) -> RelayP
             f"{source.name} does not say by which port of its relay {nic.mac} is on {nic.socket}",
             f"Look with: vferry relay show {source.name}",
         )
-    relay = _relay(destination, nic, network)
-    pfs = [pf for name in relay.uplinks if name in destination.networks[network].pfs and (pf := destination.pf(name))]
-    if pfs and not any(pf.up for pf in pfs):
-        names = [pf.name for pf in pfs]
-        raise Refusal(
-            "pf-missing",
-            f"{destination.name} has no PF {' or '.join(names)} that is up",
-            f"ip link set dev {names[0]} up",
-        )
+    vf = free_vf(destination, network, nic.mac, taken)
+    return RelayPort(guest=own.guest, mac=own.mac, socket=own.socket, vf=vf, mtu=own.mtu)
+
+
+def free_vf(host: Inventory, network: str, mac: str, taken: Collection[str] = ()) -> RelayVf:
+    """A VF that the host's direct relay can join a NIC to; not one of `taken`, PCI addresses. Raises `Refusal`."""
     refused: Refusal | None = None
-    for pf in (pf for pf in pfs if pf.up):
+    for pf in _uplinks(host, network, mac):
         try:
-            vf = choose_vf(destination, pf, taken)
+            return choose_vf(host, pf, taken)
         except Refusal as refusal:
             refused = refusal
-        else:
-            return RelayPort(guest=own.guest, mac=own.mac, socket=own.socket, vf=vf, mtu=own.mtu)
-    raise refused or _missing(destination, nic, network)
+    raise refused or _missing(host, network, mac)
 
 
 def about(facts: Facts) -> Iterator[Finding]:
@@ -53,23 +48,30 @@ def about(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _relay(destination: Inventory, nic: Nic, network: str) -> Relay:
-    relay = destination.relay
+def _uplinks(host: Inventory, network: str, mac: str) -> Iterator[Pf]:
+    relay = host.relay
     if relay is None or relay.state is not RelayState.ENABLED:
-        raise _missing(destination, nic, network)
+        return
     if relay.switched:
         raise Refusal(
             "relay-differs",
-            f"The relay of {destination.name} is a switched one, and {nic.mac} is joined to a VF of its own",
+            f"The relay of {host.name} is a switched one, and {mac} is to be joined to a VF of its own",
             "Choose another host",
         )
-    return relay
+    pfs = [pf for name in relay.uplinks if name in host.networks[network].pfs and (pf := host.pf(name))]
+    if pfs and not any(pf.up for pf in pfs):
+        names = [pf.name for pf in pfs]
+        raise Refusal(
+            "pf-missing",
+            f"{host.name} has no PF {' or '.join(names)} that is up",
+            f"ip link set dev {names[0]} up",
+        )
+    yield from (pf for pf in pfs if pf.up)
 
 
-def _missing(destination: Inventory, nic: Nic, network: str) -> Refusal:
-    names = ",".join(destination.networks[network].pfs)
+def _missing(host: Inventory, network: str, mac: str) -> Refusal:
     return Refusal(
         "relay-missing",
-        f"{nic.mac} is on a relay, and {destination.name} has none on {network}",
-        f"Make one (vferry relay enable {destination.name} --uplink {names}), or choose another host",
+        f"{mac} needs a direct relay, and {host.name} has none on {network}",
+        f"Make one: vferry relay enable {host.name} --uplink {','.join(host.networks[network].pfs)}",
     )

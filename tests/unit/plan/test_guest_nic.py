@@ -148,7 +148,7 @@ TRUNK = "<vlan trunk='yes'><tag id='10'/><tag id='20'/></vlan>"
 REFUSED: list[tuple[str, NicTarget, NicTarget, Callable[[Inventory], Inventory]]] = [
     ("relay-missing", NicTarget.VF, NicTarget.RELAY, lambda host: replace(host, relay=None)),
     (
-        "relay-missing",
+        "relay-differs",
         NicTarget.VF,
         NicTarget.RELAY,
         lambda host: replace(host, relay=replace(RELAY, kind=RelayKind.SWITCHED)),

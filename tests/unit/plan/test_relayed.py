@@ -154,7 +154,7 @@ def test_a_pf_that_is_down_is_left_out() -> None:
 def test_a_relay_on_another_network_is_none() -> None:
     (refused,) = f.found(f.both(f.on_relay, lambda facts: two_pfs(facts, uplinks=("pf2",)))).errors
     assert refused.code == "relay-missing"
-    assert refused.message == f"{MAC} is on a relay, and host2 has none on lan"
+    assert refused.message == f"{MAC} needs a direct relay, and host2 has none on lan"
     assert "vferry relay enable host2 --uplink pf0,pf1" in refused.remedy
 
 
