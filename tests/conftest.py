@@ -17,7 +17,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from msgspec import Struct
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("vferry", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vferry")
 
 _GRACE_S = 1.0
 """For how long something that is on its way out may still be there."""

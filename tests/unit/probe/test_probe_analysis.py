@@ -5,7 +5,7 @@ from array import array
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.model.report import Phase
@@ -37,7 +37,6 @@ def records(draw: st.DrawFn) -> ProbeRecord:
     return record_of(rtts, times, draw(st.sampled_from([100, 1000])))
 
 
-@settings(deadline=None)
 @given(records(), st.lists(st.floats(0, 30), min_size=1, max_size=8).map(sorted))
 def test_the_phases_share_out_the_whole(record: ProbeRecord, starts: list[float]) -> None:
     phases = spans(*starts, starts[-1] + 1)
@@ -51,7 +50,6 @@ def test_the_phases_share_out_the_whole(record: ProbeRecord, starts: list[float]
     assert set(network.phases) == {phase for phase, _, _ in phases}
 
 
-@settings(deadline=None)
 @given(records())
 def test_gaps_lie_within_the_measurement_and_do_not_overlap(record: ProbeRecord) -> None:
     found = gaps(record)
@@ -62,7 +60,6 @@ def test_gaps_lie_within_the_measurement_and_do_not_overlap(record: ProbeRecord)
         assert found[0].start == record.sent[0]
 
 
-@settings(deadline=None)
 @given(records())
 def test_buckets_hold_every_probe_once(record: ProbeRecord) -> None:
     end = (record.sent[-1] / 1e9 + 0.001) if record.sent else 1.0

@@ -2,7 +2,7 @@
 
 import struct
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.probe import packets
@@ -15,7 +15,6 @@ def reply_to(request: bytes, kind: packets.Kind) -> bytes:
     return bytes([kind.reply]) + request[1:]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**16 - 1), st.sampled_from([packets.V4, packets.V6]))
 def test_an_answer_carries_the_whole_sequence_number(sequence: int, ident: int, kind: packets.Kind) -> None:
     request = packets.echo(kind, ident, SESSION, sequence)
@@ -25,7 +24,6 @@ def test_an_answer_carries_the_whole_sequence_number(sequence: int, ident: int, 
     assert packets.answered(header + request, kind, SESSION) is None
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**64 - 1))
 def test_the_checksum_of_icmp_makes_the_packet_sum_to_zero(sequence: int) -> None:
     packet = packets.echo(packets.V4, 77, SESSION, sequence)
@@ -33,7 +31,6 @@ def test_the_checksum_of_icmp_makes_the_packet_sum_to_zero(sequence: int) -> Non
     assert len(packet) == 64
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=120))
 def test_what_others_send_is_no_answer(noise: bytes) -> None:
     assert packets.answered(noise, packets.V4, SESSION) is None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.probe.record import HEADER_BYTES, ProbeRecord, Recording
@@ -11,7 +11,6 @@ from vferry.probe.record import HEADER_BYTES, ProbeRecord, Recording
 HEADER = {"rate": 1000, "address": "192.0.2.1", "method": "icmp", "wall_offset_ns": 5}
 
 
-@settings(deadline=None)
 @given(count=st.integers(0, 60), batch=st.integers(1, 30), capacity=st.integers(1, 25))
 def test_the_newest_probes_are_kept_in_order(
     tmp_path_factory: pytest.TempPathFactory, count: int, batch: int, capacity: int

@@ -5,7 +5,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.probe.stream import RECORD, RETRANSMISSIONS, Content, Echo, parsed_retransmissions, retransmissions
@@ -27,7 +27,6 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(bounds)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, len(BYTES)), max_size=12))
 def test_an_echo_may_come_in_any_pieces(cuts: list[int]) -> None:
     echo = Echo(CONTENT)
@@ -37,7 +36,6 @@ def test_an_echo_may_come_in_any_pieces(cuts: list[int]) -> None:
     assert (echo.received, echo.echoed, echo.wrong) == (len(BYTES), 6, 0)
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers(0, len(BYTES) - 1), min_size=1), st.lists(st.integers(0, len(BYTES)), max_size=12))
 def test_every_byte_that_differs_is_found(places: set[int], cuts: list[int]) -> None:
     spoilt = bytes(byte ^ (at in places) for at, byte in enumerate(BYTES))

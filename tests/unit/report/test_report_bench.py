@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from report_sample import bare, sample, tcp
 from rich.console import Console
@@ -30,7 +30,6 @@ VALUES = st.none() | st.integers(0, 9000)
 RUNS = st.lists(st.tuples(st.sampled_from([*bench.CASES, "other"]), VALUES), max_size=15)
 
 
-@settings(deadline=None)
 @given(RUNS)
 def test_medians_lie_between_least_and_most(rows: list[tuple[str, int | None]]) -> None:
     result = bench.summary([run(case, lost) for case, lost in rows])
@@ -48,7 +47,6 @@ def test_medians_lie_between_least_and_most(rows: list[tuple[str, int | None]]) 
             assert figures == {"median": None, "min": None, "max": None, "n": 0}
 
 
-@settings(deadline=None)
 @given(RUNS, st.randoms(use_true_random=False))
 def test_the_order_of_runs_does_not_matter(rows: list[tuple[str, int | None]], random: Any) -> None:
     runs = [run(case, lost) for case, lost in rows]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from report_sample import bare, sample, timeline, watched
 
@@ -132,7 +132,6 @@ def test_what_is_null_reads_not_measured() -> None:
     assert "refused before measuring began" in text
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1000), st.floats(1, 80)), max_size=8),
     st.floats(700, 2000),
@@ -147,7 +146,6 @@ def test_labels_never_overlap(labels: list[tuple[float, float]], high: float) ->
     assert all(left - end >= 5 - 1e-6 for end, left in zip(ends, lefts[1:], strict=False))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.none() | st.floats(0, 900))), st.integers(1, 50))
 def test_coarser_buckets_lose_nothing(rows: list[tuple[int, int, float | None]], most: int) -> None:
     fine = ProbeBuckets(

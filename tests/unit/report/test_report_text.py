@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from report_sample import bare, sample, watched
@@ -118,7 +118,6 @@ def test_narrow_terminals_do(width: int) -> None:
     assert max(map(len, printed(sample(), width).splitlines())) <= width
 
 
-@settings(deadline=None)
 @given(st.none() | st.floats(0, 1e9), st.none() | st.integers(0, 2**62))
 def test_every_figure_has_a_word(value: float | None, number: int | None) -> None:
     for word in (words.milliseconds(value), words.seconds(value), words.size(number), words.count(number)):
@@ -165,7 +164,6 @@ def test_on_a_terminal_progress_renews_itself() -> None:
     assert "7 lost, no answer for 300 ms" in text
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True), min_size=1),
     st.sampled_from(list(Status)),

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.transfer.copies import DENSE, DIFFERENCE, KEPT, ReceiverCopies, SenderCopies, SentPages
@@ -29,7 +29,6 @@ turns = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(turns, st.randoms(use_true_random=False))
 def test_pages_come_back_and_only_those_that_changed_little_are_differences(
     turns: Sequence[dict[int, int]], chance: random.Random
