@@ -25,12 +25,13 @@ def controller(lab: Lab) -> Iterator[State]:
     """A controller of the tests' own, with the hosts and the CA of the one that brought the lab up.
 
     50 probes a second: 1,000, and on some machines 200, leave an emulated guest too little for vferry's scripts.
+    A longer pause where the copy stalls: there a guest may change its memory faster than 1 MB/s, which it goes by.
     """
     theirs, own = find_state(), State(root=lab.folder / "tests")
     forget_older_lab(own)
     shutil.copytree(theirs.pki, own.pki, dirs_exist_ok=True)
     shutil.copy(theirs.hosts, own.hosts)
-    own.configuration.write_text("[probe]\nrate_hz = 50\n")
+    own.configuration.write_text("[probe]\nrate_hz = 50\n[migration]\nmax_pause_s = 3\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VFERRY_STATE", str(own.root))
         vferry("operation", "recover")

@@ -14,7 +14,7 @@ from vferry.lab.lab import Lab
 
 VFERRY = (sys.executable, "-m", "vferry")
 HOSTS = ("host1", "host2")
-WAIT_S = 400.0
+WAIT_S = 600.0
 ANSWER_S = 30.0
 PF = "enp1s0"
 

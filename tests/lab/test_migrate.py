@@ -188,7 +188,7 @@ def test_a_copy_that_stalls_ends_with_a_longer_pause_where_that_is_allowed(scene
     scene.await_agent()
     here, limited = scene.host, ("--no-probe", "--bandwidth", "8M")
     with scene.busy(WRITER):
-        undone = vferry("migrate", scene.guest, other(here), *limited, "--deadline", "30")
+        undone = vferry("migrate", scene.guest, other(here), *limited, "--deadline", "30", "--max-pause", "0.3")
         assert undone.returncode == 4, undone.stderr
         assert "not copied within 30 s" in undone.stdout + undone.stderr
         scene.assert_whole(here)
