@@ -106,8 +106,7 @@ def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
     if found.plan is None:
         sys.exit(Exit.REFUSED)
     if dry_run:
-        for number, step in enumerate(found.plan.steps, start=1):
-            click.echo(f"  {number:2}. {step.summary}")
+        show_lines.host_steps(found.plan.steps)
         return
     with show_lines.Line() as line:
         asyncio.run(guest_nic.move(state, found.plan, line.begin))

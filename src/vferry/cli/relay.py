@@ -54,8 +54,7 @@ def enable(host: str, uplink: str, switched: bool, dry_run: bool) -> None:  # no
     if found.plan is None:
         sys.exit(Exit.REFUSED)
     if dry_run:
-        for number, step in enumerate(found.plan.steps, start=1):
-            click.echo(f"  {number:2}. {step.summary}")
+        show.host_steps(found.plan.steps)
         return
     with show.Line() as line:
         asyncio.run(relay.enable(state, host, found.plan, line.begin))

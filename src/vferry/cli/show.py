@@ -1,6 +1,6 @@
 """What several commands print: findings, a plan's steps, a running migration, a report's end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from vferry.model.problem import Exit
 from vferry.model.report import Phase, Report, Status
 from vferry.network.modes import stages
 from vferry.plan.facts import Finding, Severity
+from vferry.plan.host_step import HostStep
 from vferry.plan.outlook import Outlook
 from vferry.plan.plan import Plan
 from vferry.report.progress import Progress
@@ -52,6 +53,12 @@ def steps(plan: Plan) -> None:
             phase = step.phase
             click.echo(click.style(f"{phase.value}", bold=True))
         click.echo(f"  {number:2}. {step.host}: {step.summary}")
+
+
+def host_steps(steps: Iterable[HostStep]) -> None:
+    """What `--dry-run` prints of what is done to one host alone."""
+    for number, step in enumerate(steps, start=1):
+        click.echo(f"  {number:2}. {step.summary}")
 
 
 Files = tuple[Path | None, Path | None, Path | None]

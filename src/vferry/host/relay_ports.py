@@ -10,6 +10,7 @@ import msgspec
 from vferry.host.api import BindVf, Done, JoinRelay, LeaveRelay
 from vferry.host.durable import write_durably
 from vferry.host.qemu_user import qemu_user
+from vferry.host.relay_store import read_kept
 from vferry.host.relay_switch import set_port
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
@@ -34,18 +35,8 @@ class RelayPorts:
 
     def all(self) -> tuple[JoinRelay, ...]:
         """What is joined, or was begun to be. Problem ``relay-unreadable``."""
-        try:
-            return tuple(msgspec.json.decode(self._path.read_bytes(), type=list[JoinRelay]))
-        except FileNotFoundError:
-            return ()
-        except (OSError, msgspec.DecodeError) as error:
-            raise Problem(
-                "relay-unreadable",
-                f"What {self._path} says of the relay's guests cannot be read: {error}",
-                "Take off by hand the guests that it names, then remove the file",
-                exit=Exit.OPERATOR,
-                file=str(self._path),
-            ) from error
+        remedy = "Take off by hand the guests that it names, then remove the file"
+        return tuple(read_kept(self._path, list[JoinRelay], "the relay's guests", remedy) or ())
 
     def users(self) -> dict[str, str]:
         """The guests, by their VFs' PCI addresses."""

@@ -1,6 +1,7 @@
 """What the relay of this host is: kept durably, so that whoever comes after a crash can go on or take it back."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -8,6 +9,8 @@ from vferry.host.api import Done, Session
 from vferry.host.durable import sync_directory, write_durably
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import Relay
+
+T = TypeVar("T")
 
 
 class RelayStore:
@@ -18,18 +21,7 @@ class RelayStore:
 
     def read(self) -> Relay | None:
         """None where there is no relay. Problem ``relay-unreadable``."""
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Relay)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            raise Problem(
-                "relay-unreadable",
-                f"What {self._path} says of the relay cannot be read: {error}",
-                "Take back by hand what it names, then remove the file",
-                exit=Exit.OPERATOR,
-                file=str(self._path),
-            ) from error
+        return read_kept(self._path, Relay, "the relay", "Take back by hand what it names, then remove the file")
 
     def keep(self, session: Session, relay: Relay) -> Done:
         """Keeps a relay of the session's operation. Problem ``relay-anothers``."""
@@ -52,6 +44,22 @@ class RelayStore:
         self._path.unlink()
         sync_directory(self._path.parent)
         return Done()
+
+
+def read_kept(path: Path, kind: type[T], what: str, remedy: str) -> T | None:
+    """What a file keeps of the relay; None where there is none. Problem ``relay-unreadable``."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise Problem(
+            "relay-unreadable",
+            f"What {path} says of {what} cannot be read: {error}",
+            remedy,
+            exit=Exit.OPERATOR,
+            file=str(path),
+        ) from error
 
 
 def _anothers(operation: str) -> Problem:
