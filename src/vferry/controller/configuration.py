@@ -27,7 +27,7 @@ unplug_timeout_s = 15
 
 
 class ProbeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a guest's interruption is measured. `method` ``auto`` takes what the guest answers."""
+    """How a guest's interruption is measured: at most `rate_hz` probes a second, fewer where the guest is slow."""
 
     rate_hz: Annotated[int, Meta(ge=1, le=10_000)] = 1000
     method: Annotated[str, Meta(pattern="^[a-z][a-z0-9-]*$")] = "auto"

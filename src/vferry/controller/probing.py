@@ -79,7 +79,9 @@ async def _packets(
     """The session that sends them, or why there is none."""
     settings = read_controller_configuration(state).probe
     method = "icmp" if settings.method == "auto" else settings.method
-    started = ProbeSession.start(address, folder.probes, rate=settings.rate_hz, method=method, namespace=namespace)
+    started = ProbeSession.start(
+        address, folder.probes, rate=settings.rate_hz, method=method, namespace=namespace, adapt=True
+    )
     try:
         return await stack.enter_async_context(await started)
     except Problem as problem:

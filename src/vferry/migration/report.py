@@ -145,6 +145,9 @@ def _gaps(measured: Measured, tcp: Tcp | None) -> list[str]:
     said = []
     if measured.probes and measured.probes.wrapped:
         said.append("The measurement outlasted its record: the oldest probes are not in it")
+    if measured.probes and measured.probes.wanted:
+        wanted, rate = measured.probes.wanted, measured.probes.rate
+        said.append(f"So that the guest keeps up, {rate:,} probes a second were sent, not {wanted:,}")
     if measured.tcp_note:
         said.append(measured.tcp_note)
     if tcp is not None and measured.probes is None:

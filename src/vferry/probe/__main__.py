@@ -19,6 +19,7 @@ from typing import Any
 
 from vferry.probe.connection import ConnectionWatch, connect
 from vferry.probe.line import Line, enter_namespace, open_line, wall_offset
+from vferry.probe.pace import bearable
 from vferry.probe.prober import Prober
 from vferry.probe.record import Recording
 
@@ -43,12 +44,16 @@ def hurry() -> None:
 
 def measure(settings: dict[str, Any], line: Line) -> int:
     """Measures until the end. Raises OSError if the record cannot be written."""
-    header = {key: settings[key] for key in ("address", "method", "rate")} | {"wall_offset_ns": wall_offset()}
+    hurry()
+    wanted = settings["rate"]
+    rate = bearable(line, wanted) if settings["adapt"] else wanted
+    header = {key: settings[key] for key in ("address", "method")} | {"rate": rate, "wall_offset_ns": wall_offset()}
+    if rate < wanted:
+        header["wanted"] = wanted
     recording = Recording(Path(settings["record"]), header)
-    prober = Prober(line, recording, settings["rate"], settings["seconds"], emit, sys.stdin.fileno())
+    prober = Prober(line, recording, rate, settings["seconds"], emit, sys.stdin.fileno())
     signal.signal(signal.SIGTERM, lambda *_: prober.stop())
     gc.disable()
-    hurry()
     emit({"event": "ready"} | header)
     try:
         prober.run()

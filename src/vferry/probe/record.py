@@ -33,10 +33,12 @@ class ProbeRecord:
 
     `sent`: CLOCK_MONOTONIC of the measuring machine in ns. `rtt`: ns until the answer arrived, `LOST` without
     an answer within a second, or `UNSENT` if the kernel refused to send the probe. `wall_offset_ns` plus
-    `sent` is the time since 1970. `wrapped`: the oldest probes are missing, since the file is bounded.
+    `sent` is the time since 1970. `wrapped`: the oldest probes are missing, since the file is bounded. `rate`:
+    probes a second; `wanted`: how many were asked for, where fewer were sent.
     """
 
     rate: int
+    wanted: int | None = None
     address: str = ""
     method: str = "icmp"
     wall_offset_ns: int = 0
@@ -59,6 +61,7 @@ class ProbeRecord:
         turn = next((at for at in range(1, len(sent)) if sent[at] < sent[at - 1]), 0)
         return cls(
             rate=header["rate"],
+            wanted=header.get("wanted"),
             address=header["address"],
             method=header["method"],
             wall_offset_ns=header["wall_offset_ns"],

@@ -51,12 +51,13 @@ class ProbeSession(MeasuringProcess):
         method: str = "icmp",
         namespace: str | None = None,
         seconds: float | None = None,
+        adapt: bool = False,
     ) -> Self:
         """Starts measuring `address` and returns once the first probe is about to leave.
 
-        The record goes to the file `record`, which is overwritten. `rate` is probes per second, `seconds` ends
-        the measurement by itself. Raises Problem (probe-usage, probe-namespace, probe-not-permitted,
-        probe-address, probe-record, probe-failed).
+        The record goes to the file `record`, which is overwritten. `rate` is probes per second; with `adapt` fewer are
+        sent where the address cannot answer so many. `seconds` ends the measurement by itself. Raises Problem
+        (probe-usage, probe-namespace, probe-not-permitted, probe-address, probe-record, probe-failed).
         """
         _check(rate, method, namespace, seconds)
         settings = {
@@ -66,6 +67,7 @@ class ProbeSession(MeasuringProcess):
             "method": method,
             "namespace": namespace,
             "seconds": seconds,
+            "adapt": adapt,
         }
         process, _ = await launched(settings)
         return cls(process, record)

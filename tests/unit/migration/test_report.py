@@ -57,14 +57,26 @@ def test_each_vf_of_a_guest_with_several_is_in_it() -> None:
     assert all(page(report).count(mac) >= 2 for mac in macs)
 
 
-@pytest.mark.parametrize(("wrapped", "notes"), [(False, 0), (True, 1)])
-def test_a_record_that_started_over_is_said_to_lack_its_oldest_probes(*, wrapped: bool, notes: int) -> None:
+@pytest.mark.parametrize(
+    ("probes", "notes"),
+    [
+        (ProbeRecord(rate=1000), []),
+        (
+            ProbeRecord(rate=1000, wrapped=True),
+            ["The measurement outlasted its record: the oldest probes are not in it"],
+        ),
+        (
+            ProbeRecord(rate=200, wanted=1000),
+            ["So that the guest keeps up, 200 probes a second were sent, not 1,000"],
+        ),
+    ],
+)
+def test_what_the_probes_lack_is_said(probes: ProbeRecord, notes: list[str]) -> None:
     drive, ending = driven()
-    probes = ProbeRecord(rate=1000, wrapped=wrapped)
     probes.sent.append(1)
     probes.rtt.append(1000)
     report = make_report(drive.plan, ending, Measured(began=0.0, started="", ended=1.0, probes=probes))
-    assert len(report.notes) == notes
+    assert report.notes == notes
 
 
 TCP = TcpRecord(port=7, opened_at=0, sent=9, echoed=9, stall_ns=10**9, stall_at=1, retransmissions=2)
