@@ -1,51 +1,49 @@
 """How fast to probe: no faster than the address answers, or the probes would be the interruption that they measure."""
 
+import statistics
 import time
-from collections.abc import Iterator
 
-from vferry.probe.line import Line
+from vferry.probe.line import NEWEST, Line
 
 SECOND = 10**9
 BURST, TRIES = 50, 3
+SHARE = 4
 LOOK_S = 0.001
 # Numbers that no measurement comes to, so that an answer that is late is not taken for one of its own.
 FIRST = 1 << 62
 
 
 def bearable(line: Line, wanted: int) -> int:
-    """The probes a second to send: `wanted`, or what takes at most half of the time of whoever answers.
+    """The probes a second to send: `wanted`, or what takes a quarter of the time of whoever answers: it gets busier.
 
-    What one answer costs follows from how much longer a burst of them takes than one alone, at best. Less than `wanted`
-    is rounded down to 1, 2 or 5 times a power of ten. Where nothing answers it is `wanted`. Takes milliseconds, or
-    seconds where answers are slow. May leave answers on the way.
+    What an answer costs follows from how much longer a burst of them takes than one alone, in the median of three. Less
+    than `wanted` is rounded down to 1, 2 or 5 times a power of ten. Where nothing answers it is `wanted`. Takes
+    milliseconds, or seconds where answers are slow. May leave answers on the way.
     """
-    numbers = iter(range(FIRST, FIRST + TRIES * (BURST + 1)))
     costs = []
-    for _ in range(TRIES):
-        alone = _burst(line, numbers, 1)
-        together = _burst(line, numbers, BURST)
+    for first in range(FIRST, FIRST + TRIES * 2 * BURST, 2 * BURST):
+        alone = _burst(line, range(first, first + 1))
+        together = _burst(line, range(first + 1, first + 1 + BURST))
         if together is None:
             break
         costs.append((together - (alone or 0)) / (BURST - 1))
-    cost = max(min(costs, default=0), 0)
-    return wanted if 2 * cost * wanted <= SECOND else _rounded(int(SECOND / (2 * cost)))
+    cost = max(statistics.median(costs), 0) if costs else 0
+    return wanted if SHARE * cost * wanted <= SECOND else _rounded(int(SECOND / (SHARE * cost)))
 
 
-def _burst(line: Line, numbers: Iterator[int], size: int) -> float | None:
-    """The ns until `size` answers had come, or would have at the pace of those of a second; None if nothing came."""
+def _burst(line: Line, numbers: range) -> float | None:
+    """The ns until all had answers, or would have at the pace of those that came in a second; None if none came."""
     began = time.monotonic_ns()
-    for _ in range(size):
+    for number in numbers:
         try:
-            line.send(next(numbers))
+            line.send(number)
         except OSError:
             return None
     arrivals: list[int] = []
-    while len(arrivals) < size and time.monotonic_ns() - began < SECOND:
+    while len(arrivals) < len(numbers) and time.monotonic_ns() - began < SECOND:
         time.sleep(LOOK_S)
-        arrivals += [arrival for _, arrival in line.answers()]
-    if not arrivals:
-        return None
-    return (max(arrivals) - began) * size / len(arrivals)
+        arrivals += [arrival for number, arrival in line.answers() if number in numbers or number == NEWEST]
+    return (max(arrivals) - began) * len(numbers) / len(arrivals) if arrivals else None
 
 
 def _rounded(rate: int) -> int:
