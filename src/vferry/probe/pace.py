@@ -6,7 +6,7 @@ import time
 from vferry.probe.line import NEWEST, Line
 
 SECOND = 10**9
-BURST, TRIES = 50, 3
+BURST, TRIES = 50, 5
 SHARE = 4
 LOOK_S = 0.001
 # Numbers that no measurement comes to, so that an answer that is late is not taken for one of its own.
@@ -16,7 +16,7 @@ FIRST = 1 << 62
 def bearable(line: Line, wanted: int) -> int:
     """The probes a second to send: `wanted`, or what takes a quarter of the time of whoever answers: it gets busier.
 
-    What an answer costs follows from how much longer a burst of them takes than one alone, in the median of three. Less
+    What an answer costs follows from how much longer a burst of them takes than one alone, in the median. Less
     than `wanted` is rounded down to 1, 2 or 5 times a power of ten. Where nothing answers it is `wanted`. Takes
     milliseconds, or seconds where answers are slow. May leave answers on the way.
     """
