@@ -10,7 +10,7 @@ from vferry.model.problem import Problem
 # Each command's module is imported only when it is called: an agent on a slow host starts no dashboard code.
 COMMANDS = {
     "agent": "run the agent of this host",
-    "bench": "measure interruption and transfer",
+    "bench": "measure interruption, transfer and relay",
     "check": "tell whether a guest can migrate to a host, and how",
     "gateway": "carry a migration's streams over mutual TLS",
     "guest": "list and show guests",

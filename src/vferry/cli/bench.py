@@ -11,7 +11,8 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
-from vferry.cli import show
+from vferry.cli import bench_relay, show
+from vferry.cli.choices import chosen, numbers, tell_left_out
 from vferry.controller.bench import Case, Results, measure, watched
 from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.state import find_state
@@ -35,6 +36,9 @@ def command() -> None:
     \b
     Example: vferry bench network --runs 5
     """
+
+
+command.add_command(bench_relay.command)
 
 
 @command.command("network")
@@ -99,7 +103,7 @@ def network(
     asyncio.run(measure(state, cases, runs, kept, show.Stage, _tell))
     compared, switch = kept.of(cases), watched(cases)
     latency = kept.latency(switch) if switch else None
-    _tell_left_out(len(kept.runs) - len(compared), results)
+    tell_left_out(len(kept.runs) - len(compared), results)
     write_bench(compared, results.with_suffix(".png"))
     result = summary(compared)
     if as_json:
@@ -189,17 +193,18 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
     from vferry.report.bench_transfer_picture import write_bench
     from vferry.report.text import terminal
     from vferry.trial.bench import Settings, environment, measure
+    from vferry.trial.results import Case as TransferCase
     from vferry.trial.results import Results
 
     if fresh:
         results.unlink(missing_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
-    kept = Results(results)
+    kept = Results(results, TransferCase.of)
     settings = Settings(
         qemu=shlex.split(options["qemu"]),
-        modes=_chosen(options["modes"], MODES),
-        links=_numbers(options["links"], "--link"),
-        rates=_numbers(options["rates"], "--dirty"),
+        modes=chosen(options["modes"], MODES, "--modes"),
+        links=numbers(options["links"], "--link"),
+        rates=numbers(options["rates"], "--dirty"),
         runs=runs,
         memory=memory,
         tls=options["tls"],
@@ -212,7 +217,7 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
     with show.Line() as line:
         measure(settings, kept, now, line.begin, line.tell)
     rows = kept.of(now)
-    _tell_left_out(len(kept.rows) - len(rows), results)
+    tell_left_out(len(kept.rows) - len(rows), results)
     write_bench(rows, results.with_suffix(".png"))
     result = summary(rows)
     ended = bench_success.success(rows, options["within"]) if options["within"] else []
@@ -226,23 +231,6 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
         raise Problem("memory-differs", "A guest's memory did not arrive as it was", exit=Exit.OPERATOR)
 
 
-def _chosen(text: str, known: Iterable[str]) -> list[str]:
-    """The modes that a text names, separated by commas."""
-    names = [name.strip() for name in text.split(",")]
-    unknown = sorted(set(names) - set(known))
-    if unknown:
-        raise click.BadParameter(f"{', '.join(unknown)}: choose among {', '.join(known)}", param_hint="--modes")
-    return names
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    """Numbers, separated by commas, none of them negative."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise click.BadParameter(f"{text}: give numbers, separated by commas", param_hint=option)
-    return [int(part) for part in parts]
-
-
 def _cases(modes: str, guests: Iterable[str]) -> tuple[Case, ...]:
     """The modes that were chosen, each with its guest."""
     named = {mode or OF_A_VF: guest for mode, _, guest in (words.rpartition("=") for words in guests)}
@@ -251,13 +239,8 @@ def _cases(modes: str, guests: Iterable[str]) -> tuple[Case, ...]:
         choose = ", ".join(NetworkMode)
         raise click.BadParameter(f"{', '.join(unknown)}: choose among {choose}", param_hint="--guest")
     using = GUESTS | named
-    chosen = map(NetworkMode, _chosen(modes, NetworkMode))
-    return tuple(Case(name=mode.value, guest=using.get(mode, using[OF_A_VF]), mode=mode) for mode in chosen)
-
-
-def _tell_left_out(number: int, results: Path) -> None:
-    if number:
-        _tell(f"left out: {number} in {results} of other settings, or of another vferry")
+    wanted = map(NetworkMode, chosen(modes, NetworkMode, "--modes"))
+    return tuple(Case(name=mode.value, guest=using.get(mode, using[OF_A_VF]), mode=mode) for mode in wanted)
 
 
 def _tell(line: str) -> None:

@@ -71,7 +71,7 @@ def set_bridge(root: Path, wanted: SetRelayBridge) -> Done:
     uplinks = {up.name: ("dpdk", {"dpdk-devargs": up.address}) for up in bridge.uplinks}
     name = bridge.uplinks[0].name if len(uplinks) == 1 else f"{bridge.name}-up"
     ports = (PortSpec(name=name, interfaces=uplinks),)
-    return _set(root, BridgeSpec(name=bridge.name, ports=ports, mtu=bridge.mtu), present=wanted.present)
+    return set_spec(root, BridgeSpec(name=bridge.name, ports=ports, mtu=bridge.mtu), present=wanted.present)
 
 
 def set_port(root: Path, port: RelayPort, *, present: bool) -> Done:
@@ -82,7 +82,7 @@ def set_port(root: Path, port: RelayPort, *, present: bool) -> Done:
         PortSpec(name=guest, interfaces={guest: ("dpdkvhostuserclient", {"vhost-server-path": port.socket})}),
     )
     spec = BridgeSpec(name=bridge_name(port), ports=ports, mtu=port.mtu, joins=True)
-    return _set(root, spec, present=present)
+    return set_spec(root, spec, present=present)
 
 
 def read_relay(root: Path, relay: Relay | None) -> RelayView:
@@ -129,7 +129,8 @@ def port_names(port: RelayPort) -> tuple[str, str]:
     return f"vfu{short}", f"vfg{short}"
 
 
-def _set(root: Path, spec: BridgeSpec, *, present: bool) -> Done:
+def set_spec(root: Path, spec: BridgeSpec, *, present: bool) -> Done:
+    """Makes a bridge, or removes it, and looks whether its ports work. Problems: as of `SetRelayBridge`."""
     with Database(root) as database:
         row = database.named("Bridge", spec.name)
         if row is not None and not _ours(row):

@@ -47,5 +47,5 @@ def _burst(line: Line, numbers: range) -> float | None:
 
 
 def _rounded(rate: int) -> int:
-    power = 10 ** (len(str(rate)) - 1)
+    power: int = 10 ** (len(str(rate)) - 1)
     return max(factor * power for factor in (1, 2, 5) if factor * power <= max(rate, 1))

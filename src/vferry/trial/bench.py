@@ -58,7 +58,7 @@ def environment(settings: Settings) -> Environment:
 
 def measure(
     settings: Settings,
-    results: Results,
+    results: Results[Case],
     now: Environment,
     begin: Callable[[str], None],
     tell: Callable[[str], None],

@@ -13,12 +13,16 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 class Process:
     """A running command. The kernel kills it when this process ends; so start it from the main thread."""
 
-    def __init__(self, argv: Sequence[str], fds: Sequence[int] = (), out: int = subprocess.DEVNULL) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        fds: Sequence[int] = (),
+        out: int = subprocess.DEVNULL,
+        stdin: int = subprocess.DEVNULL,
+    ) -> None:
         """`fds` are inherited."""
         command = ["setpriv", "--pdeathsig", "KILL", *argv]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, pass_fds=fds
-        )
+        self._process = subprocess.Popen(command, stdin=stdin, stdout=out, stderr=subprocess.PIPE, pass_fds=fds)
 
     def __enter__(self) -> Self:
         return self
@@ -26,7 +30,7 @@ class Process:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
 
@@ -38,6 +42,12 @@ class Process:
     def output(self) -> IO[bytes]:
         assert self._process.stdout  # noqa: S101 - asked for with `out`
         return self._process.stdout
+
+    def tell(self, text: str) -> None:
+        """Write to its standard input, which was asked for with `stdin`. Raises BrokenPipeError."""
+        assert self._process.stdin  # noqa: S101
+        self._process.stdin.write(text.encode())
+        self._process.stdin.flush()
 
     def running(self) -> bool:
         return self._process.poll() is None

@@ -149,9 +149,9 @@ def test_a_bench_that_was_cut_goes_on_where_it_stopped(tmp_path: Path, monkeypat
     path = tmp_path / "transfer.json"
     now = bench.environment(wanted)
     with pytest.raises(KeyboardInterrupt):
-        bench.measure(wanted, Results(path), now, lambda _: None, lambda _: None)
-    bench.measure(wanted, Results(path), now, lambda _: None, lambda _: None)
-    bench.measure(wanted, Results(path), now, lambda _: None, lambda _: None)
+        bench.measure(wanted, Results(path, Case.of), now, lambda _: None, lambda _: None)
+    bench.measure(wanted, Results(path, Case.of), now, lambda _: None, lambda _: None)
+    bench.measure(wanted, Results(path, Case.of), now, lambda _: None, lambda _: None)
     assert done == [0, 5000, 0, 0, 5000]
     rows = json.loads(path.read_text())["rows"]
     assert [row["rate"] for row in rows] == [0, 5000, 0, 5000]
@@ -160,7 +160,7 @@ def test_a_bench_that_was_cut_goes_on_where_it_stopped(tmp_path: Path, monkeypat
 
 
 def test_other_cases_do_not_count(tmp_path: Path) -> None:
-    results = Results(tmp_path / "transfer.json")
+    results = Results(tmp_path / "transfer.json", Case.of)
     results.add(CASE, {"status": "completed"})
     assert results.count(CASE, {}) == 1
     others = (CASE._replace(rate=0), CASE._replace(tls=True), CASE._replace(memory=512), CASE._replace(used=100))
@@ -174,7 +174,7 @@ def test_rows_of_another_environment_do_not_count(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(bench, "_version", lambda qemu: qemu[0])
     monkeypatch.setattr(bench, "code", lambda: "abc1234")
     wanted = bench.Settings(["11"], ["plain"], [400], [0], 1, 64, tls=False, content=tmp_path, deadline=None)
-    now, results = bench.environment(wanted), Results(tmp_path / "transfer.json")
+    now, results = bench.environment(wanted), Results(tmp_path / "transfer.json", Case.of)
     results.add(CASE, {**now(CASE), "status": "completed"})
     monkeypatch.setattr(bench, "code", lambda: "def5678")
     for other in (wanted._replace(qemu=["12"]), wanted._replace(deadline=7), wanted):

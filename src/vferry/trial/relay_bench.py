@@ -1,0 +1,121 @@
+"""All measurements of `vferry bench relay`, in turn."""
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from vferry.model.problem import Problem
+from vferry.trial import bouncer
+from vferry.trial.bouncer import BURST, Bouncer
+from vferry.trial.dpdk_switch import MEMORY_MIB, huge_pages
+from vferry.trial.namespace import Namespace
+from vferry.trial.process import TICK_S
+from vferry.trial.relay_paths import WAYS, Place
+from vferry.trial.results import Results, code
+
+BURSTS = 8
+"""How many are on their way from each NIC: 256 packets, a quarter of a queue."""
+WARM_S = 0.5
+CPUS = 2
+
+
+class RelayCase(NamedTuple):
+    """One of the things compared: a path, and the bytes of a packet."""
+
+    path: str
+    size: int
+
+    @property
+    def key(self) -> dict[str, Any]:
+        return self._asdict()
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Self:
+        """That of a row."""
+        return cls(row["path"], row["size"])
+
+
+class RelaySettings(NamedTuple):
+    """What is measured: all combinations of paths and sizes, `runs` times, for `seconds` each."""
+
+    paths: Sequence[str]
+    sizes: Sequence[int]
+    runs: int
+    seconds: float
+
+
+def environment(seconds: float) -> dict[str, Any]:
+    """What rows must have in common to be compared."""
+    return {"commit": code(), "kernel": platform.release(), "seconds": seconds}
+
+
+def measure(settings: RelaySettings, results: Results[RelayCase], begin: Callable[[str], None]) -> None:
+    """Measures what `results` lacks; `begin` is told of each. Raises `Problem`."""
+    now = environment(settings.seconds)
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < CPUS:
+        raise Problem("bench-few-cpus", "It takes two CPUs: one sends, the other forwards", "Give it more")
+    for number in range(1, settings.runs + 1):
+        for path in settings.paths:
+            cases = [case for size in settings.sizes if results.count(case := RelayCase(path, size), now) < number]
+            if cases:
+                begin(f"run {number} of {settings.runs}: {path}")
+                for case, figures in _measured(cases, cpus[-1], cpus[-2], settings.seconds):
+                    results.add(case, {**now, **figures})
+
+
+def _measured(
+    cases: Sequence[RelayCase], traffic: int, forwarding: int, seconds: float
+) -> list[tuple[RelayCase, dict[str, Any]]]:
+    """The figures of one path, which is laid for it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="vferry-bench-") as folder,
+        huge_pages(MEMORY_MIB + bouncer.MEMORY_MIB),
+        Namespace() as namespace,
+        WAYS[cases[0].path].laid(Place(Path(folder), traffic, forwarding, namespace)) as packets,
+    ):
+        packets.settle()
+        return [(case, figures(packets, case.size, seconds)) for case in cases]
+
+
+def figures(packets: Bouncer, size: int, seconds: float) -> dict[str, float]:
+    """Packets a second, what they take of the CPUs, and their round trip.
+
+    `pps`: packets that were forwarded in a second; `cores`: CPUs that were busy meanwhile, but for the traffic's own;
+    `pps_per_core`; `rtt_us`: the mean round trip of two packets that have the path to themselves, in µs.
+    """
+    pps, cores = _rate(packets, size, BURST, BURSTS, seconds)
+    alone, _ = _rate(packets, size, 1, 1, seconds)
+    return {
+        "pps": round(pps),
+        "cores": round(cores, 3),
+        "pps_per_core": round(pps / cores) if cores else 0,
+        # Two are on their way, by Little's law each for 2 / alone seconds, and that there and back.
+        "rtt_us": round(4e6 / alone, 1),
+    }
+
+
+def _rate(packets: Bouncer, size: int, burst: int, bursts: int, seconds: float) -> tuple[float, float]:
+    """Packets a second, and the cores that were busy with them."""
+    packets.send(size, burst, bursts)
+    time.sleep(WARM_S)
+    began, received, busy = time.monotonic(), packets.received(), _busy_s() - packets.cpu_s()
+    time.sleep(seconds)
+    took, count = time.monotonic() - began, packets.received() - received
+    busy = _busy_s() - packets.cpu_s() - busy
+    packets.stop()
+    if not count:
+        raise Problem("bench-no-traffic", "No packet comes back", "Run it again, with fewer other programs beside it")
+    return count / took, max(busy, 0.0) / took
+
+
+def _busy_s() -> float:
+    """Seconds of CPU time that this machine has taken so far, but for what its hypervisor had of it."""
+    user, nice, system, _idle, _wait, irq, softirq = map(
+        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:8]
+    )
+    return (user + nice + system + irq + softirq) * TICK_S
