@@ -42,6 +42,7 @@ VF = "0000:01:10.2"
 ACTING: list[Operation[Any]] = [
     api.PlugStandby(guest="guest1", mac=MAC, on=Attachment(device="br0"), alias="ua-x"),
     api.PlugVf(guest="guest1", address=VF, alias="ua-y"),
+    api.PlugRelayed(guest="guest1", mac=MAC, alias="ua-z"),
     api.Unplug(guest="guest1", alias="ua-vf"),
     api.RunInGuest(guest="guest1", script=":"),
     api.SetVf(pf="pf0", index=1, settings=WIPED),
