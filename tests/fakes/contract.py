@@ -8,7 +8,8 @@ from fakes import invariants
 from fakes.fleet import Fleet
 from fakes.samples import GUEST, Case, Drive
 from fakes.world import DRIVER, VF, HostState, fresh_settings
-from vferry.migration.conductor import Conductor, Ending
+from vferry.migration.conductor import Conductor
+from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.plan.plan import Plan, VfMove

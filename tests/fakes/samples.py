@@ -19,7 +19,8 @@ from vferry.host.api import (
     ReadGuestNetwork,
     TakeInventory,
 )
-from vferry.migration.conductor import Conductor, Ending
+from vferry.migration.conductor import Conductor
+from vferry.migration.stepper import Ending
 from vferry.model.host import WIPED, Attachment
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort, RelayVf
