@@ -10,8 +10,6 @@ from fakes.world import (
     MDEV_TYPE,
     NETWORK,
     PF,
-    STANDBY,
-    VF,
     Device,
     HostState,
     Machine,
@@ -189,7 +187,7 @@ MASTERS = {GuestSide.BOND: "bond0", GuestSide.FAILOVER: "eth0"}
 
 
 def _link(machine: Machine, device: Device) -> GuestLink:
-    kind = STANDBY if device.address is None else VF
+    kind = device.kind
     has_it = machine.inside.chosen.get(device.mac) == kind and machine.inside.side is GuestSide.ADDRESSES
     return GuestLink(
         name=f"eth-{kind}",

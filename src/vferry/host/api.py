@@ -244,7 +244,6 @@ class PlugRelayed(Operation[Done], frozen=True, kw_only=True, tag="plug-relayed"
     guest: str
     mac: Mac
     alias: str
-    acpi_index: int | None = None
 
 
 class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):

@@ -143,8 +143,6 @@ def relayed_xml(wanted: PlugRelayed, socket: str) -> str:
     ET.SubElement(interface, "source", type="unix", path=socket, mode="server")
     ET.SubElement(interface, "model", type="virtio")
     ET.SubElement(interface, "alias", name=wanted.alias)
-    if wanted.acpi_index is not None:
-        ET.SubElement(interface, "acpi", index=str(wanted.acpi_index))
     return ET.tostring(interface, encoding="unicode")
 
 
