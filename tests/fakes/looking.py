@@ -125,6 +125,7 @@ def _guest(host: HostState, name: str) -> Guest:
         nics=tuple(_nic(host, machine, device) for device in machine.devices.values()) if machine else (),
         devices=tuple(HostDevice(kind="mdev", name=uuid) for uuid in sorted(machine.mdevs)) if machine else (),
         pause_reason=machine.reason if machine else None,
+        run=machine.run if machine else None,
     )
 
 

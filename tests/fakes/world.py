@@ -101,6 +101,8 @@ class Machine:
     """Its mediated devices."""
     state: GuestState = GuestState.RUNNING
     reason: str | None = None
+    run: int = 1
+    """Another one each time that it is started."""
 
     def nic(self, mac: str, kind: str) -> Device | None:
         """Its VF, or its standby NIC, with a MAC."""

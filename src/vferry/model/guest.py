@@ -84,6 +84,8 @@ class Guest(Struct, frozen=True, kw_only=True):
     agent_connected: bool = False
     pause_reason: str | None = None
     """Why it is paused, where libvirt says (``migration``, ``starting up``, ``io error``…)."""
+    run: int | None = None
+    """Which run of it on its host this is: another one each time that it is started; None while it is off."""
     blockers: tuple[str, ...] | None = None
     """Why its QEMU would not migrate it as it is now, in QEMU's words; None where it was not asked."""
 

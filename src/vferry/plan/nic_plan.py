@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from vferry.model.host import VfSettings
 from vferry.model.relay import RelayPort
+from vferry.plan import nic_definition
 from vferry.plan.facts import Finding, Severity
 from vferry.plan.host_step import HostStep
 from vferry.plan.swap import Swap
@@ -24,11 +25,26 @@ class NicTarget(StrEnum):
         return {"vf": "a VF", "relay": "the relay", "virtio": "the standby path, as a virtio NIC"}[self.value]
 
 
+_TYPES = {
+    "hostdev": NicTarget.VF,
+    "vhostuser": NicTarget.RELAY,
+    "bridge": NicTarget.VIRTIO,
+    "direct": NicTarget.VIRTIO,
+}
+
+
+def defined_on(persistent: str, mac: str) -> NicTarget | None:
+    """What a definition says that a NIC is on; None for one of a libvirt network, which only a running guest tells."""
+    return _TYPES.get(nic_definition.type_of(persistent, mac))
+
+
 class NicMove(Struct, frozen=True, kw_only=True):
     """The NIC of a guest that runs, on its way: all that its steps are built from. Nothing in it is a secret."""
 
     to: NicTarget
     swap: Swap
+    run: int | None
+    """Of the guest (`Guest.run`): one that was started anew meanwhile has what it is defined with."""
     settings: VfSettings
     """Those of the VF that it comes to, whether the guest has it or the relay joins it; without the MAC."""
     vf_before: VfSettings

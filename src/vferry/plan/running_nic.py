@@ -16,17 +16,10 @@ from vferry.plan import inside, nic_definition, nic_slots, standby
 from vferry.plan.facts import Facts, Finding, Refusal, Severity, error, hardware_links, info
 from vferry.plan.guest_nic import left_behind, nic_of, refuse_definition, target_of, with_own
 from vferry.plan.nic_place import NicPlace
-from vferry.plan.nic_plan import NicAssessment, NicMove, NicPlan, NicTarget
+from vferry.plan.nic_plan import NicAssessment, NicMove, NicPlan, NicTarget, defined_on
 from vferry.plan.plan import GuestSide, NetworkMode
 from vferry.plan.swap import Swap
 
-_TYPES = {
-    "hostdev": NicTarget.VF,
-    "vhostuser": NicTarget.RELAY,
-    "bridge": NicTarget.VIRTIO,
-    "direct": NicTarget.VIRTIO,
-}
-"""What a definition says that a NIC is on; what one from a libvirt network is on, only the running guest does."""
 _WHILE_OFF = "Shut the guest down, ask again, and start it"
 
 
@@ -96,7 +89,7 @@ def _refuse(facts: Facts, host: Inventory, nic: Nic, to: NicTarget, operation: s
 
 
 def _refuse_differing(facts: Facts, nic: Nic) -> None:
-    defined = _TYPES.get(nic_definition.type_of(facts.definition.persistent, nic.mac))
+    defined = defined_on(facts.definition.persistent, nic.mac)
     if defined not in (None, target_of(nic)):
         raise Refusal(
             "nic-differs",
@@ -141,6 +134,7 @@ class _Running(NicPlace):
         )
         return NicMove(
             to=to,
+            run=self.guest.run,
             swap=self._swap(own, port, (self.nic.alias, self._alias("vf")), (self._alias(to.value),)),
             settings=replace(self.settings_on(vf), mac=None),
             vf_before=own.settings,
@@ -158,6 +152,7 @@ class _Running(NicPlace):
         plugged = NicTarget.RELAY if port else NicTarget.VIRTIO
         return NicMove(
             to=NicTarget.VF,
+            run=self.guest.run,
             swap=self._swap(vf, port, (self._alias("vf"),), (self.nic.alias, self._alias(plugged.value))),
             settings=replace(self.settings_on(vf), mac=None),
             vf_before=vf.settings,
