@@ -6,7 +6,7 @@ finds what it is defined with.
 
 from msgspec.structs import replace
 
-from vferry.host.api import Define, JoinRelay, LeaveRelay, SetVf
+from vferry.host.api import Define, JoinRelay, LeaveRelay, SetForwarding, SetVf
 from vferry.model.guest import Guest, Nic
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
 from vferry.model.relay import RelayPort
@@ -116,6 +116,7 @@ class _Move(NicPlace):
             ),
             self._define(xml, NicTarget.RELAY),
             *self._left(),
+            *self._unforwarded(),
         )
         return self._planned(NicTarget.RELAY, steps, (vf.address, *self._left_vfs()))
 
@@ -127,7 +128,7 @@ class _Move(NicPlace):
         if to is NicTarget.VIRTIO:
             return nic_definition.on_bridge(self.xml, mac, self.host.attachment(self.network), vlan), left, held
         address = port.vf.address if port else self.free_vf().address
-        return nic_definition.on_vf(self.xml, mac, address, vlan), left, held or (address,)
+        return nic_definition.on_vf(self.xml, mac, address, vlan), (*left, *self._unforwarded()), held or (address,)
 
     def _join(self, port: RelayPort, settings: VfSettings) -> HostStep:
         return HostStep(
@@ -157,6 +158,21 @@ class _Move(NicPlace):
 
     def _left_vfs(self) -> tuple[str, ...]:
         return (self.own.address,) if self.own and self.nic.passed_through else ()
+
+    def _unforwarded(self) -> tuple[HostStep, ...]:
+        """The PF gives the bridge no frames of what is on it no more, as it was told to when the NIC came there."""
+        uplink = self.host.uplink(self.network)
+        if target_of(self.nic) is not NicTarget.VIRTIO or self.nic.mac not in self.host.forwarding(uplink):
+            return ()
+        closed = SetForwarding(pf=uplink, mac=self.nic.mac, present=False)
+        return (
+            HostStep(
+                name="close-bridge",
+                summary=f"no longer let {self.nic.mac} pass to the bridge by {uplink}",
+                apply=(closed,),
+                undo=(replace(closed, present=True),),
+            ),
+        )
 
     def _wipe(self, vf: Vf, settings: VfSettings | None = None) -> HostStep:
         wiped = settings or self.wiped(vf)

@@ -140,8 +140,10 @@ def test_a_guest_that_is_off_meanwhile_has_what_it_is_defined_with(case: NicCase
         drive = NicDrive(make_fleet(case), plan_of(case))
         before, fleet = Snapshot.of(drive.fleet), drive.fleet
         fleet.check = lambda: None  # type: ignore[method-assign] # libvirt sets its VF up whatever is under way
-        happens = [shut_down, partial(start, case=case)] if started else [shut_down]
-        fleet.faults.extend(faults.doing(faults.at(call.number), partial(act, fleet), after=True) for act in happens)
+        when = faults.at(call.number)
+        fleet.faults.append(faults.doing(when, partial(shut_down, fleet), after=True))
+        if started:
+            fleet.faults.append(faults.doing(when, partial(start, fleet, case), after=True))
         ending = drive.run()
         if not started:
             start(fleet, case)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from fakes.codes import codes_of
 from fakes.relay import HOST, on_ground, with_pf
-from vferry.host.api import Define, JoinRelay, LeaveRelay, Operation, SetVf
+from vferry.host.api import Define, JoinRelay, LeaveRelay, Operation, SetForwarding, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import NO_MAC, Bridge, Inventory, Network, VfSettings
 from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState, RelayVf
@@ -142,6 +142,19 @@ def test_every_step_has_its_way_back(of: NicTarget, to: NicTarget) -> None:
     assert plan.operation == "nic-525400123456-1"
     used = {each.port.vf.address for step in plan.steps for each in step.apply if isinstance(each, JoinRelay)}
     assert used <= {*plan.vfs}
+
+
+@pytest.mark.parametrize("to", [NicTarget.VF, NicTarget.RELAY])
+def test_the_pf_forgets_a_nic_that_leaves_its_bridge(to: NicTarget) -> None:
+    """As it was told of it when that came there while the guest ran, or from another host."""
+    host = with_pf(HOSTS[NicTarget.VIRTIO], "pf0", forwarding=(MAC,))
+    plan = assess(host, guest(NICS[NicTarget.VIRTIO]), BRIDGED, MAC, to, OPERATION).plan
+    assert plan is not None
+    last = plan.steps[-1]
+    assert (last.apply, last.undo) == (
+        (SetForwarding(pf="pf0", mac=MAC, present=False),),
+        (SetForwarding(pf="pf0", mac=MAC, present=True),),
+    )
 
 
 FULL = "<filterref filter='clean-traffic'/>"

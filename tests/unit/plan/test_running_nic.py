@@ -84,12 +84,23 @@ def silent(facts: Facts) -> Facts:
     return replace(facts, guest_network=None, guest_silence="its agent does not answer")
 
 
-def joined(facts: Facts) -> Facts:
-    """A port of the relay that was begun while the guest was off."""
-    relay, vf = facts.source.relay, RelayVf(pf="pf0", index=2, address="0000:01:10.4")
-    assert relay is not None
-    port = RelayPort(guest=GUEST, mac=MAC, socket="/run/vferry-relay/x.sock", vf=vf)
-    return host(relay=replace(relay, ports=(port,)))(facts)
+def joined(*ports: RelayPort) -> Change:
+    """What the relay joins."""
+
+    def change(facts: Facts) -> Facts:
+        assert facts.source.relay is not None
+        return host(relay=replace(facts.source.relay, ports=ports))(facts)
+
+    return change
+
+
+BEGUN = RelayPort(
+    guest=GUEST,
+    mac=MAC,
+    socket="/run/vferry-relay/x.sock",
+    vf=RelayVf(pf="pf0", index=2, address="0000:01:10.4"),
+)
+"""While the guest was off."""
 
 
 def no_free_vf(facts: Facts) -> Facts:
@@ -108,7 +119,7 @@ REFUSED: list[tuple[str, NicTarget, NicTarget, Change]] = [
     ("nic-has-rules", VIRTIO, VF, xml("<model", "<filterref filter='clean-traffic'/><model")),
     ("nic-differs", VF, VIRTIO, xml('type="hostdev"', 'type="bridge"', live=False)),
     ("nic-differs", VIRTIO, VIRTIO, xml("type='bridge'", "type='hostdev'", live=False)),
-    ("relay-left", VF, RELAY, joined),
+    ("relay-left", VF, RELAY, joined(BEGUN)),
     ("teaming", VF, VIRTIO, nic(teaming="transient")),
     ("nic-not-moved", VIRTIO, VF, nic(model="e1000e")),
     ("nic-not-moved", VIRTIO, VF, nic(vf=VfRef(pf="pf0", index=3, address="0000:01:10.6"), interface="pf0v3")),
@@ -116,7 +127,7 @@ REFUSED: list[tuple[str, NicTarget, NicTarget, Change]] = [
     ("nic-both-virtio", RELAY, VIRTIO, lambda facts: facts),
     ("memory-not-shared", VF, RELAY, xml('mode="shared"', 'mode="private"')),
     ("relay-missing", VF, RELAY, host(relay=None)),
-    ("relay-unknown", RELAY, VF, lambda facts: host(relay=replace(facts.source.relay, ports=()))(facts)),
+    ("relay-unknown", RELAY, VF, joined()),
     ("relay-no-vf", VF, RELAY, no_free_vf),
     ("no-free-vf", RELAY, VF, no_free_vf),
     ("no-free-vf", VIRTIO, VF, no_free_vf),
