@@ -160,7 +160,7 @@ class _Move(NicPlace):
         return (self.own.address,) if self.own and self.nic.passed_through else ()
 
     def _unforwarded(self) -> tuple[HostStep, ...]:
-        """The PF gives the bridge no frames of what is on it no more, as it was told to when the NIC came there."""
+        """The PF need not pass the MAC to its bridge any more, as it was told to when the NIC came there."""
         uplink = self.host.uplink(self.network)
         if target_of(self.nic) is not NicTarget.VIRTIO or self.nic.mac not in self.host.forwarding(uplink):
             return ()
