@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner, Result
 
 import vferry.controller.journal
 from fakes import faults
@@ -14,11 +16,13 @@ from fakes.fleet import Call, Fleet
 from fakes.journal import MemoryJournal
 from fakes.nic_moves import ALIAS, CASES, NicCase, make_fleet, shut_down, wrong_there
 from fakes.samples import GUEST, MAC, SOURCE
+from vferry.cli import guest as cli
 from vferry.controller import guest_nic, nic_moves, running_nic, stepping
 from vferry.controller.nic_moves import Way
 from vferry.controller.state import State
 from vferry.host.api import Define, Host, MoveFilter, PlugRelayed, ReleaseClaim, Session, SetVf, Unplug
 from vferry.migration.stepper import Ending, Journal
+from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
 from vferry.plan.nic_plan import NicAssessment, NicTarget
 
@@ -61,7 +65,7 @@ class Controller:
 
     @asynccontextmanager
     async def _open(self, name: str, session: Session | None = None, state: State | None = None) -> AsyncIterator[Host]:
-        assert state is self.state
+        assert state in (None, self.state)
         yield self.fleet.host(name, session.operation, session.epoch) if session else self.fleet.host(name, "nobody")
 
     async def _journaled(self, journal: Path, run: str, body: Callable[[Journal], Awaitable[Ending]]) -> Ending:
@@ -235,3 +239,32 @@ async def test_by_the_engine_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     await guest_nic.move(controller.state, found.plan, controller.told.append)
     assert wrong_there(controller.fleet, CASE, found.plan) == []
     assert controller.state.journal.exists()
+
+
+def test_the_command(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VFERRY_STATE", str(controller.state.root))
+    monkeypatch.setattr(cli, "open_host", controller._open)
+    monkeypatch.setattr(cli, "list_hosts", lambda: [SimpleNamespace(name=SOURCE)])
+    words = ("nic", GUEST, MAC.upper(), "--to", "relay")
+
+    def run(*more: str) -> Result:
+        return CliRunner().invoke(cli.command, [*words, *more])
+
+    dry = run("--dry-run")
+    assert (dry.exit_code, dry.output.count("\n")) == (0, 9), dry.output
+    assert "unplug VF 1 of pf0" in dry.output
+    assert controller.claims() == 0
+
+    controller.fleet.held.add(ALIAS)
+    undone = run()
+    assert isinstance(undone.exception, Problem)
+    assert undone.exception.exit is Exit.UNDONE
+    controller.fleet.held.clear()
+
+    done = run()
+    assert (done.exit_code, f"{MAC} of {GUEST} is on the relay" in done.output) == (0, True), done.output
+    assert wrong(controller) == []
+    assert "is so already" in run().output
+    controller.fleet.hosts[SOURCE].machines[GUEST].state = GuestState.PAUSED
+    refused = CliRunner().invoke(cli.command, ["nic", GUEST, MAC, "--to", "vf"])
+    assert (refused.exit_code, "virsh resume" in refused.output) == (Exit.REFUSED, True), refused.output
