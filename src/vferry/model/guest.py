@@ -118,6 +118,8 @@ class GuestLink(Struct, frozen=True, kw_only=True):
     kind: str | None = None
     bond_mode: str | None = None
     """A bond's, in the kernel's words, such as ``active-backup`` or ``802.3ad``."""
+    over: str | None = None
+    """The interface that it is on top of, as a VLAN's or a macvlan's is: it goes with that one."""
     addresses: tuple[GuestAddress, ...] = ()
 
 
