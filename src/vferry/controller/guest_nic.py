@@ -19,7 +19,7 @@ from vferry.host.api import (
     ShowGuest,
 )
 from vferry.model.guest import Guest, GuestState
-from vferry.model.host import Inventory
+from vferry.model.host import Claim, Inventory
 from vferry.model.problem import Exit, Problem
 from vferry.network.nic import stages
 from vferry.network.step import Step
@@ -40,17 +40,18 @@ async def assess(
     `operation`: in whose name; None for one that was begun and left, or else a new one.
     """
     inventory = await look(state, host_name)
-    begun = next((claim.operation for claim in inventory.claims if claim.operation.startswith(prefix(mac))), None)
+    begun = next((each.operation for each in inventory.claims if _is_of(each, guest, mac)), None)
     if operation is None and begun is not None and (kept := _kept(state, begun, mac, to)):
         return kept
+    elsewhere = operation is None and begun is not None and nic_moves.find(state, begun) is None
     operation = operation or begun or f"{prefix(mac)}{secrets.token_hex(4)}"
     async with open_host(host_name, state=state) as host:
         shown = await host.call(ShowGuest(guest=guest))
         definition = await host.call(ReadDefinition(guest=guest))
         if shown.state is GuestState.OFF:
             return off.assess(inventory, shown, definition.persistent, mac, to, operation)
-        if begun is not None and nic_moves.find(state, begun) is None:
-            return NicAssessment(findings=(_begun_elsewhere(shown, mac, begun),))
+        if elsewhere:
+            return NicAssessment(findings=(_begun_elsewhere(shown, mac, operation),))
         facts = await read_facts(host, inventory, shown, definition)
     settings = read_controller_configuration(state).migration
     return running.assess(facts, mac, to, operation, settings.unplug_timeout_s)
@@ -122,6 +123,10 @@ async def _check_unchanged(state: State, plan: NicPlan) -> None:
             "Ask again",
             exit=Exit.REFUSED,
         )
+
+
+def _is_of(claim: Claim, guest: str, mac: str) -> bool:
+    return claim.operation.startswith(prefix(mac)) and claim.guest in (None, guest)
 
 
 def _kept(state: State, operation: str, mac: str, to: NicTarget) -> NicAssessment | None:

@@ -50,7 +50,8 @@ def keep(state: State, kept: KeptMove) -> None:
 
 def forget(state: State, operation: str) -> None:
     """Nothing is left to be done of a move."""
-    _path(state, operation).unlink(missing_ok=True)
+    for path in (_path(state, operation), _lock(state, operation)):
+        path.unlink(missing_ok=True)
     sync_directory(state.nics)
 
 
@@ -60,8 +61,12 @@ def driven(state: State, operation: str) -> AbstractContextManager[None]:
     running = Problem(
         "operation-running", "Another process is moving this NIC", "Wait until it has ended", exit=Exit.REFUSED
     )
-    return held(state.nics / f"{operation}.lock", running)
+    return held(_lock(state, operation), running)
 
 
 def _path(state: State, operation: str) -> Path:
     return state.nics / f"{operation}.json"
+
+
+def _lock(state: State, operation: str) -> Path:
+    return state.nics / f"{operation}.lock"

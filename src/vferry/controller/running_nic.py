@@ -29,11 +29,11 @@ async def move(state: State, plan: NicPlan, tell: Tell, check: Check) -> None:
     """
     assert plan.move is not None, "this is for a guest that runs"  # noqa: S101 - planned so
     with nic_moves.driven(state, plan.operation):
+        session = session_of(await look(state, plan.host), plan.operation)
         kept = nic_moves.find(state, plan.operation)
         if kept is None or kept.way is Way.PLANNED:
             kept = KeptMove(operation=plan.operation, vfs=plan.vfs, move=plan.move)
             nic_moves.keep(state, kept)
-        session = session_of(await look(state, plan.host), plan.operation)
         async with open_host(plan.host, session, state) as host:
             await _claim(state, kept, host)
             if kept.way is Way.PLANNED:
@@ -119,8 +119,8 @@ class _Told:
 
     def started(self, phase: Phase, name: str, host: str) -> None:
         undone = name.removeprefix("undo ")
-        summary = self._summaries.get(undone, undone)
-        self._tell(summary if undone == name else f"undo: {summary}")
+        if summary := self._summaries.get(undone):
+            self._tell(summary if undone == name else f"undo: {summary}")
 
     def ended(self, record: StepRecord) -> None:
         pass

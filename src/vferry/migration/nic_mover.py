@@ -5,6 +5,7 @@ is done in it is left out from there on, since a device of it may have the name 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from vferry.host.api import (
@@ -23,15 +24,15 @@ from vferry.host.api import (
     Unplug,
 )
 from vferry.migration.record import Observer
-from vferry.migration.stepper import PATIENCE_S, Ending, Journal, Stepper, advice
+from vferry.migration.stepper import PATIENCE_S, Acted, Ending, Journal, Stepper, advice
 from vferry.model.problem import Exit, Problem
+from vferry.model.report import Phase
 from vferry.network import nic
 from vferry.network.step import Step
 from vferry.plan.nic_plan import NicMove, defined_on
 
 _IN_GUEST = (PlugStandby, PlugRelayed, PlugVf, Unplug, RunInGuest, TeachBridge, Announce)
 """What is asked of a guest, or is true only while it runs."""
-_RESTARTED = "guest-restarted"
 
 
 class NicMover(Stepper):
@@ -51,6 +52,7 @@ class NicMover(Stepper):
         super().__init__(hosts, journal, observer, patience_s=patience_s)
         self._move = move
         self._stages = nic.stages(move)
+        self._look = Step(phase=Phase.RESTORE, name="look-at-guest", host=move.swap.host, summary="look at the guest")
         self._onward = False
         """Whether it is on the way to what can still be taken back."""
 
@@ -59,11 +61,7 @@ class NicMover(Stepper):
         self._onward = True
         touched, failed = await self._forward(self._stages.before, abortable=False)
         self._onward = False
-        if failed is None:
-            return await self.finish()
-        if failed.code == _RESTARTED and await self._is_defined():
-            return await self.finish()
-        return await self.take_back(failed.detail, touched)
+        return await (self.finish() if failed is None else self.take_back(failed.detail, touched))
 
     async def finish(self) -> Ending:
         """What is left to be done once the guest has its new NIC alone."""
@@ -72,10 +70,23 @@ class NicMover(Stepper):
         return self._ending(Exit.OPERATOR if notes else Exit.DONE, "", notes, there=True)
 
     async def take_back(self, why: str, touched: tuple[Step, ...] | None = None) -> Ending:
-        """Gives the guest the NIC back that it had; undoes all steps where it is not said which were begun."""
+        """Gives the guest the NIC back that it had; undoes all steps where it is not said which were begun.
+
+        One that was started anew with the new one keeps that.
+        """
+        seen = await self._once("apply", self._look, partial(self._apply, self._look, abortable=False))
+        if not seen.ok:
+            return self._ending(Exit.OPERATOR, why, (advice(seen),), there=False)
+        if seen.data["new"]:
+            return await self.finish()
         records = await self._undo(self._stages.before if touched is None else touched)
         notes = tuple(advice(record) for record in records if not record.ok)
         return self._ending(Exit.OPERATOR if notes else Exit.UNDONE, why, notes, there=False)
+
+    async def _act(self, step: Step, *, abortable: bool) -> Acted:
+        if step is not self._look:
+            return await super()._act(step, abortable=abortable)
+        return "", {"new": not await self._still_runs(patient=True) and await self._is_defined()}
 
     async def _ask(self, host: str, operation: Operation[Any], *, patient: bool) -> Any:
         """On the way there, nothing is done to a guest that has been off; on the way back, what is not done in it."""
@@ -83,7 +94,7 @@ class NicMover(Stepper):
         if concerned and not await self._still_runs(patient=patient):
             if self._onward:
                 guest = self._move.swap.guest
-                raise Problem(_RESTARTED, f"{guest} was shut down or started anew meanwhile", "Ask again")
+                raise Problem("guest-restarted", f"{guest} was shut down or started anew meanwhile", "Ask again")
             return GuestRun(code=0) if isinstance(operation, RunInGuest) else Done(changed=False)
         return await super()._ask(host, operation, patient=patient)
 

@@ -33,7 +33,7 @@ class Journal(Protocol):
 
 
 class Ending(Struct, frozen=True, kw_only=True):
-    """How a migration ended, with every step's record in order."""
+    """How it ended, with every step's record in order: a migration, or the move of a NIC on its host."""
 
     exit: Exit
     reason: str

@@ -13,7 +13,7 @@ from vferry.model.guest import GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import Inventory, Vf, VfSettings
 from vferry.model.relay import RelayPort, RelayVf
 from vferry.plan import inside, nic_definition, nic_slots, standby
-from vferry.plan.facts import Facts, Finding, Refusal, Severity, error, hardware_links, info
+from vferry.plan.facts import Facts, Finding, Refusal, Severity, error, hardware_links, info, warning
 from vferry.plan.guest_nic import left_behind, nic_of, refuse_definition, target_of, with_own
 from vferry.plan.nic_place import NicPlace
 from vferry.plan.nic_plan import NicAssessment, NicMove, NicPlan, NicTarget, defined_on
@@ -122,6 +122,17 @@ class _Running(NicPlace):
             yield from (replace(each, remedy=standby.without_detach(each.remedy)) for each in found)
         yield from self._too_small(swap.vf if move.to is NicTarget.VF else move.port.vf if move.port else swap.vf)
         yield from inside.told(self.facts, self.link, self.side, contested=swap.contested)
+        if self.side is GuestSide.ADDRESSES and not swap.contested:
+            yield from self._leased()
+
+    def _leased(self) -> Iterator[Finding]:
+        leased = [each.address for each in self.link.addresses if each.dynamic and each.family == "inet"]
+        if leased:
+            yield warning(
+                "lease-not-renewed",
+                f"{', '.join(leased)} is leased, by who looks for it on {self.link.name}, which goes",
+                "Boot the guest before the lease ends, or give it a fixed address",
+            )
 
     def _from_vf(self, to: NicTarget, port: RelayPort | None) -> NicMove:
         own = self._known(self.nic.vf)
@@ -224,7 +235,18 @@ class _Running(NicPlace):
         if others or len(mine) > 1:
             names = ", ".join(link.name for link in (*mine, *others))
             raise Refusal("nic-not-alone", f"The guest has several NICs with {mac} already ({names})", _WHILE_OFF)
+        self._refuse_stacked(mine[0])
         return mine[0]
+
+    def _refuse_stacked(self, link: GuestLink) -> None:
+        """What is on top of a NIC goes with it; a bond stays, and so does what is on top of that."""
+        stacked = [each.name for each in self.facts.links if each.over == link.name]
+        if stacked:
+            raise Refusal(
+                "nic-under",
+                f"The guest has {' and '.join(stacked)} on top of {link.name}, which would be gone with it",
+                f"Take it away meanwhile, or put it on a bond. Or: {_WHILE_OFF[0].lower()}{_WHILE_OFF[1:]}",
+            )
 
     def _side(self) -> GuestSide:
         if self.link.master is None:
@@ -253,5 +275,7 @@ class _Running(NicPlace):
     def _known(self, ref: VfRef | RelayVf | None) -> Vf:
         vf = self.host.vf(ref.address) if ref else None
         if vf is None:
-            raise Refusal("vf-unknown", f"{self.host.name} does not show the VF of {self.nic.mac}", "vferry host show")
+            raise Refusal(
+                "vf-unknown", f"{self.host.name} does not show the VF of {self.nic.mac}", "Look at vferry host show"
+            )
         return vf

@@ -14,7 +14,7 @@ from fakes.clock import run_virtually
 from fakes.contract import Snapshot
 from fakes.fleet import Call, Fleet
 from fakes.journal import MemoryJournal
-from fakes.nic_moves import ALIAS, CASES, NicCase, make_fleet, shut_down, wrong_there
+from fakes.nic_moves import ALIAS, CASES, NicCase, make_fleet, shut_down, start, wrong_there
 from fakes.samples import GUEST, MAC, SOURCE
 from vferry.cli import guest as cli
 from vferry.controller import guest_nic, nic_moves, running_nic, stepping
@@ -89,7 +89,7 @@ def test_it_is_moved_each_step_is_said_and_nothing_is_kept(controller: Controlle
     found = controller.move()
     assert found.plan is not None
     assert wrong_there(controller.fleet, CASE, found.plan) == []
-    assert controller.kept() == []
+    assert list(controller.state.nics.iterdir()) == []
     assert len(controller.told) == len(guest_nic.steps(found.plan)) == 9
     assert any("addresses and routes to the standby NIC" in each for each in controller.told)
     assert [each.code for each in controller.move().findings] == ["nic-there"]
@@ -220,6 +220,20 @@ def test_a_guest_that_was_shut_down_after_the_command_was_killed_is_put_in_order
         controller.move()
     assert caught.value.exit is Exit.UNDONE
     assert (host.definitions[GUEST], host.ports, host.claims.all(), controller.kept()) == (defined, {}, (), [])
+
+
+def test_a_guest_that_was_started_anew_on_its_new_nic_keeps_that(controller: Controller) -> None:
+    """Though its command was to undo what it had done, and could not."""
+    controller.fleet.held.add(ALIAS)
+    controller.fleet.faults.append(faults.outage(faults.at_operation(Unplug), after=True))
+    with pytest.raises(Problem):
+        controller.move()
+    assert controller.kept() == [Way.BACK]
+    controller.fleet.hosts[SOURCE].down_until = 0.0
+    shut_down(controller.fleet)
+    start(controller.fleet, CASE)
+    controller.move()
+    assert (wrong(controller), controller.kept()) == ([], [])
 
 
 async def test_two_commands_at_a_time_are_one(controller: Controller) -> None:

@@ -144,6 +144,7 @@ REFUSED: list[tuple[str, NicTarget, NicTarget, Change]] = [
         VIRTIO,
         links(GuestLink(name="bond0", mac=MAC, kind="bond", bond_mode="802.3ad"), master="bond0"),
     ),
+    ("nic-under", VF, VIRTIO, links(GuestLink(name="eth-vf.5", mac=MAC, kind="vlan", over="eth-vf"))),
     ("no-free-port", VF, VIRTIO, xml('index="2"', 'index="1"')),
     ("nic-not-unpluggable", VF, VIRTIO, xml('bus="0x01" slot="0x00"', 'bus="0x00" slot="0x05"')),
     ("mtu-too-small", VF, RELAY, links(mtu=9000)),
@@ -168,7 +169,7 @@ def test_what_stands_in_the_way_is_said_with_what_to_do(
 
 
 def test_every_code_is_tested() -> None:
-    tested = {row[0] for row in REFUSED} | {"nic-there"}
+    tested = {row[0] for row in REFUSED} | {"nic-there", "lease-not-renewed"}
     assert codes_of({"running_nic", "nic_slots", "nic_place"}) <= tested
 
 
@@ -238,6 +239,13 @@ def test_what_configures_the_guest_is_told_of() -> None:
             ("lease-not-renewed", Severity.WARNING),
         ]
         assert assessed.plan is not None
+
+
+def test_a_lease_of_a_client_that_keeps_to_the_old_nic_is_warned_of() -> None:
+    leased = GuestAddress(address="192.0.2.7", prefix=24, family="inet", dynamic=True)
+    for of, to in ((VF, VIRTIO), (VIRTIO, VF)):
+        assessed = found(of, to, links(addresses=(leased,)))
+        assert [(each.code, each.severity) for each in assessed.findings] == [("lease-not-renewed", Severity.WARNING)]
 
 
 def test_a_lone_virtio_nic_in_a_bond_goes_by_that() -> None:
