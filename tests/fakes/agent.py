@@ -63,6 +63,11 @@ def _on_guest(
     match operation:
         case api.PlugStandby(guest=guest, mac=mac, alias=alias, on=on):
             return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=on.device))
+        case api.PlugRelayed(guest=guest, mac=mac, alias=alias):
+            port = host.ports.get(mac)
+            assert port is not None, "QEMU would wait for the relay, for good"
+            device = Device(alias=alias, mac=mac, address=port.vf.address, socket=port.socket)
+            return _plug(host, _active(host, guest), device)
         case api.PlugVf(guest=guest, address=address, alias=alias):
             machine = _active(host, guest)
             return _plug(host, machine, Device(alias=alias, mac=_mac_of(host, machine, operation), address=address))
@@ -149,12 +154,17 @@ def _filter(host: HostState, operation: api.Operation[Any], session: api.Session
                 wanted = structs.replace(wanted, mac=None)
             function.settings = _set(before, wanted)
             return api.Done(changed=before != function.settings)
-        case api.MoveFilter(index=index, mac=mac, to_vf=to_vf, uplink=uplink):
-            assert uplink == host.standby.filtered
+        case api.MoveFilter(index=index, mac=mac, to_vf=to_vf, uplink=uplink, other=other):
+            assert uplink == host.standby.filtered or uplink is None
             function = host.function(index)
             host.claims.check(session, vf=function.address)
             before = function.settings
             function.settings = structs.replace(before, mac=mac if to_vf else parked(mac))
+            if other is not None:
+                assert uplink is None
+                host.claims.check(session, vf=other.address)
+                joined = host.functions[other.address]
+                joined.settings = structs.replace(joined.settings, mac=parked(mac) if to_vf else mac)
             forwarded = uplink is not None and _forward(host, mac, present=not to_vf).changed
             return api.Done(changed=forwarded or before != function.settings)
         case api.Unpark(index=index, mac=mac):

@@ -7,8 +7,9 @@ from typing import Any
 from fakes import invariants
 from fakes.fleet import Fleet
 from fakes.samples import GUEST, Case, Drive
-from fakes.world import DRIVER, VF, HostState, fresh_settings
-from vferry.migration.conductor import Conductor, Ending
+from fakes.world import DRIVER, STANDBY, VF, HostState, fresh_settings
+from vferry.migration.conductor import Conductor
+from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.plan.plan import Plan, VfMove
@@ -89,7 +90,7 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
     for move in plan.moves:
         mac = move.mac
         missing = invariants.path(destination, machine, mac)
-        if machine.inside.chosen[mac] != VF or missing:
+        if machine.inside.chosen[mac] != (STANDBY if move.relay_port else VF) or missing:
             wrong.append(f"the guest is not on its VF: {machine.inside.chosen[mac]}, {missing}")
         if destination.functions[move.destination.address].settings != move.source_settings:
             wrong.append(f"the VF has {destination.functions[move.destination.address].settings}")

@@ -69,6 +69,17 @@ def _settle(machine: Machine, mac: str) -> GuestRun:
     return GuestRun(code=0)
 
 
+def _settle_on_standby(machine: Machine, mac: str) -> GuestRun:
+    if machine.nic(mac, VF) is None:
+        machine.inside.quiet.discard(mac)
+    return GuestRun(code=0)
+
+
+def _settle_bond(machine: Machine, mac: str) -> GuestRun:
+    assert machine.nic(mac, STANDBY) is not None
+    return GuestRun(code=0)
+
+
 def _receive_on_both(machine: Machine, mac: str) -> GuestRun:
     if machine.nic(mac, VF) is None:
         return GuestRun(code=9, stderr=f"no VF of {mac} is in a pair")
@@ -111,6 +122,9 @@ ACTIONS: dict[guest_script.Script, Action] = {
     guest_script.receive_on_vf: _receive_on_vf,
     guest_script.quiet: _quiet,
     guest_script.settle: _settle,
+    guest_script.quiet_on_standby: _quiet,
+    guest_script.settle_on_standby: _settle_on_standby,
+    guest_script.settle_bond: _settle_bond,
     guest_script.save_addresses: _save,
     guest_script.restore_addresses: _restore,
 }
@@ -128,7 +142,7 @@ def run_script(machine: Machine, script: str) -> GuestRun:
 
 def plugged(machine: Machine, device: Device, host: HostState) -> None:
     """A NIC has come. A VF's driver takes the MAC that the PF has set, and else makes one up."""
-    if device.address is None:
+    if device.kind == STANDBY or device.address is None:
         return
     device.knows_mac = host.functions[device.address].settings.mac == device.mac
     if device.knows_mac and machine.inside.side is not GuestSide.ADDRESSES:
@@ -138,7 +152,7 @@ def plugged(machine: Machine, device: Device, host: HostState) -> None:
 
 def unplugged(machine: Machine, device: Device) -> None:
     """A NIC has gone, and the addresses on it; a bond, or what watches for NICs, takes the other one."""
-    gone, other = (VF, STANDBY) if device.address is not None else (STANDBY, VF)
+    gone, other = (VF, STANDBY) if device.kind == VF else (STANDBY, VF)
     if machine.inside.chosen.get(device.mac) != gone:
         return
     left = machine.nic(device.mac, other)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from fakes.world import STANDBY, VF, Device, HostState, Machine
+from fakes.world import STANDBY, Device, HostState, Machine
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC
 
@@ -21,11 +21,16 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
         return "the guest uses neither NIC"
     if machine.nic(mac, chosen) is None:
         return f"the guest uses its {chosen} NIC, which is gone"
+    used = machine.nic(mac, chosen)
+    if used is not None and used.socket is not None and used.address is not None:
+        sends = host.functions[used.address].settings
+        if sends.spoof_check and sends.mac != mac:
+            return "what it sends by the relay is dropped as spoofed"
     owner = host.owner_of(mac)
     # What both filters have, both get.
     if owner is not None and not (chosen == STANDBY and host.passes(mac)):
-        vf = machine.nic(mac, VF)
-        if vf is None or vf.address != owner.address:
+        vf = next((nic for nic in machine.devices.values() if (nic.mac, nic.address) == (mac, owner.address)), None)
+        if vf is None:
             return f"the filter of VF {owner.index} takes its frames, and it is not the guest's"
         if vf.socket is not None and not _joined(host, vf):
             return f"the relay does not join its socket to VF {owner.index}"

@@ -10,8 +10,6 @@ from fakes.world import (
     MDEV_TYPE,
     NETWORK,
     PF,
-    STANDBY,
-    VF,
     Device,
     HostState,
     Machine,
@@ -127,6 +125,7 @@ def _guest(host: HostState, name: str) -> Guest:
         nics=tuple(_nic(host, machine, device) for device in machine.devices.values()) if machine else (),
         devices=tuple(HostDevice(kind="mdev", name=uuid) for uuid in sorted(machine.mdevs)) if machine else (),
         pause_reason=machine.reason if machine else None,
+        run=machine.run if machine else None,
     )
 
 
@@ -189,7 +188,7 @@ MASTERS = {GuestSide.BOND: "bond0", GuestSide.FAILOVER: "eth0"}
 
 
 def _link(machine: Machine, device: Device) -> GuestLink:
-    kind = STANDBY if device.address is None else VF
+    kind = device.kind
     has_it = machine.inside.chosen.get(device.mac) == kind and machine.inside.side is GuestSide.ADDRESSES
     return GuestLink(
         name=f"eth-{kind}",

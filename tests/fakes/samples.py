@@ -19,7 +19,8 @@ from vferry.host.api import (
     ReadGuestNetwork,
     TakeInventory,
 )
-from vferry.migration.conductor import Conductor, Ending
+from vferry.migration.conductor import Conductor
+from vferry.migration.stepper import Ending
 from vferry.model.host import WIPED, Attachment
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort, RelayVf
@@ -165,7 +166,7 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
     source = make_host(SOURCE, with_interface=own, standby=here)
     destination = make_host(DESTINATION, with_interface=(3,), standby=there)
     devices: dict[str, Device] = {}
-    vfs = []
+    vfs, on_virtio = [], [] if case.has_vf else [*case.macs]
     for at, mac in enumerate(case.macs if case.has_vf else ()):
         function = source.function(1 + at)
         function.settings = structs.replace(CARRIED, mac=mac)
@@ -173,6 +174,7 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
         device = Device(alias_of(at), mac, address=function.address, macvtap=macvtap)
         if relayed:
             device.socket = f"/run/vferry/{GUEST}-{at}.sock"
+            on_virtio.append(mac)
             join(source, function, mac, device.socket)
         device.managed = device.passed_through
         devices[device.alias] = device
@@ -183,7 +185,8 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
         source.forwarding.add(MAC)
     # Before vferry makes it, there is no bond.
     side = GuestSide.ADDRESSES if case.side is GuestSide.TEMPORARY_BOND else case.side
-    inside = Inside(side, dict.fromkeys(case.macs, VF if case.has_vf else STANDBY), manager=case.manager)
+    chosen: dict[str, str | None] = {mac: STANDBY if mac in on_virtio else VF for mac in case.macs}
+    inside = Inside(side, chosen, manager=case.manager)
     if case.mediated:
         source.mdevs.add(MDEV)
     source.machines[GUEST] = Machine(GUEST, inside, devices, frozenset(source.mdevs))

@@ -68,6 +68,11 @@ class Device:
     def passed_through(self) -> bool:
         return self.address is not None and not self.macvtap and self.socket is None
 
+    @property
+    def kind(self) -> str:
+        """Which of two NICs of one MAC it is in the guest: what is on the relay is on virtio there."""
+        return STANDBY if self.address is None or self.socket is not None else VF
+
 
 @dataclass
 class Inside:
@@ -96,11 +101,13 @@ class Machine:
     """Its mediated devices."""
     state: GuestState = GuestState.RUNNING
     reason: str | None = None
+    run: int = 1
+    """Another one each time that it is started."""
 
     def nic(self, mac: str, kind: str) -> Device | None:
         """Its VF, or its standby NIC, with a MAC."""
         nics = (device for device in self.devices.values() if device.mac == mac)
-        return next((nic for nic in nics if (nic.address is not None) == (kind == VF)), None)
+        return next((nic for nic in nics if nic.kind == kind), None)
 
 
 @dataclass

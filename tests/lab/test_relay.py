@@ -1,12 +1,15 @@
 """A host's relay on the emulated NIC's VFs, with DPDK: made, with a guest on it, killed, and taken back."""
 
+import contextlib
+import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from lab.operator import ANSWER_S, HOSTS, PF, Scene, asked, migrate, other, vferry
+from lab.operator import ANSWER_S, HOSTS, PF, VFERRY, Scene, asked, migrate, other, vferry
 from lab.relayed import GUEST, HOST, RESTART_S, Relayed
+from lab.test_nic import assert_alone, put_running, reached
 from vferry.lab import guests
 from vferry.lab.lab import Lab
 from vferry.model.relay import RelayKind
@@ -172,6 +175,64 @@ def test_a_guest_is_put_on_the_relay_migrates_there_and_back_and_is_taken_off(pu
     assert on_relay(scene)
     assert migrated_by(scene, "--codec", "zstd")[0] == "relay"
     left_nothing(scene)
+
+
+@contextlib.contextmanager
+def more_vfs(scene: Scene) -> Iterator[None]:
+    """The VFs of two guests that are off are nobody's meanwhile: one is needed beside the relay's."""
+    host = scene.host
+    kept = {name: scene.run(host, f"virsh dumpxml --inactive {name}") for name in ("plain1", "dhcp1")}
+    try:
+        scene.run(host, "; ".join(f"virsh undefine {name}" for name in kept))
+        yield
+    finally:
+        for xml in filter(None, kept.values()):
+            scene.lab.run(host, ["sh", "-c", "cat > /run/x.xml; virsh define /run/x.xml; rm /run/x.xml"], xml)
+
+
+@pytest.mark.guest("guest2")
+def test_a_running_guest_goes_to_a_vf_and_a_bridge_and_back_to_the_relay(put_on: Scene) -> None:
+    """It answers all the time, and each of its homes is left as nobody had it."""
+    scene = put_on
+    mac = guests.named(scene.guest).mac
+    with more_vfs(scene):
+        scene.await_agent()
+        with reached(scene):
+            for to in ("vf", "relay", "vf", "virtio", "vf", "relay"):
+                put_running(scene, to)
+                assert_alone(scene, [mac] if to == "relay" else [])
+        answers(scene)
+        scene.cold_boot(scene.host)
+        assert on_relay(scene)
+        left_nothing(scene)
+
+
+@pytest.mark.guest("guest2")
+def test_between_two_virtio_nics_a_running_guest_goes_by_a_vf(put_on: Scene) -> None:
+    done = vferry("guest", "nic", put_on.guest, guests.named(put_on.guest).mac, "--to", "virtio")
+    assert done.returncode == 3
+    assert "--to vf" in done.stderr
+    assert on_relay(put_on)
+
+
+@pytest.mark.guest("guest2")
+def test_a_command_that_was_killed_goes_on(put_on: Scene) -> None:
+    scene = put_on
+    words = ("guest", "nic", scene.guest, guests.named(scene.guest).mac, "--to")
+    with more_vfs(scene):
+        scene.await_agent()
+        with reached(scene):
+            command = subprocess.Popen([*VFERRY, *words, "vf"], stderr=subprocess.PIPE, text=True)
+            assert command.stderr is not None
+            assert any("addresses and routes" in line for line in command.stderr), "it ended before that"
+            command.kill()
+            command.communicate()
+            other_way = vferry(*words, "relay")
+            assert (other_way.returncode, "--to vf" in other_way.stderr) == (3, True), other_way.stderr
+            put_running(scene, "vf")
+            put_running(scene, "relay")
+        answers(scene)
+        left_nothing(scene)
 
 
 @pytest.mark.guest("guest2")

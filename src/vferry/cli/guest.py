@@ -19,7 +19,7 @@ from vferry.host.api import TakeInventory
 from vferry.model.guest import Guest, GuestState, HostDevice, Nic
 from vferry.model.problem import Exit, Problem
 from vferry.plan import vfio
-from vferry.plan.guest_nic import NicTarget
+from vferry.plan.nic_plan import NicTarget
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 TIMEOUT_S = 60.0
@@ -92,9 +92,11 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
 @click.option("--to", required=True, type=click.Choice([*map(str, NicTarget)]), help="What to put the NIC on.")
 @click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
 def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
-    """Put the NIC of a guest that is off on a VF, on its host's relay, or on a bridge (virtio).
+    """Put a guest's NIC on a VF, on its host's relay, or on the standby path (virtio).
 
-    Its definition is changed, and keeps what the guest sees of the NIC: its MAC, its place, its name.
+    A guest that runs is moved to a new NIC, by its agent, before it loses the one that it has: between a VF and one of
+    the others. Its definition is changed for the next boot, and keeps what the guest sees of the NIC: its MAC, its
+    place, its name. If the command is killed, it goes on where it is asked for again.
 
     \b
     Example: vferry guest nic guest1 52:54:00:aa:00:01 --to relay
@@ -106,11 +108,11 @@ def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
     if found.plan is None:
         sys.exit(Exit.REFUSED)
     if dry_run:
-        show_lines.host_steps(found.plan.steps)
+        show_lines.host_steps(guest_nic.steps(found.plan))
         return
     with show_lines.Line() as line:
         asyncio.run(guest_nic.move(state, found.plan, line.begin))
-    if found.plan.steps:
+    if guest_nic.steps(found.plan):
         click.echo(f"{mac.lower()} of {name} is on {found.plan.to.described}")
 
 

@@ -14,6 +14,7 @@ from vferry.migration.record import Outcome, StepRecord
 from vferry.model.problem import Exit
 from vferry.model.report import Phase, Report, Status
 from vferry.network.modes import stages
+from vferry.network.step import Step
 from vferry.plan.facts import Finding, Severity
 from vferry.plan.host_step import HostStep
 from vferry.plan.outlook import Outlook
@@ -55,7 +56,7 @@ def steps(plan: Plan) -> None:
         click.echo(f"  {number:2}. {step.host}: {step.summary}")
 
 
-def host_steps(steps: Iterable[HostStep]) -> None:
+def host_steps(steps: Iterable[HostStep | Step]) -> None:
     """What `--dry-run` prints of what is done to one host alone."""
     for number, step in enumerate(steps, start=1):
         click.echo(f"  {number:2}. {step.summary}")

@@ -14,9 +14,10 @@ from vferry.controller.probing import SETTLE_S, probing
 from vferry.controller.state import State
 from vferry.host.api import Migration, Session
 from vferry.host.client import RemoteHost
-from vferry.migration.conductor import Conductor, Ending, Journal
+from vferry.migration.conductor import Conductor
 from vferry.migration.record import Observer, StepRecord, now_text
 from vferry.migration.report import Measured, make_report
+from vferry.migration.stepper import Ending, Journal
 from vferry.model.report import Phase, Report
 from vferry.plan.plan import Plan
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
 
-from vferry.migration.conductor import Ending, Journal
 from vferry.migration.record import StepRecord
+from vferry.migration.stepper import Ending, Journal
 
 _VERSION = "1"
 """Of the journal's format. Pinned, so that a newer vferry takes over what an older one began."""

@@ -1,15 +1,13 @@
 """Operations as other processes see them: a folder each, with small files that can be read while it runs."""
 
-import fcntl
 import secrets
-import time
-from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
+from vferry.controller.locks import held, is_held
 from vferry.controller.state import State
 from vferry.host.durable import write_durably
 from vferry.model.problem import Exit, Problem
@@ -17,8 +15,6 @@ from vferry.model.report import Phase, Report, Status
 from vferry.plan.plan import Plan
 
 RUNNING, INTERRUPTED = "running", "interrupted"
-_GLANCE_S = 0.5
-"""Whoever looks whether an operation is driven holds its lock for an instant."""
 
 
 class OperationState(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +68,7 @@ class OperationFolder:
     def state(self) -> OperationState:
         """As others see it: ``interrupted`` where it should run and no process holds its lock."""
         state = self.stored()
-        if state.status != RUNNING or self._is_driven():
+        if state.status != RUNNING or is_held(self.root / "lock"):
             return state
         state = self.stored()  # it may just have ended
         return msgspec.structs.replace(state, status=INTERRUPTED) if state.status == RUNNING else state
@@ -107,25 +103,15 @@ class OperationFolder:
         except FileNotFoundError:
             return None
 
-    @contextmanager
-    def driven(self) -> Iterator[None]:
+    def driven(self) -> AbstractContextManager[None]:
         """Holds the operation's lock; Problem ``operation-running`` if another process does."""
-        with (self.root / "lock").open("ab") as file:
-            until = time.monotonic() + _GLANCE_S
-            while not _locked(file, fcntl.LOCK_EX):
-                if time.monotonic() > until:
-                    raise Problem(
-                        "operation-running",
-                        f"Operation {self.name} is being driven by another process",
-                        f"Follow it: vferry operation follow {self.name}",
-                        exit=Exit.REFUSED,
-                    )
-                time.sleep(0.01)
-            yield
-
-    def _is_driven(self) -> bool:
-        with (self.root / "lock").open("ab") as file:
-            return not _locked(file, fcntl.LOCK_SH)
+        taken = Problem(
+            "operation-running",
+            f"Operation {self.name} is being driven by another process",
+            f"Follow it: vferry operation follow {self.name}",
+            exit=Exit.REFUSED,
+        )
+        return held(self.root / "lock", taken)
 
     def _write(self, name: str, value: msgspec.Struct) -> None:
         write_durably(self.root / name, msgspec.json.format(msgspec.json.encode(value), indent=2))
@@ -191,14 +177,6 @@ def _successor(this: OperationState, states: Iterable[OperationState]) -> Operat
 
 def _is_open(state: OperationState) -> bool:
     return state.status == INTERRUPTED or state.exit == Exit.OPERATOR
-
-
-def _locked(file: IO[bytes], how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _root(state: State) -> Path:

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from vferry.model.compression import Codec, Compressed, Count, DeltaMib, Streams
 from vferry.model.connections import Address, Connection
-from vferry.model.guest import Guest, GuestNetwork
+from vferry.model.guest import Guest, GuestNetwork, VfRef
 from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
 from vferry.model.relay import Mac, Number, Relay, RelayBridge, RelayPort, RelayView, Value, Word
@@ -234,6 +234,18 @@ class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"
     vhost: bool = True
 
 
+class PlugRelayed(Operation[Done], frozen=True, kw_only=True, tag="plug-relayed"):
+    """Hot-plugs a virtio NIC by vhost-user into the running guest only, under `alias`, which the relay has joined.
+
+    QEMU stands still until the relay is connected to the socket, so that is asked first whether it can be. Problems:
+    as of `JoinRelay`, ``relay-not-joined``, ``memory-not-shared``, ``guest-off``.
+    """
+
+    guest: str
+    mac: Mac
+    alias: str
+
+
 class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):
     """Hot-plugs a VF as a plain host device, so that libvirt leaves the PF's settings alone, under `alias`.
 
@@ -322,10 +334,10 @@ class SetForwarding(Operation[Done], frozen=True, kw_only=True, tag="set-forward
 
 
 class MoveFilter(Operation[Done], frozen=True, kw_only=True, tag="move-filter"):
-    """Moves a MAC between a VF's filter and its PF's, back to back, in the order that the driver needs.
+    """Moves a MAC between a VF's filter and its PF's, or another VF's, back to back, in its driver's order.
 
     `to_vf` False: the VF's filter gets a MAC that nobody uses, which its driver cannot change, and the PF takes
-    this one; True: the PF lets go and the VF takes it.
+    this one; True: the PF lets go and the VF takes it. Another VF that lets go gets such a MAC, too.
     """
 
     pf: str
@@ -334,6 +346,8 @@ class MoveFilter(Operation[Done], frozen=True, kw_only=True, tag="move-filter"):
     to_vf: bool
     uplink: str | None
     """Whose filter it is beside the VF's: the PF's, or that of the bond over it. None where a macvtap sees to that."""
+    other: VfRef | None = None
+    """The VF whose filter it is, in place of an `uplink`'s."""
 
 
 class Unpark(Operation[Done], frozen=True, kw_only=True, tag="unpark"):

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 from msgspec import Struct
 
-from vferry.host.api import PlugStandby, PlugVf
+from vferry.host.api import PlugRelayed, PlugStandby, PlugVf
 from vferry.host.cpus import read_cpus
 from vferry.model.definition import NAMESPACE, attach, parse, pci_address, pci_attributes
 
@@ -132,6 +132,16 @@ def standby_xml(wanted: PlugStandby) -> str:
     ET.SubElement(interface, "driver", name="vhost" if wanted.vhost else "qemu", rx_queue_size="1024")
     if wanted.mtu is not None:
         ET.SubElement(interface, "mtu", size=str(wanted.mtu))
+    ET.SubElement(interface, "alias", name=wanted.alias)
+    return ET.tostring(interface, encoding="unicode")
+
+
+def relayed_xml(wanted: PlugRelayed, socket: str) -> str:
+    """A virtio NIC by vhost-user on a socket that QEMU serves."""
+    interface = ET.Element("interface", type="vhostuser")
+    ET.SubElement(interface, "mac", address=wanted.mac)
+    ET.SubElement(interface, "source", type="unix", path=socket, mode="server")
+    ET.SubElement(interface, "model", type="virtio")
     ET.SubElement(interface, "alias", name=wanted.alias)
     return ET.tostring(interface, encoding="unicode")
 

@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +69,26 @@ def parked(mac: str) -> str:
 
 
 def move_filter(links: Links, root: Path, wanted: MoveFilter) -> Done:
-    """Moves a MAC between a VF and its uplink, both changes in one packet to the kernel; `detail` says for how long.
+    """Moves a MAC between a VF and its uplink, or another VF, both changes in one packet to the kernel.
 
-    What is so already stays untouched. If one change is refused, the other is taken back.
-    Problems: ``forwarding-refused``, ``vf-unknown``.
+    What is so already stays untouched. If one change is refused, the other is taken back. `detail` says how long it
+    took. Problems: ``forwarding-refused``, ``vf-unknown``.
     """
-    pf, index, mac, to_vf, uplink = wanted.pf, wanted.index, wanted.mac.lower(), wanted.to_vf, wanted.uplink
-    interface = links.index(pf)
-    before = read_settings(links, interface, pf, index).mac or NO_MAC
+    pf, index, mac, to_vf, uplink, other = (
+        wanted.pf,
+        wanted.index,
+        wanted.mac.lower(),
+        wanted.to_vf,
+        wanted.uplink,
+        wanted.other,
+    )
     driver = pf_driver(root, pf)
     order = ORDERS.get(driver, DEFAULT_ORDER)
-    changes = []
-    if before != (mac if to_vf else parked(mac)):
-        changes.append(_Change(interface=interface, mac=mac, vf=index, present=to_vf, back=before))
-    entries = links.forwarding() if uplink is not None else {}
-    if uplink is not None and (mac in entries.get(links.index(uplink), ())) == to_vf:
-        if not to_vf:
-            _refuse_full(links, root, uplink, mac, entries)
-        changes.append(_Change(interface=links.index(uplink), mac=mac, vf=None, present=not to_vf))
+    changes = [*_of_vf(links, pf, index, mac, present=to_vf)]
+    if other is not None:
+        changes += _of_vf(links, other.pf, other.index, mac, present=not to_vf)
+    elif uplink is not None:
+        changes += _of_uplink(links, root, uplink, mac, present=not to_vf)
     # Whoever lets go has `present` False.
     changes.sort(key=lambda change: change.present == order.release_first)
     if not changes:
@@ -97,7 +99,8 @@ def move_filter(links: Links, root: Path, wanted: MoveFilter) -> Done:
     if error:
         raise _refused(pf, mac, error)
     seen = "" if order.seen else f"; this order was not measured on {driver or 'this driver'}"
-    return Done(detail=f"{len(changes)} of {1 if uplink is None else 2} changes, {took_ms:.1f} ms{seen}")
+    both = uplink is not None or other is not None
+    return Done(detail=f"{len(changes)} of {2 if both else 1} changes, {took_ms:.1f} ms{seen}")
 
 
 def unpark(links: Links, pf: str, index: int, mac: str) -> Done:
@@ -110,6 +113,22 @@ def unpark(links: Links, pf: str, index: int, mac: str) -> Done:
     if error:
         raise _refused(pf, mac, error)
     return Done()
+
+
+def _of_vf(links: Links, pf: str, index: int, mac: str, *, present: bool) -> Iterator["_Change"]:
+    interface = links.index(pf)
+    before = read_settings(links, interface, pf, index).mac or NO_MAC
+    if before != (mac if present else parked(mac)):
+        yield _Change(interface=interface, mac=mac, vf=index, present=present, back=before)
+
+
+def _of_uplink(links: Links, root: Path, uplink: str, mac: str, *, present: bool) -> Iterator["_Change"]:
+    interface, entries = links.index(uplink), links.forwarding()
+    if (mac in entries.get(interface, ())) == present:
+        return
+    if present:
+        _refuse_full(links, root, uplink, mac, entries)
+    yield _Change(interface=interface, mac=mac, vf=None, present=present)
 
 
 class _Change(Struct, frozen=True, kw_only=True):

@@ -60,12 +60,15 @@ MOST_WORD = 60
 """Letters of what else is one word: a driver, a kind, the address of a link."""
 MTUS = range(1 << 31)
 FAMILIES = ("inet", "inet6")
+STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap")
+"""Kinds of interfaces that are on top of another one."""
 
 
 class _Extra(Struct, frozen=True, kw_only=True):
     """What `ip` adds to sysfs for one link."""
 
     kind: str | None = None
+    over: str | None = None
     addresses: tuple[GuestAddress, ...] = ()
 
 
@@ -115,6 +118,7 @@ def _link(line: str, extra: dict[str, _Extra]) -> GuestLink:
         master=clean(master, MOST_NAME) or None,
         kind=clean(more.kind or kind, MOST_WORD) or None,
         bond_mode=clean(mode, MOST_WORD) or None,
+        over=clean(more.over or "", MOST_NAME) or None,
         addresses=more.addresses,
     )
 
@@ -141,7 +145,8 @@ def _json_link(link: dict[str, Any]) -> _Extra:
         if "local" in item and item["family"] in FAMILIES
     )
     kind = link.get("linkinfo", {}).get("info_kind")
-    return _Extra(kind=str(kind) if kind else None, addresses=addresses)
+    over = link.get("link") if kind in STACKED else None
+    return _Extra(kind=str(kind) if kind else None, over=str(over) if over else None, addresses=addresses)
 
 
 def _address(address: str, prefix: int, family: str, scope: str, *, dynamic: bool) -> GuestAddress:

@@ -177,8 +177,10 @@ class Handlers:
                 if present and guest:
                     return lambda: self._arriving.expect(guest, pf, mac)
                 return lambda: self._arriving.set(pf, mac, present=present)
-            case api.MoveFilter(pf=pf, index=index):
+            case api.MoveFilter(pf=pf, index=index, other=other):
                 check(session, vf=vf_address(self._root, pf, index))
+                if other is not None:
+                    check(session, vf=vf_address(self._root, other.pf, other.index))
                 return lambda: self._with_links(lambda links: forwarding.move_filter(links, self._root, operation))
             case api.Unpark(pf=pf, index=index, mac=mac):
                 check(session, vf=vf_address(self._root, pf, index))
@@ -194,6 +196,9 @@ class Handlers:
             case api.PlugStandby(guest=guest):
                 check(session, guest=guest)
                 return lambda: hypervisor_devices.plug_standby(hypervisor, self._root, operation)
+            case api.PlugRelayed(guest=guest):
+                check(session, guest=guest)
+                return lambda: self._plug_relayed(operation)
             case api.PlugVf(guest=guest, address=address):
                 check(session, guest=guest, vf=address)
                 return lambda: self._plug_vf(operation)
@@ -333,6 +338,10 @@ class Handlers:
 
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
+
+    def _plug_relayed(self, wanted: api.PlugRelayed) -> api.Done:
+        socket = self._ports.whole(wanted.guest, wanted.mac).socket
+        return hypervisor_devices.plug_relayed(self._hypervisor, wanted, socket)
 
     def _plug_vf(self, wanted: api.PlugVf) -> api.Done:
         new = self._lent.lend(wanted.address, wanted.guest, wanted.alias)

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from vferry.host.api import Done, PlugStandby, PlugVf
-from vferry.host.domain_xml import DomainXml, has_alias, read_domain, standby_xml, vf_xml
+from vferry.host.api import Done, PlugRelayed, PlugStandby, PlugVf
+from vferry.host.domain_xml import DomainXml, has_alias, read_domain, relayed_xml, standby_xml, vf_xml
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.sriov import free_vf
+from vferry.model.definition import shares_memory
 from vferry.model.problem import Exit, Problem
 
 FD_LOST = "No file descriptor supplied via SCM_RIGHTS"
@@ -35,6 +36,21 @@ def plug_standby(hypervisor: Hypervisor, root: Path, wanted: PlugStandby) -> Don
         if FD_LOST not in problem.message or not _reload_profile(root, hypervisor.running(wanted.guest).UUIDString()):
             raise
     return msgspec.structs.replace(plug(), detail="after its AppArmor profile was loaded again")
+
+
+def plug_relayed(hypervisor: Hypervisor, wanted: PlugRelayed, socket: str) -> Done:
+    """The relay must be able to connect to the socket. Problems: ``guest-off``, ``memory-not-shared``."""
+    domain = hypervisor.running(wanted.guest)
+    with hypervisor.calling("Reading a guest's definition"):
+        xml = domain.XMLDesc(0)
+    if not shares_memory(xml):
+        raise Problem(
+            "memory-not-shared",
+            f"The memory of guest {wanted.guest} is not such that a relay could map it",
+            "Shut the guest down, put its NIC on the relay then, and start it",
+            exit=Exit.REFUSED,
+        )
+    return _plug(hypervisor, wanted.guest, wanted.alias, lambda: relayed_xml(wanted, socket))
 
 
 def plug_vf(hypervisor: Hypervisor, wanted: PlugVf) -> Done:

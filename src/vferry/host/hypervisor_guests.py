@@ -44,6 +44,7 @@ class Described(Struct, frozen=True, kw_only=True):
     reason: int
     live: DomainXml | None
     persistent: DomainXml | None
+    run: int | None = None
 
     @property
     def now(self) -> DomainXml:
@@ -70,10 +71,11 @@ def describe(hypervisor: Hypervisor, domain: Any, root: Path) -> Described:
     with hypervisor.calling("Reading a guest's definition"):
         number, reason = domain.state()
         active = bool(domain.isActive())
+        run = domain.ID() if active else None
         live = _read(domain.XMLDesc(0), root) if active else None
         inactive = libvirt.VIR_DOMAIN_XML_INACTIVE
         persistent = _read(domain.XMLDesc(inactive), root) if domain.isPersistent() else None
-    return Described(state=state_of(number, active=active), reason=reason, live=live, persistent=persistent)
+    return Described(state=state_of(number, active=active), reason=reason, live=live, persistent=persistent, run=run)
 
 
 def _read(xml: str, root: Path) -> DomainXml:
@@ -132,6 +134,7 @@ def guest_of(
         address=xml.address or (metadata.address if metadata else None),
         agent_connected=bool(described.live and described.live.agent_connected),
         pause_reason=PAUSE_REASONS.get(described.reason, "unknown") if paused else None,
+        run=described.run,
     )
 
 

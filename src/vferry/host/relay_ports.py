@@ -79,6 +79,20 @@ class RelayPorts:
             changed = bind_vf(self._root, BindVf(address=port.vf.address, driver=port.vf.bound), self._write).changed
             return Done(changed=set_port(self._root, port, present=True).changed or changed, detail=port.vf.address)
 
+    def whole(self, guest: str, mac: str) -> RelayPort:
+        """A guest's port, made whole if it is not. Problems: as of `JoinRelay`, ``relay-not-joined``."""
+        with self._lock:
+            there = self._find(mac)
+            if there is None or there.port.guest != guest:
+                raise Problem(
+                    "relay-not-joined",
+                    f"The relay of this host has no port for {mac} of guest {guest}",
+                    "Look with: vferry relay show HOST",
+                    exit=Exit.REFUSED,
+                )
+            self.join(there)
+            return there.port
+
     def leave(self, wanted: LeaveRelay) -> Done:
         """Carries `LeaveRelay` out; forgotten last."""
         with self._lock:

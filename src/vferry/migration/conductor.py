@@ -1,61 +1,29 @@
 """Carrying a plan out: its steps in order, its undo in reverse, and the point of no return between them."""
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
-from msgspec import Struct, to_builtins
+from msgspec import to_builtins
 
 from vferry.host.api import (
     Concede,
-    Done,
     GatewayStatistics,
-    GuestRun,
     Host,
-    Operation,
     StartReceiving,
     StartSending,
     StopGateway,
 )
 from vferry.migration.connections import Connections
 from vferry.migration.copy import Copying
-from vferry.migration.record import Aborted, NoRequests, Observer, Outcome, Requests, StepRecord, now_text
+from vferry.migration.record import Aborted, Observer, Outcome, Requests, StepRecord
+from vferry.migration.stepper import PATIENCE_S, Acted, Ending, Journal, Stepper, advice
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Phase
-from vferry.model.text import MOST, clean
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Step, TakeConnections
 from vferry.plan.plan import Plan
 
-_ANSWER_S = 200.0
-"""Longer than any script in a guest is given."""
-_PATIENCE_S = 60.0
-"""For how long an undo or a step after the resume keeps asking a host that does not answer."""
 
-
-class Journal(Protocol):
-    """Remembers how each step ended, so that a controller that takes over does not do it again."""
-
-    async def once(self, key: str, work: Callable[[], Awaitable[StepRecord]]) -> StepRecord:
-        """Runs the work and records its result; answers the recorded one when it ran to its end before."""
-        ...
-
-
-class Ending(Struct, frozen=True, kw_only=True):
-    """How a migration ended, with every step's record in order."""
-
-    exit: Exit
-    reason: str
-    records: tuple[StepRecord, ...]
-    at_destination: bool
-    degraded: str | None = None
-    notes: tuple[str, ...] = ()
-    """What the operator must do."""
-
-
-class Conductor:
+class Conductor(Stepper):
     """Carries one plan out, from the first step or from where another controller left it."""
 
     def __init__(
@@ -65,18 +33,10 @@ class Conductor:
         journal: Journal,
         observer: Observer,
         requests: Requests | None = None,
-        patience_s: float = _PATIENCE_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
+        super().__init__(hosts, journal, observer, requests, patience_s)
         self._plan = plan
-        self._hosts = hosts
-        self._journal = journal
-        self._observer = observer
-        self._requests = requests or NoRequests()
-        self._patience_s = patience_s
-        self._records: list[StepRecord] = []
-        self._phase: Phase | None = None
-        self._silent: set[str] = set()
-        """Hosts that were waited for in vain: they are asked once more each time, and not waited for again."""
 
     async def run(self) -> Ending:
         """Carries the plan out. Never raises a `Problem`: what went wrong is in the ending."""
@@ -101,7 +61,7 @@ class Conductor:
         failed, unwound = await self._arrive(stages.arrival)
         restored = await self._all(stages.after)
         troubles = [record for record in (*landed, *unwound, *restored) if not record.ok]
-        notes = tuple(_advice(record) for record in troubles)
+        notes = tuple(advice(record) for record in troubles)
         degraded = "leftovers" if notes else None
         if failed is not None:
             dark = any(move.dark for move in self._plan.moves)
@@ -135,7 +95,7 @@ class Conductor:
         return self._undone(await self._undo(touched), exit_code, failed.detail)
 
     def _undone(self, undone: list[StepRecord], exit_code: Exit, reason: str) -> Ending:
-        notes = [_advice(record) for record in undone if not record.ok]
+        notes = [advice(record) for record in undone if not record.ok]
         if notes:
             notes.append(f"Then: vferry operation recover {self._plan.operation}")
         return Ending(
@@ -146,85 +106,29 @@ class Conductor:
             notes=tuple(notes),
         )
 
-    async def _forward(
-        self, steps: tuple[Step, ...], *, abortable: bool = True
-    ) -> tuple[tuple[Step, ...], StepRecord | None]:
-        """Carries steps out until one fails; answers those that may have changed something, and what failed."""
-        for number, step in enumerate(steps, start=1):
-            record = await self._once("apply", step, partial(self._apply, step, abortable=abortable))
-            if not record.ok:
-                return steps[:number], record
-        return steps, None
-
-    async def _all(self, steps: Iterable[Step]) -> list[StepRecord]:
-        """Carries all steps out, whatever becomes of each, but for those that require one that failed."""
-        records: list[StepRecord] = []
-        for step in steps:
-            if any(record.name == step.requires and not record.ok for record in records):
-                continue
-            records.append(await self._once("apply", step, partial(self._apply, step, abortable=False)))
-        return records
-
-    async def _undo(self, steps: tuple[Step, ...]) -> list[StepRecord]:
-        """Takes steps back in reverse; one that fails does not keep the rest from being taken back.
-
-        Between two NICs it does: a guest that does not get the one back keeps the other, with the path to it.
-        """
-        records: list[StepRecord] = []
-        stuck: dict[Phase, str] = {}
-        for step in reversed(steps):
-            if not step.undo and not isinstance(step, OpenGateways):
-                continue
-            record = await self._once("undo", step, partial(self._take_back, step, stuck.get(step.phase)))
-            if not record.ok and step.phase in (Phase.TO_STANDBY, Phase.TO_VF):
-                stuck.setdefault(step.phase, step.name)
-            records.append(record)
-        return records
-
-    async def _once(self, kind: str, step: Step, work: Callable[[], Awaitable[StepRecord]]) -> StepRecord:
-        phase = Phase.RESTORE if kind == "undo" else step.phase
-        if phase is not self._phase:
-            self._phase = phase
-            self._observer.phase(phase)
-        record = await self._journal.once(f"{kind}:{len(self._records)}:{step.name}@{step.host}", work)
-        self._records.append(record)
-        self._observer.ended(record)
-        return record
-
-    async def _apply(self, step: Step, *, abortable: bool) -> StepRecord:
-        self._observer.started(step.phase, step.name, step.host)
-
-        async def act() -> tuple[str, dict[str, Any]]:
-            # A copy may have been begun by a controller that died, and be over: it looks where the guest is first.
-            if abortable and not isinstance(step, Copy) and self._requests.abort_asked():
+    async def _act(self, step: Step, *, abortable: bool) -> Acted:
+        match step:
+            case Copy():
+                # It may have been begun by a controller that died, and be over: it looks where the guest is first.
+                return "", await self._copying().run()
+            case _ if abortable and self._requests.abort_asked():
                 raise Aborted
-            match step:
-                case Copy():
-                    data = await self._copying().run()
-                    return "", data
-                case TakeConnections():
-                    return await self._connections().last()
-                case OpenGateways():
-                    return await self._open_gateways(step), {}
-                case CloseGateways():
-                    return "", await self._close_gateways(step)
-                case _:
-                    return await self._call_all(step.host, step.apply, patient=not abortable), {}
+            case TakeConnections():
+                return await self._connections().last()
+            case OpenGateways():
+                return await self._open_gateways(step), {}
+            case CloseGateways():
+                return "", await self._close_gateways(step)
+        return await super()._act(step, abortable=abortable)
 
-        return await _recorded(step.phase, step, act, Outcome.DONE, Outcome.FAILED)
+    async def _act_back(self, step: Step) -> Acted:
+        if isinstance(step, OpenGateways):
+            await self._close_gateways(step)
+            return "", {}
+        return await super()._act_back(step)
 
-    async def _take_back(self, step: Step, stuck: str | None) -> StepRecord:
-        self._observer.started(Phase.RESTORE, f"undo {step.name}", step.host)
-
-        async def act() -> tuple[str, dict[str, Any]]:
-            if stuck is not None:
-                raise Problem("left-as-it-is", f"left as it is, since {stuck} could not be taken back")
-            if isinstance(step, OpenGateways):
-                await self._close_gateways(step)
-                return "", {}
-            return await self._call_all(step.host, step.undo, patient=True), {}
-
-        return await _recorded(Phase.RESTORE, step, act, Outcome.UNDONE, Outcome.UNDO_FAILED)
+    def _goes_back(self, step: Step) -> bool:
+        return isinstance(step, OpenGateways) or super()._goes_back(step)
 
     def _copying(self) -> Copying:
         source, destination = self._hosts[self._plan.source], self._hosts[self._plan.destination]
@@ -262,83 +166,6 @@ class Conductor:
             "cpu_s": _sum(sent, received, "cpu_s"),
             "cpu_peak": _sum(sent, received, "cpu_peak"),
         }
-
-    async def _call_all(self, host: str, operations: Iterable[Operation[Any]], *, patient: bool) -> str:
-        """Asks for operations in order; their details, joined."""
-        details = []
-        for operation in operations:
-            answer = await self._ask(host, operation, patient=patient)
-            if isinstance(answer, GuestRun) and answer.code != 0:
-                raise _script_failed(self._plan.guest, answer)
-            if isinstance(answer, Done) and answer.detail:
-                details.append(answer.detail)
-        return "; ".join(details)
-
-    async def _ask(self, host: str, operation: Operation[Any], *, patient: bool) -> Any:
-        until = time.monotonic() + (self._patience_s if patient and host not in self._silent else 0)
-        while True:
-            try:
-                answer = await self._hosts[host].call(operation, timeout_s=_ANSWER_S)
-            except Problem as problem:
-                if problem.code != "host-unreachable":
-                    raise
-                if time.monotonic() >= until:
-                    if patient:
-                        self._silent.add(host)
-                    raise
-            else:
-                self._silent.discard(host)
-                return answer
-            await asyncio.sleep(min(1.0, self._patience_s))
-
-
-async def _recorded(
-    phase: Phase,
-    step: Step,
-    act: Callable[[], Awaitable[tuple[str, dict[str, Any]]]],
-    good: Outcome,
-    bad: Outcome,
-) -> StepRecord:
-    """Runs a step and makes its record, whether it ends well or in a `Problem`."""
-    started, start = now_text(), time.monotonic()
-    detail, remedy, code = "", "", None
-    data: dict[str, Any] = {}
-    outcome = good
-    try:
-        detail, data = await act()
-    except Problem as problem:
-        detail, remedy, code = problem.message, problem.remedy, problem.code
-        outcome = {"aborted": Outcome.ABORTED, "guest-uncertain": Outcome.UNCERTAIN}.get(problem.code, bad)
-    return StepRecord(
-        phase=phase,
-        name=step.name,
-        host=step.host,
-        outcome=outcome,
-        start=start,
-        end=time.monotonic(),
-        started=started,
-        detail=detail,
-        code=code,
-        remedy=remedy,
-        data=data,
-    )
-
-
-def _script_failed(guest: str, run: GuestRun) -> Problem:
-    said = (run.stderr or run.stdout).strip().splitlines()
-    return Problem(
-        "guest-script-failed",
-        f"A script in {guest} ended with code {run.code}" + (f": {clean(said[-1], MOST)}" if said else ""),
-        "Look at the guest's network (ip address, ip route) and at its qemu-guest-agent",
-        exit=Exit.UNDONE,
-        guest=guest,
-        status=run.code,
-    )
-
-
-def _advice(record: StepRecord) -> str:
-    remedy = f" {record.remedy}." if record.remedy else ""
-    return f"{record.name} on {record.host} failed: {record.detail}.{remedy}"
 
 
 def _sum(sent: GatewayStatistics, received: GatewayStatistics, name: str) -> float | None:

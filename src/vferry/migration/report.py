@@ -6,8 +6,8 @@ from typing import Any
 from msgspec import Struct, convert
 from msgspec.structs import replace
 
-from vferry.migration.conductor import Ending
 from vferry.migration.record import Outcome, StepRecord
+from vferry.migration.stepper import Ending
 from vferry.model.compression import Compressed
 from vferry.model.problem import Exit
 from vferry.model.report import (

@@ -134,6 +134,19 @@ def _is_virtual(nic: ET.Element) -> bool:
     return nic.get("type") in ("bridge", "direct")
 
 
+def shares_memory(xml: str) -> bool:
+    """Whether others can map all of a guest's memory, as vhost-user needs it. Problem ``xml-invalid``."""
+    root = parse(xml)
+    backing = root.find("memoryBacking")
+    access = None if backing is None else backing.find("access")
+    usual = access is not None and access.get("mode") == "shared"
+    cells = [cell.get("memAccess") for cell in root.iterfind("cpu/numa/cell")]
+    shared = all(said == "shared" or (said is None and usual) for said in cells or [None])
+    source = None if backing is None else backing.find("source")
+    in_a_file = source is not None and source.get("type") in ("memfd", "file")
+    return shared and (in_a_file or (backing is not None and backing.find("hugepages") is not None))
+
+
 def mac_of(nic: ET.Element) -> str:
     """An `<interface>`'s MAC in lower case; empty where it says none."""
     address = nic.find("mac")

@@ -84,6 +84,8 @@ class Guest(Struct, frozen=True, kw_only=True):
     agent_connected: bool = False
     pause_reason: str | None = None
     """Why it is paused, where libvirt says (``migration``, ``starting up``, ``io error``…)."""
+    run: int | None = None
+    """Which run of it on its host this is: another one each time that it is started; None while it is off."""
     blockers: tuple[str, ...] | None = None
     """Why its QEMU would not migrate it as it is now, in QEMU's words; None where it was not asked."""
 
@@ -116,6 +118,8 @@ class GuestLink(Struct, frozen=True, kw_only=True):
     kind: str | None = None
     bond_mode: str | None = None
     """A bond's, in the kernel's words, such as ``active-backup`` or ``802.3ad``."""
+    over: str | None = None
+    """The interface that it is on top of, as a VLAN's or a macvlan's is: it goes with that one."""
     addresses: tuple[GuestAddress, ...] = ()
 
 

@@ -36,8 +36,13 @@ def addresses_to_vf(mac: str) -> str:
 
 
 def bond_to_standby(mac: str) -> str:
-    """Makes the standby NIC the active slave of the guest's bond, which still receives on both."""
+    """Makes the standby NIC the active slave of the guest's bond, which still receives on both; enslaves a new one."""
     return _compose(mac, "name", "bond", "bond-to-standby")
+
+
+def settle_bond(mac: str) -> str:
+    """Takes back what `bond_to_standby` did to the bond's patience, where that keeps the standby NIC."""
+    return _compose(mac, "bond", "bond-settle")
 
 
 def bond_to_vf(mac: str) -> str:
@@ -72,12 +77,22 @@ def receive_on_vf(mac: str) -> str:
 
 def quiet(mac: str) -> str:
     """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, NetworkManager, systemd-networkd."""
-    return _compose(mac, "plugged", "quiet")
+    return _compose(mac, "plugged", "own-vf", "quiet")
+
+
+def quiet_on_standby(mac: str) -> str:
+    """As `quiet`, for a guest that has the virtio NIC, and is to be given a VF."""
+    return _compose(mac, "plugged", "own-standby", "quiet")
 
 
 def settle(mac: str) -> str:
-    """Takes back what `quiet` did, once there is one NIC of this MAC again."""
-    return _compose(mac, "plugged", "settle")
+    """Takes back what `quiet` did, once there is one NIC of this MAC again, the VF."""
+    return _compose(mac, "plugged", "own-vf", "settle")
+
+
+def settle_on_standby(mac: str) -> str:
+    """Takes back what `quiet` did, once there is one NIC of this MAC again, the virtio NIC."""
+    return _compose(mac, "plugged", "own-standby", "settle")
 
 
 def save_addresses(mac: str) -> str:

@@ -11,7 +11,7 @@ from vferry.plan.plan import GuestSide, VfMove
 Test = Callable[[ET.Element], bool]
 
 _PORTS = ("pcie-root-port", "pcie-switch-downstream-port")
-_ROOT_BUS = 0
+ROOT_BUS = 0
 
 
 def about(live: str, going: Collection[str], moves: Sequence[VfMove]) -> Iterator[Finding]:
@@ -22,11 +22,16 @@ def about(live: str, going: Collection[str], moves: Sequence[VfMove]) -> Iterato
     """
     domain = parse(live)
     yield from _stuck(domain, going)
-    if "q35" not in _attribute(domain, "os/type", "machine"):
+    if "q35" not in attribute(domain, "os/type", "machine"):
         return  # the slots of a conventional PCI bus all take and give
     plugged = [move for move in moves if move.plugged]
     yield from _fixed(domain, {move.source.address for move in plugged})
     yield from _no_port(domain, plugged)
+
+
+def free_ports(domain: ET.Element) -> int:
+    """How many PCIe ports of a running guest could take a device."""
+    return len(_ports(domain) - {bus_of(device) for device in domain.iterfind("devices/*")})
 
 
 def _stuck(domain: ET.Element, going: Collection[str]) -> Iterator[Finding]:
@@ -53,7 +58,7 @@ def _always(_element: ET.Element) -> bool:
 
 
 def _no_virtiofs(filesystem: ET.Element) -> bool:
-    return _attribute(filesystem, "driver", "type") != "virtiofs"
+    return attribute(filesystem, "driver", "type") != "virtiofs"
 
 
 def _is_peer(shmem: ET.Element) -> bool:
@@ -73,7 +78,7 @@ _KINDS: tuple[tuple[str, Test, str, str], ...] = (
 def _fixed(domain: ET.Element, vfs: Collection[str]) -> Iterator[Finding]:
     """VFs on the root bus, which QEMU does not unplug (its docs/pcie.txt)."""
     for device in _passed_through(domain):
-        if _is_moved(device, vfs) and _bus(device) == _ROOT_BUS:
+        if _is_moved(device, vfs) and bus_of(device) == ROOT_BUS:
             yield error(
                 "vf-not-unpluggable",
                 "The guest's VF sits on its root bus, from where it cannot be unplugged",
@@ -83,8 +88,8 @@ def _fixed(domain: ET.Element, vfs: Collection[str]) -> Iterator[Finding]:
 
 def _no_port(domain: ET.Element, moves: Sequence[VfMove]) -> Iterator[Finding]:
     """Follows the free ports through the steps, NIC by NIC: the guest takes them along from one host to the other."""
-    used = Counter(_bus(device) for device in domain.iterfind("devices/*"))
-    free = len(_ports(domain) - used.keys())
+    used = Counter(bus_of(device) for device in domain.iterfind("devices/*"))
+    free = free_ports(domain)
     for move in moves:
         if move.plugs_standby:
             free -= 1
@@ -114,7 +119,7 @@ def _refuse_port(what: str, move: VfMove) -> Finding:
 
 def _frees_port(domain: ET.Element, move: VfMove, used: Counter[int | None]) -> bool:
     """Whether a VF leaves a port behind: not from a conventional bridge, nor one that it shares."""
-    buses = (_bus(device) for device in _passed_through(domain) if _is_moved(device, {move.source.address}))
+    buses = (bus_of(device) for device in _passed_through(domain) if _is_moved(device, {move.source.address}))
     return any(bus in _ports(domain) and used[bus] == 1 for bus in buses)
 
 
@@ -139,12 +144,13 @@ def _is_moved(device: ET.Element, names: Collection[str]) -> bool:
     return (uuid.lower() if uuid else pci_address(source)) in names
 
 
-def _bus(device: ET.Element) -> int | None:
+def bus_of(device: ET.Element) -> int | None:
     """The bus that a device is on in the guest; None for one that is not on PCI."""
     address = device.find("address[@type='pci']")
     return None if address is None else int(address.get("bus", "0"), 16)
 
 
-def _attribute(element: ET.Element, path: str, name: str) -> str:
+def attribute(element: ET.Element, path: str, name: str) -> str:
+    """An attribute of what is below an element; empty where it is not there."""
     found = element.find(path)
     return "" if found is None else found.get(name, "")

@@ -4,60 +4,17 @@ The definition is changed last on the way to something, and first on the way bac
 finds what it is defined with.
 """
 
-from enum import StrEnum
-
-from msgspec import Struct
 from msgspec.structs import replace
 
-from vferry.host.api import Define, JoinRelay, LeaveRelay, SetVf
-from vferry.model.guest import Guest, GuestState, Nic, VfRef
+from vferry.host.api import Define, JoinRelay, LeaveRelay, SetForwarding, SetVf
+from vferry.model.guest import Guest, Nic
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
-from vferry.model.relay import SOCKETS, RelayPort
-from vferry.plan import destination_vf, networks, nic_definition, relayed
-from vferry.plan.facts import Finding, Refusal, Severity, info
+from vferry.model.relay import RelayPort
+from vferry.plan import nic_definition
+from vferry.plan.facts import Refusal, info
 from vferry.plan.host_step import HostStep
-from vferry.plan.plan import NetworkMode
-
-
-class NicTarget(StrEnum):
-    """What a guest's NIC can be put on."""
-
-    VF = "vf"
-    RELAY = "relay"
-    VIRTIO = "virtio"
-
-    @property
-    def described(self) -> str:
-        """What it is, in a sentence."""
-        return {"vf": "a VF", "relay": "the relay", "virtio": "the standby path, as a virtio NIC"}[self.value]
-
-
-class NicPlan(Struct, frozen=True, kw_only=True):
-    """What is done for one NIC, and what of the host is claimed meanwhile."""
-
-    guest: str
-    mac: str
-    to: NicTarget
-    host: str
-    operation: str
-    vfs: tuple[str, ...] = ()
-    steps: tuple[HostStep, ...] = ()
-
-
-class NicAssessment(Struct, frozen=True, kw_only=True):
-    """What was found, and the plan if nothing stands in the way; one without steps if it is so already."""
-
-    findings: tuple[Finding, ...] = ()
-    plan: NicPlan | None = None
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
-
-
-def prefix(mac: str) -> str:
-    """How the ids of operations begin that put a NIC on something else."""
-    return f"nic-{mac.replace(':', '')}-"
+from vferry.plan.nic_place import NicPlace
+from vferry.plan.nic_plan import NicAssessment, NicPlan, NicTarget
 
 
 def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarget, operation: str) -> NicAssessment:
@@ -65,14 +22,14 @@ def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarg
 
     `operation` is a new one's id, or that of one which a controller has begun and left: this goes on with it.
     """
-    host = _with_own(host, operation)
+    host = with_own(host, operation)
     try:
-        nic = _nic(guest, persistent, mac)
-        if target_of(nic) is to and not _left_behind(host, guest, nic):
+        nic = nic_of(guest, persistent, mac)
+        if target_of(nic) is to and not left_behind(host, guest, nic):
             note = info("nic-there", f"{mac} of {guest.name} is so already: {to.value}")
             plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation)
             return NicAssessment(findings=(note,), plan=plan)
-        _refuse(guest, persistent, mac)
+        refuse_definition(guest, persistent, mac)
         return NicAssessment(plan=_Move(host, guest, persistent, nic, operation).plan(to))
     except Refusal as refusal:
         return NicAssessment(findings=(refusal.finding,))
@@ -85,7 +42,7 @@ def target_of(nic: Nic) -> NicTarget:
     return NicTarget.RELAY if nic.socket else NicTarget.VIRTIO
 
 
-def _with_own(host: Inventory, operation: str) -> Inventory:
+def with_own(host: Inventory, operation: str) -> Inventory:
     """The host, with what this operation holds as free as it was before."""
     pfs = (
         replace(pf, vfs=tuple(replace(vf, claim=None) if vf.claim == operation else vf for vf in pf.vfs))
@@ -94,13 +51,14 @@ def _with_own(host: Inventory, operation: str) -> Inventory:
     return replace(host, pfs=tuple(pfs))
 
 
-def _left_behind(host: Inventory, guest: Guest, nic: Nic) -> RelayPort | None:
+def left_behind(host: Inventory, guest: Guest, nic: Nic) -> RelayPort | None:
     """A port of the relay that the guest's definition does not name."""
     port = host.relay.port(nic.mac) if host.relay else None
     return port if port and port.guest == guest.name and port.socket != nic.socket else None
 
 
-def _nic(guest: Guest, persistent: str, mac: str) -> Nic:
+def nic_of(guest: Guest, persistent: str, mac: str) -> Nic:
+    """The NIC that is meant. Raises `Refusal` where that is not clear."""
     known = [nic.mac for nic in guest.nics]
     if mac not in known:
         raise Refusal("nic-unknown", f"{guest.name} has no NIC {mac}", f"Name one of these: {', '.join(known)}")
@@ -113,13 +71,8 @@ def _nic(guest: Guest, persistent: str, mac: str) -> Nic:
     return next(nic for nic in guest.nics if nic.mac == mac)
 
 
-def _refuse(guest: Guest, persistent: str, mac: str) -> None:
-    if guest.state is not GuestState.OFF:
-        raise Refusal(
-            "guest-not-off",
-            f"{guest.name} is {guest.state.value}, and its NIC is changed in its definition only",
-            f"Shut it down (virsh shutdown {guest.name}), and start it afterwards",
-        )
+def refuse_definition(guest: Guest, persistent: str, mac: str) -> None:
+    """What of a guest's definition stands in the way. Raises `Refusal`."""
     if not guest.persistent:
         raise Refusal("guest-transient", f"{guest.name} has no persistent definition", "Define it: virsh define")
     if rules := nic_definition.rules_of(persistent, mac):
@@ -130,36 +83,16 @@ def _refuse(guest: Guest, persistent: str, mac: str) -> None:
         )
 
 
-def _over(under: VfSettings, settings: VfSettings) -> VfSettings:
-    """Settings, and where they say nothing those under them."""
-    return VfSettings(
-        **{
-            name: getattr(under, name) if getattr(settings, name) is None else getattr(settings, name)
-            for name in VfSettings.__struct_fields__
-        }
-    )
-
-
-class _Move:
+class _Move(NicPlace):
     """One NIC on its way; `Refusal` where there is none."""
 
     def __init__(self, host: Inventory, guest: Guest, persistent: str, nic: Nic, operation: str) -> None:
-        self.host, self.guest, self.xml, self.nic, self.operation = host, guest, persistent, nic, operation
-        self.network = self._network()
-        self.own = host.vf(nic.vf.address) if nic.vf else None
-        # libvirt gives a VF the VLAN of the definition only as long as the guest runs.
-        set_now = self.own.settings if self.own else VfSettings()
-        self.settings = replace(set_now, vlan=nic_definition.vlan_of(persistent, nic.mac) or set_now.vlan or 0)
+        super().__init__(host, guest, persistent, nic)
+        self.operation = operation
 
     def plan(self, to: NicTarget) -> NicPlan:
         """Of what is on the relay, the VF goes along where it can."""
-        port = self.host.relay.port(self.nic.mac) if self.host.relay else None
-        if self.nic.socket and port is None:
-            raise Refusal(
-                "relay-unknown",
-                f"{self.nic.mac} is on {self.nic.socket}, which is not of the relay of {self.host.name}",
-                "Change its definition by hand: virsh edit",
-            )
+        port = self.port()
         if to is NicTarget.RELAY:
             return self._to_relay()
         if target_of(self.nic) is to and port:
@@ -168,18 +101,10 @@ class _Move:
         return self._planned(to, (self._define(xml, to), *steps), vfs)
 
     def _to_relay(self) -> NicPlan:
-        begun = _left_behind(self.host, self.guest, self.nic)
-        vf = begun.vf if begun else relayed.free_vf(self.host, self.network, self.nic.mac)
-        pf = self.host.pf(vf.pf)
-        before = self.host.vf(vf.address)
-        port = RelayPort(
-            guest=self.guest.name,
-            mac=self.nic.mac,
-            socket=f"{SOCKETS}/{self.nic.mac.replace(':', '')}.sock",
-            vf=vf,
-            mtu=pf.mtu if pf else 1500,
-        )
-        settings = _over(pf.wiped(before) if pf and before else VfSettings(), replace(self.settings, mac=self.nic.mac))
+        begun = left_behind(self.host, self.guest, self.nic)
+        port = self.new_port(begun.vf if begun else None)
+        vf, before = port.vf, self.host.vf(port.vf.address)
+        settings = replace(self.settings_on(before), mac=self.nic.mac)
         xml = nic_definition.on_relay(self.xml, self.nic.mac, port.socket)
         steps = (
             self._join(port, settings),
@@ -191,6 +116,7 @@ class _Move:
             ),
             self._define(xml, NicTarget.RELAY),
             *self._left(),
+            *self._unforwarded(),
         )
         return self._planned(NicTarget.RELAY, steps, (vf.address, *self._left_vfs()))
 
@@ -201,8 +127,8 @@ class _Move:
         held = (port.vf.address,) if port else self._left_vfs()
         if to is NicTarget.VIRTIO:
             return nic_definition.on_bridge(self.xml, mac, self.host.attachment(self.network), vlan), left, held
-        address = port.vf.address if port else self._free_vf().address
-        return nic_definition.on_vf(self.xml, mac, address, vlan), left, held or (address,)
+        address = port.vf.address if port else self.free_vf().address
+        return nic_definition.on_vf(self.xml, mac, address, vlan), (*left, *self._unforwarded()), held or (address,)
 
     def _join(self, port: RelayPort, settings: VfSettings) -> HostStep:
         return HostStep(
@@ -233,9 +159,23 @@ class _Move:
     def _left_vfs(self) -> tuple[str, ...]:
         return (self.own.address,) if self.own and self.nic.passed_through else ()
 
+    def _unforwarded(self) -> tuple[HostStep, ...]:
+        """The PF need not pass the MAC to its bridge any more, as it was told to when the NIC came there."""
+        uplink = self.host.uplink(self.network)
+        if target_of(self.nic) is not NicTarget.VIRTIO or self.nic.mac not in self.host.forwarding(uplink):
+            return ()
+        closed = SetForwarding(pf=uplink, mac=self.nic.mac, present=False)
+        return (
+            HostStep(
+                name="close-bridge",
+                summary=f"no longer let {self.nic.mac} pass to the bridge by {uplink}",
+                apply=(closed,),
+                undo=(replace(closed, present=True),),
+            ),
+        )
+
     def _wipe(self, vf: Vf, settings: VfSettings | None = None) -> HostStep:
-        pf = self.host.pf(vf.pf)
-        wiped = settings or (pf.wiped(vf) if pf else VfSettings(mac=NO_MAC))
+        wiped = settings or self.wiped(vf)
         return HostStep(
             name="wipe-vf",
             summary=f"wipe VF {vf.index} of {vf.pf}",
@@ -261,12 +201,3 @@ class _Move:
             vfs=vfs,
             steps=steps,
         )
-
-    def _network(self) -> str:
-        nic = self.nic
-        found = self.host.network_of(nic.vf.pf) if nic.vf else self.host.network_of_nic(nic)
-        return networks.known(self.host, found, nic.mac)
-
-    def _free_vf(self) -> VfRef:
-        vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, ())
-        return VfRef(pf=vf.pf, index=vf.index, address=vf.address)

@@ -35,11 +35,9 @@ def side_of(facts: Facts, wishes: Wishes, nic: Nic, mode: NetworkMode) -> tuple[
     _refuse_several(facts, nic)
     if link is not None and mode is NetworkMode.FAILOVER:
         return GuestSide.FAILOVER, link.mtu
-    bonded = link is not None and _in_bond(facts, link)
+    bonded = link is not None and in_bond(facts, link)
     if link is not None and link.master is not None and not bonded and not wishes.accept_interruption:
         raise _not_in_bond(facts, link)
-    if bonded and link is not None:
-        _refuse_spreading(facts, link)
     if wishes.temporary_bond and mode is NetworkMode.DETACH:
         return _temporary_bond(facts, nic, link)
     if link is not None and (bonded or link.master is None):
@@ -65,21 +63,19 @@ def _needs_telling(facts: Facts, nic: Nic, mode: NetworkMode) -> bool:
     return beside or mode is NetworkMode.SWITCH
 
 
-def _in_bond(facts: Facts, link: GuestLink) -> bool:
+def in_bond(facts: Facts, link: GuestLink) -> bool:
+    """Whether the guest has a NIC in a bond. Raises `Refusal` where that has no active NIC that could be chosen."""
     master = master_of(facts, link)
-    return master is not None and master.kind == "bond"
-
-
-def _refuse_spreading(facts: Facts, link: GuestLink) -> None:
-    """Bonds that send by all of their NICs have no active one that could be chosen."""
-    master = master_of(facts, link)
-    if master is not None and master.bond_mode not in (None, *_CHOOSING):
+    if master is None or master.kind != "bond":
+        return False
+    if master.bond_mode not in (None, *_CHOOSING):
         raise Refusal(
             "bond-chooses-none",
             f"The guest's bond {master.name} sends by all of its NICs ({master.bond_mode}): "
             "there is no active one that vferry could choose",
             f"Give it one in the guest: mode active-backup (also {' and '.join(_CHOOSING[1:])})",
         )
+    return True
 
 
 def _not_in_bond(facts: Facts, link: GuestLink) -> Refusal:
@@ -142,8 +138,13 @@ def about(facts: Facts, move: VfMove) -> Iterator[Finding]:
     """What is to say of how a guest's NIC is moved within."""
     if move.guest_side is GuestSide.HOTPLUG:
         yield warning("hotplug-only", f"{move.mac} is left to the guest's own reaction to a NIC that comes and goes")
+    yield from told(facts, vf_link(facts, move.mac), move.guest_side, contested=move.contested)
+
+
+def told(facts: Facts, link: GuestLink | None, side: GuestSide, *, contested: bool) -> Iterator[Finding]:
+    """What is to say of a guest that has two NICs of one MAC for a while, of which `link` is the one it has now."""
     inside = facts.guest_network
-    if inside is None or move.guest_side not in (GuestSide.ADDRESSES, GuestSide.TEMPORARY_BOND):
+    if inside is None or side not in (GuestSide.ADDRESSES, GuestSide.TEMPORARY_BOND):
         return
     if inside.strict_rp_filter:
         yield warning(
@@ -151,13 +152,13 @@ def about(facts: Facts, move: VfMove) -> Iterator[Finding]:
             f"The guest filters strictly by reverse path ({', '.join(inside.strict_rp_filter)}); "
             "it is loosened on the two NICs while the traffic moves",
         )
-    yield from _configured_by(inside.configured_by, vf_link(facts, move.mac), move)
+    yield from _configured_by(inside.configured_by, link, contested=contested)
 
 
-def _configured_by(manager: str | None, link: GuestLink | None, move: VfMove) -> Iterator[Finding]:
+def _configured_by(manager: str | None, link: GuestLink | None, *, contested: bool) -> Iterator[Finding]:
     if manager not in _TOLD:
         return
-    if not move.contested:
+    if not contested:
         yield warning("configured-by", f"The guest's network is configured by {manager}, which may interfere")
         return
     yield info("configured-by", _TOLD[manager])

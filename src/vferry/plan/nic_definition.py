@@ -47,6 +47,11 @@ def rules_of(xml: str, mac: str) -> tuple[str, ...]:
     return (*rules, *(["port"] if isolated else []), *(["vlan"] if trunk or several else []))
 
 
+def type_of(xml: str, mac: str) -> str:
+    """What a NIC is on, by libvirt's name: ``hostdev``, ``vhostuser``, ``bridge``…"""
+    return _found(parse(xml), mac).get("type", "")
+
+
 def named(xml: str, mac: str) -> int:
     """How many `<interface>`s have a MAC."""
     return sum(mac_of(nic) == mac for nic in parse(xml).iterfind("devices/interface"))

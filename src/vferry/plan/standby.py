@@ -10,6 +10,11 @@ VLAN_LIBVIRT = (11, 0, 0)
 INSTEAD = "or use --network detach"
 
 
+def without_detach(remedy: str) -> str:
+    """A remedy for where there is no other mode to be used instead."""
+    return remedy.removesuffix(INSTEAD).rstrip(",; ")
+
+
 def missing(inventory: Inventory, network: str, vlan: int = 0, mtu: int = 0) -> Iterator[Finding]:
     """What is missing on a host for a standby NIC on a physical network, in a VLAN if it is not 0, for an MTU."""
     yield from missing_path(inventory, network, vlan)

@@ -23,7 +23,8 @@ from vferry.controller.configuration import ControllerConfiguration, MigrationSe
 from vferry.controller.latency import BASELINE, STEPS
 from vferry.controller.migrate import Request
 from vferry.host.api import Host
-from vferry.migration.conductor import Conductor, Ending
+from vferry.migration.conductor import Conductor
+from vferry.migration.stepper import Ending
 from vferry.model.compression import Codec
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide, NetworkMode, Plan

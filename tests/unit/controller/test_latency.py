@@ -14,8 +14,9 @@ from fakes.matrix import plan_of
 from fakes.samples import DESTINATION, GUEST, OPERATION, SOURCE, Case, make_fleet
 from vferry.controller.latency import BASELINE, STEPS, LatencyWatch, Measured, kept
 from vferry.host.api import Latency, MeasureGuest, Operation, R, Unplug
-from vferry.migration.conductor import Conductor, Ending
+from vferry.migration.conductor import Conductor
 from vferry.migration.record import Outcome, StepRecord
+from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.plan.plan import GuestSide, NetworkMode

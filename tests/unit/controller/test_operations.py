@@ -112,11 +112,11 @@ def test_one_that_ends_while_it_is_looked_at_is_not_taken_for_interrupted(
 ) -> None:
     folder = add(state, 1, RUNNING)
 
-    def ends(_self: OperationFolder) -> bool:
+    def ends(_lock: Path) -> bool:
         folder.write_state(msgspec.structs.replace(folder.stored(), status=Status.COMPLETED))
         return False
 
-    monkeypatch.setattr(OperationFolder, "_is_driven", ends)
+    monkeypatch.setattr(operations, "is_held", ends)
     assert folder.state().status == Status.COMPLETED
 
 

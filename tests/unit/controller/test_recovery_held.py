@@ -17,7 +17,8 @@ from fakes.samples import DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet
 from vferry.controller import operations, recovery
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.host.api import Host, ReadMigration, Session
-from vferry.migration.conductor import Conductor, Ending
+from vferry.migration.conductor import Conductor
+from vferry.migration.stepper import Ending
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase

@@ -194,6 +194,9 @@ class FakeDomain:
         assert found
         return found[1]
 
+    def ID(self) -> int:  # noqa: N802
+        return 7 if self.live_xml else -1
+
     def UUIDString(self) -> str:  # noqa: N802
         return f"uuid-of-{self.name()}"
 

@@ -3,10 +3,12 @@ from typing import cast
 
 import pytest
 from fake_netlink import BOND_INDEX, FakeLinks, FakeNic
+from msgspec.structs import replace
 
 from vferry.host.api import Done, MoveFilter
 from vferry.host.forwarding import move_filter, parked, set_forwarding, unpark
 from vferry.host.sriov_netlink import Links
+from vferry.model.guest import VfRef
 from vferry.model.host import NO_MAC
 from vferry.model.problem import Problem
 
@@ -64,6 +66,16 @@ def test_the_filter_moves_in_one_packet_and_whoever_has_it_lets_go_first(nic: Fa
     move_filter(links(nic), root, moving(to_vf=True))
     assert (nic.mac(1), nic.added) == (MAC, [])
     assert nic.packets[1] == ["delete", "IFLA_VF_MAC"]
+
+
+def test_it_moves_to_another_vf_and_back_in_one_packet_each(nic: FakeNic, root: Path) -> None:
+    there = replace(moving(to_vf=False, uplink=None), other=VfRef(pf="pf0", index=0, address="0000:01:10.0"))
+    assert "2 of 2 changes" in move_filter(links(nic), root, there).detail
+    assert (nic.mac(1), nic.mac(0), nic.added) == (parked(MAC), MAC, [])
+    assert not move_filter(links(nic), root, there).changed
+    move_filter(links(nic), root, replace(there, to_vf=True))
+    assert (nic.mac(1), nic.mac(0)) == (MAC, parked(MAC))
+    assert nic.packets == [["IFLA_VF_MAC", "IFLA_VF_MAC"]] * 2
 
 
 @pytest.mark.parametrize("to_vf", [False, True])

@@ -266,6 +266,17 @@ ESC = "\x1b]0;owned\x07\u202e"
 """It names a terminal's window and turns what follows round."""
 
 
+def test_what_is_on_top_of_a_nic_is_told() -> None:
+    names = ("eth0", "eth0.5", "veth1")
+    links = "\n".join(f"{name}|52:54:00:aa:00:0b|1500|0x1003|1|||" for name in names)
+    told = [
+        {"ifname": "eth0.5", "link": "eth0", "linkinfo": {"info_kind": "vlan"}},
+        {"ifname": "veth1", "link": "veth0", "linkinfo": {"info_kind": "veth"}},
+    ]
+    network = read_network("guest1", GuestRun(code=0, stdout=f"== links\n{links}\n== json\n{json.dumps(told)}\n== end"))
+    assert [link.over for link in network.links] == [None, "eth0", None]
+
+
 def test_what_a_guest_says_cannot_steer_a_terminal() -> None:
     links = f"== links\n{ESC}|52:54:00:aa:00:0b|1500|0x1003|1|{ESC}|{ESC}|\neth1|m{ESC}|1500|0x1|1||{'x' * 50_000}|"
     told = json.dumps([{"ifname": "eth1", "linkinfo": {"info_kind": ESC}}])

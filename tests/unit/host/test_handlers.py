@@ -30,6 +30,7 @@ from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.wire import operations
+from vferry.model.guest import VfRef
 from vferry.model.host import WIPED, Attachment, Bridge, Inventory, MigrationEndpoint, Network, VfSettings
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf
@@ -39,9 +40,12 @@ OTHERS = Session(operation="op-2")
 SERVED_ELSEWHERE = {api.ClaimResources, api.ReleaseClaim, api.RequestCertificate, api.InstallCertificate}
 VF = "0000:01:10.2"
 
+FIRST = VfRef(pf="pf0", index=0, address="0000:01:10.0")
+
 ACTING: list[Operation[Any]] = [
     api.PlugStandby(guest="guest1", mac=MAC, on=Attachment(device="br0"), alias="ua-x"),
     api.PlugVf(guest="guest1", address=VF, alias="ua-y"),
+    api.PlugRelayed(guest="guest1", mac=MAC, alias="ua-z"),
     api.Unplug(guest="guest1", alias="ua-vf"),
     api.RunInGuest(guest="guest1", script=":"),
     api.SetVf(pf="pf0", index=1, settings=WIPED),
@@ -199,6 +203,8 @@ async def test_without_the_claim_nothing_is_changed(host: Host, operation: Opera
         api.PlugVf(guest="guest1", address="0000:01:10.0", alias="ua-y"),
         api.SetVf(pf="pf0", index=0, settings=WIPED),
         api.MoveFilter(pf="pf0", index=0, mac=MAC, to_vf=True, uplink="pf0"),
+        api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=True, uplink=None, other=FIRST),
+        api.PlugRelayed(guest="guest2", mac=MAC, alias="ua-z"),
         api.Unplug(guest="guest2", alias="ua-vf"),
         api.PutConnections(guest="guest2", connections=()),
         api.Define(xml=domain(name="guest2")),

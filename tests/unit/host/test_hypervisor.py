@@ -7,10 +7,10 @@ import pytest
 from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
 from xml_samples import AGENT, MAC, MACVTAP, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, VHOSTUSER, domain
 
-from vferry.host.api import PlugStandby, PlugVf
+from vferry.host.api import PlugRelayed, PlugStandby, PlugVf
 from vferry.host.domain_xml import read_domain
 from vferry.host.hypervisor import Hypervisor
-from vferry.host.hypervisor_devices import plug_standby, plug_vf, unplug
+from vferry.host.hypervisor_devices import plug_relayed, plug_standby, plug_vf, unplug
 from vferry.host.hypervisor_domains import define, destroy_incoming, read_definition, resume, undefine
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.model.guest import GuestState, VfRef
@@ -198,6 +198,25 @@ def test_plugging_is_done_once_and_into_the_running_guest_only(tmp_path: Path) -
     assert not plug_standby(host, tmp_path, STAND_IN).changed
     assert guest.calls == [("attach", 1), ("attach", 1)]
     assert "ua-vferry" not in (guest.persistent_xml or "")
+
+
+SHARED = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
+
+
+def test_a_nic_on_the_relay_is_plugged_where_that_can_map_the_memory() -> None:
+    wanted = PlugRelayed(guest="guest1", mac=MAC, alias="ua-vferry-relay")
+    guest = running()
+    host, _ = hypervisor(guest)
+    with pytest.raises(Problem, match="could map it") as caught:
+        plug_relayed(host, wanted, "/run/x.sock")
+    assert (caught.value.code, guest.calls) == ("memory-not-shared", [])
+
+    assert guest.live_xml is not None
+    guest.live_xml = guest.live_xml.replace("<devices>", f"{SHARED}<devices>")
+    assert plug_relayed(host, wanted, "/run/x.sock").changed
+    assert not plug_relayed(host, wanted, "/run/x.sock").changed
+    (nic,) = (nic for nic in read_domain(guest.live_xml).nics if nic.alias == "ua-vferry-relay")
+    assert (nic.type, nic.model, nic.mac, nic.socket) == ("vhostuser", "virtio", MAC, "/run/x.sock")
 
 
 def test_a_guest_from_before_the_apparmor_rule_gets_its_profile_loaded_again(

@@ -60,6 +60,24 @@ async def test_a_nic_there_and_back(host: Host) -> None:
     assert host.state() == before
 
 
+async def test_a_nic_is_plugged_where_the_relay_can_connect_to_it(host: Host) -> None:
+    """QEMU waits for that, with all of the guest's other devices."""
+    plug = api.PlugRelayed(guest="guest1", mac=MAC, alias="ua-relay")
+    assert await refused(host, plug) == "relay-not-joined"
+    host.switch.broken.add(VFS[1])
+    assert await refused(host, JOIN) == "port-refused"
+    assert await refused(host, plug) == "port-refused"
+    host.switch.broken.clear()
+    host.library.add(FakeDomain(live=domain()))
+    assert await refused(host, plug) == "memory-not-shared"
+    assert host.state()["bridges"] == NAMES
+    guest = host.library.domains["guest1"]
+    shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><devices>"
+    guest.live_xml = domain().replace("<devices>", shared)
+    assert (await host.ask(plug, MOVING)).changed
+    assert PORT.socket in guest.live_xml
+
+
 @pytest.mark.parametrize("goes_on", [False, True])
 async def test_one_that_is_half_joined_is_gone_on_with_or_taken_off(host: Host, *, goes_on: bool) -> None:
     """Who asks again has seen the VF with the driver of the relay; it gets back the one that it had at first."""

@@ -10,7 +10,8 @@ from fakes.fleet import Fault
 from fakes.matrix import clean_calls, plan_of, second_migration
 from fakes.samples import CASES, DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet, make_plan
 from vferry.host.api import PlugVf, ReadMigration, StartMigration
-from vferry.migration.conductor import Conductor, Ending
+from vferry.migration.conductor import Conductor
+from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit, Problem
 from vferry.plan.plan import GuestSide, NetworkMode
 

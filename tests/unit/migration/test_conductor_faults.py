@@ -9,7 +9,7 @@ from fakes.contract import Snapshot, healed, is_uncertain, unkept
 from fakes.fleet import Call, Fault, Inconsistent
 from fakes.matrix import clean_calls, plan_of, second_migration
 from fakes.samples import CASES, DESTINATION, SOURCE, Case, Drive, make_fleet
-from vferry.migration.conductor import Ending
+from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit
 
 When = Callable[[Call], bool]

@@ -10,8 +10,9 @@ from fakes.fleet import Call, Fault, Inconsistent
 from fakes.matrix import plan_of, second_migration
 from fakes.samples import CASES, DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet
 from vferry.host.api import Concede, ReadMigration, Resume, ShowGuest, StopGateway
-from vferry.migration.conductor import Conductor, Ending
+from vferry.migration.conductor import Conductor
 from vferry.migration.settling import Settling
+from vferry.migration.stepper import Ending
 from vferry.migration.whereabouts import Verdict
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem

@@ -7,9 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from fakes.samples import Case, Drive, make_fleet, make_plan
-from vferry.migration.conductor import Ending
 from vferry.migration.record import Outcome, StepRecord
 from vferry.migration.report import Measured, make_report, phase_spans, status
+from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit
 from vferry.model.report import Phase, Status
 from vferry.plan.plan import GuestSide, NetworkMode

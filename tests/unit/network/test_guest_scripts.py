@@ -32,6 +32,9 @@ SCRIPTS = [
     guest_script.receive_on_vf,
     guest_script.quiet,
     guest_script.settle,
+    guest_script.quiet_on_standby,
+    guest_script.settle_on_standby,
+    guest_script.settle_bond,
     guest_script.save_addresses,
     guest_script.restore_addresses,
 ]
@@ -281,6 +284,40 @@ def test_strict_reverse_path_filtering_is_loosened_and_put_back(box: GuestBox) -
 
 
 @in_a_namespace
+def test_a_guest_that_keeps_the_standby_nic_gets_its_filtering_back_on_that(box: GuestBox) -> None:
+    box.run(f"echo 1 > /proc/sys/net/ipv4/conf/{VF}/rp_filter")
+    box.run(guest_script.quiet(MAC))
+    to_standby(box)
+    box.run(guest_script.settle_on_standby(MAC))
+    assert rp_filters(box, VF, STANDBY) == ["2", "2"], "both NICs are still there"
+    box.remove(VF)
+    for _ in range(2):
+        box.run(guest_script.settle_on_standby(MAC))
+        assert rp_filters(box, STANDBY) == ["1"]
+
+
+@in_a_namespace
+def test_a_guest_that_goes_from_its_own_virtio_nic_to_a_vf_gets_its_filtering_back_there(box: GuestBox) -> None:
+    """A spare NIC of the guest is not taken for its VF."""
+    to_standby(box)
+    box.remove(VF)
+    box.add("spare0", "igbvf", "52:54:00:00:00:99")
+    box.run(f"echo 1 > /proc/sys/net/ipv4/conf/{STANDBY}/rp_filter")
+    box.run(guest_script.quiet_on_standby(MAC))
+    box.run(guest_script.settle_on_standby(MAC))
+    assert rp_filters(box, STANDBY) == ["1"]
+    box.run(guest_script.quiet_on_standby(MAC))
+    box.remove("spare0")
+    box.add(VF, "igbvf", "02:00:00:00:00:99")
+    before = box.routes(STANDBY)
+    box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    assert rp_filters(box, VF, STANDBY) == ["2", "2"]
+    box.remove(STANDBY)
+    box.run(guest_script.settle(MAC))
+    assert (rp_filters(box, VF), box.routes(VF), box.gaps()) == (["1"], before, [])
+
+
+@in_a_namespace
 def test_a_guest_that_need_not_be_quiet_keeps_its_reverse_path_filter(box: GuestBox) -> None:
     before = rp_filters(box, VF)
     to_standby(box)
@@ -488,6 +525,16 @@ def test_a_new_vf_stays_out_of_network_manager_s_hands_and_no_other_nic(managed:
         managed.box.run(guest_script.settle(MAC), watched=True)
         assert [Path(file).name[:2] for file in managed.written()] == ["00", "99"]
     assert managed.reloads(1)
+
+
+@in_a_namespace
+def test_a_standby_nic_that_the_guest_keeps_stays_out_of_network_manager_s_hands(managed: Managed) -> None:
+    managed.box.run(guest_script.quiet(MAC), watched=True)
+    plug_standby(managed.box)
+    managed.box.remove(VF)
+    managed.plugged(anew=True)
+    managed.box.run(guest_script.settle_on_standby(MAC), watched=True)
+    assert [Path(file).name[:2] for file in managed.written()] == ["00", "99"]
 
 
 @in_a_namespace

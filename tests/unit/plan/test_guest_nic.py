@@ -7,12 +7,13 @@ from msgspec.structs import replace
 
 from fakes.codes import codes_of
 from fakes.relay import HOST, on_ground, with_pf
-from vferry.host.api import Define, JoinRelay, LeaveRelay, Operation, SetVf
+from vferry.host.api import Define, JoinRelay, LeaveRelay, Operation, SetForwarding, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import NO_MAC, Bridge, Inventory, Network, VfSettings
 from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState, RelayVf
-from vferry.plan.guest_nic import NicAssessment, NicTarget, assess
+from vferry.plan.guest_nic import assess
 from vferry.plan.nic_definition import on_bridge, on_relay, on_vf
+from vferry.plan.nic_plan import NicAssessment, NicTarget
 
 MAC = "52:54:00:12:34:56"
 VF = HOST.pfs[0].vfs[1]
@@ -143,6 +144,19 @@ def test_every_step_has_its_way_back(of: NicTarget, to: NicTarget) -> None:
     assert used <= {*plan.vfs}
 
 
+@pytest.mark.parametrize("to", [NicTarget.VF, NicTarget.RELAY])
+def test_the_pf_forgets_a_nic_that_leaves_its_bridge(to: NicTarget) -> None:
+    """As it was told of it when that came there while the guest ran, or from another host."""
+    host = with_pf(HOSTS[NicTarget.VIRTIO], "pf0", forwarding=(MAC,))
+    plan = assess(host, guest(NICS[NicTarget.VIRTIO]), BRIDGED, MAC, to, OPERATION).plan
+    assert plan is not None
+    last = plan.steps[-1]
+    assert (last.apply, last.undo) == (
+        (SetForwarding(pf="pf0", mac=MAC, present=False),),
+        (SetForwarding(pf="pf0", mac=MAC, present=True),),
+    )
+
+
 FULL = "<filterref filter='clean-traffic'/>"
 TRUNK = "<vlan trunk='yes'><tag id='10'/><tag id='20'/></vlan>"
 REFUSED: list[tuple[str, NicTarget, NicTarget, Callable[[Inventory], Inventory]]] = [
@@ -179,7 +193,6 @@ LEFT_ALONE = [
     ("nic-has-rules", guest(NICS[NicTarget.VIRTIO]), BRIDGED.replace("</interface>", f"{TRUNK}</interface>"), MAC),
     ("nic-unknown", guest(NICS[NicTarget.VF]), XML[NicTarget.VF], "52:54:00:00:00:01"),
     ("nic-ambiguous", guest(NICS[NicTarget.VF]), "<domain><devices/></domain>", MAC),
-    ("guest-not-off", guest(NICS[NicTarget.VF], state=GuestState.RUNNING), XML[NicTarget.VF], MAC),
     ("guest-transient", guest(NICS[NicTarget.VF], persistent=False), XML[NicTarget.VF], MAC),
     ("nic-has-rules", guest(NICS[NicTarget.VF]), XML[NicTarget.VF].replace("<mac", f"{FULL}<mac"), MAC),
 ]
@@ -193,7 +206,7 @@ def test_guests_that_are_left_alone(code: str, who: Guest, xml: str, mac: str) -
 
 def test_every_code_is_tested() -> None:
     tested = {row[0] for row in (*REFUSED, *LEFT_ALONE)} | {"nic-there"}
-    assert codes_of({"guest_nic"}) <= tested
+    assert codes_of({"guest_nic", "nic_place"}) <= tested
 
 
 def test_a_host_without_pages_may_still_give_a_vf_back() -> None:

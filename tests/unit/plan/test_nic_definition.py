@@ -4,10 +4,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from vferry.model.definition import mac_of
+from vferry.model.definition import mac_of, shares_memory
 from vferry.model.host import Attachment, AttachmentKind
 from vferry.plan.nic_definition import named, on_bridge, on_relay, on_vf, rules_of, vlan_of
 
+MEMFD = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 MAC, OTHER = "52:54:00:12:34:56", "52:54:00:aa:bb:cc"
 SEEN = "<mac address='{mac}'/><address type='pci' bus='0x03' slot='0x00'/><alias name='ua-nic'/><acpi index='7'/>"
 KINDS = {
@@ -121,3 +122,30 @@ def test_queues_stay_where_the_nic_is_virtio() -> None:
 
 def test_a_mac_is_looked_for_in_interfaces() -> None:
     assert [named(domain("bridge"), mac) for mac in (MAC, OTHER, "52:54:00:00:00:00")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("said", "shared"),
+    [
+        ("", False),
+        (MEMFD, True),
+        ("<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>", True),
+        ("<memoryBacking><hugepages/><access mode='shared'/></memoryBacking>", True),
+        ("<memoryBacking><access mode='shared'/></memoryBacking>", False),
+        ("<memoryBacking><source type='anonymous'/><access mode='shared'/></memoryBacking>", False),
+        ("<memoryBacking><source type='memfd'/></memoryBacking>", False),
+        ("<memoryBacking><source type='memfd'/><access mode='private'/></memoryBacking>", False),
+        ("<memoryBacking><hugepages/></memoryBacking><cpu><numa><cell memAccess='shared'/></numa></cpu>", True),
+        (
+            f"{MEMFD}<cpu><numa><cell memAccess='private'/></numa></cpu>",
+            False,
+        ),
+    ],
+)
+def test_whether_a_relay_can_map_the_memory_of_a_guest_that_runs(said: str, *, shared: bool) -> None:
+    assert shares_memory(f"<domain>{said}<devices/></domain>") is shared
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guest_that_is_put_on_the_relay_has_such_memory(kind: str) -> None:
+    assert shares_memory(on_relay(domain(kind), MAC, "/run/y.sock"))

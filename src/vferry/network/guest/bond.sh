@@ -31,4 +31,15 @@ be_as_before() {
   cat "/run/$key.updelay" > "$sys/updelay"
   rm "/run/$key.updelay"
 }
+# A NIC that is up must go down to be enslaved; one that the guest has just enslaved by itself must not.
+enslave() {
+  tries=0
+  until ip link set dev "$1" master "$bond" 2>/dev/null || [ "$(bond_of "$1")" = "$bond" ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 20 ]; then ip link set dev "$1" master "$bond"; exit 8; fi
+    ip link set dev "$1" down
+  done
+  ip link set dev "$1" up
+  carrier "$1"
+}
 bond_of() { basename "$(readlink "/sys/class/net/$1/master")" 2>/dev/null; }

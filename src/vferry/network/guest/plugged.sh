@@ -65,10 +65,10 @@ reload_network_manager() {
     [ "$line" != NetworkManager ] || { kill -HUP "${dir#/proc/}"; return; }
   done
 }
-# A VF that was not plugged anew is still the guest's own to configure; a new one is once the guest boots.
+# A NIC that was not plugged anew is still the guest's own to configure; a new one is once the guest boots.
 mark_no_more() {
   rm -f "$marks"
-  if [ -n "$vf" ] && udevadm info -q property "/sys/class/net/$vf" | grep -qx VFERRY_PLUGGED=1; then
+  if [ -n "$own" ] && udevadm info -q property "/sys/class/net/$own" | grep -qx VFERRY_PLUGGED=1; then
     udevadm control --reload
     return
   fi

@@ -2,10 +2,10 @@
 # Keeps what would get in the way of a second NIC with $mac quiet: strict reverse-path filtering, and NetworkManager and
 # systemd-networkd, which would take what is plugged for the guest's own.
 
-find_nics
-[ -n "$vf" ] || exit 0
+find_own
+[ -n "$own" ] || exit 0
 mkdir -p /run
-line "/proc/sys/net/ipv4/conf/$vf/rp_filter"
+line "/proc/sys/net/ipv4/conf/$own/rp_filter"
 [ -e "/run/$key.rp_filter" ] || echo "$line" > "/run/$key.rp_filter"
 has_network_manager || has_networkd || exit 0
 mark_what_is_plugged

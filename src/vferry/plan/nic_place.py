@@ -1,0 +1,76 @@
+"""A guest's NIC on its host, with what it could be put on there."""
+
+from msgspec.structs import replace
+
+from vferry.model.guest import Guest, Nic, VfRef
+from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
+from vferry.model.relay import SOCKETS, RelayPort, RelayVf
+from vferry.plan import destination_vf, networks, nic_definition, relayed
+from vferry.plan.facts import Refusal
+from vferry.plan.plan import NetworkMode
+
+
+class NicPlace:
+    """One NIC where it is. Raises `Refusal` where its host does not say on which physical network that is."""
+
+    def __init__(self, host: Inventory, guest: Guest, persistent: str, nic: Nic) -> None:
+        self.host, self.guest, self.xml, self.nic = host, guest, persistent, nic
+        self.network = self._network()
+        self.own = host.vf(nic.vf.address) if nic.vf else None
+        # libvirt gives a VF the VLAN of the definition only as long as the guest runs.
+        set_now = self.own.settings if self.own else VfSettings()
+        self.settings = replace(set_now, vlan=nic_definition.vlan_of(persistent, nic.mac) or set_now.vlan or 0)
+
+    def port(self) -> RelayPort | None:
+        """Its port on the host's relay. Raises `Refusal` where it is on vhost-user otherwise."""
+        port = self.host.relay.port(self.nic.mac) if self.host.relay else None
+        if self.nic.socket and port is None:
+            raise Refusal(
+                "relay-unknown",
+                f"{self.nic.mac} is on {self.nic.socket}, which is not of the relay of {self.host.name}",
+                "Change its definition by hand: virsh edit",
+            )
+        return port
+
+    def new_port(self, vf: RelayVf | None = None) -> RelayPort:
+        """What would join it to a VF of the relay's, one that is free unless it is said. Raises `Refusal`."""
+        mac = self.nic.mac
+        vf = vf or relayed.free_vf(self.host, self.network, mac)
+        pf = self.host.pf(vf.pf)
+        return RelayPort(
+            guest=self.guest.name,
+            mac=mac,
+            socket=f"{SOCKETS}/{mac.replace(':', '')}.sock",
+            vf=vf,
+            mtu=pf.mtu if pf else 1500,
+        )
+
+    def free_vf(self) -> VfRef:
+        """A VF that the guest could be given. Raises `Refusal`."""
+        vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, ())
+        return VfRef(pf=vf.pf, index=vf.index, address=vf.address)
+
+    def settings_on(self, vf: Vf | None) -> VfSettings:
+        """Its settings on another VF, with that one's own where these say nothing."""
+        pf = self.host.pf(vf.pf) if vf else None
+        return _over(pf.wiped(vf) if pf and vf else VfSettings(), self.settings)
+
+    def wiped(self, vf: Vf) -> VfSettings:
+        """A VF as its driver makes it."""
+        pf = self.host.pf(vf.pf)
+        return pf.wiped(vf) if pf else VfSettings(mac=NO_MAC)
+
+    def _network(self) -> str:
+        nic = self.nic
+        found = self.host.network_of(nic.vf.pf) if nic.vf else self.host.network_of_nic(nic)
+        return networks.known(self.host, found, nic.mac)
+
+
+def _over(under: VfSettings, settings: VfSettings) -> VfSettings:
+    """Settings, and where they say nothing those under them."""
+    return VfSettings(
+        **{
+            name: getattr(under, name) if getattr(settings, name) is None else getattr(settings, name)
+            for name in VfSettings.__struct_fields__
+        }
+    )
