@@ -269,9 +269,9 @@ class Relayed:
         """The way back. The VF goes back to its driver, and is nobody's."""
         host = await look(find_state(), HOST)
         port = host.relay.port(self.guest.mac) if host.relay else None
-        if port is None:
+        vf = port.vf if port else None
+        if port is None or vf is None:
             return
-        vf = port.vf
         await _ask(
             vf,
             LeaveRelay(guest=GUEST, mac=port.mac),

@@ -665,19 +665,20 @@ class SetRelayBridge(Operation[Done], frozen=True, kw_only=True, tag="set-relay-
 
 
 class JoinRelay(Operation[Done], frozen=True, kw_only=True, tag="join-relay"):
-    """Joins a guest's NIC to a VF by the direct relay, and keeps that: it is so again after a restart of the host.
+    """Joins a guest's NIC to its VF by the direct relay, or to its bridge of the switched one.
 
-    Before the guest's QEMU starts, which waits for it. Problems: as of `BindVf` and `SetRelayBridge`,
-    ``relay-missing``, and ``relay-joined`` where another VF, or another guest, has this MAC on the relay.
+    It is kept, and so again after a restart of the host. Before the guest's QEMU starts, which waits for it. Problems:
+    as of `BindVf` and `SetRelayBridge`, ``relay-missing``, and ``relay-joined`` where another VF, another bridge, or
+    another guest has this MAC on the relay.
     """
 
     port: RelayPort
-    settings: VfSettings
-    """Those that the VF gets after a restart of the host; this sets none of them."""
+    settings: VfSettings = VfSettings()
+    """Those that its own VF gets after a restart of the host; this sets none of them."""
 
 
 class LeaveRelay(Operation[Done], frozen=True, kw_only=True, tag="leave-relay"):
-    """Takes a guest's NIC off the relay: its VF goes back to the driver that it had. Unchanged where it is not on it.
+    """Takes a guest's NIC off the relay; a VF of its own goes back to its driver. Unchanged where it is not on it.
 
     Problems: as of `JoinRelay`.
     """

@@ -48,7 +48,7 @@ def take_inventory(
         described, (qemu, libvirt) = asked.result()
     memory = _memory(root)
     mdevs = read_mdevs(root)
-    relayed = {port.socket: port.vf.address for port in relay.ports} if relay else {}
+    relayed = {port.socket: port for port in relay.ports} if relay else {}
     return Inventory(
         name=configuration.name,
         versions=_versions(root, qemu, libvirt),
@@ -80,7 +80,7 @@ def _with_owners(
     pfs: Iterable[Pf], described: list[Described], claims: tuple[Claim, ...], relay: Relay | None
 ) -> tuple[Pf, ...]:
     guests = {address: one.now.name for one in described for address in one.addresses}
-    guests |= {port.vf.address: port.guest for port in relay.ports} if relay else {}
+    guests |= relay.users if relay else {}
     claimed = {vf: claim.operation for claim in claims for vf in claim.vfs}
     replace = msgspec.structs.replace
     return tuple(

@@ -298,7 +298,15 @@ class Inventory(Struct, frozen=True, kw_only=True):
         """The name of the physical network that a NIC on a bridge, or on a macvtap on a PF, is on."""
         if nic.interface is not None:
             return self.network_of(nic.interface)
+        if nic.relay_bridge is not None:
+            return next(map(self.network_of, self.relay_pfs(nic.relay_bridge)), None)
         return {each.bridge: name for name, each in self.networks.items() if each.bridge}.get(nic.bridge or "")
+
+    def relay_pfs(self, bridge: str) -> tuple[str, ...]:
+        """The PFs of the VFs that are the uplinks of a switched relay's bridge, the one that it prefers first."""
+        found = self.relay.bridge(bridge) if self.relay else None
+        vfs = (self.vf(uplink.address) for uplink in found.uplinks) if found else ()
+        return tuple(vf.pf for vf in vfs if vf is not None)
 
     def uplink(self, network: str) -> str:
         """The interface by which what is on no VF reaches a physical network: one of its PFs, or the bond over it."""
