@@ -80,12 +80,19 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the guest's own network configuration is still kept quiet")
     if source.ports or source.arriving or destination.arriving:
         wrong.append(f"the relay's {source.ports} are left at the source, and MACs that wait for their guests")
-    ports = {mac: port.vf.address for mac, port in destination.ports.items()}
-    if ports != {move.mac: move.destination.address for move in plan.moves if move.relay_port}:
+    ports = {mac: port.vf.address if port.vf else "" for mac, port in destination.ports.items()}
+    joined = {move.mac: move.destination.address for move in plan.moves if move.relay_port}
+    if ports != joined | {move.mac: "" for move in plan.ports}:
         wrong.append(f"the destination's relay joins {ports}")
     nics = {(device.mac, device.address, device.bridge) for device in machine.devices.values()}
-    if plan.moves and nics != {nic for move in plan.moves for nic in _nics_of(move)}:
+    on_switch: set[tuple[str, str | None, str | None]] = {(move.mac, None, None) for move in plan.ports}
+    if plan.moves and nics != {nic for move in plan.moves for nic in _nics_of(move)} | on_switch:
         wrong.append(f"the guest has {nics}")
+    for port in plan.ports:
+        if missing := invariants.path(destination, machine, port.mac):
+            wrong.append(f"the guest's port: {missing}")
+        if destination.ports[port.mac] != port.destination:
+            wrong.append(f"the guest's port is {destination.ports[port.mac]}")
     for move in plan.moves:
         mac = move.mac
         missing = invariants.path(destination, machine, mac)

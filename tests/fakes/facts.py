@@ -19,7 +19,7 @@ from vferry.model.host import (
     Versions,
     Vf,
 )
-from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState, RelayVf
+from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf, SwitchPlace
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import Plan
 from vferry.plan.preflight import assess
@@ -160,6 +160,34 @@ def on_relay(facts: Facts) -> Facts:
         pf("destination", vfs=grouped),
     )(facts)
     return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+PLACE = SwitchPlace(bridge="relay0", vlan=42, max_tx_rate=500)
+SWITCH_PORT = RelayPort(guest=GUEST, mac=MAC, socket=SOCKET, switch=PLACE, mtu=9000)
+UPLINK = RelayUplink(name="relay0-up0", address=address(3))
+SWITCHED = structs.replace(
+    RELAY, kind=RelayKind.SWITCHED, bridges=(RelayBridge(name="relay0", uplinks=(UPLINK,), mtu=9000),)
+)
+NARROW = structs.replace(SWITCHED.bridges[0], mtu=1500)
+
+
+def on_switch(facts: Facts) -> Facts:
+    """The guest's NIC is a port of its host's switched relay, and there is one there."""
+    xml = definition(SOCKET, standby=False)
+    nic = Nic(mac=MAC, model="virtio", alias="net0", socket=SOCKET, relay_bridge="relay0", vlan=42)
+    changed = both(
+        guest(nics=(nic, *facts.guest.nics[1:])),
+        inside(links=(GuestLink(name="eth0", mac=MAC, driver="virtio_net", mtu=9000),)),
+        vf("source", 1, guest=None, settings=FRESH),
+        host("source", relay=structs.replace(SWITCHED, ports=(SWITCH_PORT,))),
+        host("destination", relay=SWITCHED),
+    )(facts)
+    return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+def switch_there(**values: object) -> Change:
+    """The switched relay of the destination is another one."""
+    return host("destination", relay=structs.replace(SWITCHED, **values))
 
 
 def relay_there(**values: object) -> Change:

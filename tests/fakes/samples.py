@@ -9,6 +9,7 @@ from fakes.clock import run_virtually
 from fakes.faults import Crash
 from fakes.fleet import Fleet
 from fakes.journal import MemoryJournal, Witness
+from fakes.looking import RELAY_BRIDGE
 from fakes.world import ON_BRIDGE, PF, STANDBY, VF, Device, Function, HostState, Inside, Machine, make_host
 from vferry.host.api import (
     CheckFit,
@@ -22,7 +23,7 @@ from vferry.host.api import (
 from vferry.migration.conductor import Conductor, Ending
 from vferry.model.host import WIPED, Attachment
 from vferry.model.problem import Problem
-from vferry.model.relay import RelayPort, RelayVf
+from vferry.model.relay import RelayPort, RelayVf, SwitchPlace
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby, TransferPlan
 from vferry.plan.preflight import assess
@@ -52,6 +53,8 @@ class Case:
     """How many it has beside them on macvtaps, each on a VF."""
     relayed: int = 0
     """How many it has beside them on its host's relay, each joined to a VF."""
+    switched: int = 0
+    """How many it has beside them on its host's relay, all on one bridge of it."""
     mediated: bool = False
     """Whether it has a mediated device, which QEMU migrates."""
 
@@ -74,12 +77,19 @@ class Case:
         own, mediated = "own-standby" if self.own_standby else "", "mediated" if self.mediated else ""
         beside = f"{self.macvtaps}-macvtaps" if self.macvtaps and self.nics else ""
         relayed = f"{self.relayed}-relayed" if self.relayed and (self.nics or self.relayed > 1) else ""
-        more = (own, self.manager, f"{self.nics}-nics" if self.nics > 1 else "", mediated, beside, relayed)
+        switched = f"{self.switched}-switched" if self.switched else ""
+        several = f"{self.nics}-nics" if self.nics > 1 else ""
+        more = (own, self.manager, several, mediated, beside, relayed, switched)
         return "-".join(word for word in (self.mode.value, self.side.value, *more) if word)
 
     @property
     def macs(self) -> tuple[str, ...]:
-        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.nics + self.macvtaps + self.relayed))
+        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.on_vfs + self.switched))
+
+    @property
+    def on_vfs(self) -> int:
+        """How many NICs it has that have a VF each."""
+        return self.nics + self.macvtaps + self.relayed
 
 
 CASES = (
@@ -103,6 +113,9 @@ CASES = (
     Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=1),
     Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=2),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, relayed=1),
+    Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1),
+    Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=2),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, switched=1),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
     Case(NetworkMode.VFIO, GuestSide.NOBODY),
     Case(NetworkMode.VFIO, GuestSide.NOBODY, own_standby=True, nics=2, mediated=True),
@@ -162,11 +175,14 @@ def alias_of(at: int) -> str:
 def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE) -> Fleet:
     """Two hosts with these standby paths, the guest running on the first one, on its VF if it has one."""
     own = tuple(range(1 + case.nics, 1 + case.nics + case.macvtaps))
-    source = make_host(SOURCE, with_interface=own, standby=here)
-    destination = make_host(DESTINATION, with_interface=(3,), standby=there)
+    count = 5 if case.switched else 4
+    source = make_host(SOURCE, vfs=count, with_interface=own, standby=here)
+    destination = make_host(DESTINATION, vfs=count, with_interface=(3,), standby=there)
+    for host in (source, destination) if case.switched else ():
+        host.relay_uplink = host.function(4).address
     devices: dict[str, Device] = {}
     vfs = []
-    for at, mac in enumerate(case.macs if case.has_vf else ()):
+    for at, mac in enumerate(case.macs[: case.on_vfs] if case.has_vf else ()):
         function = source.function(1 + at)
         function.settings = structs.replace(CARRIED, mac=mac)
         macvtap, relayed = case.nics <= at < case.nics + case.macvtaps, at >= case.nics + case.macvtaps
@@ -177,13 +193,22 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
         device.managed = device.passed_through
         devices[device.alias] = device
         vfs.append(device.socket or function.interface or function.address)
+    for at, mac in enumerate(case.macs[case.on_vfs :], start=case.on_vfs):
+        device = Device(alias_of(at), mac, socket=f"/run/vferry/{GUEST}-{at}.sock")
+        devices[device.alias] = device
+        place = SwitchPlace(bridge=RELAY_BRIDGE, vlan=7)
+        source.ports[mac] = RelayPort(guest=GUEST, mac=mac, socket=str(device.socket), switch=place)
+        vfs.append(str(device.socket))
     if case.own_standby or not case.has_vf:
         devices["ua-standby"] = Device("ua-standby", MAC, bridge=here.on.device)
     if not case.has_vf and here.filtered:
         source.forwarding.add(MAC)
     # Before vferry makes it, there is no bond.
     side = GuestSide.ADDRESSES if case.side is GuestSide.TEMPORARY_BOND else case.side
-    inside = Inside(side, dict.fromkeys(case.macs, VF if case.has_vf else STANDBY), manager=case.manager)
+    chosen: dict[str, str | None] = dict.fromkeys(case.macs, STANDBY)
+    if case.has_vf:
+        chosen |= dict.fromkeys(case.macs[: case.on_vfs], VF)
+    inside = Inside(side, chosen, manager=case.manager)
     if case.mediated:
         source.mdevs.add(MDEV)
     source.machines[GUEST] = Machine(GUEST, inside, devices, frozenset(source.mdevs))

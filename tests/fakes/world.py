@@ -48,7 +48,7 @@ class MemoryClaims(Claims):
 @dataclass
 class Device:
     """A NIC of a guest: where `address` is set, a VF, or on one with `macvtap` or by the `socket` that a relay joins to
-    it; else a virtio NIC on a standby path.
+    it; else a virtio NIC on a standby path, or on the relay's switch by its `socket`.
 
     `bridge` is what it is on there, which may be an interface.
     """
@@ -157,6 +157,8 @@ class HostState:
     """The guests, with their MACs, that VFs wait for, by their indices."""
     ports: dict[str, RelayPort] = field(default_factory=dict)
     """What its relay joins, by MAC."""
+    relay_uplink: str | None = None
+    """The VF of its relay's bridge, where that is a switched one."""
     unsaid: dict[str, set[str]] = field(default_factory=dict)
     """What is announced of a guest as soon as it runs here."""
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -192,7 +194,7 @@ class HostState:
             if any(device.address == address for device in machine.devices.values()):
                 return machine.guest
         for port in self.ports.values():
-            if port.vf.address == address:
+            if port.vf and port.vf.address == address:
                 return port.guest
         names = {address, self.functions[address].interface} - {None}
         return next(

@@ -164,6 +164,8 @@ def describe(nic: Nic) -> str:
     on = f"VF {nic.vf.index} of {nic.vf.pf}" if nic.vf else nic.interface
     if nic.interface:
         return f"{nic.model} on a macvtap on {on}"
+    if nic.relay_bridge:
+        return f"{nic.model} on the relay, bridge {nic.relay_bridge}"
     if nic.socket:
         return f"{nic.model} on the relay, {on}" if on else f"{nic.model} on {nic.socket}"
     if on:
@@ -228,7 +230,7 @@ def _nics(guest: Guest) -> Table:
     table = output.table("MAC", "MODEL", "ALIAS", "VF", "ADDRESS", "ON", "VLAN", "TEAMING", title="NICs")
     for nic in guest.nics:
         vf, address = (f"{nic.vf.pf}/{nic.vf.index}", nic.vf.address) if nic.vf else ("-", "-")
-        on = nic.bridge or nic.interface or nic.socket or "-"
+        on = nic.bridge or nic.interface or nic.relay_bridge or nic.socket or "-"
         columns = (nic.mac, nic.model, nic.alias, vf, address, on, str(nic.vlan), nic.teaming or "-")
         table.add_row(*columns)
     return table

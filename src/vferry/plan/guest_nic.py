@@ -4,6 +4,7 @@ The definition is changed last on the way to something, and first on the way bac
 finds what it is defined with.
 """
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from vferry.host.api import Define, JoinRelay, LeaveRelay, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
 from vferry.model.relay import SOCKETS, RelayPort
-from vferry.plan import destination_vf, networks, nic_definition, relayed
+from vferry.plan import destination_vf, networks, nic_definition, relayed, switch_place, switched
 from vferry.plan.facts import Finding, Refusal, Severity, info
 from vferry.plan.host_step import HostStep
 from vferry.plan.plan import NetworkMode
@@ -73,7 +74,8 @@ def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarg
             plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation)
             return NicAssessment(findings=(note,), plan=plan)
         _refuse(guest, persistent, mac)
-        return NicAssessment(plan=_Move(host, guest, persistent, nic, operation).plan(to))
+        move = _Move(host, guest, persistent, nic, operation)
+        return NicAssessment(plan=move.plan(to), findings=tuple(move.notes(to)))
     except Refusal as refusal:
         return NicAssessment(findings=(refusal.finding,))
 
@@ -130,6 +132,11 @@ def _refuse(guest: Guest, persistent: str, mac: str) -> None:
         )
 
 
+def _vf_of(port: RelayPort | None) -> tuple[str, ...]:
+    """The PCI address of a port's own VF, on a direct relay."""
+    return (port.vf.address,) if port and port.vf else ()
+
+
 def _over(under: VfSettings, settings: VfSettings) -> VfSettings:
     """Settings, and where they say nothing those under them."""
     return VfSettings(
@@ -148,7 +155,8 @@ class _Move:
         self.network = self._network()
         self.own = host.vf(nic.vf.address) if nic.vf else None
         # libvirt gives a VF the VLAN of the definition only as long as the guest runs.
-        set_now = self.own.settings if self.own else VfSettings()
+        port = host.relay.port(nic.mac) if host.relay and nic.relayed else None
+        set_now = self.own.settings if self.own else switch_place.settings_of(port)
         self.settings = replace(set_now, vlan=nic_definition.vlan_of(persistent, nic.mac) or set_now.vlan or 0)
 
     def plan(self, to: NicTarget) -> NicPlan:
@@ -163,19 +171,26 @@ class _Move:
         if to is NicTarget.RELAY:
             return self._to_relay()
         if target_of(self.nic) is to and port:
-            return self._planned(to, self._off(port, to), (port.vf.address,))
+            return self._planned(to, self._off(port, to), _vf_of(port))
         xml, steps, vfs = self._away(to, port)
         return self._planned(to, (self._define(xml, to), *steps), vfs)
 
+    def notes(self, to: NicTarget) -> Iterator[Finding]:
+        """What the NIC loses on the way."""
+        if to is NicTarget.RELAY and self.host.relay and self.host.relay.switched:
+            yield from switch_place.about(self.nic.mac, self.settings)
+
     def _to_relay(self) -> NicPlan:
+        if self.host.relay and self.host.relay.switched:
+            return self._to_switch()
         begun = _left_behind(self.host, self.guest, self.nic)
-        vf = begun.vf if begun else relayed.free_vf(self.host, self.network, self.nic.mac)
+        vf = (begun.vf if begun else None) or relayed.free_vf(self.host, self.network, self.nic.mac)
         pf = self.host.pf(vf.pf)
         before = self.host.vf(vf.address)
         port = RelayPort(
             guest=self.guest.name,
             mac=self.nic.mac,
-            socket=f"{SOCKETS}/{self.nic.mac.replace(':', '')}.sock",
+            socket=self._socket,
             vf=vf,
             mtu=pf.mtu if pf else 1500,
         )
@@ -194,20 +209,50 @@ class _Move:
         )
         return self._planned(NicTarget.RELAY, steps, (vf.address, *self._left_vfs()))
 
+    def _to_switch(self) -> NicPlan:
+        """As a port of the relay's bridge, which does of the VF's settings what a port can."""
+        mac = self.nic.mac
+        bridge, _ = switched.bridge_on(self.host, self.network, mac)
+        place = switch_place.place(bridge, self.settings, mac)
+        port = RelayPort(guest=self.guest.name, mac=mac, socket=self._socket, switch=place, mtu=bridge.mtu)
+        xml = nic_definition.on_relay(self.xml, mac, port.socket)
+        steps = (self._join(port, VfSettings()), self._define(xml, NicTarget.RELAY), *self._left())
+        return self._planned(NicTarget.RELAY, steps, self._left_vfs())
+
+    @property
+    def _socket(self) -> str:
+        return f"{SOCKETS}/{self.nic.mac.replace(':', '')}.sock"
+
     def _away(self, to: NicTarget, port: RelayPort | None) -> tuple[str, tuple[HostStep, ...], tuple[str, ...]]:
         """The definition, what is done after it, and the VFs that are claimed for it."""
         mac, vlan = self.nic.mac, self.settings.vlan or 0
         left = self._off(port, to) if port else self._left()
-        held = (port.vf.address,) if port else self._left_vfs()
+        held = _vf_of(port) or self._left_vfs()
         if to is NicTarget.VIRTIO:
             return nic_definition.on_bridge(self.xml, mac, self.host.attachment(self.network), vlan), left, held
-        address = port.vf.address if port else self._free_vf().address
-        return nic_definition.on_vf(self.xml, mac, address, vlan), left, held or (address,)
+        if held:
+            return nic_definition.on_vf(self.xml, mac, held[0], vlan), left, held
+        address = self._free_vf().address
+        return nic_definition.on_vf(self.xml, mac, address, vlan), (*self._limited(address), *left), (address,)
+
+    def _limited(self, address: str) -> tuple[HostStep, ...]:
+        """The rate that its port on a switched relay had, for a VF; MAC and VLAN are libvirt's to give."""
+        vf, rate = self.host.vf(address), self.settings.max_tx_rate
+        if vf is None or not rate:
+            return ()
+        return (
+            HostStep(
+                name="configure-vf",
+                summary=f"let VF {vf.index} of {vf.pf} send {rate} Mbit/s",
+                apply=(SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(max_tx_rate=rate)),),
+                undo=(SetVf(pf=vf.pf, index=vf.index, settings=vf.settings),),
+            ),
+        )
 
     def _join(self, port: RelayPort, settings: VfSettings) -> HostStep:
         return HostStep(
             name="join-relay",
-            summary=f"join {port.mac} to VF {port.vf.index} of {port.vf.pf} by the relay",
+            summary=f"join {port.mac} to {port.joined_to} by the relay",
             apply=(JoinRelay(port=port, settings=settings),),
             undo=(LeaveRelay(guest=port.guest, mac=port.mac),),
         )
@@ -222,7 +267,7 @@ class _Move:
 
     def _off(self, port: RelayPort, to: NicTarget) -> tuple[HostStep, ...]:
         """What stays the guest's VF keeps its settings but for the MAC, which libvirt gives it. The port goes last."""
-        vf = self.host.vf(port.vf.address)
+        vf = self.host.vf(port.vf.address) if port.vf else None
         stays = VfSettings(mac=NO_MAC) if to is NicTarget.VF else None
         return (*((self._wipe(vf, stays),) if vf else ()), self._leave(port))
 

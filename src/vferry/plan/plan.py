@@ -137,6 +137,27 @@ class VfMove(Struct, frozen=True, kw_only=True):
         )
 
 
+class PortMove(Struct, frozen=True, kw_only=True):
+    """One NIC of the guest on its way from the source's switched relay to the destination's: it is on no VF of its own.
+
+    `uplink` is the PF by which the destination's bridge reaches the `network`.
+    """
+
+    mac: str
+    reason: str
+    """Why this mode."""
+    network: str
+    source: RelayPort
+    destination: RelayPort
+    uplink: str
+    mode: NetworkMode = NetworkMode.RELAY
+
+    @property
+    def vlan(self) -> int:
+        """The VLAN that its port is in; 0 for none."""
+        return self.destination.switch.vlan if self.destination.switch else 0
+
+
 class DeviceMove(Struct, frozen=True, kw_only=True):
     """A mediated device that QEMU migrates: the destination gets one with the same UUID.
 
@@ -211,6 +232,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     moves: tuple[VfMove, ...]
     plain_macs: tuple[str, ...]
     """The MACs of NICs that migrate by themselves, over a bridge."""
+    ports: tuple[PortMove, ...] = ()
     devices: tuple[DeviceMove, ...] = ()
     forwarded: tuple[Forwarded, ...] = ()
     announced: tuple[Announced, ...] = ()
@@ -233,7 +255,8 @@ class Plan(Struct, frozen=True, kw_only=True):
 
         Always in the same order: a guest's NICs have another one at the destination.
         """
-        found = {move.mode for move in self.moves} | ({NetworkMode.MACVTAP} if self.on_macvtaps else set())
+        found = {move.mode for move in self.moves} | {port.mode for port in self.ports}
+        found |= {NetworkMode.MACVTAP} if self.on_macvtaps else set()
         return "+".join(mode.value for mode in NetworkMode if mode in found) or NetworkMode.VIRTIO.value
 
     @property

@@ -38,6 +38,7 @@ TEMPORARY_BOND = Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND)
 FAILOVER = Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True)
 MACVTAP = Case(NetworkMode.MACVTAP, GuestSide.NOBODY, nics=0, macvtaps=1)
 RELAY = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=1)
+ON_SWITCH = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 VFIO = Case(NetworkMode.VFIO, GuestSide.NOBODY)
 MEDIATED = Case(NetworkMode.VFIO, GuestSide.NOBODY, mediated=True)
@@ -203,6 +204,16 @@ GOLDEN = {
         *WIPE,
         *HAND_OVER,
     ],
+    ON_SWITCH: [
+        *CLAIMS,
+        "prepare: join-relay @host2",
+        "prepare: expect-guest @host2",
+        "prepare: open-gateways @host1",
+        *COPY,
+        *ANNOUNCE,
+        "switchover: leave-relay @host1",
+        *HAND_OVER,
+    ],
     VIRTIO: [
         *CLAIMS,
         "prepare: expect-on-bridge @host2",
@@ -311,6 +322,21 @@ def test_a_relay_has_its_port_before_the_copy_and_the_mac_comes_with_the_guest()
         (SOURCE, (SetVf(pf="pf0", index=here, settings=VfSettings(mac=NO_MAC)),)),
     ]
     assert step_named(stages.after, "leave-relay").apply == (LeaveRelay(guest=GUEST, mac=MAC),)
+
+
+def test_a_switch_has_its_port_before_the_copy_and_that_of_the_source_none_once_the_guest_is_there() -> None:
+    """No claim but that of the guest is needed, and no filter of a NIC is changed."""
+    plan, stages = plan_of(ON_SWITCH), stages_of(ON_SWITCH)
+    (move,) = plan.ports
+    assert (plan.source_vfs, plan.destination_vfs) == ((), ())
+    joined = step_named(stages.before, "join-relay")
+    assert (joined.apply, joined.undo) == ((JoinRelay(port=move.destination),), (LeaveRelay(guest=GUEST, mac=MAC),))
+    assert step_named(stages.landing, "leave-relay").apply == (LeaveRelay(guest=GUEST, mac=MAC),)
+    asked = [operation for step in stages.all for operation in step.apply]
+    assert not [each for each in asked if isinstance(each, SetVf | MoveFilter | SetForwarding)]
+    told = step_named(stages.landing, "announce").apply
+    assert told[0] == TeachBridge(guest=GUEST, mac=MAC)
+    assert told[1] == Announce(guest=GUEST, mac=MAC, interface="pf0", vlan=7)
 
 
 def test_what_is_undone_ends_the_waiting_for_the_guest() -> None:

@@ -357,6 +357,19 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("pf-missing", ERROR, f.both(f.on_relay, f.pf("destination", up=False)), {}),
     ("relay-differs", ERROR, f.both(f.on_relay, f.relay_there(kind=RelayKind.SWITCHED)), {}),
     ("network-missing", ERROR, f.both(f.on_relay, f.host("destination", networks={})), {}),
+    ("no-macvtap", ERROR, f.on_switch, MACVTAP),
+    ("no-vf", ERROR, f.on_switch, SWITCH),
+    ("has-relay", ERROR, f.on_switch, VIRTIO),
+    ("relay-unknown", ERROR, f.both(f.on_switch, f.host("source", relay=None)), {}),
+    ("relay-unknown", ERROR, f.both(f.on_switch, f.host("source", relay=f.SWITCHED)), RELAY),
+    ("relay-missing", ERROR, f.both(f.on_switch, f.host("destination", relay=None)), {}),
+    ("relay-missing", ERROR, f.both(f.on_switch, f.switch_there(state=RelayState.ENABLING)), {}),
+    ("relay-missing", ERROR, f.both(f.on_switch, f.switch_there(bridges=())), {}),
+    ("relay-differs", ERROR, f.both(f.on_switch, f.host("destination", relay=f.RELAY)), {}),
+    ("pf-missing", ERROR, f.both(f.on_switch, f.pf("destination", up=False)), {}),
+    ("relay-mtu", ERROR, f.both(f.on_switch, f.switch_there(bridges=(f.NARROW,))), {}),
+    ("network-missing", ERROR, f.both(f.on_switch, f.host("destination", networks={})), {}),
+    ("network-unknown", ERROR, f.both(f.on_switch, f.host("source", networks={})), {}),
     ("other-dpdk", WARNING, dpdk("DPDK 24.11.1", "DPDK 22.11.4"), {}),
     ("nic-stays-behind", ERROR, f.both(f.on_relay, f.guest(nics=())), {}),
     ("no-vf", ERROR, f.on_macvtap, SWITCH),
@@ -490,7 +503,11 @@ def test_each_thing_is_found_and_said_with_what_to_do(
 
 
 def test_every_code_is_in_the_table() -> None:
-    own_tables = {"guest_nic", *(name for name in modules() if name.startswith("relay") and name != "relayed")}
+    own_tables = {
+        "guest_nic",
+        "switch_place",
+        *(name for name in modules() if name.startswith("relay") and name != "relayed"),
+    }
     assert codes_of(modules() - own_tables) == {row[0] for row in TABLE}
 
 
