@@ -28,6 +28,9 @@ def answer(
     if seen is not None:
         return seen
     match operation:
+        case api.SetBinding(port=port):
+            before, host.bindings[port.name] = host.bindings[port.name], port
+            return api.Done(changed=before != port)
         case api.ClaimResources(guest=guest, vfs=vfs):
             return _claim(host, session, guest, vfs)
         case api.ReleaseClaim():

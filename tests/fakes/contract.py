@@ -22,7 +22,8 @@ class Snapshot:
 
     @classmethod
     def of(cls, fleet: Fleet) -> "Snapshot":
-        return cls({host.name: _host(host) for host in fleet.hosts.values()})
+        northbound = {fleet.northbound.name: {"bindings": dict(fleet.northbound.bindings)}}
+        return cls(northbound | {host.name: _host(host) for host in fleet.hosts.values()})
 
     def differences(self, fleet: Fleet) -> list[str]:
         now = Snapshot.of(fleet)
@@ -68,7 +69,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the source has the guest still")
     if destination.definitions.get(GUEST) != plan.persistent_xml:
         wrong.append("the destination's definition is another one")
-    if unannounced := set(machine.inside.chosen) - destination.announced:
+    by_ovn = {port.mac for port in plan.ports if port.rebinding}
+    if unannounced := set(machine.inside.chosen) - destination.announced - by_ovn:
         wrong.append(f"{unannounced} was not announced")
     if source.mdevs or machine.mdevs != destination.mdevs:
         wrong.append(f"mediated devices: {source.mdevs} at the source, {destination.mdevs} at the destination")
@@ -91,6 +93,11 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
     for port in plan.ports:
         if missing := invariants.path(destination, machine, port.mac):
             wrong.append(f"the guest's port: {missing}")
+        after = port.rebinding.after if port.rebinding else None
+        if after and fleet.northbound.bindings != {after.name: after}:
+            wrong.append(f"OVN has {fleet.northbound.bindings}")
+        if after and port.mac in destination.announced:
+            wrong.append(f"{port.mac} was announced beside OVN")
         if destination.ports[port.mac] != port.destination:
             wrong.append(f"the guest's port is {destination.ports[port.mac]}")
     for move in plan.moves:
@@ -152,7 +159,7 @@ def healed(drive: Drive, before: Snapshot, ending: Ending) -> list[str]:
     fleet.faults.clear()
     fleet.held.clear()
     drive.abort = False
-    for host in fleet.hosts.values():
+    for host in (*fleet.hosts.values(), fleet.northbound):
         host.down_until = 0.0
     if ending.exit is not Exit.OPERATOR:
         return []

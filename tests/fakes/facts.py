@@ -19,6 +19,7 @@ from vferry.model.host import (
     Versions,
     Vf,
 )
+from vferry.model.ovn import Chassis, LogicalPort
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf, SwitchPlace
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import Plan
@@ -183,6 +184,33 @@ def on_switch(facts: Facts) -> Facts:
         host("destination", relay=SWITCHED),
     )(facts)
     return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+CHASSIS = Chassis(name="c1", bridge="br-int", userspace=True, connected=True)
+LOGICAL = LogicalPort(name="web-0", requested_chassis="c1")
+BOUND_PORT = structs.replace(SWITCH_PORT, switch=SwitchPlace(bridge="br-int", logical_port="web-0"))
+
+
+def on_ovn(facts: Facts) -> Facts:
+    """The guest's NIC is a port of OVN's on its host's switched relay."""
+    nic = Nic(mac=MAC, model="virtio", alias="net0", socket=SOCKET, relay_bridge="br-int")
+    return both(
+        on_switch,
+        lambda facts: guest(nics=(nic, *facts.guest.nics[1:]))(facts),
+        host("source", relay=structs.replace(SWITCHED, ports=(BOUND_PORT,)), chassis=CHASSIS),
+        host("destination", chassis=structs.replace(CHASSIS, name="c2")),
+        lambda facts: structs.replace(facts, northbound={"web-0": LOGICAL}),
+    )(facts)
+
+
+def chassis(which: str, **values: object) -> Change:
+    """What a host is to OVN is something else."""
+    return host(which, chassis=structs.replace(CHASSIS, **values))
+
+
+def unheard(facts: Facts) -> Facts:
+    """OVN does not say where it may bind its ports."""
+    return structs.replace(facts, northbound={}, northbound_silence="it does not answer")
 
 
 def switch_there(**values: object) -> Change:

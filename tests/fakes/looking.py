@@ -21,6 +21,7 @@ from vferry.host.conntrack import ends
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, HostDevice, Nic, VfRef
 from vferry.model.host import Bond, Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
 from vferry.model.memory import MemoryUse, Sample
+from vferry.model.ovn import Chassis
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayState, RelayUplink
 from vferry.plan.plan import GuestSide
@@ -111,6 +112,7 @@ def inventory(host: HostState) -> Inventory:
         codecs=CODECS,
         connections=None if host.connections is None else len(host.connections),
         relay=_relay(host),
+        chassis=Chassis(name=f"{host.name}-chassis", bridge="br-int", userspace=True, connected=True),
     )
 
 

@@ -22,6 +22,7 @@ from vferry.host.api import (
 )
 from vferry.migration.conductor import Conductor, Ending
 from vferry.model.host import WIPED, Attachment
+from vferry.model.ovn import NORTHBOUND, LogicalPort
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort, RelayVf, SwitchPlace
 from vferry.plan.facts import Assessment, Facts, Wishes
@@ -32,6 +33,7 @@ GUEST = "web"
 MAC = "52:54:00:12:34:56"
 MDEV = "7f0e0000-0000-4000-a000-000000000001"
 SOURCE, DESTINATION = "host1", "host2"
+LOGICAL_PORT = "web-0"
 OPERATION = "op-1"
 UNCOMPRESSED = TransferPlan()
 
@@ -55,6 +57,8 @@ class Case:
     """How many it has beside them on its host's relay, each joined to a VF."""
     switched: int = 0
     """How many it has beside them on its host's relay, all on one bridge of it."""
+    bound: bool = False
+    """Whether that bridge is OVN's, which binds them."""
     mediated: bool = False
     """Whether it has a mediated device, which QEMU migrates."""
 
@@ -77,7 +81,7 @@ class Case:
         own, mediated = "own-standby" if self.own_standby else "", "mediated" if self.mediated else ""
         beside = f"{self.macvtaps}-macvtaps" if self.macvtaps and self.nics else ""
         relayed = f"{self.relayed}-relayed" if self.relayed and (self.nics or self.relayed > 1) else ""
-        switched = f"{self.switched}-switched" if self.switched else ""
+        switched = f"{self.switched}-{'bound' if self.bound else 'switched'}" if self.switched else ""
         several = f"{self.nics}-nics" if self.nics > 1 else ""
         more = (own, self.manager, several, mediated, beside, relayed, switched)
         return "-".join(word for word in (self.mode.value, self.side.value, *more) if word)
@@ -115,6 +119,7 @@ CASES = (
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, relayed=1),
     Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1),
     Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=2),
+    Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1, bound=True),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, switched=1),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
     Case(NetworkMode.VFIO, GuestSide.NOBODY),
@@ -197,6 +202,8 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
         device = Device(alias_of(at), mac, socket=f"/run/vferry/{GUEST}-{at}.sock")
         devices[device.alias] = device
         place = SwitchPlace(bridge=RELAY_BRIDGE, vlan=7)
+        if case.bound:
+            place = SwitchPlace(bridge="br-int", logical_port=LOGICAL_PORT)
         source.ports[mac] = RelayPort(guest=GUEST, mac=mac, socket=str(device.socket), switch=place)
         vfs.append(str(device.socket))
     if case.own_standby or not case.has_vf:
@@ -219,6 +226,8 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
         f"<name>{GUEST}<", "<name>neighbour<"
     )
     fleet = Fleet((source, destination), never_dark=case.macs if case.never_dark else ())
+    if case.bound:
+        fleet.northbound.bindings[LOGICAL_PORT] = LogicalPort(name=LOGICAL_PORT, requested_chassis="host1-chassis")
     fleet.check()
     return fleet
 
@@ -252,6 +261,7 @@ async def survey(
         fit=await there.call(CheckFit(live_xml=described.persistent)),
         guest_network=network,
         guest_silence=silence,
+        northbound=dict(fleet.northbound.bindings),
     )
     wishes = Wishes(
         operation=operation,
@@ -305,7 +315,7 @@ class Drive:
         self.witness = Witness()
         if fresh:
             self.journal = MemoryJournal()
-        names = (self.plan.source, self.plan.destination)
+        names = (self.plan.source, self.plan.destination, *((NORTHBOUND,) if self.plan.rebinds else ()))
         hosts = {name: self.fleet.host(name, self.plan.operation, self.epoch) for name in names}
         return (
             Conductor(self.plan, hosts, self.journal, self.witness, self, self.patience_s),
@@ -338,7 +348,7 @@ class Drive:
 
     async def _take_over(self, hosts: dict[str, Host], *, anew: bool) -> None:
         """As the controller does it."""
-        for host, vfs in zip(hosts.values(), (self.plan.source_vfs, self.plan.destination_vfs), strict=True):
+        for host, vfs in zip(hosts.values(), (self.plan.source_vfs, self.plan.destination_vfs), strict=False):
             try:
                 claims = (await host.call(TakeInventory())).claims
                 if anew or any(claim.operation == self.plan.operation for claim in claims):

@@ -12,6 +12,7 @@ from vferry.model.connections import Connection
 from vferry.model.definition import pci_address
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, WIPED, Attachment, VfSettings
+from vferry.model.ovn import LogicalPort
 from vferry.model.relay import RelayPort
 from vferry.plan.plan import GuestSide, Standby
 
@@ -159,6 +160,8 @@ class HostState:
     """What its relay joins, by MAC."""
     relay_uplink: str | None = None
     """The VF of its relay's bridge, where that is a switched one."""
+    bindings: dict[str, LogicalPort] = field(default_factory=dict)
+    """What OVN's northbound database has of ports."""
     unsaid: dict[str, set[str]] = field(default_factory=dict)
     """What is announced of a guest as soon as it runs here."""
     machines: dict[str, Machine] = field(default_factory=dict)

@@ -90,8 +90,9 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
 @click.argument("name", metavar="GUEST")
 @click.argument("mac")
 @click.option("--to", required=True, type=click.Choice([*map(str, NicTarget)]), help="What to put the NIC on.")
+@click.option("--ovn-port", metavar="NAME", help="On a switched relay: the logical port of OVN's that the NIC is.")
 @click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
-def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
+def nic(name: str, mac: str, to: str, ovn_port: str | None, dry_run: bool) -> None:  # noqa: FBT001
     """Put the NIC of a guest that is off on a VF, on its host's relay, or on a bridge (virtio).
 
     Its definition is changed, and keeps what the guest sees of the NIC: its MAC, its place, its name.
@@ -99,9 +100,11 @@ def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
     \b
     Example: vferry guest nic guest1 52:54:00:aa:00:01 --to relay
     """
+    if ovn_port and to != NicTarget.RELAY:
+        raise click.UsageError("--ovn-port goes with --to relay")
     state = find_state()
     here = _only_one(asyncio.run(find_guests()), name)
-    found = asyncio.run(guest_nic.assess(state, here.host, name, mac.lower(), NicTarget(to)))
+    found = asyncio.run(guest_nic.assess(state, here.host, name, mac.lower(), NicTarget(to), logical_port=ovn_port))
     show_lines.findings(found.findings, err=True)
     if found.plan is None:
         sys.exit(Exit.REFUSED)

@@ -13,7 +13,13 @@ from vferry.plan.host_step import HostStep
 
 
 async def assess(
-    state: State, host_name: str, guest: str, mac: str, to: NicTarget, operation: str | None = None
+    state: State,
+    host_name: str,
+    guest: str,
+    mac: str,
+    to: NicTarget,
+    operation: str | None = None,
+    logical_port: str | None = None,
 ) -> NicAssessment:
     """What stands in the way, or the way; changes nothing.
 
@@ -25,7 +31,7 @@ async def assess(
     async with open_host(host_name, state=state) as host:
         shown = await host.call(ShowGuest(guest=guest))
         definition = await host.call(ReadDefinition(guest=guest))
-    return assess_nic(inventory, shown, definition.persistent, mac, to, operation)
+    return assess_nic(inventory, shown, definition.persistent, mac, to, operation, logical_port)
 
 
 async def move(state: State, plan: NicPlan, tell: Tell) -> None:
@@ -54,7 +60,7 @@ async def move(state: State, plan: NicPlan, tell: Tell) -> None:
 
 async def _check_unchanged(state: State, plan: NicPlan, host: Host) -> None:
     """Whether it would be planned so still, now that nobody else of vferry can change the guest."""
-    again = await assess(state, plan.host, plan.guest, plan.mac, plan.to, plan.operation)
+    again = await assess(state, plan.host, plan.guest, plan.mac, plan.to, plan.operation, plan.logical_port)
     if again.plan != plan:
         await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
         why = again.errors[0].message if again.errors else "its definition or its host has changed"

@@ -14,6 +14,7 @@ from vferry.model.connections import Address, Connection
 from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
+from vferry.model.ovn import LogicalPort
 from vferry.model.relay import Mac, Number, Relay, RelayBridge, RelayPort, RelayView, Value, Word
 
 R = TypeVar("R")
@@ -689,6 +690,19 @@ class LeaveRelay(Operation[Done], frozen=True, kw_only=True, tag="leave-relay"):
 
 class ReadRelay(Operation[RelayView], frozen=True, kw_only=True, tag="relay"):
     """The relay, with what Open vSwitch shows of it now."""
+
+
+# --- OVN -------------------------------------------------------------------------------------------------
+
+
+class SetBinding(Operation[Done], frozen=True, kw_only=True, tag="set-binding"):
+    """Sets where OVN may bind a logical port, or that nothing says so. Safe to repeat.
+
+    Asked of OVN's northbound database, by the controller itself, and of no agent. Problems: ``host-unreachable``,
+    ``logical-port-unknown``, ``northbound-refused``.
+    """
+
+    port: LogicalPort
 
 
 # --- setting a host up -----------------------------------------------------------------------------------

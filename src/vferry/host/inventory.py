@@ -15,6 +15,7 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import Described, describe_all, guest_of
 from vferry.host.mediated import read_mdevs, read_types
 from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.ovn import read_chassis
 from vferry.host.relay_ground import read_ground
 from vferry.host.sriov import read_bonds, read_pfs
 from vferry.host.sriov_netlink import Links
@@ -71,6 +72,7 @@ def take_inventory(
         codecs=installed_codecs(root),
         connections=_connections(root),
         relay=relay,
+        chassis=read_chassis(root),
         relay_ground=read_ground(root, tuple(pf.name for pf in pfs)),
         keepalive_off=_keepalive_off(root / "etc/libvirt/qemu.conf"),
     )

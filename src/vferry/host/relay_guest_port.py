@@ -41,15 +41,10 @@ def set_port(root: Path, port: RelayPort, *, present: bool) -> Done:
 
 def _set(database: Database, port: RelayPort, place: SwitchPlace, *, present: bool) -> Done:
     bridge, name = database.named("Bridge", place.bridge), guest_name(port.mac)
-    if bridge is None or not ours(bridge):
+    if bridge is None or not _takes(bridge, place):
         if not present:
             return Done(changed=False)
-        raise Problem(
-            "relay-missing",
-            f"Open vSwitch has no bridge {place.bridge} of the relay's",
-            "Make whole what is missing of it: vferry relay enable HOST --uplink PF --switched",
-            exit=Exit.REFUSED,
-        )
+        raise _without_bridge(place)
     row = _row(bridge, name)
     if present and row is not None and not _wrong(row, port, place):
         return Done(changed=False)
@@ -58,6 +53,27 @@ def _set(database: Database, port: RelayPort, place: SwitchPlace, *, present: bo
     if present:
         _make(database, bridge, port, place)
     return Done(changed=present or row is not None, detail=name)
+
+
+def _takes(bridge: Any, place: SwitchPlace) -> bool:
+    """OVN's bridge is not the relay's, and may be of the kernel, where no port on vhost-user works."""
+    return bool(bridge.datapath_type == "netdev") if place.logical_port else ours(bridge)
+
+
+def _without_bridge(place: SwitchPlace) -> Problem:
+    if place.logical_port:
+        return Problem(
+            "relay-missing",
+            f"Open vSwitch has no bridge {place.bridge} in user space, for ports that OVN binds",
+            "Let ovn-controller make it so: ovs-vsctl set Open_vSwitch . external_ids:ovn-bridge-datapath-type=netdev",
+            exit=Exit.REFUSED,
+        )
+    return Problem(
+        "relay-missing",
+        f"Open vSwitch has no bridge {place.bridge} of the relay's",
+        "Make whole what is missing of it: vferry relay enable HOST --uplink PF --switched",
+        exit=Exit.REFUSED,
+    )
 
 
 def _make(database: Database, bridge: Any, port: RelayPort, place: SwitchPlace) -> None:
@@ -81,6 +97,8 @@ def _insert(transaction: Any, database: Database, bridge: Any, port: RelayPort, 
         made.tag, made.vlan_mode = [place.vlan], ["access"]
     for interface in made.interfaces:
         interface.ingress_policing_rate, interface.ingress_policing_burst = policing(place)
+        if place.logical_port:
+            interface.external_ids = {"iface-id": place.logical_port, "attached-mac": port.mac}
     bridge.verify("ports")
     bridge.ports = [*bridge.ports, made]
 
@@ -102,4 +120,6 @@ def _wrong(row: Any, port: RelayPort, place: SwitchPlace) -> str:
         return "it is not as it should be"
     if (interface.ingress_policing_rate, interface.ingress_policing_burst) != policing(place):
         return "it lets pass another rate"
+    if interface.external_ids.get("iface-id") != place.logical_port:
+        return "it is another one of OVN's"
     return unlike(interface, *by_socket(port))

@@ -146,7 +146,8 @@ def _with_driver(wanted: JoinRelay, driver: str | None) -> JoinRelay:
 
 def _fits(relay: Relay, port: RelayPort) -> bool:
     if relay.switched:
-        return port.vf is None and port.switch is not None and relay.bridge(port.switch.bridge) is not None
+        place = port.switch if port.vf is None else None
+        return place is not None and (place.logical_port is not None or relay.bridge(place.bridge) is not None)
     return port.vf is not None and port.switch is None
 
 

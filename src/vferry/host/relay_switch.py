@@ -106,14 +106,14 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
 
 
 def _all_ports(database: Database, relay: Relay) -> Iterator[PortCounters]:
-    """All but the bridges' own; on a direct relay, a guest's are those of its bridge."""
+    """All but the bridges' own; on a direct relay, a guest's are those of its bridge, and on OVN's only guests'."""
     guests = {bridge_name(port): port for port in relay.ports if port.vf is not None}
     guests |= {guest_name(port.mac): port for port in relay.ports}
-    for bridge in sorted(filter(ours, database.rows("Bridge")), key=_name):
+    for bridge in sorted(database.rows("Bridge"), key=_name):
         for port in sorted(bridge.ports, key=_name):
+            whose = guests.get(bridge.name) or guests.get(port.name)
             for interface in sorted(port.interfaces, key=_name):
-                if interface.name != bridge.name:
-                    whose = guests.get(bridge.name) or guests.get(port.name)
+                if interface.name != bridge.name and (whose or ours(bridge)):
                     yield _counters(interface, bridge.name, whose)
 
 

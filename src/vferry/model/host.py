@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field, structs
 
 from vferry.model.guest import Guest, Nic
+from vferry.model.ovn import Chassis
 from vferry.model.relay import Relay, RelayGround, RelayVf
 
 DeviceName = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
@@ -260,6 +261,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     connections: int | None = None
     """How many the kernel tracks at the moment; None where it has no connection tracking loaded."""
     relay: Relay | None = None
+    chassis: Chassis | None = None
+    """What it is to OVN; None where it is nothing."""
     relay_ground: RelayGround = RelayGround()
     """What there is here to make a relay of."""
     keepalive_off: bool | None = None

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from vferry.model.ovn import LogicalName
+
 PciAddress = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")]
 PortName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,40}\Z")]
@@ -84,6 +86,8 @@ class SwitchPlace(Struct, frozen=True, kw_only=True):
     """What the guest sends untagged is in it; 0 lets all pass as they are tagged."""
     max_tx_rate: Annotated[int, Meta(ge=0, le=4_000_000)] = 0
     """What the guest may send, in Mbit/s; 0 is unlimited."""
+    logical_port: LogicalName | None = None
+    """OVN's, which is bound there: the bridge is the host's integration bridge then, and all else is OVN's to do."""
 
 
 class RelayPort(Struct, frozen=True, kw_only=True):
@@ -105,7 +109,8 @@ class RelayPort(Struct, frozen=True, kw_only=True):
             return f"VF {self.vf.index} of {self.vf.pf}"
         if self.switch is None:
             return "nothing"
-        return f"bridge {self.switch.bridge}" + (f", VLAN {self.switch.vlan}" if self.switch.vlan else "")
+        vlan, logical = self.switch.vlan, self.switch.logical_port
+        return f"bridge {self.switch.bridge}{f', VLAN {vlan}' if vlan else ''}{f', as {logical}' if logical else ''}"
 
 
 class Relay(Struct, frozen=True, kw_only=True):

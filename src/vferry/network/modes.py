@@ -28,6 +28,7 @@ def stages(plan: Plan) -> Stages:
             *_claims(plan),
             *vfio.make_devices(plan),
             *_each(plan, "prepare"),
+            *relay.share_ports(plan),
             *(relay.join_switch(plan, port) for port in plan.ports),
             *_forwarding(plan, arriving=True),
             *_expect_announcing(plan),
@@ -38,6 +39,7 @@ def stages(plan: Plan) -> Stages:
         landing=(
             *_connections(plan),
             *_announcements(plan),
+            *relay.settle_ports(plan),
             *_forwarding(plan, arriving=False),
             *_each(plan, "landing"),
             *(relay.leave_switch(plan, port) for port in plan.ports),

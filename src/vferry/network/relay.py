@@ -7,8 +7,9 @@ guests share, learns then where the guest is; that of the source has no port for
 
 from msgspec import structs
 
-from vferry.host.api import JoinRelay, LeaveRelay, SetVf
+from vferry.host.api import JoinRelay, LeaveRelay, SetBinding, SetVf
 from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.ovn import NORTHBOUND
 from vferry.model.relay import RelayPort
 from vferry.model.report import Phase
 from vferry.network.step import Step
@@ -70,6 +71,37 @@ def leave(plan: Plan, move: VfMove) -> list[Step]:
             summary=f"take {move.mac} off the relay, and give VF {vf.index} of {vf.pf} back",
             apply=(LeaveRelay(guest=plan.guest, mac=move.mac),),
         )
+    ]
+
+
+def share_ports(plan: Plan) -> list[Step]:
+    """Lets OVN bind its ports at the destination, too, which pass nothing there before the guest runs."""
+    return [
+        Step(
+            phase=Phase.PREPARE,
+            name="share-port",
+            host=NORTHBOUND,
+            summary=f"let {each.both.name} be bound at {each.both.requested_chassis}",
+            apply=(SetBinding(port=each.both),),
+            undo=(SetBinding(port=each.before),),
+        )
+        for move in plan.ports
+        if (each := move.rebinding) is not None
+    ]
+
+
+def settle_ports(plan: Plan) -> list[Step]:
+    """Has OVN know its ports at the destination alone."""
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="settle-port",
+            host=NORTHBOUND,
+            summary=f"have {each.after.name} bound at {each.after.requested_chassis} alone",
+            apply=(SetBinding(port=each.after),),
+        )
+        for move in plan.ports
+        if (each := move.rebinding) is not None
     ]
 
 

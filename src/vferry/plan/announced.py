@@ -30,8 +30,9 @@ def announced(facts: Facts, moves: list[VfMove], ports: tuple[PortMove, ...] = (
     of_ports = [
         Announced(mac=port.mac, interface=port.uplink, vlan=port.vlan, addresses=addresses_of(facts, port.mac))
         for port in ports
+        if port.uplink is not None  # else OVN does
     ]
-    known = {each.mac for each in (*of_vfs, *of_ports)}
+    known = {move.mac for move in moves} | {port.mac for port in ports}
     others = (nic for nic in facts.guest.nics if nic.mac not in known)
     return (*of_vfs, *of_ports, *(each for nic in others for each in _plain(facts, nic)))
 

@@ -41,6 +41,7 @@ class NicPlan(Struct, frozen=True, kw_only=True):
     to: NicTarget
     host: str
     operation: str
+    logical_port: str | None = None
     vfs: tuple[str, ...] = ()
     steps: tuple[HostStep, ...] = ()
 
@@ -61,10 +62,19 @@ def prefix(mac: str) -> str:
     return f"nic-{mac.replace(':', '')}-"
 
 
-def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarget, operation: str) -> NicAssessment:
+def assess(
+    host: Inventory,
+    guest: Guest,
+    persistent: str,
+    mac: str,
+    to: NicTarget,
+    operation: str,
+    logical_port: str | None = None,
+) -> NicAssessment:
     """The way from what a NIC is on to what it is to be on. `persistent`: the guest's definition.
 
     `operation` is a new one's id, or that of one which a controller has begun and left: this goes on with it.
+    `logical_port`: OVN's, which it is to be on the relay.
     """
     host = _with_own(host, operation)
     try:
@@ -74,7 +84,7 @@ def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarg
             plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation)
             return NicAssessment(findings=(note,), plan=plan)
         _refuse(guest, persistent, mac)
-        move = _Move(host, guest, persistent, nic, operation)
+        move = _Move(host, guest, persistent, nic, operation, logical_port)
         return NicAssessment(plan=move.plan(to), findings=tuple(move.notes(to)))
     except Refusal as refusal:
         return NicAssessment(findings=(refusal.finding,))
@@ -150,8 +160,11 @@ def _over(under: VfSettings, settings: VfSettings) -> VfSettings:
 class _Move:
     """One NIC on its way; `Refusal` where there is none."""
 
-    def __init__(self, host: Inventory, guest: Guest, persistent: str, nic: Nic, operation: str) -> None:
+    def __init__(
+        self, host: Inventory, guest: Guest, persistent: str, nic: Nic, operation: str, logical_port: str | None
+    ) -> None:
         self.host, self.guest, self.xml, self.nic, self.operation = host, guest, persistent, nic, operation
+        self.logical_port = logical_port
         self.network = self._network()
         self.own = host.vf(nic.vf.address) if nic.vf else None
         # libvirt gives a VF the VLAN of the definition only as long as the guest runs.
@@ -183,6 +196,12 @@ class _Move:
     def _to_relay(self) -> NicPlan:
         if self.host.relay and self.host.relay.switched:
             return self._to_switch()
+        if self.logical_port:
+            raise Refusal(
+                "relay-not-switched",
+                f"{self.logical_port} is a port of OVN's, and {self.host.name} has no switched relay",
+                f"Make one: vferry relay enable {self.host.name} --uplink PF --switched",
+            )
         begun = _left_behind(self.host, self.guest, self.nic)
         vf = (begun.vf if begun else None) or relayed.free_vf(self.host, self.network, self.nic.mac)
         pf = self.host.pf(vf.pf)
@@ -213,7 +232,11 @@ class _Move:
         """As a port of the relay's bridge, which does of the VF's settings what a port can."""
         mac = self.nic.mac
         bridge, _ = switched.bridge_on(self.host, self.network, mac)
-        place = switch_place.place(bridge, self.settings, mac)
+        if self.logical_port:
+            chassis = switched.chassis_of(self.host, self.logical_port)
+            place = switch_place.bound(chassis, self.logical_port, self.settings, mac)
+        else:
+            place = switch_place.place(bridge, self.settings, mac)
         port = RelayPort(guest=self.guest.name, mac=mac, socket=self._socket, switch=place, mtu=bridge.mtu)
         xml = nic_definition.on_relay(self.xml, mac, port.socket)
         steps = (self._join(port, VfSettings()), self._define(xml, NicTarget.RELAY), *self._left())
@@ -303,6 +326,7 @@ class _Move:
             to=to,
             host=self.host.name,
             operation=self.operation,
+            logical_port=self.logical_port,
             vfs=vfs,
             steps=steps,
         )

@@ -7,6 +7,7 @@ from msgspec import Struct
 from vferry.model.compression import Codec
 from vferry.model.guest import VfRef
 from vferry.model.host import Attachment, VfSettings
+from vferry.model.ovn import LogicalPort
 from vferry.model.relay import RelayPort
 
 
@@ -137,19 +138,29 @@ class VfMove(Struct, frozen=True, kw_only=True):
         )
 
 
+class Rebinding(Struct, frozen=True, kw_only=True):
+    """Where OVN may bind the port of a guest on its way: as it was, at both hosts, and at the destination."""
+
+    before: LogicalPort
+    both: LogicalPort
+    after: LogicalPort
+
+
 class PortMove(Struct, frozen=True, kw_only=True):
     """One NIC of the guest on its way from the source's switched relay to the destination's: it is on no VF of its own.
 
-    `uplink` is the PF by which the destination's bridge reaches the `network`.
+    `uplink` is the PF by which the destination's bridge reaches the `network`; None where both are OVN's to know.
     """
 
     mac: str
     reason: str
     """Why this mode."""
-    network: str
+    network: str | None
     source: RelayPort
     destination: RelayPort
-    uplink: str
+    uplink: str | None
+    rebinding: Rebinding | None = None
+    """Where it is a port of OVN's."""
     mode: NetworkMode = NetworkMode.RELAY
 
     @property
@@ -264,6 +275,11 @@ class Plan(Struct, frozen=True, kw_only=True):
         """Whether NICs are on macvtaps that stand by for no VF."""
         standing_by = {move.mac for move in self.moves if move.stands_by}
         return any(not on.bridged for mac, on in self.attached.items() if mac not in standing_by)
+
+    @property
+    def rebinds(self) -> bool:
+        """Whether OVN is told where the guest's ports are."""
+        return any(port.rebinding is not None for port in self.ports)
 
     @property
     def migrated_vfs(self) -> dict[str, str]:

@@ -1,11 +1,14 @@
 """NICs on a switched relay: which bridge of the destination's each becomes a port of."""
 
+from msgspec.structs import replace
+
 from vferry.model.guest import Nic
 from vferry.model.host import Inventory
+from vferry.model.ovn import Chassis, LogicalPort
 from vferry.model.relay import RelayBridge, RelayPort, RelayState, SwitchPlace
 from vferry.plan import networks
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes
-from vferry.plan.plan import NetworkMode, PortMove
+from vferry.plan.plan import NetworkMode, PortMove, Rebinding
 
 
 def moves(facts: Facts, wishes: Wishes) -> tuple[tuple[PortMove, ...], tuple[Finding, ...]]:
@@ -61,6 +64,8 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic) -> PortMove:
             f"{source.name} does not say by which port of its relay {nic.mac} is on {nic.socket}",
             f"Look with: vferry relay show {source.name}",
         )
+    if own.switch.logical_port is not None:
+        return _rebound(facts, wishes, own, own.switch.logical_port)
     network = networks.of_both(source, destination, source.network_of_nic(nic), nic.mac)
     bridge, uplink = bridge_on(destination, network, nic.mac)
     if bridge.mtu < own.mtu:
@@ -70,12 +75,67 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic) -> PortMove:
             f"Give its uplinks' PFs that MTU, and make the relay of {destination.name} anew",
         )
     there = SwitchPlace(bridge=bridge.name, vlan=own.switch.vlan, max_tx_rate=own.switch.max_tx_rate)
-    asked = wishes.mode is NetworkMode.RELAY
     return PortMove(
         mac=nic.mac,
-        reason="relay was asked for" if asked else "it keeps its virtio NIC, which is a port of the relay there, too",
+        reason=_reason(wishes),
         network=network,
         source=own,
         destination=RelayPort(guest=own.guest, mac=own.mac, socket=own.socket, switch=there, mtu=own.mtu),
         uplink=uplink,
     )
+
+
+def _reason(wishes: Wishes) -> str:
+    if wishes.mode is NetworkMode.RELAY:
+        return "relay was asked for"
+    return "it keeps its virtio NIC, which is a port of the relay there, too"
+
+
+def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, name: str) -> PortMove:
+    """A port of OVN's, which both hosts may have for the migration."""
+    here, there = chassis_of(facts.source, name), chassis_of(facts.destination, name)
+    before = facts.northbound.get(name)
+    if before is None:
+        raise Refusal(
+            "northbound-unknown",
+            f"Where OVN may bind {name} is not known: {facts.northbound_silence or 'it has no such port'}",
+            "Name its northbound database in the controller's configuration: [ovn] northbound",
+        )
+    relay = facts.destination.relay
+    if relay is None or relay.state is not RelayState.ENABLED or not relay.switched:
+        raise Refusal(
+            "relay-missing",
+            f"{own.mac} needs a switched relay, and {facts.destination.name} has none",
+            f"Make one: vferry relay enable {facts.destination.name} --uplink PF --switched",
+        )
+    both = LogicalPort(name=name, requested_chassis=f"{here.name},{there.name}", activation_strategy="rarp")
+    place = SwitchPlace(bridge=there.bridge, logical_port=name)
+    return PortMove(
+        mac=own.mac,
+        reason=_reason(wishes),
+        network=None,
+        source=own,
+        destination=RelayPort(guest=own.guest, mac=own.mac, socket=own.socket, switch=place, mtu=own.mtu),
+        uplink=None,
+        rebinding=Rebinding(before=before, both=both, after=replace(before, requested_chassis=there.name)),
+    )
+
+
+def chassis_of(host: Inventory, name: str) -> Chassis:
+    """The host as OVN has it, with room for ports on vhost-user. Raises `Refusal`."""
+    found = host.chassis
+    if found is None or not found.userspace or not found.connected:
+        raise Refusal(
+            "ovn-missing",
+            f"{name} is a port of OVN's, and {host.name} {_lacks(found)}",
+            "Set OVN up there, or choose another host",
+        )
+    return found
+
+
+def _lacks(found: Chassis | None) -> str:
+    if found is None:
+        return "is no chassis of OVN's (external_ids: system-id, ovn-remote)"
+    if not found.userspace:
+        return f"has no {found.bridge} in user space (external_ids:ovn-bridge-datapath-type=netdev)"
+    return "has no ovn-controller that is connected"

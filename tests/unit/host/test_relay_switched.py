@@ -1,11 +1,14 @@
 """Guests' NICs on a switched relay, through the agent's handlers: ports of its bridge, made, kept, and taken off."""
 
+import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_libvirt import FakeDomain
+from msgspec.json import encode
 from msgspec.structs import replace
 from ovs_database import transact
 from relay_host import MINE, VFS, Host, running
@@ -14,6 +17,7 @@ from xml_samples import VHOSTUSER, domain
 from vferry.host import api
 from vferry.host.api import JoinRelay, LeaveRelay, Session
 from vferry.host.ovsdb import SOCKET
+from vferry.model.ovn import Chassis
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort, RelayState, RelayVf, SwitchPlace
 
@@ -252,3 +256,108 @@ async def test_a_record_that_cannot_be_read_keeps_no_guest_from_being_announced(
     host.library.add(FakeDomain(live=domain(VHOSTUSER)))
     (host.root / "state/relay-ports.json").write_text("{")
     assert await host.ask(api.TeachBridge(guest="guest1", mac=MAC), MOVING) == api.Done(changed=False)
+
+
+# --- as a port that OVN binds ----------------------------------------------------------------------------
+
+LOGICAL = replace(PORT, switch=SwitchPlace(bridge="br-int", logical_port="web-0"))
+
+
+def add_integration_bridge(host: Host, datapath: str = "netdev") -> None:
+    """As ovn-controller makes it."""
+    row = {"name": "br-int", "datapath_type": datapath, "fail_mode": "secure"}
+    insert = {"op": "insert", "table": "Bridge", "row": row, "uuid-name": "b"}
+    added = [["bridges", "insert", ["named-uuid", "b"]]]
+    transact(host.root / SOCKET, insert, {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": added})
+
+
+async def test_as_a_port_of_ovn_s_it_is_on_the_integration_bridge(host: Host) -> None:
+    add_integration_bridge(host)
+    before = port_names(host)
+    assert await host.ask(JoinRelay(port=LOGICAL), MOVING) == api.Done(detail="br-int")
+    assert not (await host.ask(JoinRelay(port=LOGICAL), MOVING)).changed
+    (interface,) = rows(host, "Interface", NAME, "external_ids", "type")
+    assert interface == {
+        "external_ids": ["map", [["attached-mac", MAC], ["iface-id", "web-0"]]],
+        "type": "dpdkvhostuserclient",
+    }
+    view = await host.ask(api.ReadRelay(), None)
+    assert [(port.name, port.bridge, port.guest) for port in view.ports] == [
+        (NAME, "br-int", "guest1"),
+        ("relay0-up0", "relay0", ""),
+    ]
+    other = replace(LOGICAL, switch=SwitchPlace(bridge="br-int", logical_port="web-1"))
+    assert (await host.ask(JoinRelay(port=other), MOVING)).changed
+    assert rows(host, "Interface", NAME, "external_ids")[0]["external_ids"][1][1] == ["iface-id", "web-1"]
+    await host.ask(LEAVE, MOVING)
+    assert port_names(host) == before
+
+
+@pytest.mark.parametrize("datapath", ["system", "", None])
+async def test_without_ovn_s_bridge_in_user_space_that_is_said(host: Host, datapath: str | None) -> None:
+    if datapath is not None:
+        add_integration_bridge(host, datapath)
+    assert await refused(host, JoinRelay(port=LOGICAL)) == "relay-missing"
+    await host.ask(LEAVE, MOVING)
+    assert await relay_ports(host) == ()
+
+
+async def test_a_bridge_of_somebody_else_s_is_no_relay_s_without_ovn(host: Host) -> None:
+    add_integration_bridge(host)
+    plain = replace(PORT, switch=SwitchPlace(bridge="br-int"))
+    assert await refused(host, JoinRelay(port=plain)) == "relay-missing"
+
+
+def tell_ovn(host: Host, **told: str) -> None:
+    ids = [[key.replace("_", "-"), value] for key, value in told.items()]
+    row = {"external_ids": ["map", ids]}
+    transact(host.root / SOCKET, {"op": "update", "table": "Open_vSwitch", "where": [], "row": row})
+
+
+@pytest.mark.parametrize(
+    ("told", "datapath", "chassis"),
+    [
+        ({}, "netdev", None),
+        ({"system_id": "c1"}, "netdev", None),
+        ({"ovn_remote": "ssl:192.0.2.1:6642"}, "netdev", None),
+        (
+            {"system_id": "c1", "ovn_remote": "x"},
+            "netdev",
+            Chassis(name="c1", bridge="br-int", userspace=True, connected=False),
+        ),
+        ({"system_id": "c1", "ovn_remote": "x"}, "system", Chassis(name="c1", bridge="br-int")),
+        ({"system_id": "c1", "ovn_remote": "x", "ovn_bridge": "br9"}, "netdev", Chassis(name="c1", bridge="br9")),
+    ],
+)
+async def test_what_a_host_is_to_ovn(host: Host, told: dict[str, str], datapath: str, chassis: Chassis | None) -> None:
+    add_integration_bridge(host, datapath)
+    tell_ovn(host, **told)
+    assert (await host.inventory()).chassis == chassis
+
+
+@pytest.mark.parametrize("said", ["connected", "not connected", None])
+async def test_whether_its_ovn_controller_is_connected(host: Host, said: str | None) -> None:
+    add_integration_bridge(host)
+    tell_ovn(host, system_id="c1", ovn_remote="x")
+    directory = host.root / "run/ovn"
+    directory.mkdir(parents=True)
+    (directory / "ovn-controller.pid").write_text("42\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        if said is not None:
+            server.bind(str(directory / "ovn-controller.42.ctl"))
+            server.listen()
+
+        def serve() -> None:
+            wire, _ = server.accept()
+            with wire:
+                assert b'"connection-status"' in wire.recv(1000)
+                wire.sendall(encode({"id": 0, "result": f"{said}\n", "error": None}))
+
+        thread = threading.Thread(target=serve)
+        if said is not None:
+            thread.start()
+        chassis = (await host.inventory()).chassis
+        if said is not None:
+            thread.join(10)
+    assert chassis is not None
+    assert chassis.connected == (said == "connected")

@@ -14,12 +14,13 @@ from fakes.samples import MAC, definition
 from vferry.host.api import Define, Definition, JoinRelay, LeaveRelay, Operation, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import NO_MAC, Bridge, Inventory, LinkState, Network, VfSettings
+from vferry.model.ovn import LogicalPort
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, SwitchPlace
 from vferry.plan import switch_place
 from vferry.plan.facts import Facts, Refusal
 from vferry.plan.guest_nic import NicAssessment, NicTarget, assess
 from vferry.plan.nic_definition import on_bridge, on_relay, on_vf
-from vferry.plan.plan import NetworkMode
+from vferry.plan.plan import NetworkMode, Rebinding
 
 SECOND = "52:54:00:12:34:57"
 RELAY = NetworkMode.RELAY
@@ -122,6 +123,23 @@ def test_one_refused_is_said_with_all_else() -> None:
     assert found.plan is None
 
 
+@pytest.mark.parametrize("before", ["c1", None, "c1,c9"])
+def test_a_port_of_ovn_s_is_bound_at_both_hosts_and_then_at_the_destination(before: str | None) -> None:
+    """What is undone gives back what was there; and neither a network nor an uplink of ours is asked for."""
+    was = structs.replace(f.LOGICAL, requested_chassis=before)
+    change = f.both(f.on_ovn, lambda facts: structs.replace(facts, northbound={"web-0": was}))
+    plan = f.planned(change)
+    (port,) = plan.ports
+    assert port.rebinding == Rebinding(
+        before=was,
+        both=LogicalPort(name="web-0", requested_chassis="c1,c2", activation_strategy="rarp"),
+        after=LogicalPort(name="web-0", requested_chassis="c2"),
+    )
+    assert port.destination.switch == SwitchPlace(bridge="br-int", logical_port="web-0")
+    assert (plan.rebinds, plan.network_mode, port.network, port.uplink) == (True, "relay", None, None)
+    assert MAC not in {each.mac for each in plan.announced}, "OVN does that"
+
+
 # --- what a port does of what a VF did -------------------------------------------------------------------
 
 BRIDGE = RelayBridge(name="relay0", uplinks=(RelayUplink(name="relay0-up0", address="0000:01:10.1"),))
@@ -209,10 +227,10 @@ HOSTS = {
 
 
 def found(
-    of: NicTarget, to: NicTarget, host: Inventory | None = None, xml: str = "", nic: Nic | None = None
+    of: NicTarget, to: NicTarget, host: Inventory | None = None, logical_port: str | None = None
 ) -> NicAssessment:
-    guest = Guest(name="web", uuid="u", host="host1", nics=(nic or NICS[of],), state=GuestState.OFF)
-    return assess(host or HOSTS[of], guest, xml or XML[of], MAC, to, OPERATION)
+    guest = Guest(name="web", uuid="u", host="host1", nics=(NICS[of],), state=GuestState.OFF)
+    return assess(host or HOSTS[of], guest, XML[of], MAC, to, OPERATION, logical_port)
 
 
 def asked(of: NicTarget, to: NicTarget, host: Inventory | None = None) -> list[Operation[object]]:
@@ -293,8 +311,57 @@ def test_what_stands_in_the_way_is_said_with_what_to_do(code: str, host: Callabl
     assert assessed.plan is None
 
 
+ON_OVN = structs.replace(BASE, chassis=f.CHASSIS)
+
+
+def test_as_a_port_of_ovn_s_it_is_on_the_integration_bridge() -> None:
+    plan = found(NicTarget.VIRTIO, NicTarget.RELAY, ON_OVN, "web-0").plan
+    assert plan is not None
+    assert plan.logical_port == "web-0"
+    join = plan.steps[0].apply[0]
+    assert isinstance(join, JoinRelay)
+    assert join.port.switch == SwitchPlace(bridge="br-int", logical_port="web-0")
+    assert join.port.joined_to == "bridge br-int, as web-0"
+
+
+REFUSED_BY_OVN: list[tuple[str, NicTarget, Inventory]] = [
+    ("ovn-missing", NicTarget.VIRTIO, BASE),
+    ("port-is-ovns", NicTarget.VF, structs.replace(used(), chassis=f.CHASSIS)),
+    (
+        "relay-not-switched",
+        NicTarget.VIRTIO,
+        structs.replace(ON_OVN, relay=structs.replace(SWITCHED, kind=RelayKind.DIRECT)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "of", "host"), REFUSED_BY_OVN)
+def test_what_keeps_it_from_being_a_port_of_ovn_s_is_said(code: str, of: NicTarget, host: Inventory) -> None:
+    assessed = found(of, NicTarget.RELAY, host, "web-0")
+    assert [(each.code, bool(each.remedy)) for each in assessed.errors] == [(code, True)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        (PLAIN, "port-is-ovns"),
+        (structs.replace(PLAIN, vlan=0), "port-is-ovns"),
+        (structs.replace(PLAIN, vlan=0, max_tx_rate=0, qos=3), "port-cannot"),
+        (structs.replace(PLAIN, vlan=0, max_tx_rate=None), None),
+    ],
+)
+def test_what_ovn_gives_a_port_no_vf_had(settings: VfSettings, code: str | None) -> None:
+    if code is None:
+        place = switch_place.bound(f.CHASSIS, "web-0", settings, MAC)
+        assert place == SwitchPlace(bridge="br-int", logical_port="web-0")
+        return
+    with pytest.raises(Refusal) as caught:
+        switch_place.bound(f.CHASSIS, "web-0", settings, MAC)
+    assert caught.value.finding.code == code
+
+
 def test_every_code_is_tested() -> None:
-    assert codes_of({"switch_place"}) == {"port-cannot", "relay-unchecked"}
+    assert codes_of({"switch_place"}) == {"port-cannot", "relay-unchecked", "port-is-ovns"}
 
 
 def test_asked_for_again_it_goes_on_with_the_port_that_is_there() -> None:
