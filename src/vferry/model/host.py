@@ -298,10 +298,16 @@ class Inventory(Struct, frozen=True, kw_only=True):
         )
 
     def network_of_nic(self, nic: Nic) -> str | None:
-        """The name of the physical network that a NIC on a bridge, or on a macvtap on a PF, is on."""
+        """The name of the physical network that a NIC on a bridge, or on a macvtap on a PF, is on.
+
+        That of a port of OVN's is the one that it was on before.
+        """
         if nic.interface is not None:
             return self.network_of(nic.interface)
         if nic.relay_bridge is not None:
+            port = self.relay.port(nic.mac) if self.relay else None
+            if port is not None and port.switch is not None and port.switch.logical_port is not None:
+                return port.switch.network if port.switch.network in self.networks else None
             return next(map(self.network_of, self.relay_pfs(nic.relay_bridge)), None)
         return {each.bridge: name for name, each in self.networks.items() if each.bridge}.get(nic.bridge or "")
 

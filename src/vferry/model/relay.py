@@ -88,6 +88,8 @@ class SwitchPlace(Struct, frozen=True, kw_only=True):
     """What the guest may send, in Mbit/s; 0 is unlimited."""
     logical_port: LogicalName | None = None
     """OVN's, which is bound there: the bridge is the host's integration bridge then, and all else is OVN's to do."""
+    network: Annotated[str, Meta(max_length=255)] | None = None
+    """With one of OVN's: the physical network that it was on before, and is again once it is off the relay."""
 
 
 class RelayPort(Struct, frozen=True, kw_only=True):

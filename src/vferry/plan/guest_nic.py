@@ -234,7 +234,7 @@ class _Move:
         bridge, _ = switched.bridge_on(self.host, self.network, mac)
         if self.logical_port:
             chassis = switched.chassis_of(self.host, self.logical_port)
-            place = switch_place.bound(chassis, self.logical_port, self.settings, mac)
+            place = switch_place.bound(chassis, self.logical_port, self.settings, mac, self.network)
         else:
             place = switch_place.place(bridge, self.settings, mac)
         port = RelayPort(guest=self.guest.name, mac=mac, socket=self._socket, switch=place, mtu=bridge.mtu)

@@ -14,8 +14,11 @@ def place(bridge: RelayBridge, settings: VfSettings, mac: str) -> SwitchPlace:
     return SwitchPlace(bridge=bridge.name, vlan=settings.vlan or 0, max_tx_rate=settings.max_tx_rate or 0)
 
 
-def bound(chassis: Chassis, logical_port: str, settings: VfSettings, mac: str) -> SwitchPlace:
-    """A port that OVN binds, which sees to VLAN and rate itself. Raises `Refusal` where a VF has such."""
+def bound(chassis: Chassis, logical_port: str, settings: VfSettings, mac: str, network: str) -> SwitchPlace:
+    """A port that OVN binds, which sees to VLAN and rate itself. Raises `Refusal` where a VF has such.
+
+    `network`: what physical one it leaves.
+    """
     if settings.vlan or settings.max_tx_rate:
         raise Refusal(
             "port-is-ovns",
@@ -23,7 +26,7 @@ def bound(chassis: Chassis, logical_port: str, settings: VfSettings, mac: str) -
             "Set them there (tag, options:qos_max_rate), and take them off here",
         )
     _refuse_unheld(settings, mac, chassis.bridge)
-    return SwitchPlace(bridge=chassis.bridge, logical_port=logical_port)
+    return SwitchPlace(bridge=chassis.bridge, logical_port=logical_port, network=network)
 
 
 def _refuse_unheld(settings: VfSettings, mac: str, bridge: str) -> None:

@@ -65,7 +65,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic) -> PortMove:
             f"Look with: vferry relay show {source.name}",
         )
     if own.switch.logical_port is not None:
-        return _rebound(facts, wishes, own, own.switch.logical_port)
+        return _rebound(facts, wishes, own, own.switch, own.switch.logical_port)
     network = networks.of_both(source, destination, source.network_of_nic(nic), nic.mac)
     bridge, uplink = bridge_on(destination, network, nic.mac)
     if bridge.mtu < own.mtu:
@@ -91,7 +91,7 @@ def _reason(wishes: Wishes) -> str:
     return "it keeps its virtio NIC, which is a port of the relay there, too"
 
 
-def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, name: str) -> PortMove:
+def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, here_on: SwitchPlace, name: str) -> PortMove:
     """A port of OVN's, which both hosts may have for the migration."""
     here, there = chassis_of(facts.source, name), chassis_of(facts.destination, name)
     before = facts.northbound.get(name)
@@ -109,7 +109,7 @@ def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, name: str) -> PortMov
             f"Make one: vferry relay enable {facts.destination.name} --uplink PF --switched",
         )
     both = LogicalPort(name=name, requested_chassis=f"{here.name},{there.name}", activation_strategy="rarp")
-    place = SwitchPlace(bridge=there.bridge, logical_port=name)
+    place = replace(here_on, bridge=there.bridge)
     return PortMove(
         mac=own.mac,
         reason=_reason(wishes),

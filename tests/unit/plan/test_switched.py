@@ -320,8 +320,21 @@ def test_as_a_port_of_ovn_s_it_is_on_the_integration_bridge() -> None:
     assert plan.logical_port == "web-0"
     join = plan.steps[0].apply[0]
     assert isinstance(join, JoinRelay)
-    assert join.port.switch == SwitchPlace(bridge="br-int", logical_port="web-0")
+    assert join.port.switch == SwitchPlace(bridge="br-int", logical_port="web-0", network="a")
     assert join.port.joined_to == "bridge br-int, as web-0"
+
+
+@pytest.mark.parametrize(("network", "known"), [("a", True), ("z", False), (None, False)])
+def test_off_ovn_it_goes_back_to_the_network_that_it_was_on(network: str | None, *, known: bool) -> None:
+    """Where its host has that; nobody guesses."""
+    place = SwitchPlace(bridge="br-int", logical_port="web-0", network=network)
+    relay = structs.replace(SWITCHED, ports=(structs.replace(PORT, switch=place),))
+    nic = structs.replace(NICS[NicTarget.RELAY], relay_bridge="br-int", vlan=0)
+    host = structs.replace(ON_OVN, relay=relay)
+    guest = Guest(name="web", uuid="u", host="host1", nics=(nic,), state=GuestState.OFF)
+    assessed = assess(host, guest, XML[NicTarget.RELAY], MAC, NicTarget.VIRTIO, OPERATION)
+    assert [each.code for each in assessed.errors] == ([] if known else ["network-unknown"])
+    assert (assessed.plan is not None) == known
 
 
 REFUSED_BY_OVN: list[tuple[str, NicTarget, Inventory]] = [
@@ -352,11 +365,11 @@ def test_what_keeps_it_from_being_a_port_of_ovn_s_is_said(code: str, of: NicTarg
 )
 def test_what_ovn_gives_a_port_no_vf_had(settings: VfSettings, code: str | None) -> None:
     if code is None:
-        place = switch_place.bound(f.CHASSIS, "web-0", settings, MAC)
-        assert place == SwitchPlace(bridge="br-int", logical_port="web-0")
+        place = switch_place.bound(f.CHASSIS, "web-0", settings, MAC, "a")
+        assert place == SwitchPlace(bridge="br-int", logical_port="web-0", network="a")
         return
     with pytest.raises(Refusal) as caught:
-        switch_place.bound(f.CHASSIS, "web-0", settings, MAC)
+        switch_place.bound(f.CHASSIS, "web-0", settings, MAC, "a")
     assert caught.value.finding.code == code
 
 
