@@ -227,8 +227,11 @@ def test_a_guest_is_put_on_a_switch_migrates_there_and_back_and_is_taken_off(put
 
 @pytest.mark.guest("guest2")
 def test_a_guest_is_on_the_switch_again_after_its_host_was_restarted(put_on_switch: Scene) -> None:
+    """The MAC that its uplink was given by hand is gone with the boot."""
     scene = put_on_switch
     boot(scene)
+    (uplink,) = asked("relay", "show", scene.host)["relay"]["vfs"]
+    scene.run(scene.host, f"ip link set {PF} vf {uplink['index']} mac {guests.named(scene.guest).mac}")
     scene.cold_boot(scene.host)
     assert on_relay(scene) == "relay0"
 
