@@ -28,6 +28,9 @@ def answer(
     if seen is not None:
         return seen
     match operation:
+        case api.SetBinding(port=port):
+            before, host.bindings[port.name] = host.bindings[port.name], port
+            return api.Done(changed=before != port)
         case api.ClaimResources(guest=guest, vfs=vfs):
             return _claim(host, session, guest, vfs)
         case api.ReleaseClaim():
@@ -46,7 +49,7 @@ def answer(
             host.definitions[name_of(xml)] = xml
             return api.Done(changed=changed)
         case api.JoinRelay(port=port):
-            host.claims.check(session, guest=port.guest, vf=port.vf.address)
+            host.claims.check(session, guest=port.guest, vf=port.vf.address if port.vf else None)
             return _join(host, port)
         case api.ReadMigration():
             job = host.jobs.get(session.operation)
@@ -66,7 +69,7 @@ def _on_guest(
         case api.PlugRelayed(guest=guest, mac=mac, alias=alias):
             port = host.ports.get(mac)
             assert port is not None, "QEMU would wait for the relay, for good"
-            device = Device(alias=alias, mac=mac, address=port.vf.address, socket=port.socket)
+            device = Device(alias=alias, mac=mac, address=port.vf.address if port.vf else None, socket=port.socket)
             return _plug(host, _active(host, guest), device)
         case api.PlugVf(guest=guest, address=address, alias=alias):
             machine = _active(host, guest)
@@ -302,13 +305,22 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
 
 def _join(host: HostState, port: RelayPort) -> api.Done:
     there = host.ports.get(port.mac)
+    assert (port.vf is None) == (host.relay_uplink is not None)
     if there is not None:
-        if (there.guest, there.vf.address) != (port.guest, port.vf.address):
+        if (there.guest, _place(there)) != (port.guest, _place(port)):
             raise Problem("relay-joined", f"{port.mac} is on the relay of {host.name}", exit=Exit.REFUSED)
-        port = structs.replace(port, vf=structs.replace(port.vf, driver=there.vf.driver))
+        if port.vf and there.vf:
+            port = structs.replace(port, vf=structs.replace(port.vf, driver=there.vf.driver))
     host.ports[port.mac] = port
-    host.functions[port.vf.address].driver = port.vf.bound
+    if port.vf:
+        host.functions[port.vf.address].driver = port.vf.bound
     return api.Done(changed=port != there)
+
+
+def _place(port: RelayPort) -> str | None:
+    if port.vf:
+        return port.vf.address
+    return port.switch.bridge if port.switch else None
 
 
 def _leave(host: HostState, guest: str, mac: str) -> api.Done:
@@ -317,7 +329,8 @@ def _leave(host: HostState, guest: str, mac: str) -> api.Done:
         return api.Done(changed=False)
     if there.guest != guest:
         raise Problem("relay-joined", f"{mac} on the relay of {host.name} is {there.guest}'s", exit=Exit.REFUSED)
-    host.functions[there.vf.address].driver = there.vf.driver
+    if there.vf:
+        host.functions[there.vf.address].driver = there.vf.driver
     del host.ports[mac]
     return api.Done()
 

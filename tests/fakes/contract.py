@@ -23,7 +23,8 @@ class Snapshot:
 
     @classmethod
     def of(cls, fleet: Fleet) -> "Snapshot":
-        return cls({host.name: _host(host) for host in fleet.hosts.values()})
+        northbound = {fleet.northbound.name: {"bindings": dict(fleet.northbound.bindings)}}
+        return cls(northbound | {host.name: _host(host) for host in fleet.hosts.values()})
 
     def differences(self, fleet: Fleet) -> list[str]:
         now = Snapshot.of(fleet)
@@ -69,7 +70,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the source has the guest still")
     if destination.definitions.get(GUEST) != plan.persistent_xml:
         wrong.append("the destination's definition is another one")
-    if unannounced := set(machine.inside.chosen) - destination.announced:
+    by_ovn = {port.mac for port in plan.ports if port.rebinding}
+    if unannounced := set(machine.inside.chosen) - destination.announced - by_ovn:
         wrong.append(f"{unannounced} was not announced")
     if source.mdevs or machine.mdevs != destination.mdevs:
         wrong.append(f"mediated devices: {source.mdevs} at the source, {destination.mdevs} at the destination")
@@ -81,12 +83,24 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the guest's own network configuration is still kept quiet")
     if source.ports or source.arriving or destination.arriving:
         wrong.append(f"the relay's {source.ports} are left at the source, and MACs that wait for their guests")
-    ports = {mac: port.vf.address for mac, port in destination.ports.items()}
-    if ports != {move.mac: move.destination.address for move in plan.moves if move.relay_port}:
+    ports = {mac: port.vf.address if port.vf else "" for mac, port in destination.ports.items()}
+    joined = {move.mac: move.destination.address for move in plan.moves if move.relay_port}
+    if ports != joined | {move.mac: "" for move in plan.ports}:
         wrong.append(f"the destination's relay joins {ports}")
     nics = {(device.mac, device.address, device.bridge) for device in machine.devices.values()}
-    if plan.moves and nics != {nic for move in plan.moves for nic in _nics_of(move)}:
+    on_switch: set[tuple[str, str | None, str | None]] = {(move.mac, None, None) for move in plan.ports}
+    if plan.moves and nics != {nic for move in plan.moves for nic in _nics_of(move)} | on_switch:
         wrong.append(f"the guest has {nics}")
+    for port in plan.ports:
+        if missing := invariants.path(destination, machine, port.mac):
+            wrong.append(f"the guest's port: {missing}")
+        after = port.rebinding.after if port.rebinding else None
+        if after and fleet.northbound.bindings != {after.name: after}:
+            wrong.append(f"OVN has {fleet.northbound.bindings}")
+        if after and port.mac in destination.announced:
+            wrong.append(f"{port.mac} was announced beside OVN")
+        if destination.ports[port.mac] != port.destination:
+            wrong.append(f"the guest's port is {destination.ports[port.mac]}")
     for move in plan.moves:
         mac = move.mac
         missing = invariants.path(destination, machine, mac)
@@ -146,7 +160,7 @@ def healed(drive: Drive, before: Snapshot, ending: Ending) -> list[str]:
     fleet.faults.clear()
     fleet.held.clear()
     drive.abort = False
-    for host in fleet.hosts.values():
+    for host in (*fleet.hosts.values(), fleet.northbound):
         host.down_until = 0.0
     if ending.exit is not Exit.OPERATOR:
         return []

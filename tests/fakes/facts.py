@@ -19,7 +19,8 @@ from vferry.model.host import (
     Versions,
     Vf,
 )
-from vferry.model.relay import Relay, RelayKind, RelayPort, RelayState, RelayVf
+from vferry.model.ovn import Chassis, LogicalPort
+from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf, SwitchPlace
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import Plan
 from vferry.plan.preflight import assess
@@ -160,6 +161,61 @@ def on_relay(facts: Facts) -> Facts:
         pf("destination", vfs=grouped),
     )(facts)
     return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+PLACE = SwitchPlace(bridge="relay0", vlan=42, max_tx_rate=500)
+SWITCH_PORT = RelayPort(guest=GUEST, mac=MAC, socket=SOCKET, switch=PLACE, mtu=9000)
+UPLINK = RelayUplink(name="relay0-up0", address=address(3))
+SWITCHED = structs.replace(
+    RELAY, kind=RelayKind.SWITCHED, bridges=(RelayBridge(name="relay0", uplinks=(UPLINK,), mtu=9000),)
+)
+NARROW = structs.replace(SWITCHED.bridges[0], mtu=1500)
+
+
+def on_switch(facts: Facts) -> Facts:
+    """The guest's NIC is a port of its host's switched relay, and there is one there."""
+    xml = definition(SOCKET, standby=False)
+    nic = Nic(mac=MAC, model="virtio", alias="net0", socket=SOCKET, relay_bridge="relay0", vlan=42)
+    changed = both(
+        guest(nics=(nic, *facts.guest.nics[1:])),
+        inside(links=(GuestLink(name="eth0", mac=MAC, driver="virtio_net", mtu=9000),)),
+        vf("source", 1, guest=None, settings=FRESH),
+        host("source", relay=structs.replace(SWITCHED, ports=(SWITCH_PORT,))),
+        host("destination", relay=SWITCHED),
+    )(facts)
+    return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+CHASSIS = Chassis(name="c1", bridge="br-int", userspace=True, connected=True)
+LOGICAL = LogicalPort(name="web-0", requested_chassis="c1")
+BOUND_PORT = structs.replace(SWITCH_PORT, switch=SwitchPlace(bridge="br-int", logical_port="web-0"))
+
+
+def on_ovn(facts: Facts) -> Facts:
+    """The guest's NIC is a port of OVN's on its host's switched relay."""
+    nic = Nic(mac=MAC, model="virtio", alias="net0", socket=SOCKET, relay_bridge="br-int")
+    return both(
+        on_switch,
+        lambda facts: guest(nics=(nic, *facts.guest.nics[1:]))(facts),
+        host("source", relay=structs.replace(SWITCHED, ports=(BOUND_PORT,)), chassis=CHASSIS),
+        host("destination", chassis=structs.replace(CHASSIS, name="c2")),
+        lambda facts: structs.replace(facts, northbound={"web-0": LOGICAL}),
+    )(facts)
+
+
+def chassis(which: str, **values: object) -> Change:
+    """What a host is to OVN is something else."""
+    return host(which, chassis=structs.replace(CHASSIS, **values))
+
+
+def unheard(facts: Facts) -> Facts:
+    """OVN does not say where it may bind its ports."""
+    return structs.replace(facts, northbound={}, northbound_silence="it does not answer")
+
+
+def switch_there(**values: object) -> Change:
+    """The switched relay of the destination is another one."""
+    return host("destination", relay=structs.replace(SWITCHED, **values))
 
 
 def relay_there(**values: object) -> Change:

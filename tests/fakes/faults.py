@@ -47,7 +47,7 @@ def outage(when: Callable[[Call], bool], *, after: bool = False, seconds: float 
     """The agent of the call's host, or of `host`, is silent from then on; its guests are not touched by that."""
 
     def act(fleet: Fleet, call: Call) -> None:
-        fleet.hosts[host or call.host].down_until = asyncio.get_running_loop().time() + seconds
+        fleet.named(host or call.host).down_until = asyncio.get_running_loop().time() + seconds
 
     return Fault(when, act, after)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from fakes import invariants, moving
 from fakes.agent import answer
-from fakes.world import HostState, Machine
+from fakes.world import HostState, Machine, MemoryClaims
 from vferry.host.api import Host, Operation, R, Session
 from vferry.model.guest import GuestState
+from vferry.model.ovn import NORTHBOUND
 from vferry.model.problem import Exit, Problem
 
 CALL_S = 0.01
@@ -59,6 +60,8 @@ class Fleet:
         self.never_dark = frozenset(never_dark)
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
+        self.northbound = HostState(NORTHBOUND, {}, MemoryClaims(0))
+        """OVN's database, which is asked as a host is."""
         self.pace = moving.Pace()
         self.held: set[str] = set()
         """The aliases of devices that guests do not give back."""
@@ -69,6 +72,10 @@ class Fleet:
 
     def session(self, operation: str, epoch: int = 1) -> Session:
         return Session(operation=operation, epoch=epoch)
+
+    def named(self, name: str) -> HostState:
+        """A host, or what is asked as one."""
+        return self.northbound if name == NORTHBOUND else self.hosts[name]
 
     def running(self, guest: str) -> list[str]:
         """The hosts that run a guest."""
@@ -89,7 +96,7 @@ class Fleet:
 
     def kill(self, name: str) -> None:
         """A host dies, with the guests on it."""
-        host = self.hosts[name]
+        host = self.named(name)
         host.dead, host.down_until = True, FOREVER_S
         host.machines.clear()
 
@@ -97,7 +104,7 @@ class Fleet:
         call = Call(len(self.calls), name, operation)
         self.calls.append(call)
         loop = asyncio.get_running_loop()
-        host = self.hosts[name]
+        host = self.named(name)
         await asyncio.sleep(CALL_S)
         moving.advance(self.hosts, self.pace, loop.time())
         try:

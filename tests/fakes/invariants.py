@@ -35,6 +35,11 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
         if vf.socket is not None and not _joined(host, vf):
             return f"the relay does not join its socket to VF {owner.index}"
         return None if vf.knows_mac else "its VF receives frames for a MAC that the guest has not given it"
+    nic = machine.nic(mac, chosen)
+    if nic is not None and nic.address is None and nic.socket is not None:
+        port = host.ports.get(mac)
+        joined = port is not None and port.switch is not None and port.socket == nic.socket
+        return None if joined else "the relay's switch has no port for its socket"
     if not host.passes(mac):
         return f"no filter of {host.name} lets its frames in"
     standby = machine.nic(mac, STANDBY)
@@ -46,8 +51,10 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
 
 def _joined(host: HostState, device: Device) -> bool:
     port = host.ports.get(device.mac)
-    bound = port is not None and host.functions[port.vf.address].driver == port.vf.bound
-    return bound and port is not None and (port.socket, port.vf.address) == (device.socket, device.address)
+    if port is None or port.vf is None:
+        return False
+    bound = host.functions[port.vf.address].driver == port.vf.bound
+    return bound and (port.socket, port.vf.address) == (device.socket, device.address)
 
 
 def _two_places(hosts: list[HostState]) -> Iterator[str]:
@@ -67,7 +74,7 @@ def _doubles(hosts: list[HostState]) -> Iterator[str]:
             for device in machine.devices.values()
             if device.address is not None and device.socket is None
         )
-        used += Counter(port.vf.address for port in host.ports.values())
+        used += Counter(port.vf.address for port in host.ports.values() if port.vf)
         yield from (f"VF {vf} of {host.name} is plugged twice" for vf, count in used.items() if count > 1)
 
 

@@ -19,13 +19,15 @@ from vferry.host.conntrack import ends
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, HostDevice, Nic, VfRef
 from vferry.model.host import Bond, Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
 from vferry.model.memory import MemoryUse, Sample
+from vferry.model.ovn import Chassis
 from vferry.model.problem import Exit, Problem
-from vferry.model.relay import Relay, RelayKind, RelayState
+from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayState, RelayUplink
 from vferry.plan.plan import GuestSide
 
 CODECS = ("lz4", "zstd", "deflate")
 RELAY = Relay(operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.DIRECT, uplinks=(PF,), cores=(1,))
 """Each host's, with no guest on it."""
+RELAY_BRIDGE = "relay0"
 
 
 def look(host: HostState, operation: api.Operation[Any]) -> Any:
@@ -107,8 +109,18 @@ def inventory(host: HostState) -> Inventory:
         iommu=True,
         codecs=CODECS,
         connections=None if host.connections is None else len(host.connections),
-        relay=structs.replace(RELAY, ports=tuple(host.ports.values())),
+        relay=_relay(host),
+        chassis=Chassis(name=f"{host.name}-chassis", bridge="br-int", userspace=True, connected=True),
     )
+
+
+def _relay(host: HostState) -> Relay:
+    ports = tuple(host.ports.values())
+    if host.relay_uplink is None:
+        return structs.replace(RELAY, ports=ports)
+    uplink = RelayUplink(name=f"{RELAY_BRIDGE}-up0", address=host.relay_uplink)
+    bridge = RelayBridge(name=RELAY_BRIDGE, uplinks=(uplink,))
+    return structs.replace(RELAY, ports=ports, kind=RelayKind.SWITCHED, bridges=(bridge,))
 
 
 def _guest(host: HostState, name: str) -> Guest:
@@ -140,6 +152,10 @@ def _blockers(machine: Machine) -> Iterator[str]:
 
 def _nic(host: HostState, machine: Machine, device: Device) -> Nic:
     teamed = machine.inside.side is GuestSide.FAILOVER
+    if device.address is None and device.socket is not None:
+        switch = host.ports[device.mac].switch if device.mac in host.ports else None
+        on = switch.bridge if switch else None
+        return Nic(mac=device.mac, model="virtio", alias=device.alias, socket=device.socket, relay_bridge=on)
     if device.address is None:
         teaming = "persistent" if teamed else None
         bridged = host.standby.on.bridged

@@ -48,11 +48,16 @@ def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
 
 def _arriving(device: Device, target: HostState, job: Job) -> Device:
     """The device at the destination; a macvtap's VF is given the MAC when QEMU starts there, a relay has its port."""
+    if device.address is None and device.socket is not None:
+        assert target.ports[device.mac].switch is not None
+        return replace(device)
     if device.address is None:
         there = job.attached.get(device.mac)
         return replace(device, bridge=there.device if there else device.bridge)
     if device.socket is not None:
-        return replace(device, address=target.ports[device.mac].vf.address)
+        vf = target.ports[device.mac].vf
+        assert vf is not None
+        return replace(device, address=vf.address)
     if not device.macvtap:
         return replace(device, address=job.vfs[device.address])
     wanted = job.attached[device.mac].device

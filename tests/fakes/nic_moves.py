@@ -162,7 +162,7 @@ def wrong_there(fleet: Fleet, case: NicCase, plan: NicPlan) -> list[str]:
         found.append("it is defined on something else")
     found += _wrong_inside(machine, VF if case.to is NicTarget.VF else STANDBY)
     (device,) = machine.devices.values()
-    used = {NicTarget.VF: move.swap.vf.address, NicTarget.RELAY: move.port.vf.address if move.port else None}
+    used = {NicTarget.VF: move.swap.vf.address, NicTarget.RELAY: move.joined.address if move.joined else None}
     if (device.address, device.socket is None) != (used.get(case.to), case.to is not NicTarget.RELAY):
         found.append(f"its NIC is {device}")
     if (MAC in host.forwarding) != (case.to is NicTarget.VIRTIO):
@@ -207,7 +207,9 @@ def _defined(host: HostState, xml: str) -> Device:
     if to is NicTarget.VIRTIO:
         return Device(ALIAS, MAC, bridge=source.get("bridge"))
     if to is NicTarget.RELAY:
-        return Device(ALIAS, MAC, address=host.ports[MAC].vf.address, socket=source.get("path"))
+        vf = host.ports[MAC].vf
+        assert vf is not None
+        return Device(ALIAS, MAC, address=vf.address, socket=source.get("path"))
     (address,) = vfs_of(xml)
     function = host.functions[address]  # which libvirt sets up
     function.settings = structs.replace(function.settings, mac=MAC)

@@ -9,6 +9,7 @@ from fakes.clock import run_virtually
 from fakes.faults import Crash
 from fakes.fleet import Fleet
 from fakes.journal import MemoryJournal, Witness
+from fakes.looking import RELAY_BRIDGE
 from fakes.world import ON_BRIDGE, PF, STANDBY, VF, Device, Function, HostState, Inside, Machine, make_host
 from vferry.host.api import (
     CheckFit,
@@ -22,8 +23,9 @@ from vferry.host.api import (
 from vferry.migration.conductor import Conductor
 from vferry.migration.stepper import Ending
 from vferry.model.host import WIPED, Attachment
+from vferry.model.ovn import NORTHBOUND, LogicalPort
 from vferry.model.problem import Problem
-from vferry.model.relay import RelayPort, RelayVf
+from vferry.model.relay import RelayPort, RelayVf, SwitchPlace
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby, TransferPlan
 from vferry.plan.preflight import assess
@@ -32,6 +34,7 @@ GUEST = "web"
 MAC = "52:54:00:12:34:56"
 MDEV = "7f0e0000-0000-4000-a000-000000000001"
 SOURCE, DESTINATION = "host1", "host2"
+LOGICAL_PORT = "web-0"
 OPERATION = "op-1"
 UNCOMPRESSED = TransferPlan()
 
@@ -53,6 +56,10 @@ class Case:
     """How many it has beside them on macvtaps, each on a VF."""
     relayed: int = 0
     """How many it has beside them on its host's relay, each joined to a VF."""
+    switched: int = 0
+    """How many it has beside them on its host's relay, all on one bridge of it."""
+    bound: bool = False
+    """Whether that bridge is OVN's, which binds them."""
     mediated: bool = False
     """Whether it has a mediated device, which QEMU migrates."""
 
@@ -75,12 +82,19 @@ class Case:
         own, mediated = "own-standby" if self.own_standby else "", "mediated" if self.mediated else ""
         beside = f"{self.macvtaps}-macvtaps" if self.macvtaps and self.nics else ""
         relayed = f"{self.relayed}-relayed" if self.relayed and (self.nics or self.relayed > 1) else ""
-        more = (own, self.manager, f"{self.nics}-nics" if self.nics > 1 else "", mediated, beside, relayed)
+        switched = f"{self.switched}-{'bound' if self.bound else 'switched'}" if self.switched else ""
+        several = f"{self.nics}-nics" if self.nics > 1 else ""
+        more = (own, self.manager, several, mediated, beside, relayed, switched)
         return "-".join(word for word in (self.mode.value, self.side.value, *more) if word)
 
     @property
     def macs(self) -> tuple[str, ...]:
-        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.nics + self.macvtaps + self.relayed))
+        return tuple(f"{MAC[:-2]}{0x56 + at:02x}" for at in range(self.on_vfs + self.switched))
+
+    @property
+    def on_vfs(self) -> int:
+        """How many NICs it has that have a VF each."""
+        return self.nics + self.macvtaps + self.relayed
 
 
 CASES = (
@@ -104,6 +118,10 @@ CASES = (
     Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=1),
     Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=2),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, relayed=1),
+    Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1),
+    Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=2),
+    Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1, bound=True),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, switched=1),
     Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES),
     Case(NetworkMode.VFIO, GuestSide.NOBODY),
     Case(NetworkMode.VFIO, GuestSide.NOBODY, own_standby=True, nics=2, mediated=True),
@@ -163,11 +181,15 @@ def alias_of(at: int) -> str:
 def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE) -> Fleet:
     """Two hosts with these standby paths, the guest running on the first one, on its VF if it has one."""
     own = tuple(range(1 + case.nics, 1 + case.nics + case.macvtaps))
-    source = make_host(SOURCE, with_interface=own, standby=here)
-    destination = make_host(DESTINATION, with_interface=(3,), standby=there)
+    count = 5 if case.switched else 4
+    source = make_host(SOURCE, vfs=count, with_interface=own, standby=here)
+    destination = make_host(DESTINATION, vfs=count, with_interface=(3,), standby=there)
+    for host in (source, destination) if case.switched else ():
+        host.relay_uplink = host.function(4).address
     devices: dict[str, Device] = {}
     vfs, on_virtio = [], [] if case.has_vf else [*case.macs]
-    for at, mac in enumerate(case.macs if case.has_vf else ()):
+    on_virtio += case.macs[case.on_vfs :]
+    for at, mac in enumerate(case.macs[: case.on_vfs] if case.has_vf else ()):
         function = source.function(1 + at)
         function.settings = structs.replace(CARRIED, mac=mac)
         macvtap, relayed = case.nics <= at < case.nics + case.macvtaps, at >= case.nics + case.macvtaps
@@ -179,6 +201,14 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
         device.managed = device.passed_through
         devices[device.alias] = device
         vfs.append(device.socket or function.interface or function.address)
+    for at, mac in enumerate(case.macs[case.on_vfs :], start=case.on_vfs):
+        device = Device(alias_of(at), mac, socket=f"/run/vferry/{GUEST}-{at}.sock")
+        devices[device.alias] = device
+        place = SwitchPlace(bridge=RELAY_BRIDGE, vlan=7)
+        if case.bound:
+            place = SwitchPlace(bridge="br-int", logical_port=LOGICAL_PORT)
+        source.ports[mac] = RelayPort(guest=GUEST, mac=mac, socket=str(device.socket), switch=place)
+        vfs.append(str(device.socket))
     if case.own_standby or not case.has_vf:
         devices["ua-standby"] = Device("ua-standby", MAC, bridge=here.on.device)
     if not case.has_vf and here.filtered:
@@ -197,6 +227,8 @@ def make_fleet(case: Case, here: Standby = ON_BRIDGE, there: Standby = ON_BRIDGE
         f"<name>{GUEST}<", "<name>neighbour<"
     )
     fleet = Fleet((source, destination), never_dark=case.macs if case.never_dark else ())
+    if case.bound:
+        fleet.northbound.bindings[LOGICAL_PORT] = LogicalPort(name=LOGICAL_PORT, requested_chassis="host1-chassis")
     fleet.check()
     return fleet
 
@@ -230,6 +262,7 @@ async def survey(
         fit=await there.call(CheckFit(live_xml=described.persistent)),
         guest_network=network,
         guest_silence=silence,
+        northbound=dict(fleet.northbound.bindings),
     )
     wishes = Wishes(
         operation=operation,
@@ -283,7 +316,7 @@ class Drive:
         self.witness = Witness()
         if fresh:
             self.journal = MemoryJournal()
-        names = (self.plan.source, self.plan.destination)
+        names = (self.plan.source, self.plan.destination, *((NORTHBOUND,) if self.plan.rebinds else ()))
         hosts = {name: self.fleet.host(name, self.plan.operation, self.epoch) for name in names}
         return (
             Conductor(self.plan, hosts, self.journal, self.witness, self, self.patience_s),
@@ -316,7 +349,7 @@ class Drive:
 
     async def _take_over(self, hosts: dict[str, Host], *, anew: bool) -> None:
         """As the controller does it."""
-        for host, vfs in zip(hosts.values(), (self.plan.source_vfs, self.plan.destination_vfs), strict=True):
+        for host, vfs in zip(hosts.values(), (self.plan.source_vfs, self.plan.destination_vfs), strict=False):
             try:
                 claims = (await host.call(TakeInventory())).claims
                 if anew or any(claim.operation == self.plan.operation for claim in claims):

@@ -12,6 +12,7 @@ from vferry.model.connections import Connection
 from vferry.model.definition import pci_address
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, WIPED, Attachment, VfSettings
+from vferry.model.ovn import LogicalPort
 from vferry.model.relay import RelayPort
 from vferry.plan.plan import GuestSide, Standby
 
@@ -48,7 +49,7 @@ class MemoryClaims(Claims):
 @dataclass
 class Device:
     """A NIC of a guest: where `address` is set, a VF, or on one with `macvtap` or by the `socket` that a relay joins to
-    it; else a virtio NIC on a standby path.
+    it; else a virtio NIC on a standby path, or on the relay's switch by its `socket`.
 
     `bridge` is what it is on there, which may be an interface.
     """
@@ -164,6 +165,10 @@ class HostState:
     """The guests, with their MACs, that VFs wait for, by their indices."""
     ports: dict[str, RelayPort] = field(default_factory=dict)
     """What its relay joins, by MAC."""
+    relay_uplink: str | None = None
+    """The VF of its relay's bridge, where that is a switched one."""
+    bindings: dict[str, LogicalPort] = field(default_factory=dict)
+    """What OVN's northbound database has of ports."""
     unsaid: dict[str, set[str]] = field(default_factory=dict)
     """What is announced of a guest as soon as it runs here."""
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -199,7 +204,7 @@ class HostState:
             if any(device.address == address for device in machine.devices.values()):
                 return machine.guest
         for port in self.ports.values():
-            if port.vf.address == address:
+            if port.vf and port.vf.address == address:
                 return port.guest
         names = {address, self.functions[address].interface} - {None}
         return next(

@@ -20,6 +20,7 @@ from vferry.controller.state import find_state
 from vferry.controller.stepping import STEP_TIMEOUT_S, look
 from vferry.host.api import ClaimResources, JoinRelay, LeaveRelay, Operation, ReleaseClaim, Session, SetVf
 from vferry.lab import guests
+from vferry.lab.lab import Lab
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayKind, RelayPort, RelayVf
@@ -174,15 +175,7 @@ class Relayed:
             self._unmark()
 
     def _mark(self) -> None:
-        """Gives the guest's MAC to the VF that will be the uplink, before DPDK opens it.
-
-        The 82576 lets no VF have what is for a MAC that is not its own: igb refuses it when DPDK asks for that.
-        """
-        said = vferry("relay", "enable", *self.words, "--dry-run")
-        found = re.search(rf"VF (\d+) of {PF} ", said.stdout)
-        assert found, f"no VF in the steps: {said.stdout}{said.stderr}"
-        self._marked = int(found[1])
-        self.do(f"ip link set {PF} vf {self._marked} mac {self.guest.mac}")
+        self._marked = mark(self.scene.lab, HOST, self.guest.mac)
 
     def _unmark(self) -> None:
         if self._marked is not None:
@@ -269,9 +262,9 @@ class Relayed:
         """The way back. The VF goes back to its driver, and is nobody's."""
         host = await look(find_state(), HOST)
         port = host.relay.port(self.guest.mac) if host.relay else None
-        if port is None:
+        vf = port.vf if port else None
+        if port is None or vf is None:
             return
-        vf = port.vf
         await _ask(
             vf,
             LeaveRelay(guest=GUEST, mac=port.mac),
@@ -284,6 +277,19 @@ class Relayed:
         while not true():
             assert time.monotonic() < until, f"{otherwise}, not within {seconds:.0f} s"
             time.sleep(0.5)
+
+
+def mark(lab: Lab, host: str, mac: str) -> int:
+    """Gives a guest's MAC to the VF that will be a switched relay's uplink, before DPDK opens it; the VF's index.
+
+    The 82576 lets no VF have what is for a MAC that is not its own: igb refuses it when DPDK asks for that.
+    """
+    said = vferry("relay", "enable", host, "--uplink", PF, "--switched", "--dry-run")
+    found = re.search(rf"VF (\d+) of {PF} ", said.stdout)
+    assert found, f"no VF in the steps: {said.stdout}{said.stderr}"
+    done = lab.run(host, ["ip", "link", "set", PF, "vf", found[1], "mac", mac])
+    assert done.returncode == 0, done.stderr
+    return int(found[1])
 
 
 async def _owner(vf: RelayVf) -> tuple[str | None, str | None]:

@@ -1,21 +1,23 @@
 """A host's relay on the emulated NIC's VFs, with DPDK: made, with a guest on it, killed, and taken back."""
 
 import contextlib
+import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from lab.operator import ANSWER_S, HOSTS, PF, VFERRY, Scene, asked, migrate, other, vferry
-from lab.relayed import GUEST, HOST, RESTART_S, Relayed
+from lab.relayed import GUEST, HOST, PORT, RESTART_S, Relayed, mark
 from lab.test_nic import assert_alone, put_running, reached
 from vferry.lab import guests
 from vferry.lab.lab import Lab
+from vferry.model.host import NO_MAC
 from vferry.model.relay import RelayKind
 
 pytestmark = pytest.mark.relay
-DIRECT = pytest.mark.parametrize("kind", [RelayKind.DIRECT], ids=str)
 EACH = pytest.mark.parametrize("kind", list(RelayKind), ids=str)
 
 
@@ -38,21 +40,40 @@ def relay(scene: Scene, kind: RelayKind) -> Iterator[Relayed]:
 
 @pytest.fixture
 def put_on(lab: Lab) -> Iterator[Scene]:
-    """guest2 on the relay of its host, and relays on both hosts; as they were, afterwards."""
+    """guest2 on the relay of its host, and direct relays on both hosts; as they were, afterwards."""
+    with relayed(lab, RelayKind.DIRECT) as scene:
+        yield scene
+
+
+@pytest.fixture
+def put_on_switch(lab: Lab) -> Iterator[Scene]:
+    """As `put_on`, with switched relays."""
+    with relayed(lab, RelayKind.SWITCHED) as scene:
+        yield scene
+
+
+@contextmanager
+def relayed(lab: Lab, kind: RelayKind) -> Iterator[Scene]:
+    """guest2 on the relay of its host, and relays on both hosts."""
     assert lab.setup().relay, "vferry lab down; vferry lab up --relay"
     scene = Scene(lab, "guest2")
     guests.stop_others(lab, [guests.named(scene.guest)])
     lab.guest(scene.guest)
-    home = scene.host
+    home, marked = scene.host, {}
+    words = ("--uplink", PF, *(("--switched",) if kind is RelayKind.SWITCHED else ()))
     try:
         for host in HOSTS:
-            assert vferry("relay", "enable", host, "--uplink", PF).returncode == 0
+            if kind is RelayKind.SWITCHED:
+                marked[host] = mark(lab, host, guests.named(scene.guest).mac)
+            assert vferry("relay", "enable", host, *words).returncode == 0
         put(scene, "relay")
         yield scene
     finally:
         scene.end_migrations()
         if scene.host != home:
             vferry("migrate", scene.guest, home, "--no-probe")
+        for host, vf in marked.items():  # else the VF has what is for the guest on its bridge
+            scene.run(host, f"ip link set {PF} vf {vf} mac {NO_MAC}")
         put(scene, "virtio")
         for host in HOSTS:
             vferry("relay", "disable", host)
@@ -70,9 +91,9 @@ def put(scene: Scene, to: str) -> None:
 
 
 def on_relay(scene: Scene) -> str | None:
-    """The VF that a relay joins the guest's NIC to."""
+    """The VF that a relay joins the guest's NIC to, or the bridge that it is a port of."""
     (nic,) = asked("guest", "show", scene.guest)["nics"]
-    return nic["vf"]["address"] if nic["socket"] and nic["vf"] else None
+    return nic["relay_bridge"] or (nic["vf"]["address"] if nic["socket"] and nic["vf"] else None)
 
 
 def migrated_by(scene: Scene, *options: str) -> tuple[str, set[str]]:
@@ -135,14 +156,15 @@ def test_a_relay_is_there_again_after_the_host_was_restarted(relay: Relayed) -> 
     relay.assert_given_back()
 
 
-@DIRECT
+@EACH
 def test_a_relay_that_a_guest_is_on_is_not_taken_back(relay: Relayed) -> None:
+    """Nor one with a port of which vferry knows nothing, as `relay.join` makes it on a switched one."""
     relay.enable()
     relay.join()
     joined = relay.ground()
     done = vferry("relay", "disable", HOST)
     assert done.returncode == 3, done.stderr
-    assert relay.guest.mac in done.stderr
+    assert (relay.guest.mac if relay.kind is RelayKind.DIRECT else PORT) in done.stderr
     assert relay.ground() == joined
     relay.leave()
     relay.disable()
@@ -236,6 +258,46 @@ def test_a_command_that_was_killed_goes_on(put_on: Scene) -> None:
 
 
 @pytest.mark.guest("guest2")
+def test_a_guest_is_put_on_a_switch_migrates_there_and_back_and_is_taken_off(put_on_switch: Scene) -> None:
+    """No VF is its own, and each switch that it leaves has no port for it any more."""
+    scene = put_on_switch
+    mac = guests.named(scene.guest).mac
+    for codec in ("none", "zstd"):
+        here = scene.host
+        report = migrate(scene, "--codec", codec, "--no-probe")
+        steps = {step["name"] for step in report["steps"]}
+        assert (report["network_mode"], report["vf"]["before"], {"join-relay", "leave-relay"} <= steps) == (
+            "relay",
+            None,
+            True,
+        )
+        answers(scene)
+        for host in HOSTS:
+            view = asked("relay", "show", host)
+            whose = [port["guest"] for port in view["ports"] if port["mac"] == mac]
+            assert whose == ([scene.guest] if host != here else []), view
+            assert not [claim for claim in asked("host", "show", host)["claims"] if claim["slot"]]
+        held = scene.run(scene.host, "ovs-appctl fdb/show relay0")
+        assert re.search(rf"{mac}\s+static", held), held
+        refused = vferry("relay", "disable", scene.host)
+        assert (refused.returncode, mac in refused.stderr) == (3, True), refused.stderr
+    scene.cold_boot(scene.host)
+    assert on_relay(scene) == "relay0"
+    answers(scene)
+
+
+@pytest.mark.guest("guest2")
+def test_a_guest_is_on_the_switch_again_after_its_host_was_restarted(put_on_switch: Scene) -> None:
+    """The MAC that its uplink was given by hand is gone with the boot."""
+    scene = put_on_switch
+    boot(scene)
+    (uplink,) = asked("relay", "show", scene.host)["relay"]["vfs"]
+    scene.run(scene.host, f"ip link set {PF} vf {uplink['index']} mac {guests.named(scene.guest).mac}")
+    scene.cold_boot(scene.host)
+    assert on_relay(scene) == "relay0"
+
+
+@pytest.mark.guest("guest2")
 def test_without_a_relay_there_a_guest_stays(put_on: Scene) -> None:
     here = put_on.host
     assert vferry("relay", "disable", other(here)).returncode == 0
@@ -248,16 +310,21 @@ def test_without_a_relay_there_a_guest_stays(put_on: Scene) -> None:
 
 @pytest.mark.guest("guest2")
 def test_a_guest_is_on_the_relay_again_after_its_host_was_restarted(put_on: Scene) -> None:
-    here = put_on.host
     vf = on_relay(put_on)
-    put_on.run(here, "sync")
-    put_on.lab.reboot(here)
+    boot(put_on)
+    put_on.cold_boot(put_on.host)
+    assert on_relay(put_on) == vf
+
+
+def boot(scene: Scene) -> None:
+    """Boots the guest's host anew, and waits until the relay is there with the guest's port."""
+    here = scene.host
+    scene.run(here, "sync")
+    scene.lab.reboot(here)
     until = time.monotonic() + RESTART_S
-    while not asked("relay", "show", here)["dpdk_started"] or put_on.guest not in str(asked("relay", "show", here)):
+    while not asked("relay", "show", here)["dpdk_started"] or scene.guest not in str(asked("relay", "show", here)):
         assert time.monotonic() < until, "the relay is not there again"
         time.sleep(1)
-    put_on.cold_boot(here)
-    assert on_relay(put_on) == vf
 
 
 @EACH

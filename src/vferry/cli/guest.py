@@ -90,8 +90,9 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
 @click.argument("name", metavar="GUEST")
 @click.argument("mac")
 @click.option("--to", required=True, type=click.Choice([*map(str, NicTarget)]), help="What to put the NIC on.")
+@click.option("--ovn-port", metavar="NAME", help="On a switched relay: the logical port of OVN's that the NIC is.")
 @click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
-def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
+def nic(name: str, mac: str, to: str, ovn_port: str | None, dry_run: bool) -> None:  # noqa: FBT001
     """Put a guest's NIC on a VF, on its host's relay, or on the standby path (virtio).
 
     A guest that runs is moved to a new NIC, by its agent, before it loses the one that it has: between a VF and one of
@@ -101,9 +102,11 @@ def nic(name: str, mac: str, to: str, dry_run: bool) -> None:  # noqa: FBT001
     \b
     Example: vferry guest nic guest1 52:54:00:aa:00:01 --to relay
     """
+    if ovn_port and to != NicTarget.RELAY:
+        raise click.UsageError("--ovn-port goes with --to relay")
     state = find_state()
     here = _only_one(asyncio.run(find_guests()), name)
-    found = asyncio.run(guest_nic.assess(state, here.host, name, mac.lower(), NicTarget(to)))
+    found = asyncio.run(guest_nic.assess(state, here.host, name, mac.lower(), NicTarget(to), logical_port=ovn_port))
     show_lines.findings(found.findings, err=True)
     if found.plan is None:
         sys.exit(Exit.REFUSED)
@@ -166,6 +169,8 @@ def describe(nic: Nic) -> str:
     on = f"VF {nic.vf.index} of {nic.vf.pf}" if nic.vf else nic.interface
     if nic.interface:
         return f"{nic.model} on a macvtap on {on}"
+    if nic.relay_bridge:
+        return f"{nic.model} on the relay, bridge {nic.relay_bridge}"
     if nic.socket:
         return f"{nic.model} on the relay, {on}" if on else f"{nic.model} on {nic.socket}"
     if on:
@@ -230,7 +235,7 @@ def _nics(guest: Guest) -> Table:
     table = output.table("MAC", "MODEL", "ALIAS", "VF", "ADDRESS", "ON", "VLAN", "TEAMING", title="NICs")
     for nic in guest.nics:
         vf, address = (f"{nic.vf.pf}/{nic.vf.index}", nic.vf.address) if nic.vf else ("-", "-")
-        on = nic.bridge or nic.interface or nic.socket or "-"
+        on = nic.bridge or nic.interface or nic.relay_bridge or nic.socket or "-"
         columns = (nic.mac, nic.model, nic.alias, vf, address, on, str(nic.vlan), nic.teaming or "-")
         table.add_row(*columns)
     return table

@@ -151,7 +151,7 @@ def summary(made: Relay | None) -> Iterator[tuple[str, str]]:
     if made.ports:
         yield (
             "Guests",
-            "\n".join(f"{port.guest}, {port.mac}: VF {port.vf.index} of {port.vf.pf}" for port in made.ports),
+            "\n".join(f"{port.guest}, {port.mac}: {port.joined_to}" for port in made.ports),
         )
 
 
@@ -173,12 +173,15 @@ def _cpus(view: RelayView, before: RelayView | None) -> Table:
 def _ports(view: RelayView, before: RelayView | None) -> Table:
     earlier = {port.name: port for port in before.ports} if before else {}
     seconds = view.read_at_s - before.read_at_s if before else 0.0
-    made = output.table("PORT", "BRIDGE", "LINK", "PACKETS IN", "OUT", "BYTES IN", "OUT", "DROPPED", title="Ports")
+    made = output.table(
+        "PORT", "BRIDGE", "GUEST", "LINK", "PACKETS IN", "OUT", "BYTES IN", "OUT", "DROPPED", title="Ports"
+    )
     for port in view.ports:
         was = earlier.get(port.name)
         made.add_row(
             port.name,
             port.bridge,
+            port.guest or "-",
             port.error or {None: "-", True: "up", False: "down"}[port.up],
             *(_counted(port, was, name, seconds) for name in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")),
             ", ".join(f"{name} {count:,}" for name, count in port.drops.items()) or "-",

@@ -23,7 +23,16 @@ streams = 4
 delta_memory = 1024
 bandwidth = 1_250_000_000
 unplug_timeout_s = 15
+
+[ovn]
+northbound = "ssl:192.0.2.10:6641"
+private_key = "/etc/vferry/ovn-key.pem"
+certificate = "/etc/vferry/ovn-certificate.pem"
+ca = "/etc/vferry/ovn-ca.pem"
 """
+
+
+PemFile = Annotated[str, Meta(pattern="^/")]
 
 
 class ProbeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,9 +62,24 @@ class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How long a guest may take to give a device back."""
 
 
+class OvnSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where OVN's northbound database is, for guests that are ports of OVN's; with ``ssl``, all three files."""
+
+    northbound: Annotated[str, Meta(pattern="^(ssl|tcp|unix):[^ ]+$")] | None = None
+    """As ovn-nbctl's ``--db`` has it, several of a cluster with commas between them. ``tcp`` protects nothing."""
+    private_key: PemFile | None = None
+    certificate: PemFile | None = None
+    ca: PemFile | None = None
+
+    def __post_init__(self) -> None:
+        if self.northbound and "ssl:" in self.northbound and not (self.private_key and self.certificate and self.ca):
+            raise ValueError("northbound: over ssl it needs private_key, certificate and ca")
+
+
 class ControllerConfiguration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     probe: ProbeSettings = ProbeSettings()
     migration: MigrationSettings = MigrationSettings()
+    ovn: OvnSettings = OvnSettings()
 
 
 def read_controller_configuration(state: State, system_file: Path = SYSTEM_FILE) -> ControllerConfiguration:

@@ -8,16 +8,18 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.hosts import open_host
+from vferry.controller.northbound import Northbound
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.controller.probing import SETTLE_S, probing
 from vferry.controller.state import State
-from vferry.host.api import Migration, Session
-from vferry.host.client import RemoteHost
+from vferry.host.api import Host, Migration, Session
 from vferry.migration.conductor import Conductor
 from vferry.migration.record import Observer, StepRecord, now_text
 from vferry.migration.report import Measured, make_report
 from vferry.migration.stepper import Ending, Journal
+from vferry.model.ovn import NORTHBOUND
 from vferry.model.report import Phase, Report
 from vferry.plan.plan import Plan
 
@@ -92,7 +94,7 @@ async def _journaled(
     state: State,
     folder: OperationFolder,
     plan: Plan,
-    hosts: dict[str, RemoteHost],
+    hosts: dict[str, Host],
     watcher: Watcher,
     act: Act,
     run: str,
@@ -107,13 +109,16 @@ async def _journaled(
 
 
 @asynccontextmanager
-async def _hosts(state: State, plan: Plan, epoch: int) -> AsyncIterator[dict[str, RemoteHost]]:
+async def _hosts(state: State, plan: Plan, epoch: int) -> AsyncIterator[dict[str, Host]]:
     session = Session(operation=plan.operation, epoch=epoch)
     async with AsyncExitStack() as stack:
-        yield {
+        hosts: dict[str, Host] = {
             name: await stack.enter_async_context(open_host(name, session, state))
             for name in (plan.source, plan.destination)
         }
+        if plan.rebinds:
+            hosts[NORTHBOUND] = Northbound(read_controller_configuration(state).ovn)
+        yield hosts
 
 
 def first_state(plan: Plan, probe_address: str | None, probe_from: str | None, began: float) -> OperationState:

@@ -33,7 +33,13 @@ NETWORK_TIMEOUT_S = 40.0
 
 
 async def assess(
-    state: State, host_name: str, guest: str, mac: str, to: NicTarget, operation: str | None = None
+    state: State,
+    host_name: str,
+    guest: str,
+    mac: str,
+    to: NicTarget,
+    operation: str | None = None,
+    logical_port: str | None = None,
 ) -> NicAssessment:
     """What stands in the way, or the way; changes nothing.
 
@@ -49,7 +55,9 @@ async def assess(
         shown = await host.call(ShowGuest(guest=guest))
         definition = await host.call(ReadDefinition(guest=guest))
         if shown.state is GuestState.OFF:
-            return off.assess(inventory, shown, definition.persistent, mac, to, operation)
+            return off.assess(inventory, shown, definition.persistent, mac, to, operation, logical_port)
+        if logical_port:
+            return NicAssessment(findings=(_only_off(shown, logical_port),))
         if elsewhere:
             return NicAssessment(findings=(_begun_elsewhere(shown, mac, operation),))
         facts = await read_facts(host, inventory, shown, definition)
@@ -73,6 +81,14 @@ async def read_facts(host: Host, inventory: Inventory, guest: Guest, definition:
         fit=Fit(),
         guest_network=network,
         guest_silence=silence,
+    )
+
+
+def _only_off(guest: Guest, logical_port: str) -> Finding:
+    return error(
+        "guest-not-off",
+        f"{guest.name} is {guest.state.value}, and a NIC becomes {logical_port} of OVN's only while its guest is off",
+        f"Shut it down (virsh shutdown {guest.name}), ask again, and start it",
     )
 
 
@@ -114,7 +130,7 @@ async def move(state: State, plan: NicPlan, tell: Tell) -> None:
 
 async def _check_unchanged(state: State, plan: NicPlan) -> None:
     """Whether it would be planned so still, now that nobody else of vferry can change the guest."""
-    again = await assess(state, plan.host, plan.guest, plan.mac, plan.to, plan.operation)
+    again = await assess(state, plan.host, plan.guest, plan.mac, plan.to, plan.operation, plan.logical_port)
     if again.plan != plan:
         why = again.errors[0].message if again.errors else "its definition or its host has changed"
         raise Problem(

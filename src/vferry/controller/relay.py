@@ -57,7 +57,7 @@ async def disable(state: State, name: str, tell: Tell) -> RelayAssessment:
     Problems: the failed step's own, with exit 5.
     """
     inventory = await look(state, name)
-    assessment = assess_disabling(inventory)
+    assessment = assess_disabling(inventory, await view(state, name))
     if assessment.plan is None:
         if not assessment.errors:
             await _release_strays(state, inventory)

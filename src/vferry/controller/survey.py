@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.hosts import HostRecord, find_host, list_hosts, open_host
+from vferry.controller.northbound import Northbound
 from vferry.controller.state import State
 from vferry.host.api import (
     AskDriver,
@@ -53,6 +55,7 @@ async def survey(state: State, guest: str, destination: str, wishes: Wishes, *, 
         raise Problem("guest-unknown", f"{source_record.name} has no guest {guest} any more")
     async with open_host(source_record.name, state=state) as source, open_host(destination, state=state) as host:
         facts = await with_lacks(host, await _facts(source, host, source_inventory, inventory, found))
+        facts = await _with_northbound(state, facts)
         if wishes.transfer.policy != "plain":
             facts = await _with_abilities(source, host, facts)
         if measured and found.state is GuestState.RUNNING:
@@ -106,6 +109,19 @@ async def with_lacks(destination: Host, facts: Facts) -> Facts:
     """The facts with what the destination's drivers cannot set of a VF; asked only where the guest's has it set."""
     pfs = carried.asked(facts.guest, facts.source, facts.destination)
     return replace(facts, lacks={pf: (await destination.call(AskDriver(pf=pf))).lacks for pf in pfs})
+
+
+async def _with_northbound(state: State, facts: Facts) -> Facts:
+    """The facts with what OVN says of the guest's ports; asked only where it has such."""
+    ports = facts.source.relay.ports if facts.source.relay else ()
+    places = (port.switch for port in ports if port.guest == facts.guest.name)
+    names = [place.logical_port for place in places if place is not None and place.logical_port is not None]
+    if not names:
+        return facts
+    try:
+        return replace(facts, northbound=await Northbound(read_controller_configuration(state).ovn).ports(names))
+    except Problem as problem:
+        return replace(facts, northbound_silence=problem.message)
 
 
 async def _with_abilities(source: Host, destination: Host, facts: Facts) -> Facts:

@@ -14,6 +14,7 @@ from vferry.model.connections import Address, Connection
 from vferry.model.guest import Guest, GuestNetwork, VfRef
 from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
+from vferry.model.ovn import LogicalPort
 from vferry.model.relay import Mac, Number, Relay, RelayBridge, RelayPort, RelayView, Value, Word
 
 R = TypeVar("R")
@@ -679,19 +680,20 @@ class SetRelayBridge(Operation[Done], frozen=True, kw_only=True, tag="set-relay-
 
 
 class JoinRelay(Operation[Done], frozen=True, kw_only=True, tag="join-relay"):
-    """Joins a guest's NIC to a VF by the direct relay, and keeps that: it is so again after a restart of the host.
+    """Joins a guest's NIC to its VF by the direct relay, or to its bridge of the switched one.
 
-    Before the guest's QEMU starts, which waits for it. Problems: as of `BindVf` and `SetRelayBridge`,
-    ``relay-missing``, and ``relay-joined`` where another VF, or another guest, has this MAC on the relay.
+    It is kept, and so again after a restart of the host. Before the guest's QEMU starts, which waits for it. Problems:
+    as of `BindVf` and `SetRelayBridge`, ``relay-missing``, and ``relay-joined`` where another VF, another bridge, or
+    another guest has this MAC on the relay.
     """
 
     port: RelayPort
-    settings: VfSettings
-    """Those that the VF gets after a restart of the host; this sets none of them."""
+    settings: VfSettings = VfSettings()
+    """Those that its own VF gets after a restart of the host; this sets none of them."""
 
 
 class LeaveRelay(Operation[Done], frozen=True, kw_only=True, tag="leave-relay"):
-    """Takes a guest's NIC off the relay: its VF goes back to the driver that it had. Unchanged where it is not on it.
+    """Takes a guest's NIC off the relay; a VF of its own goes back to its driver. Unchanged where it is not on it.
 
     Problems: as of `JoinRelay`.
     """
@@ -702,6 +704,19 @@ class LeaveRelay(Operation[Done], frozen=True, kw_only=True, tag="leave-relay"):
 
 class ReadRelay(Operation[RelayView], frozen=True, kw_only=True, tag="relay"):
     """The relay, with what Open vSwitch shows of it now."""
+
+
+# --- OVN -------------------------------------------------------------------------------------------------
+
+
+class SetBinding(Operation[Done], frozen=True, kw_only=True, tag="set-binding"):
+    """Sets where OVN may bind a logical port, or that nothing says so. Safe to repeat.
+
+    Asked of OVN's northbound database, by the controller itself, and of no agent. Problems: ``host-unreachable``,
+    ``logical-port-unknown``, ``northbound-refused``.
+    """
+
+    port: LogicalPort
 
 
 # --- setting a host up -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ FILE = "etc/tmpfiles.d/vferry-relay.conf"
 def set_boot_pages(root: Path, relay: Relay | None) -> str:
     """Has a relay that is made find all that at the boot, and no other; says why not, where that cannot be."""
     path = root / FILE
-    made = relay is not None and relay.state is RelayState.ENABLED and (not relay.switched or bool(relay.pages))
+    made = relay is not None and relay.state is RelayState.ENABLED
     try:
         if relay is None or not made:
             path.unlink(missing_ok=True)
@@ -34,7 +34,7 @@ def _text(root: Path, relay: Relay) -> str:
         for each in relay.pages
     )
     owner = qemu_user(root)
-    sockets = "" if relay.switched else f"d {SOCKETS} 0755 {'-' if owner is None else owner} - - -\n"
+    sockets = f"d {SOCKETS} 0755 {'-' if owner is None else owner} - - -\n"
     return "".join(("# Of vferry's relay: made anew by vferry relay enable, removed by disable.\n", sockets, *lines))
 
 

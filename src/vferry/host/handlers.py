@@ -258,7 +258,7 @@ class Handlers:
                     check(session, vf=uplink.address)
                 return lambda: relay_switch.set_bridge(root, operation)
             case api.JoinRelay(port=port):
-                check(session, guest=port.guest, vf=port.vf.address)
+                check(session, guest=port.guest, vf=port.vf.address if port.vf else None)
                 return lambda: self._ports.join(operation)
             case api.LeaveRelay(guest=guest):
                 check(session, guest=guest)
@@ -334,7 +334,7 @@ class Handlers:
     def _show_guest(self, guest: str) -> Guest:
         described = describe(self._hypervisor, self._hypervisor.domain(guest), self._root)
         pfs = self._with_links(lambda links: read_pfs(self._root, links))
-        return guest_of(described, self._configuration.name, pfs, read_mdevs(self._root), self._ports.vfs())
+        return guest_of(described, self._configuration.name, pfs, read_mdevs(self._root), self._ports.by_socket())
 
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
@@ -356,7 +356,8 @@ class Handlers:
         return done
 
     def _teach_bridge(self, wanted: api.TeachBridge) -> api.Done:
-        port = wanted.uplink or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
+        port = wanted.uplink or self._ports.on_switch(wanted.guest, wanted.mac)
+        port = port or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
         return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=not wanted.uplink))
 
     def _announce_arrived(self, wanted: api.Announce) -> None:

@@ -13,6 +13,7 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.sriov import vf_under
 from vferry.model.guest import Guest, GuestState, HostDevice, Nic, VfRef
 from vferry.model.host import NO_MAC, Mdev, Pf, Vf
+from vferry.model.relay import RelayPort
 
 # virDomainState and virDomainPausedReason: numbers of libvirt's ABI.
 PAUSED = (3, 7)
@@ -110,9 +111,9 @@ def guest_of(
     host: str,
     pfs: Iterable[Pf],
     mdevs: Iterable[Mdev] = (),
-    relayed: Mapping[str, str] = MappingProxyType({}),
+    relayed: Mapping[str, RelayPort] = MappingProxyType({}),
 ) -> Guest:
-    """A guest as the API shows it. `relayed`: the PCI addresses of the VFs on the relay, by its NICs' sockets."""
+    """A guest as the API shows it. `relayed`: the ports of the host's relay, by their sockets."""
     xml = described.now
     vfs = {vf.address: vf for pf in pfs for vf in pf.vfs}
     types = {mdev.uuid: mdev.type for mdev in mdevs}
@@ -138,9 +139,11 @@ def guest_of(
     )
 
 
-def _nics(described: Described, vfs: dict[str, Vf], relayed: Mapping[str, str]) -> Iterator[Nic]:
+def _nics(described: Described, vfs: dict[str, Vf], relayed: Mapping[str, RelayPort]) -> Iterator[Nic]:
     for nic in described.now.nics:
-        address = relayed.get(nic.socket) if nic.socket else nic.address
+        port = relayed.get(nic.socket) if nic.socket else None
+        switch = port.switch if port else None
+        address = port.vf.address if port and port.vf else nic.address
         vf = vfs.get(address) if address else None
         if nic.mac is None and vf is None:
             continue
@@ -151,8 +154,9 @@ def _nics(described: Described, vfs: dict[str, Vf], relayed: Mapping[str, str]) 
             vf=VfRef(pf=vf.pf, index=vf.index, address=vf.address) if vf else None,
             interface=nic.interface,
             socket=nic.socket,
+            relay_bridge=switch.bridge if switch else None,
             bridge=nic.source if nic.type == "bridge" else None,
-            vlan=nic.vlan or (vf.settings.vlan or 0 if vf else 0),
+            vlan=nic.vlan or (switch.vlan if switch else 0) or (vf.settings.vlan or 0 if vf else 0),
             teaming=nic.teaming,
             teamed_with=nic.teamed_with,
             acpi_index=nic.acpi_index,

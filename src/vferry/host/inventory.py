@@ -15,6 +15,7 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import Described, describe_all, guest_of
 from vferry.host.mediated import read_mdevs, read_types
 from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.ovn import read_chassis
 from vferry.host.relay_ground import read_ground
 from vferry.host.sriov import read_bonds, read_pfs
 from vferry.host.sriov_netlink import Links
@@ -48,7 +49,7 @@ def take_inventory(
         described, (qemu, libvirt) = asked.result()
     memory = _memory(root)
     mdevs = read_mdevs(root)
-    relayed = {port.socket: port.vf.address for port in relay.ports} if relay else {}
+    relayed = {port.socket: port for port in relay.ports} if relay else {}
     return Inventory(
         name=configuration.name,
         versions=_versions(root, qemu, libvirt),
@@ -71,6 +72,7 @@ def take_inventory(
         codecs=installed_codecs(root),
         connections=_connections(root),
         relay=relay,
+        chassis=read_chassis(root),
         relay_ground=read_ground(root, tuple(pf.name for pf in pfs)),
         keepalive_off=_keepalive_off(root / "etc/libvirt/qemu.conf"),
     )
@@ -80,7 +82,7 @@ def _with_owners(
     pfs: Iterable[Pf], described: list[Described], claims: tuple[Claim, ...], relay: Relay | None
 ) -> tuple[Pf, ...]:
     guests = {address: one.now.name for one in described for address in one.addresses}
-    guests |= {port.vf.address: port.guest for port in relay.ports} if relay else {}
+    guests |= relay.users if relay else {}
     claimed = {vf: claim.operation for claim in claims for vf in claim.vfs}
     replace = msgspec.structs.replace
     return tuple(

@@ -1,9 +1,11 @@
-"""Open vSwitch's database, to be changed: through its own binding, in transactions, with a bound on every wait."""
+"""Databases of OVSDB, to be changed: through Open vSwitch's own binding, in transactions, every wait with a bound."""
 
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from msgspec import Struct
 
 from vferry.model.problem import Exit, Problem
 
@@ -29,6 +31,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "next_cfg": "integer",
         "cur_cfg": "integer",
         "dpdk_initialized": "boolean",
+        "external_ids": _WORDS,
     },
     "Bridge": {
         "name": "string",
@@ -44,51 +47,83 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "tag": _OPTIONAL_NUMBER,
         "vlan_mode": _OPTIONAL_WORD,
         "bond_mode": _OPTIONAL_WORD,
+        "other_config": _WORDS,
     },
     "Interface": {
         "name": "string",
         "type": "string",
         "options": _WORDS,
         "mtu_request": _OPTIONAL_NUMBER,
+        "ingress_policing_rate": "integer",
+        "ingress_policing_burst": "integer",
         "ofport": _OPTIONAL_NUMBER,
         "error": _OPTIONAL_WORD,
         "link_state": _OPTIONAL_WORD,
+        "external_ids": _WORDS,
         "statistics": {"key": "string", "value": "integer", "min": 0, "max": "unlimited"},
     },
 }
 """Just what is used, so that Open vSwitch may know of more, in any of its versions."""
 
 
-class Database:
-    """A connection, and a copy of what is in `COLUMNS` that follows the database. For one thread."""
+class Tls(Struct, frozen=True, kw_only=True):
+    """The files by which a server over TLS is known, and knows us; a process has one such at a time."""
 
-    def __init__(self, root: Path) -> None:
-        self._path = root / SOCKET
+    private_key: str
+    certificate: str
+    ca: str
+
+
+class Replica:
+    """A connection to a database, and a copy of some columns that follows it. For one thread."""
+
+    schema: str
+    columns: dict[str, dict[str, Any]]
+
+    def __init__(self, remote: str, tls: Tls | None = None) -> None:
+        self.remote = remote
+        self._tls = tls
         self._timeout_s = TIMEOUT_S
         self._idl: Any = None
 
     def __enter__(self) -> Self:
-        """Problems: ``switch-library-missing``, ``switch-silent``."""
+        """Problems: ``switch-library-missing``, and that of `silent`."""
         try:
             from ovs.db import idl
         except ImportError as error:
-            raise Problem(
-                "switch-library-missing",
-                f"The agent does not find Open vSwitch's Python binding: {error}",
-                "apt install python3-openvswitch (the agent's venv is made with --system-site-packages)",
-                exit=Exit.REFUSED,
-            ) from error
-        schema = {"name": "Open_vSwitch", "version": "0.0.0", "tables": _tables()}
-        helper = idl.SchemaHelper(schema_json=schema)
+            raise self.without_library(error) from error
+        if self._tls is not None:
+            from ovs.stream import Stream
+
+            Stream.ssl_set_private_key_file(self._tls.private_key)
+            Stream.ssl_set_certificate_file(self._tls.certificate)
+            Stream.ssl_set_ca_cert_file(self._tls.ca)
+        helper = idl.SchemaHelper(schema_json={"name": self.schema, "version": "0.0.0", "tables": self._tables()})
         helper.register_all()
-        self._idl = idl.Idl(f"unix:{self._path}", helper, probe_interval=0)
-        if not self.wait(lambda: bool(self._idl.has_ever_connected() and self.rows("Open_vSwitch"))):
+        self._idl = idl.Idl(self.remote, helper, probe_interval=0)
+        if not self.wait(lambda: bool(self._idl.has_ever_connected()) and self.ready()):
             self._idl.close()
-            raise _silent("it does not answer")
+            raise self.silent("it does not answer")
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self._idl.close()
+
+    def ready(self) -> bool:
+        """Whether what must be there, once it has answered, is there."""
+        return True
+
+    def silent(self, why: str) -> Problem:
+        """The problem where it does not answer, or does nothing."""
+        raise NotImplementedError
+
+    def refused(self, why: str) -> Problem:
+        """The problem where it takes no change."""
+        raise NotImplementedError
+
+    def without_library(self, error: ImportError) -> Problem:
+        """The problem ``switch-library-missing``."""
+        raise NotImplementedError
 
     def rows(self, table: str) -> list[Any]:
         return list(self._idl.tables[table].rows.values())
@@ -97,26 +132,9 @@ class Database:
         """A table, to insert into."""
         return self._idl.tables[name]
 
-    @property
-    def switch(self) -> Any:
-        """The one row of the table Open_vSwitch."""
-        return self.rows("Open_vSwitch")[0]
-
     def named(self, table: str, name: str) -> Any | None:
         """The row with this name."""
         return next((row for row in self.rows(table) if row.name == name), None)
-
-    def change(self, work: Callable[["Transaction"], None], timeout_s: float | None = None) -> None:
-        """Has `work` change rows, all or nothing, and waits until Open vSwitch has done it.
-
-        `work` is repeated where somebody else has changed the same meanwhile: it looks at the rows anew.
-        Problems: ``switch-refused``, ``switch-silent``.
-        """
-        bound = self._timeout_s if timeout_s is None else timeout_s
-        ends = time.monotonic() + bound
-        target = self._commit(work, ends)
-        if not self.wait(lambda: self.switch.cur_cfg >= target, max(0.0, ends - time.monotonic())):
-            raise _silent(f"it has not done within {bound:.0f} s what it was asked for")
 
     def wait(self, reached: Callable[[], bool], timeout_s: float | None = None) -> bool:
         """Follows the database until something is so; False if it is not in time."""
@@ -135,7 +153,11 @@ class Database:
             poller.timer_wait(int(left * 1000) + 1)
             poller.block()
 
-    def _commit(self, work: Callable[["Transaction"], None], ends: float) -> int:
+    def commit(self, work: Callable[["Transaction"], None], ends: float) -> "Transaction":
+        """Has `work` change rows, all or nothing, by a time on the monotonic clock.
+
+        `work` is repeated where somebody else has changed the same meanwhile: it looks at the rows anew.
+        """
         from ovs.db.idl import Transaction
 
         while True:
@@ -143,7 +165,6 @@ class Database:
             transaction = Transaction(self._idl)
             try:
                 work(transaction)
-                self.switch.increment("next_cfg")
                 status = transaction.commit()
             except BaseException:
                 transaction.abort()
@@ -151,22 +172,83 @@ class Database:
             if status == Transaction.INCOMPLETE:
                 self.wait(_ended(transaction), max(0.0, ends - time.monotonic()))
                 status = transaction.commit()
-            if status == Transaction.SUCCESS:
-                return int(transaction.get_increment_new_value())
+            if status in (Transaction.SUCCESS, Transaction.UNCHANGED):
+                return transaction
             error = transaction.get_error()
             transaction.abort()
             if status == Transaction.INCOMPLETE:
-                raise _silent("its database has not answered")
+                raise self.silent("its database has not answered")
             if status != Transaction.TRY_AGAIN:
-                raise Problem(
-                    "switch-refused",
-                    f"Open vSwitch refuses what it was asked for: {error or status}",
-                    "Look with: ovs-vsctl show",
-                    exit=Exit.REFUSED,
-                )
+                raise self.refused(str(error or status))
             self.wait(_changed(self._idl, seen), max(0.0, ends - time.monotonic()))
             if time.monotonic() >= ends:
-                raise _silent("others have changed the same again and again")
+                raise self.silent("others have changed the same again and again")
+
+    def _tables(self) -> dict[str, Any]:
+        return {
+            table: {"columns": {name: {"type": kind} for name, kind in columns.items()}}
+            for table, columns in self.columns.items()
+        }
+
+
+class Database(Replica):
+    """Open vSwitch's own: what is changed is waited for until the switch has done it."""
+
+    schema = "Open_vSwitch"
+    columns = COLUMNS
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(f"unix:{root / SOCKET}")
+
+    def ready(self) -> bool:
+        return bool(self.rows("Open_vSwitch"))
+
+    def silent(self, why: str) -> Problem:
+        """Problem ``switch-silent``."""
+        return Problem(
+            "switch-silent",
+            f"Open vSwitch does not do its work: {why}",
+            "Look with: systemctl status openvswitch-switch; journalctl -u ovs-vswitchd",
+            exit=Exit.UNDONE,
+        )
+
+    def refused(self, why: str) -> Problem:
+        """Problem ``switch-refused``."""
+        return Problem(
+            "switch-refused",
+            f"Open vSwitch refuses what it was asked for: {why}",
+            "Look with: ovs-vsctl show",
+            exit=Exit.REFUSED,
+        )
+
+    def without_library(self, error: ImportError) -> Problem:
+        return Problem(
+            "switch-library-missing",
+            f"The agent does not find Open vSwitch's Python binding: {error}",
+            "apt install python3-openvswitch (the agent's venv is made with --system-site-packages)",
+            exit=Exit.REFUSED,
+        )
+
+    @property
+    def switch(self) -> Any:
+        """The one row of the table Open_vSwitch."""
+        return self.rows("Open_vSwitch")[0]
+
+    def change(self, work: Callable[["Transaction"], None], timeout_s: float | None = None) -> None:
+        """Has `work` change rows, all or nothing, and waits until Open vSwitch has done it.
+
+        `work` may be repeated (`commit`). Problems: ``switch-refused``, ``switch-silent``.
+        """
+        bound = self._timeout_s if timeout_s is None else timeout_s
+        ends = time.monotonic() + bound
+
+        def counted(transaction: "Transaction") -> None:
+            work(transaction)
+            self.switch.increment("next_cfg")
+
+        target = int(self.commit(counted, ends).get_increment_new_value())
+        if not self.wait(lambda: self.switch.cur_cfg >= target, max(0.0, ends - time.monotonic())):
+            raise self.silent(f"it has not done within {bound:.0f} s what it was asked for")
 
 
 def _ended(transaction: "Transaction") -> Callable[[], bool]:
@@ -177,22 +259,6 @@ def _changed(idl: Any, seen: int) -> Callable[[], bool]:
     return lambda: idl.change_seqno != seen
 
 
-def _tables() -> dict[str, Any]:
-    return {
-        table: {"columns": {name: {"type": kind} for name, kind in columns.items()}}
-        for table, columns in COLUMNS.items()
-    }
-
-
 def first(values: Iterable[Any]) -> Any | None:
     """The value of a column that has one at most."""
     return next(iter(values), None)
-
-
-def _silent(why: str) -> Problem:
-    return Problem(
-        "switch-silent",
-        f"Open vSwitch does not do its work: {why}",
-        "Look with: systemctl status openvswitch-switch; journalctl -u ovs-vswitchd",
-        exit=Exit.UNDONE,
-    )

@@ -1,4 +1,4 @@
-"""Guests' NICs on a direct relay: each joined to its VF, and kept, so that it is there again after a restart."""
+"""Guests' NICs on a relay: each joined to its VF or its bridge, and kept, so that it is so again after a restart."""
 
 import os
 import threading
@@ -10,12 +10,13 @@ import msgspec
 from vferry.host.api import BindVf, Done, JoinRelay, LeaveRelay
 from vferry.host.durable import write_durably
 from vferry.host.qemu_user import qemu_user
+from vferry.host.relay_guest_port import set_port
 from vferry.host.relay_store import read_kept
-from vferry.host.relay_switch import set_port
+from vferry.host.relay_switch import guest_name
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
 from vferry.model.problem import Exit, Problem
-from vferry.model.relay import SOCKETS, Relay, RelayKind, RelayPort, RelayState
+from vferry.model.relay import SOCKETS, Relay, RelayPort, RelayState, RelayVf
 
 FILE = "relay-ports.json"
 DEVICES = "sys/bus/pci/devices"
@@ -39,12 +40,22 @@ class RelayPorts:
         return tuple(read_kept(self._path, list[JoinRelay], "the relay's guests", remedy) or ())
 
     def users(self) -> dict[str, str]:
-        """The guests, by their VFs' PCI addresses."""
-        return {each.port.vf.address: each.port.guest for each in self.all()}
+        """The guests that have VFs by it, by the VFs' PCI addresses."""
+        ports = (each.port for each in self.all())
+        return {port.vf.address: port.guest for port in ports if port.vf is not None}
 
-    def vfs(self) -> dict[str, str]:
-        """The VFs' PCI addresses, by the sockets of the NICs."""
-        return {each.port.socket: each.port.vf.address for each in self.all()}
+    def by_socket(self) -> dict[str, RelayPort]:
+        """The ports, by the sockets of the NICs."""
+        return {each.port.socket: each.port for each in self.all()}
+
+    def on_switch(self, guest: str, mac: str) -> str | None:
+        """The name of a guest's port on a switched relay; None where it has none there."""
+        try:
+            there = self._find(mac.lower())
+        except Problem:
+            return None  # whoever announces a guest does so all the same
+        found = there is not None and there.port.guest == guest and there.port.switch is not None
+        return guest_name(mac.lower()) if found else None
 
     def if_unused(self, work: Callable[[], Done]) -> Done:
         """Does something that ends the relay. Problem ``relay-in-use`` where a guest is on it."""
@@ -68,16 +79,16 @@ class RelayPorts:
         port = wanted.port
         with self._lock:
             there = self._find(port.mac)
-            if there is not None and (there.port.guest, there.port.vf.address) != (port.guest, port.vf.address):
+            if there is not None and _place(there.port) != _place(port):
                 raise _joined(there.port)
-            self._check_relay()
-            if there is not None:  # the driver that it had is what was seen first
+            self._check_relay(port)
+            if there is not None and there.port.vf is not None:  # the driver that it had is what was seen first
                 wanted = _with_driver(wanted, there.port.vf.driver)
             if wanted != there:
                 self._keep(wanted, instead_of=there)
             self._make_directory(Path(port.socket).parent)
-            changed = bind_vf(self._root, BindVf(address=port.vf.address, driver=port.vf.bound), self._write).changed
-            return Done(changed=set_port(self._root, port, present=True).changed or changed, detail=port.vf.address)
+            changed = port.vf is not None and self._bind(port.vf, port.vf.bound)
+            return Done(changed=set_port(self._root, port, present=True).changed or changed, detail=_place(port)[1])
 
     def whole(self, guest: str, mac: str) -> RelayPort:
         """A guest's port, made whole if it is not. Problems: as of `JoinRelay`, ``relay-not-joined``."""
@@ -103,21 +114,26 @@ class RelayPorts:
                 raise _joined(there.port)
             vf = there.port.vf
             set_port(self._root, there.port, present=False)
-            if (self._root / DEVICES / vf.address).exists():  # else the PF has fewer VFs by now
-                bind_vf(self._root, BindVf(address=vf.address, driver=vf.driver), self._write)
+            if vf is not None and (self._root / DEVICES / vf.address).exists():  # else the PF has fewer VFs by now
+                self._bind(vf, vf.driver)
             self._keep(None, instead_of=there)
-            return Done(detail=vf.address)
+            return Done(detail=_place(there.port)[1])
 
     def _find(self, mac: str) -> JoinRelay | None:
         return next((each for each in self.all() if each.port.mac == mac), None)
 
-    def _check_relay(self) -> None:
+    def _bind(self, vf: RelayVf, driver: str | None) -> bool:
+        return bind_vf(self._root, BindVf(address=vf.address, driver=driver), self._write).changed
+
+    def _check_relay(self, port: RelayPort) -> None:
+        """Whether there is a relay of the kind that the port is for."""
         relay = self._relay()
-        if relay is None or relay.state is not RelayState.ENABLED or relay.kind is not RelayKind.DIRECT:
+        if relay is None or relay.state is not RelayState.ENABLED or not _fits(relay, port):
+            what = "direct relay" if port.switch is None else f"relay with a bridge {port.switch.bridge}"
             raise Problem(
                 "relay-missing",
-                "This host has no direct relay",
-                "Make one: vferry relay enable HOST --uplink PF",
+                f"This host has no {what}",
+                f"Make one: vferry relay enable HOST --uplink PF{'' if port.switch is None else ' --switched'}",
                 exit=Exit.REFUSED,
             )
 
@@ -138,14 +154,28 @@ class RelayPorts:
 
 
 def _with_driver(wanted: JoinRelay, driver: str | None) -> JoinRelay:
-    replace = msgspec.structs.replace
-    return replace(wanted, port=replace(wanted.port, vf=replace(wanted.port.vf, driver=driver)))
+    replace, vf = msgspec.structs.replace, wanted.port.vf
+    return wanted if vf is None else replace(wanted, port=replace(wanted.port, vf=replace(vf, driver=driver)))
+
+
+def _fits(relay: Relay, port: RelayPort) -> bool:
+    if relay.switched:
+        place = port.switch if port.vf is None else None
+        return place is not None and (place.logical_port is not None or relay.bridge(place.bridge) is not None)
+    return port.vf is not None and port.switch is None
+
+
+def _place(port: RelayPort) -> tuple[str, str]:
+    """What may not change under a port: whose it is, and its VF or its bridge."""
+    if port.vf is not None:
+        return port.guest, port.vf.address
+    return port.guest, port.switch.bridge if port.switch is not None else ""
 
 
 def _joined(port: RelayPort) -> Problem:
     return Problem(
         "relay-joined",
-        f"{port.mac} of guest {port.guest} is on this host's relay already, with VF {port.vf.address}",
+        f"{port.mac} of guest {port.guest} is on this host's relay already, with {port.joined_to}",
         "Look with: vferry relay show HOST",
         exit=Exit.REFUSED,
         guest=port.guest,

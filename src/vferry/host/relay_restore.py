@@ -63,11 +63,13 @@ def _works(
     for bridge in relay.bridges:
         yield f"bridge {bridge.name}", partial(set_bridge, root, SetRelayBridge(bridge=bridge, present=True))
     for joined in ports.all():
-        vf = joined.port.vf
-        apply = partial(_give_back, links, vf, joined.settings)
-        bind = partial(bind_vf, root, BindVf(address=vf.address, driver=vf.bound), write)
-        yield f"setting of VF {vf.address}", partial(ports.if_joined, joined, apply)
-        yield f"VF {vf.address}", partial(ports.if_joined, joined, bind)
+        own = joined.port.vf
+        if own is None:
+            continue
+        apply = partial(_give_back, links, own, joined.settings)
+        bind = partial(bind_vf, root, BindVf(address=own.address, driver=own.bound), write)
+        yield f"setting of VF {own.address}", partial(ports.if_joined, joined, apply)
+        yield f"VF {own.address}", partial(ports.if_joined, joined, bind)
     for joined in ports.all():  # what only Open vSwitch can do, which may be silent
         join = partial(ports.join, joined)
         yield f"port of guest {joined.port.guest}", partial(ports.if_joined, joined, join)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from vferry.host.api import Done, SetRelayBridge, SetSwitch
 from vferry.host.ovsdb import Database, first
 from vferry.host.relay_load import read_connections, read_cpus
 from vferry.model.problem import Exit, Problem
-from vferry.model.relay import PortCounters, Relay, RelayPort, RelayView
+from vferry.model.relay import PortCounters, Relay, RelayPort, RelayVf, RelayView
 
 START_TIMEOUT_S = 60.0
 """DPDK clears all of its memory when it starts."""
@@ -74,12 +74,12 @@ def set_bridge(root: Path, wanted: SetRelayBridge) -> Done:
     return set_spec(root, BridgeSpec(name=bridge.name, ports=ports, mtu=bridge.mtu), present=wanted.present)
 
 
-def set_port(root: Path, port: RelayPort, *, present: bool) -> Done:
+def set_joined(root: Path, port: RelayPort, vf: RelayVf, *, present: bool) -> Done:
     """Joins a guest's NIC to its VF by a bridge of their own that does not learn, or takes that back."""
-    up, guest = port_names(port)
+    up, guest = uplink_name(port), guest_name(port.mac)
     ports = (
-        PortSpec(name=up, interfaces={up: ("dpdk", {"dpdk-devargs": port.vf.address})}),
-        PortSpec(name=guest, interfaces={guest: ("dpdkvhostuserclient", {"vhost-server-path": port.socket})}),
+        PortSpec(name=up, interfaces={up: ("dpdk", {"dpdk-devargs": vf.address})}),
+        PortSpec(name=guest, interfaces={guest: by_socket(port)}),
     )
     spec = BridgeSpec(name=bridge_name(port), ports=ports, mtu=port.mtu, joins=True)
     return set_spec(root, spec, present=present)
@@ -106,12 +106,15 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
 
 
 def _all_ports(database: Database, relay: Relay) -> Iterator[PortCounters]:
-    guests = {bridge_name(port): port for port in relay.ports}
-    for bridge in sorted(filter(_ours, database.rows("Bridge")), key=_name):
+    """All but the bridges' own; on a direct relay, a guest's are those of its bridge, and on OVN's only guests'."""
+    guests = {bridge_name(port): port for port in relay.ports if port.vf is not None}
+    guests |= {guest_name(port.mac): port for port in relay.ports}
+    for bridge in sorted(database.rows("Bridge"), key=_name):
         for port in sorted(bridge.ports, key=_name):
+            whose = guests.get(bridge.name) or guests.get(port.name)
             for interface in sorted(port.interfaces, key=_name):
-                if interface.type != "internal":
-                    yield _counters(interface, bridge.name, guests.get(bridge.name))
+                if interface.name != bridge.name and (whose or ours(bridge)):
+                    yield _counters(interface, bridge.name, whose)
 
 
 def _name(row: Any) -> str:
@@ -123,17 +126,26 @@ def bridge_name(port: RelayPort) -> str:
     return "vfr" + port.mac.replace(":", "")
 
 
-def port_names(port: RelayPort) -> tuple[str, str]:
-    """The ports of a direct relay: its VF, and its guest."""
-    short = port.mac.replace(":", "")
-    return f"vfu{short}", f"vfg{short}"
+def uplink_name(port: RelayPort) -> str:
+    """The port of a direct relay that is its VF."""
+    return "vfu" + port.mac.replace(":", "")
+
+
+def guest_name(mac: str) -> str:
+    """The port that is a guest's NIC."""
+    return "vfg" + mac.replace(":", "")
+
+
+def by_socket(port: RelayPort) -> tuple[str, dict[str, str]]:
+    """What a guest's port is: it connects to the socket of its QEMU, again and again."""
+    return "dpdkvhostuserclient", {"vhost-server-path": port.socket}
 
 
 def set_spec(root: Path, spec: BridgeSpec, *, present: bool) -> Done:
     """Makes a bridge, or removes it, and looks whether its ports work. Problems: as of `SetRelayBridge`."""
     with Database(root) as database:
         row = database.named("Bridge", spec.name)
-        if row is not None and not _ours(row):
+        if row is not None and not ours(row):
             raise Problem(
                 "bridge-anothers",
                 f"The bridge {spec.name} is not the relay's",
@@ -144,6 +156,8 @@ def set_spec(root: Path, spec: BridgeSpec, *, present: bool) -> Done:
             return _remove(database, spec)
         if row is not None and not _wrong(row, spec):
             return Done(changed=False)
+        if row is not None and _others(row, spec):
+            return _mend(database, row, spec)
         _remove(database, spec)
         return _make(database, spec)
 
@@ -160,21 +174,37 @@ def _make(database: Database, spec: BridgeSpec) -> Done:
         raise
     if why:
         _remove(database, spec)
-        raise Problem(
-            "port-refused",
-            f"Open vSwitch cannot make the bridge {spec.name}: {why}",
-            "Look at what it logs: journalctl -u ovs-vswitchd",
-            exit=Exit.REFUSED,
-        )
+        raise refused(f"the bridge {spec.name}", why)
     return Done(detail=spec.name)
+
+
+def _mend(database: Database, bridge: Any, spec: BridgeSpec) -> Done:
+    """Makes the ports of its own anew, with guests on it, whose ports stay. Those that do not work stay, too."""
+    names = {port.name for port in spec.ports}
+    database.change(lambda _: drop_ports(bridge, names))
+    database.change(lambda transaction: _add_ports(transaction, database, bridge, spec))
+    if why := _wrong(bridge, spec):
+        raise refused(f"the bridge {spec.name}", why)
+    return Done(detail=spec.name)
+
+
+def drop_ports(bridge: Any, names: Collection[str]) -> None:
+    """Takes ports off a bridge, and so out of the database."""
+    bridge.verify("ports")
+    bridge.ports = [port for port in bridge.ports if port.name not in names]
+
+
+def _add_ports(transaction: Any, database: Database, bridge: Any, spec: BridgeSpec) -> None:
+    made = [insert_port(transaction, database, port, spec.mtu) for port in spec.ports]
+    bridge.verify("ports")
+    bridge.ports = [*bridge.ports, *made]
 
 
 def _remove(database: Database, spec: BridgeSpec) -> Done:
     row = database.named("Bridge", spec.name)
     if row is None:
         return Done(changed=False)
-    others = sorted({port.name for port in row.ports} - {spec.name, *(port.name for port in spec.ports)})
-    if others:
+    if others := _others(row, spec):
         raise Problem(
             "bridge-in-use",
             f"Other ports are on the bridge {spec.name}: {', '.join(others)}",
@@ -183,6 +213,10 @@ def _remove(database: Database, spec: BridgeSpec) -> Done:
         )
     database.change(lambda _: _drop(database, spec.name))
     return Done(detail=f"{spec.name} is gone")
+
+
+def _others(bridge: Any, spec: BridgeSpec) -> list[str]:
+    return sorted({port.name for port in bridge.ports} - {spec.name, *(port.name for port in spec.ports)})
 
 
 def _drop(database: Database, name: str) -> None:
@@ -199,17 +233,18 @@ def _insert(transaction: Any, database: Database, spec: BridgeSpec) -> None:
     bridge.datapath_type = "netdev"
     bridge.external_ids = dict(OURS)
     local = PortSpec(name=spec.name, interfaces={spec.name: ("internal", {})})
-    own = _insert_port(transaction, database, local, None)
+    own = insert_port(transaction, database, local, None)
     if spec.joins:
         own.tag, own.vlan_mode = [NO_VLAN], ["access"]
         bridge.flood_vlans = list(EVERY_VLAN)
         bridge.other_config = {"forward-bpdu": "true"}
-    bridge.ports = [own, *(_insert_port(transaction, database, port, spec.mtu) for port in spec.ports)]
+    bridge.ports = [own, *(insert_port(transaction, database, port, spec.mtu) for port in spec.ports)]
     database.switch.verify("bridges")
     database.switch.bridges = [*database.switch.bridges, bridge]
 
 
-def _insert_port(transaction: Any, database: Database, spec: PortSpec, mtu: int | None) -> Any:
+def insert_port(transaction: Any, database: Database, spec: PortSpec, mtu: int | None) -> Any:
+    """A new row for a port, which its bridge is to name."""
     port = transaction.insert(database.table("Port"))
     port.name = spec.name
     interfaces = []
@@ -222,6 +257,8 @@ def _insert_port(transaction: Any, database: Database, spec: PortSpec, mtu: int 
     port.interfaces = interfaces
     if len(interfaces) > 1:
         port.bond_mode = ["active-backup"]
+        # Its guests are announced by this one's PF: switches outside must learn of them at the port that is used.
+        port.other_config = {"bond-primary": interfaces[0].name}
     return port
 
 
@@ -234,7 +271,7 @@ def _wrong(row: Any, spec: BridgeSpec) -> str:
         if there.keys() != wanted.interfaces.keys():
             return f"the port {wanted.name} is not there as it should be"
         for name, (kind, options) in wanted.interfaces.items():
-            why = _unlike(there[name], kind, options)
+            why = unlike(there[name], kind, options)
             if why:
                 return f"{name}: {why}"
     if row.datapath_type != "netdev" or (spec.joins and len(row.flood_vlans) != len(EVERY_VLAN)):
@@ -242,7 +279,8 @@ def _wrong(row: Any, spec: BridgeSpec) -> str:
     return ""
 
 
-def _unlike(interface: Any, kind: str, options: Mapping[str, str]) -> str:
+def unlike(interface: Any, kind: str, options: Mapping[str, str]) -> str:
+    """Why an interface is not as it is to be; empty if it is."""
     if interface.error:
         return str(first(interface.error))[:300]
     if interface.type != kind or any(interface.options.get(key) != value for key, value in options.items()):
@@ -251,8 +289,19 @@ def _unlike(interface: Any, kind: str, options: Mapping[str, str]) -> str:
     return "" if isinstance(number, int) and number > 0 else "it could not be opened"
 
 
-def _ours(bridge: Any) -> bool:
+def ours(bridge: Any) -> bool:
+    """Whether a bridge is the relay's."""
     return all(bridge.external_ids.get(key) == value for key, value in OURS.items())
+
+
+def refused(what: str, why: str) -> Problem:
+    """Problem ``port-refused``."""
+    return Problem(
+        "port-refused",
+        f"Open vSwitch cannot make {what}: {why}",
+        "Look at what it logs: journalctl -u ovs-vswitchd",
+        exit=Exit.REFUSED,
+    )
 
 
 def _configure(switch: Any, changes: Mapping[str, str | None]) -> None:

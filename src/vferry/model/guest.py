@@ -30,7 +30,9 @@ class Nic(Struct, frozen=True, kw_only=True):
     interface: str | None = None
     """The interface of its host that it is on by a macvtap: a VF's, a PF's, or another one."""
     socket: str | None = None
-    """The socket of its host by which it is on vhost-user: of the relay, where it has a `vf`."""
+    """The socket of its host by which it is on vhost-user: of the relay, where it has a `vf` or a `relay_bridge`."""
+    relay_bridge: str | None = None
+    """The bridge of its host's switched relay that it is a port of."""
     bridge: str | None = None
     vlan: int = 0
     teaming: str | None = None
@@ -47,8 +49,8 @@ class Nic(Struct, frozen=True, kw_only=True):
 
     @property
     def relayed(self) -> bool:
-        """Whether it is joined to a VF by its host's relay."""
-        return self.vf is not None and self.socket is not None
+        """Whether it is on its host's relay, joined to a VF or a port of its switch."""
+        return self.socket is not None and (self.vf is not None or self.relay_bridge is not None)
 
 
 class HostDevice(Struct, frozen=True, kw_only=True):

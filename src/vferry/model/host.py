@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field, structs
 
 from vferry.model.guest import Guest, Nic
+from vferry.model.ovn import Chassis
 from vferry.model.relay import Relay, RelayGround, RelayVf
 
 DeviceName = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
@@ -260,6 +261,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     connections: int | None = None
     """How many the kernel tracks at the moment; None where it has no connection tracking loaded."""
     relay: Relay | None = None
+    chassis: Chassis | None = None
+    """What it is to OVN; None where it is nothing."""
     relay_ground: RelayGround = RelayGround()
     """What there is here to make a relay of."""
     keepalive_off: bool | None = None
@@ -295,10 +298,24 @@ class Inventory(Struct, frozen=True, kw_only=True):
         )
 
     def network_of_nic(self, nic: Nic) -> str | None:
-        """The name of the physical network that a NIC on a bridge, or on a macvtap on a PF, is on."""
+        """The name of the physical network that a NIC on a bridge, or on a macvtap on a PF, is on.
+
+        That of a port of OVN's is the one that it was on before.
+        """
         if nic.interface is not None:
             return self.network_of(nic.interface)
+        if nic.relay_bridge is not None:
+            port = self.relay.port(nic.mac) if self.relay else None
+            if port is not None and port.switch is not None and port.switch.logical_port is not None:
+                return port.switch.network if port.switch.network in self.networks else None
+            return next(map(self.network_of, self.relay_pfs(nic.relay_bridge)), None)
         return {each.bridge: name for name, each in self.networks.items() if each.bridge}.get(nic.bridge or "")
+
+    def relay_pfs(self, bridge: str) -> tuple[str, ...]:
+        """The PFs of the VFs that are the uplinks of a switched relay's bridge, the one that it prefers first."""
+        found = self.relay.bridge(bridge) if self.relay else None
+        vfs = (self.vf(uplink.address) for uplink in found.uplinks) if found else ()
+        return tuple(vf.pf for vf in vfs if vf is not None)
 
     def uplink(self, network: str) -> str:
         """The interface by which what is on no VF reaches a physical network: one of its PFs, or the bond over it."""

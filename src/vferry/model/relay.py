@@ -5,6 +5,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from vferry.model.ovn import LogicalName
+
 PciAddress = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")]
 PortName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,40}\Z")]
@@ -76,14 +78,41 @@ class RelayBridge(Struct, frozen=True, kw_only=True):
     mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
 
 
+class SwitchPlace(Struct, frozen=True, kw_only=True):
+    """A guest's place on a switched relay: the bridge, and what its port there does to the guest's frames."""
+
+    bridge: PortName
+    vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
+    """What the guest sends untagged is in it; 0 lets all pass as they are tagged."""
+    max_tx_rate: Annotated[int, Meta(ge=0, le=4_000_000)] = 0
+    """What the guest may send, in Mbit/s; 0 is unlimited."""
+    logical_port: LogicalName | None = None
+    """OVN's, which is bound there: the bridge is the host's integration bridge then, and all else is OVN's to do."""
+    network: Annotated[str, Meta(max_length=255)] | None = None
+    """With one of OVN's: the physical network that it was on before, and is again once it is off the relay."""
+
+
 class RelayPort(Struct, frozen=True, kw_only=True):
-    """A guest's NIC on a direct relay: its MAC, the socket that its QEMU serves, and its VF."""
+    """A guest's NIC on a relay: its MAC, the socket that its QEMU serves, and what it is joined to, one of two."""
 
     guest: Annotated[str, Meta(min_length=1, max_length=255)]
     mac: Mac
     socket: Annotated[str, Meta(pattern=r"^/[\x21-\x7e]{1,100}\Z")]
-    vf: RelayVf
+    vf: RelayVf | None = None
+    """Its own VF, on a direct relay."""
+    switch: SwitchPlace | None = None
+    """Its place on a switched one."""
     mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
+
+    @property
+    def joined_to(self) -> str:
+        """What it is joined to, in a few words."""
+        if self.vf is not None:
+            return f"VF {self.vf.index} of {self.vf.pf}"
+        if self.switch is None:
+            return "nothing"
+        vlan, logical = self.switch.vlan, self.switch.logical_port
+        return f"bridge {self.switch.bridge}{f', VLAN {vlan}' if vlan else ''}{f', as {logical}' if logical else ''}"
 
 
 class Relay(Struct, frozen=True, kw_only=True):
@@ -115,6 +144,15 @@ class Relay(Struct, frozen=True, kw_only=True):
 
     def port(self, mac: str) -> RelayPort | None:
         return next((port for port in self.ports if port.mac == mac), None)
+
+    def bridge(self, name: str) -> RelayBridge | None:
+        """One of a switched relay's bridges."""
+        return next((bridge for bridge in self.bridges if bridge.name == name), None)
+
+    @property
+    def users(self) -> dict[str, str]:
+        """The guests whose NICs are joined to VFs of their own, by the VFs' PCI addresses."""
+        return {port.vf.address: port.guest for port in self.ports if port.vf is not None}
 
 
 class PagePool(Struct, frozen=True, kw_only=True):
@@ -186,7 +224,7 @@ class PortCounters(Struct, frozen=True, kw_only=True):
     """``dpdk`` for a VF, ``dpdkvhostuserclient`` for a guest's NIC."""
     guest: str = ""
     mac: str = ""
-    """Whose it is, on a direct relay."""
+    """Whose it is; nobody's for an uplink of a switched relay, and for a port that vferry has not made."""
     up: bool | None = None
     error: str = ""
     statistics: dict[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from vferry.host.api import Define, JoinRelay, LeaveRelay, Operation, RunInGuest, SetVf
 from vferry.model.guest import VfRef
 from vferry.model.host import NO_MAC, VfSettings
-from vferry.model.relay import RelayPort, RelayVf
+from vferry.model.relay import RelayVf
 from vferry.model.report import Phase
 from vferry.network import guest_script, swap
 from vferry.network.step import Stages, Step
@@ -48,20 +48,20 @@ def _configure(move: NicMove) -> Step:
 
 def _join(move: NicMove) -> list[Step]:
     """The relay's VF, which lets the guest's frames out before it has the guest's MAC, and its port."""
-    port = move.port
-    if port is None:
+    port, vf = move.port, move.joined
+    if port is None or vf is None:
         return []
     configure = _step(
         move,
         "configure-vf",
-        f"give {_named(port)} the settings of {port.mac}, without the MAC, and have it send with any",
-        apply=(_set(port.vf, replace(move.settings, mac=NO_MAC, spoof_check=_unchecked(move))),),
-        undo=(_set(port.vf, move.relay_before),),
+        f"give {_named(vf)} the settings of {port.mac}, without the MAC, and have it send with any",
+        apply=(_set(vf, replace(move.settings, mac=NO_MAC, spoof_check=_unchecked(move))),),
+        undo=(_set(vf, move.relay_before),),
     )
     join = _step(
         move,
         "join-relay",
-        f"join {port.mac} to {_named(port)} by the relay",
+        f"join {port.mac} to {_named(vf)} by the relay",
         apply=(JoinRelay(port=port, settings=move.settings),),
         undo=(LeaveRelay(guest=port.guest, mac=port.mac),),
     )
@@ -70,31 +70,31 @@ def _join(move: NicMove) -> list[Step]:
 
 def _close(move: NicMove) -> list[Step]:
     """The relay's VF has the MAC by now: it is checked as before, and kept with it for the next boot of the host."""
-    port = move.port
-    if port is None:
+    port, vf = move.port, move.joined
+    if port is None or vf is None:
         return []
     settings = replace(move.settings, mac=port.mac)
     settle = _step(
         move,
         "settle-vf",
-        f"make sure that {_named(port)} has {port.mac} and its settings, also after a boot",
-        apply=(_set(port.vf, settings), JoinRelay(port=port, settings=settings)),
-        undo=(_set(port.vf, VfSettings(spoof_check=_unchecked(move))),),
+        f"make sure that {_named(vf)} has {port.mac} and its settings, also after a boot",
+        apply=(_set(vf, settings), JoinRelay(port=port, settings=settings)),
+        undo=(_set(vf, VfSettings(spoof_check=_unchecked(move))),),
     )
     return [settle]
 
 
 def _open(move: NicMove) -> list[Step]:
     """The relay's VF lets the guest's frames out also where it has lost the MAC, and the way is gone back."""
-    port = move.port
-    if port is None or not move.relay_before.spoof_check:
+    port, vf = move.port, move.joined
+    if port is None or vf is None or not move.relay_before.spoof_check:
         return []
     opened = _step(
         move,
         "open-vf",
-        f"have {_named(port)} send with any MAC",
-        apply=(_set(port.vf, VfSettings(spoof_check=False)),),
-        undo=(_set(port.vf, VfSettings(spoof_check=True)),),
+        f"have {_named(vf)} send with any MAC",
+        apply=(_set(vf, VfSettings(spoof_check=False)),),
+        undo=(_set(vf, VfSettings(spoof_check=True)),),
     )
     return [opened]
 
@@ -137,12 +137,12 @@ def _settle(move: NicMove) -> list[Step]:
 
 
 def _leave_relay(move: NicMove) -> list[Step]:
-    port = move.port
-    if port is None:
+    port, vf = move.port, move.joined
+    if port is None or vf is None:
         return []
-    what = f"take {port.mac} off the relay, and give {_named(port)} back"
+    what = f"take {port.mac} off the relay, and give {_named(vf)} back"
     leave = _step(move, "leave-relay", what, apply=(LeaveRelay(guest=port.guest, mac=port.mac),))
-    return [leave, _wipe(move, port.vf, move.relay_wiped)]
+    return [leave, _wipe(move, vf, move.relay_wiped)]
 
 
 def _wipe(move: NicMove, vf: VfRef | RelayVf, wiped: VfSettings) -> Step:
@@ -156,8 +156,8 @@ def _step(move: NicMove, name: str, summary: str, *, apply: Operations, undo: Op
     return Step(phase=phase, name=name, host=move.swap.host, summary=summary, apply=apply, undo=undo)
 
 
-def _named(port: RelayPort) -> str:
-    return f"VF {port.vf.index} of {port.vf.pf}"
+def _named(vf: RelayVf) -> str:
+    return f"VF {vf.index} of {vf.pf}"
 
 
 def _set(vf: VfRef | RelayVf, settings: VfSettings) -> SetVf:

@@ -1,17 +1,19 @@
-"""Mode `relay`: a virtio NIC that a user-space switch joins to a VF; the guest sees nothing of it.
+"""Mode `relay`: a virtio NIC that a user-space switch joins to a VF, or to others; the guest sees nothing of it.
 
-The destination's port is there before QEMU is, which waits for it at its start. Its VF takes the guest's MAC the moment
-that the guest runs there, by the agent itself; the source's lets go of it after that.
+The destination's port is there before QEMU is, which waits for it at its start. A VF of its own takes the guest's MAC
+the moment that the guest runs there, by the agent itself; the source's lets go of it after that. A switch, which all
+guests share, learns then where the guest is; that of the source has no port for it any more.
 """
 
 from msgspec import structs
 
-from vferry.host.api import JoinRelay, LeaveRelay, SetVf
+from vferry.host.api import JoinRelay, LeaveRelay, SetBinding, SetVf
 from vferry.model.host import NO_MAC, VfSettings
+from vferry.model.ovn import NORTHBOUND
 from vferry.model.relay import RelayPort
 from vferry.model.report import Phase
 from vferry.network.step import Step
-from vferry.plan.plan import Plan, VfMove
+from vferry.plan.plan import Plan, PortMove, VfMove
 
 
 def join(plan: Plan, move: VfMove) -> list[Step]:
@@ -70,6 +72,60 @@ def leave(plan: Plan, move: VfMove) -> list[Step]:
             apply=(LeaveRelay(guest=plan.guest, mac=move.mac),),
         )
     ]
+
+
+def share_ports(plan: Plan) -> list[Step]:
+    """Lets OVN bind its ports at the destination, too, which pass nothing there before the guest runs."""
+    return [
+        Step(
+            phase=Phase.PREPARE,
+            name="share-port",
+            host=NORTHBOUND,
+            summary=f"let {each.both.name} be bound at {each.both.requested_chassis}",
+            apply=(SetBinding(port=each.both),),
+            undo=(SetBinding(port=each.before),),
+        )
+        for move in plan.ports
+        if (each := move.rebinding) is not None
+    ]
+
+
+def settle_ports(plan: Plan) -> list[Step]:
+    """Has OVN know its ports at the destination alone."""
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="settle-port",
+            host=NORTHBOUND,
+            summary=f"have {each.after.name} bound at {each.after.requested_chassis} alone",
+            apply=(SetBinding(port=each.after),),
+        )
+        for move in plan.ports
+        if (each := move.rebinding) is not None
+    ]
+
+
+def join_switch(plan: Plan, move: PortMove) -> Step:
+    """Makes the NIC's port on the destination's bridge, which has not seen the guest's MAC there yet."""
+    return Step(
+        phase=Phase.PREPARE,
+        name="join-relay",
+        host=plan.destination,
+        summary=f"join {move.mac} to {move.destination.joined_to} by the relay",
+        apply=(JoinRelay(port=move.destination),),
+        undo=(LeaveRelay(guest=plan.guest, mac=move.mac),),
+    )
+
+
+def leave_switch(plan: Plan, move: PortMove) -> Step:
+    """Takes the NIC's port off the source's bridge, which else gives its other guests' frames to nobody there."""
+    return Step(
+        phase=Phase.SWITCHOVER,
+        name="leave-relay",
+        host=plan.source,
+        summary=f"take {move.mac} off {move.source.joined_to}",
+        apply=(LeaveRelay(guest=plan.guest, mac=move.mac),),
+    )
 
 
 def _port(move: VfMove) -> RelayPort:

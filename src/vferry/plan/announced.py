@@ -5,14 +5,14 @@ from ipaddress import ip_address
 
 from vferry.model.guest import Nic
 from vferry.plan.facts import Facts
-from vferry.plan.plan import Announced, NetworkMode, VfMove
+from vferry.plan.plan import Announced, NetworkMode, PortMove, VfMove
 
 _OWN = (None, "bond", "team", "bridge")
 """Kinds of interfaces whose addresses are those of the NIC below: a VLAN's belong elsewhere."""
 
 
-def announced(facts: Facts, moves: list[VfMove]) -> tuple[Announced, ...]:
-    """All NICs that can be, those on a VF first.
+def announced(facts: Facts, moves: list[VfMove], ports: tuple[PortMove, ...] = ()) -> tuple[Announced, ...]:
+    """All NICs that can be, those on a VF first, then those on a switched relay.
 
     In the dark, the guest has no NIC when it resumes, and may look for duplicates of its addresses on the
     next one: those are not announced.
@@ -27,8 +27,14 @@ def announced(facts: Facts, moves: list[VfMove]) -> tuple[Announced, ...]:
         )
         for move in moves
     ]
-    known = {each.mac for each in of_vfs}
-    return (*of_vfs, *(each for nic in facts.guest.nics if nic.mac not in known for each in _plain(facts, nic)))
+    of_ports = [
+        Announced(mac=port.mac, interface=port.uplink, vlan=port.vlan, addresses=addresses_of(facts, port.mac))
+        for port in ports
+        if port.uplink is not None  # else OVN does
+    ]
+    known = {move.mac for move in moves} | {port.mac for port in ports}
+    others = (nic for nic in facts.guest.nics if nic.mac not in known)
+    return (*of_vfs, *of_ports, *(each for nic in others for each in _plain(facts, nic)))
 
 
 def _plain(facts: Facts, nic: Nic) -> Iterator[Announced]:

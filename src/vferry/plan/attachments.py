@@ -50,7 +50,7 @@ def about(facts: Facts) -> Iterator[Finding]:
 def rewired(guest: Guest, source: Inventory, destination: Inventory) -> tuple[str, ...]:
     """The MACs of NICs that are put on something that may have another name; the others need one of the same name."""
     own = (nic for nic in guest.nics if nic.vf is not None and nic.interface is not None)
-    plain = ((nic, source.network_of_nic(nic)) for nic in guest.nics if nic.vf is None)
+    plain = ((nic, source.network_of_nic(nic)) for nic in guest.nics if nic.vf is None and not nic.relayed)
     found = (nic for nic, network in plain if network and (nic.interface or network in destination.networks))
     return tuple(nic.mac for nic in (*own, *found))
 
@@ -59,7 +59,7 @@ def _own(facts: Facts) -> Iterator[tuple[Nic, Attachment]]:
     """The guest's own NICs that are on no VF, where the destination says what they are put on there."""
     destination = facts.destination
     for nic in facts.guest.nics:
-        if nic.vf is not None:
+        if nic.vf is not None or nic.relayed:
             continue
         network = facts.source.network_of_nic(nic)
         namesake = destination.bridge(nic.bridge)

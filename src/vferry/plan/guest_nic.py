@@ -4,23 +4,34 @@ The definition is changed last on the way to something, and first on the way bac
 finds what it is defined with.
 """
 
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
 from vferry.host.api import Define, JoinRelay, LeaveRelay, SetForwarding, SetVf
 from vferry.model.guest import Guest, Nic
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
 from vferry.model.relay import RelayPort
-from vferry.plan import nic_definition
-from vferry.plan.facts import Refusal, info
+from vferry.plan import nic_definition, switch_place
+from vferry.plan.facts import Finding, Refusal, info
 from vferry.plan.host_step import HostStep
 from vferry.plan.nic_place import NicPlace
 from vferry.plan.nic_plan import NicAssessment, NicPlan, NicTarget
 
 
-def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarget, operation: str) -> NicAssessment:
+def assess(
+    host: Inventory,
+    guest: Guest,
+    persistent: str,
+    mac: str,
+    to: NicTarget,
+    operation: str,
+    logical_port: str | None = None,
+) -> NicAssessment:
     """The way from what a NIC is on to what it is to be on. `persistent`: the guest's definition.
 
     `operation` is a new one's id, or that of one which a controller has begun and left: this goes on with it.
+    `logical_port`: OVN's, which it is to be on the relay.
     """
     host = with_own(host, operation)
     try:
@@ -30,7 +41,8 @@ def assess(host: Inventory, guest: Guest, persistent: str, mac: str, to: NicTarg
             plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation)
             return NicAssessment(findings=(note,), plan=plan)
         refuse_definition(guest, persistent, mac)
-        return NicAssessment(plan=_Move(host, guest, persistent, nic, operation).plan(to))
+        move = _Move(host, guest, persistent, nic, operation, logical_port)
+        return NicAssessment(plan=move.plan(to), findings=tuple(move.notes(to)))
     except Refusal as refusal:
         return NicAssessment(findings=(refusal.finding,))
 
@@ -83,12 +95,19 @@ def refuse_definition(guest: Guest, persistent: str, mac: str) -> None:
         )
 
 
+def _vf_of(port: RelayPort | None) -> tuple[str, ...]:
+    """The PCI address of a port's own VF, on a direct relay."""
+    return (port.vf.address,) if port and port.vf else ()
+
+
 class _Move(NicPlace):
     """One NIC on its way; `Refusal` where there is none."""
 
-    def __init__(self, host: Inventory, guest: Guest, persistent: str, nic: Nic, operation: str) -> None:
+    def __init__(
+        self, host: Inventory, guest: Guest, persistent: str, nic: Nic, operation: str, logical_port: str | None
+    ) -> None:
         super().__init__(host, guest, persistent, nic)
-        self.operation = operation
+        self.operation, self.logical_port = operation, logical_port
 
     def plan(self, to: NicTarget) -> NicPlan:
         """Of what is on the relay, the VF goes along where it can."""
@@ -96,14 +115,28 @@ class _Move(NicPlace):
         if to is NicTarget.RELAY:
             return self._to_relay()
         if target_of(self.nic) is to and port:
-            return self._planned(to, self._off(port, to), (port.vf.address,))
+            return self._planned(to, self._off(port, to), _vf_of(port))
         xml, steps, vfs = self._away(to, port)
         return self._planned(to, (self._define(xml, to), *steps), vfs)
 
+    def notes(self, to: NicTarget) -> Iterator[Finding]:
+        """What the NIC loses on the way."""
+        if to is NicTarget.RELAY and self.host.relay and self.host.relay.switched:
+            yield from switch_place.about(self.nic.mac, self.settings)
+
     def _to_relay(self) -> NicPlan:
+        if self.host.relay and self.host.relay.switched:
+            return self._to_switch()
+        if self.logical_port:
+            raise Refusal(
+                "relay-not-switched",
+                f"{self.logical_port} is a port of OVN's, and {self.host.name} has no switched relay",
+                f"Make one: vferry relay enable {self.host.name} --uplink PF --switched",
+            )
         begun = left_behind(self.host, self.guest, self.nic)
-        port = self.new_port(begun.vf if begun else None)
-        vf, before = port.vf, self.host.vf(port.vf.address)
+        vf = (begun.vf if begun else None) or self.relay_vf()
+        before = self.host.vf(vf.address)
+        port = self.port_on(vf)
         settings = replace(self.settings_on(before), mac=self.nic.mac)
         xml = nic_definition.on_relay(self.xml, self.nic.mac, port.socket)
         steps = (
@@ -120,20 +153,45 @@ class _Move(NicPlace):
         )
         return self._planned(NicTarget.RELAY, steps, (vf.address, *self._left_vfs()))
 
+    def _to_switch(self) -> NicPlan:
+        """As a port of the relay's bridge, which does of the VF's settings what a port can."""
+        port = self.port_on_switch(self.logical_port)
+        xml = nic_definition.on_relay(self.xml, self.nic.mac, port.socket)
+        define = self._define(xml, NicTarget.RELAY)
+        steps = (self._join(port, VfSettings()), define, *self._left(), *self._unforwarded())
+        return self._planned(NicTarget.RELAY, steps, self._left_vfs())
+
     def _away(self, to: NicTarget, port: RelayPort | None) -> tuple[str, tuple[HostStep, ...], tuple[str, ...]]:
         """The definition, what is done after it, and the VFs that are claimed for it."""
         mac, vlan = self.nic.mac, self.settings.vlan or 0
         left = self._off(port, to) if port else self._left()
-        held = (port.vf.address,) if port else self._left_vfs()
+        held = _vf_of(port) or self._left_vfs()
         if to is NicTarget.VIRTIO:
             return nic_definition.on_bridge(self.xml, mac, self.host.attachment(self.network), vlan), left, held
-        address = port.vf.address if port else self.free_vf().address
-        return nic_definition.on_vf(self.xml, mac, address, vlan), (*left, *self._unforwarded()), held or (address,)
+        left = (*left, *self._unforwarded())
+        if held:
+            return nic_definition.on_vf(self.xml, mac, held[0], vlan), left, held
+        address = self.free_vf().address
+        return nic_definition.on_vf(self.xml, mac, address, vlan), (*self._limited(address), *left), (address,)
+
+    def _limited(self, address: str) -> tuple[HostStep, ...]:
+        """The rate that its port on a switched relay had, for a VF; MAC and VLAN are libvirt's to give."""
+        vf, rate = self.host.vf(address), self.settings.max_tx_rate
+        if vf is None or not rate:
+            return ()
+        return (
+            HostStep(
+                name="configure-vf",
+                summary=f"let VF {vf.index} of {vf.pf} send {rate} Mbit/s",
+                apply=(SetVf(pf=vf.pf, index=vf.index, settings=VfSettings(max_tx_rate=rate)),),
+                undo=(SetVf(pf=vf.pf, index=vf.index, settings=vf.settings),),
+            ),
+        )
 
     def _join(self, port: RelayPort, settings: VfSettings) -> HostStep:
         return HostStep(
             name="join-relay",
-            summary=f"join {port.mac} to VF {port.vf.index} of {port.vf.pf} by the relay",
+            summary=f"join {port.mac} to {port.joined_to} by the relay",
             apply=(JoinRelay(port=port, settings=settings),),
             undo=(LeaveRelay(guest=port.guest, mac=port.mac),),
         )
@@ -148,7 +206,7 @@ class _Move(NicPlace):
 
     def _off(self, port: RelayPort, to: NicTarget) -> tuple[HostStep, ...]:
         """What stays the guest's VF keeps its settings but for the MAC, which libvirt gives it. The port goes last."""
-        vf = self.host.vf(port.vf.address)
+        vf = self.host.vf(port.vf.address) if port.vf else None
         stays = VfSettings(mac=NO_MAC) if to is NicTarget.VF else None
         return (*((self._wipe(vf, stays),) if vf else ()), self._leave(port))
 
@@ -198,6 +256,7 @@ class _Move(NicPlace):
             to=to,
             host=self.host.name,
             operation=self.operation,
+            logical_port=self.logical_port,
             vfs=vfs,
             steps=steps,
         )

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from vferry.model.guest import Guest, Nic, VfRef
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
 from vferry.model.relay import SOCKETS, RelayPort, RelayVf
-from vferry.plan import destination_vf, networks, nic_definition, relayed
+from vferry.plan import destination_vf, networks, nic_definition, relayed, switch_place, switched
 from vferry.plan.facts import Refusal
 from vferry.plan.plan import NetworkMode
 
@@ -18,12 +18,12 @@ class NicPlace:
         self.network = self._network()
         self.own = host.vf(nic.vf.address) if nic.vf else None
         # libvirt gives a VF the VLAN of the definition only as long as the guest runs.
-        set_now = self.own.settings if self.own else VfSettings()
+        set_now = self.own.settings if self.own else switch_place.settings_of(self._known_port())
         self.settings = replace(set_now, vlan=nic_definition.vlan_of(persistent, nic.mac) or set_now.vlan or 0)
 
     def port(self) -> RelayPort | None:
         """Its port on the host's relay. Raises `Refusal` where it is on vhost-user otherwise."""
-        port = self.host.relay.port(self.nic.mac) if self.host.relay else None
+        port = self._known_port()
         if self.nic.socket and port is None:
             raise Refusal(
                 "relay-unknown",
@@ -32,18 +32,27 @@ class NicPlace:
             )
         return port
 
-    def new_port(self, vf: RelayVf | None = None) -> RelayPort:
-        """What would join it to a VF of the relay's, one that is free unless it is said. Raises `Refusal`."""
-        mac = self.nic.mac
-        vf = vf or relayed.free_vf(self.host, self.network, mac)
+    def relay_vf(self) -> RelayVf:
+        """A free VF that a direct relay could join it to. Raises `Refusal`."""
+        return relayed.free_vf(self.host, self.network, self.nic.mac)
+
+    def port_on(self, vf: RelayVf) -> RelayPort:
+        """What would join it to a VF, on a direct relay."""
         pf = self.host.pf(vf.pf)
         return RelayPort(
-            guest=self.guest.name,
-            mac=mac,
-            socket=f"{SOCKETS}/{mac.replace(':', '')}.sock",
-            vf=vf,
-            mtu=pf.mtu if pf else 1500,
+            guest=self.guest.name, mac=self.nic.mac, socket=self._socket, vf=vf, mtu=pf.mtu if pf else 1500
         )
+
+    def port_on_switch(self, logical_port: str | None) -> RelayPort:
+        """Its place on a switched relay, OVN's if it is to be one of its ports. Raises `Refusal`."""
+        mac = self.nic.mac
+        bridge, _ = switched.bridge_on(self.host, self.network, mac)
+        if logical_port:
+            chassis = switched.chassis_of(self.host, logical_port)
+            place = switch_place.bound(chassis, logical_port, self.settings, mac, self.network)
+        else:
+            place = switch_place.place(bridge, self.settings, mac)
+        return RelayPort(guest=self.guest.name, mac=mac, socket=self._socket, switch=place, mtu=bridge.mtu)
 
     def free_vf(self) -> VfRef:
         """A VF that the guest could be given. Raises `Refusal`."""
@@ -59,6 +68,13 @@ class NicPlace:
         """A VF as its driver makes it."""
         pf = self.host.pf(vf.pf)
         return pf.wiped(vf) if pf else VfSettings(mac=NO_MAC)
+
+    @property
+    def _socket(self) -> str:
+        return f"{SOCKETS}/{self.nic.mac.replace(':', '')}.sock"
+
+    def _known_port(self) -> RelayPort | None:
+        return self.host.relay.port(self.nic.mac) if self.host.relay else None
 
     def _network(self) -> str:
         nic = self.nic

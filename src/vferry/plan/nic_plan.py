@@ -5,7 +5,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from vferry.model.host import VfSettings
-from vferry.model.relay import RelayPort
+from vferry.model.relay import RelayPort, RelayVf
 from vferry.plan import nic_definition
 from vferry.plan.facts import Finding, Severity
 from vferry.plan.host_step import HostStep
@@ -60,6 +60,11 @@ class NicMove(Struct, frozen=True, kw_only=True):
     """The definition for the next cold boot."""
     xml_before: str
 
+    @property
+    def joined(self) -> RelayVf | None:
+        """The VF that the relay joins the virtio NIC to."""
+        return self.port.vf if self.port else None
+
 
 class NicPlan(Struct, frozen=True, kw_only=True):
     """What is done for one NIC, and what of the host is claimed meanwhile."""
@@ -69,6 +74,8 @@ class NicPlan(Struct, frozen=True, kw_only=True):
     to: NicTarget
     host: str
     operation: str
+    logical_port: str | None = None
+    """OVN's, which it is to be on the relay."""
     vfs: tuple[str, ...] = ()
     steps: tuple[HostStep, ...] = ()
     """For a guest that is off."""

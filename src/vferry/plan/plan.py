@@ -7,6 +7,7 @@ from msgspec import Struct
 from vferry.model.compression import Codec
 from vferry.model.guest import VfRef
 from vferry.model.host import Attachment, VfSettings
+from vferry.model.ovn import LogicalPort
 from vferry.model.relay import RelayPort
 
 
@@ -137,6 +138,37 @@ class VfMove(Struct, frozen=True, kw_only=True):
         )
 
 
+class Rebinding(Struct, frozen=True, kw_only=True):
+    """Where OVN may bind the port of a guest on its way: as it was, at both hosts, and at the destination."""
+
+    before: LogicalPort
+    both: LogicalPort
+    after: LogicalPort
+
+
+class PortMove(Struct, frozen=True, kw_only=True):
+    """One NIC of the guest on its way from the source's switched relay to the destination's: it is on no VF of its own.
+
+    `uplink` is the PF by which the destination's bridge reaches the `network`; None where both are OVN's to know.
+    """
+
+    mac: str
+    reason: str
+    """Why this mode."""
+    network: str | None
+    source: RelayPort
+    destination: RelayPort
+    uplink: str | None
+    rebinding: Rebinding | None = None
+    """Where it is a port of OVN's."""
+    mode: NetworkMode = NetworkMode.RELAY
+
+    @property
+    def vlan(self) -> int:
+        """The VLAN that its port is in; 0 for none."""
+        return self.destination.switch.vlan if self.destination.switch else 0
+
+
 class DeviceMove(Struct, frozen=True, kw_only=True):
     """A mediated device that QEMU migrates: the destination gets one with the same UUID.
 
@@ -211,6 +243,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     moves: tuple[VfMove, ...]
     plain_macs: tuple[str, ...]
     """The MACs of NICs that migrate by themselves, over a bridge."""
+    ports: tuple[PortMove, ...] = ()
     devices: tuple[DeviceMove, ...] = ()
     forwarded: tuple[Forwarded, ...] = ()
     announced: tuple[Announced, ...] = ()
@@ -233,7 +266,8 @@ class Plan(Struct, frozen=True, kw_only=True):
 
         Always in the same order: a guest's NICs have another one at the destination.
         """
-        found = {move.mode for move in self.moves} | ({NetworkMode.MACVTAP} if self.on_macvtaps else set())
+        found = {move.mode for move in self.moves} | {port.mode for port in self.ports}
+        found |= {NetworkMode.MACVTAP} if self.on_macvtaps else set()
         return "+".join(mode.value for mode in NetworkMode if mode in found) or NetworkMode.VIRTIO.value
 
     @property
@@ -241,6 +275,11 @@ class Plan(Struct, frozen=True, kw_only=True):
         """Whether NICs are on macvtaps that stand by for no VF."""
         standing_by = {move.mac for move in self.moves if move.stands_by}
         return any(not on.bridged for mac, on in self.attached.items() if mac not in standing_by)
+
+    @property
+    def rebinds(self) -> bool:
+        """Whether OVN is told where the guest's ports are."""
+        return any(port.rebinding is not None for port in self.ports)
 
     @property
     def migrated_vfs(self) -> dict[str, str]:

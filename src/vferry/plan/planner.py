@@ -1,6 +1,6 @@
 """From facts and wishes to a plan: for each NIC its mode and its VF at the destination."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from vferry.plan import (
     networks,
     relayed,
     standby,
+    switched,
     teaming,
     transfer,
     vfio,
@@ -23,7 +24,7 @@ from vferry.plan import (
 from vferry.plan.announced import announced
 from vferry.plan.connections import tracked
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, error, info, warning
-from vferry.plan.plan import DeviceMove, Forwarded, GuestSide, NetworkMode, Plan, Standby, VfMove
+from vferry.plan.plan import DeviceMove, Forwarded, GuestSide, NetworkMode, Plan, PortMove, Standby, VfMove
 
 _VIRTIO = (NetworkMode.MACVTAP, NetworkMode.RELAY)
 """Modes of virtio NICs that are on a VF."""
@@ -43,8 +44,11 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
         return Draft(findings=(_refuse_virtio(vf_nics),))
     if wishes.mode is not None and not any(_fits(wishes.mode, nic) for nic in facts.guest.nics):
         return Draft(findings=(_fits_none(facts.guest, wishes.mode),))
+    if wishes.mode is NetworkMode.VIRTIO and any(nic.relayed for nic in facts.guest.nics):
+        return Draft(findings=(_refuse_off_relay(facts.guest),))
     devices, findings = vfio.plan_devices(facts)
-    findings += attachments.about(facts)
+    ports, refused = switched.moves(facts, wishes)
+    findings += (*attachments.about(facts), *refused)
     moves: list[VfMove] = []
     for nic, vf in vf_nics:
         try:
@@ -54,14 +58,15 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
             continue
         moves.append(move)
         findings += _about(facts, move)
-    if len(moves) < len(vf_nics) or len(devices) < sum(device.kind == "mdev" for device in facts.guest.devices):
+    mediated = sum(device.kind == "mdev" for device in facts.guest.devices)
+    if refused or len(moves) < len(vf_nics) or len(devices) < mediated:
         return Draft(findings=tuple(findings))
     findings += (*vhost.about(facts, moves), *relayed.about(facts))
     attached = attachments.attached(facts, moves)
     passed = {m.source.address: m.destination.address for m in moves if m.mode not in _VIRTIO}
     xml, missing = definition.rewritten(facts.definition.persistent, passed, attached)
     findings += _undefined(facts, [move for move in moves if _name(move) in missing])
-    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, devices, attached, xml))
+    return Draft(findings=tuple(findings), plan=_plan(facts, wishes, moves, ports, devices, attached, xml))
 
 
 def _name(move: VfMove) -> str:
@@ -93,11 +98,12 @@ def _plan(
     facts: Facts,
     wishes: Wishes,
     moves: list[VfMove],
+    ports: tuple[PortMove, ...],
     devices: list[DeviceMove],
     attached: dict[str, Attachment],
     xml: str,
 ) -> Plan:
-    moved = {move.mac for move in moves}
+    moved = {move.mac for move in moves} | {port.mac for port in ports}
     plain = tuple(nic.mac for nic in facts.guest.nics if nic.mac not in moved)
     return Plan(
         operation=wishes.operation,
@@ -105,14 +111,15 @@ def _plan(
         uuid=facts.guest.uuid,
         source=facts.source.name,
         destination=facts.destination.name,
-        reason=_reason(moves, attached),
+        reason=_reason([*moves, *ports], attached),
         moves=tuple(moves),
+        ports=ports,
         plain_macs=plain,
         devices=tuple(devices),
         attached=attached,
         standby_vhost=not vhost.lacking(facts.source, facts.destination),
         forwarded=tuple(_forwarded(facts, moves, plain)),
-        announced=announced(facts, moves),
+        announced=announced(facts, moves, ports),
         tracked=tracked(facts, moves),
         routes_ipv6=facts.guest_network is not None and facts.guest_network.routes_ipv6,
         persistent_xml=xml,
@@ -124,11 +131,11 @@ def _plan(
 def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -> VfMove:
     source, destination = facts.source, facts.destination
     mode = _mode(facts, wishes, nic, ref, taken)
-    network = _network(source, destination, ref.pf)
+    network = networks.of_both(source, destination, source.network_of(ref.pf), ref.pf)
     port = relayed.port(facts, nic, network, taken) if mode is NetworkMode.RELAY else None
     if mode is NetworkMode.VFIO:
         vfio.refuse(facts, nic, ref)
-    vf = destination.vf(port.vf.address) if port else _destination_vf(facts, mode, network, ref, taken)
+    vf = destination.vf(port.vf.address) if port and port.vf else _destination_vf(facts, mode, network, ref, taken)
     own_standby = teaming.standby_of(facts, nic)
     if mode in (NetworkMode.SWITCH, NetworkMode.DETACH):
         teaming.refuse_other_modes(facts, nic)
@@ -166,18 +173,6 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
     if move.stands_by:
         _refuse_standby(source_vf, own_standby)
     return move
-
-
-def _network(source: Inventory, destination: Inventory, pf: str) -> str:
-    """The physical network that a PF of the source is on; both hosts must be."""
-    network = networks.known(source, source.network_of(pf), pf)
-    if network not in destination.networks:
-        raise Refusal(
-            "network-missing",
-            f"{destination.name} is not on the physical network {network}",
-            f"Choose a host that is, or name it in {destination.name}'s agent configuration",
-        )
-    return network
 
 
 def _destination_vf(facts: Facts, mode: NetworkMode, network: str, ref: VfRef, taken: set[str]) -> Vf:
@@ -247,7 +242,7 @@ def _why(mode: NetworkMode, side: GuestSide) -> str:
     return _UNTOUCHED.get(mode) or inside.REASONS[side]
 
 
-def _reason(moves: list[VfMove], attached: dict[str, Attachment]) -> str:
+def _reason(moves: Sequence[VfMove | PortMove], attached: dict[str, Attachment]) -> str:
     """Why these modes: once what holds for all NICs, else each by itself."""
     reasons = dict.fromkeys(move.reason for move in moves)
     if not reasons:
@@ -263,7 +258,7 @@ def _fits_none(guest: Guest, mode: NetworkMode) -> Finding:
         return error("no-macvtap", f"{guest.name} has no NIC on a macvtap, which mode {mode.value} is for", "Use auto")
     if mode is NetworkMode.RELAY:
         return error("no-relay", f"{guest.name} has no NIC on a relay, which mode {mode.value} is for", "Use auto")
-    if any(nic.vf is not None for nic in guest.nics):
+    if any(nic.vf is not None or nic.relayed for nic in guest.nics):
         return error("no-vf", f"{guest.name} has no VF passed through, which mode {mode.value} is for", "Use auto")
     return error("no-vf", f"{guest.name} has no VF, which mode {mode.value} is for", "Use --network virtio, or auto")
 
@@ -273,6 +268,13 @@ def _refuse_virtio(vf_nics: list[tuple[Nic, VfRef]]) -> Finding:
     instead = _for_a_vf(nic for nic, _ in vf_nics)
     return error(
         "has-vf", f"A guest with a VF ({addresses}) does not migrate as virtio alone", f"Use --network {instead}"
+    )
+
+
+def _refuse_off_relay(guest: Guest) -> Finding:
+    macs = ", ".join(nic.mac for nic in guest.nics if nic.relayed)
+    return error(
+        "has-relay", f"A guest with a NIC on a relay ({macs}) does not migrate as virtio alone", "Use --network relay"
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from vferry.model.host import Inventory, Pf
-from vferry.model.relay import Relay, RelayKind, RelayState
+from vferry.model.relay import PortCounters, Relay, RelayKind, RelayState, RelayView
 from vferry.plan.facts import Finding, Refusal, Severity, error, info, warning
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
@@ -57,8 +57,8 @@ def assess_enabling(host: Inventory, wishes: RelayWishes) -> RelayAssessment:
     return RelayAssessment(findings=tuple(_notes(host, relay)), plan=RelayPlan(relay=relay, steps=enabling(relay)))
 
 
-def assess_disabling(host: Inventory) -> RelayAssessment:
-    """The way back."""
+def assess_disabling(host: Inventory, view: RelayView) -> RelayAssessment:
+    """The way back. `view`: the relay as its switch has it."""
     relay = host.relay
     if relay is None:
         return RelayAssessment(findings=(info("relay-none", f"{host.name} has no relay"),))
@@ -70,11 +70,27 @@ def assess_disabling(host: Inventory) -> RelayAssessment:
             "Move these guests to another host, or take their NICs off the relay",
         )
         return RelayAssessment(findings=(problem,))
+    if foreign := _foreign(relay, view):
+        names = [port.name for port in foreign]
+        problem = error(
+            "relay-port-anothers",
+            f"Ports that vferry has not made are on the relay of {host.name}: "
+            f"{', '.join(f'{port.name} on {port.bridge}' for port in foreign)}",
+            f"See what uses them, then remove them: ovs-vsctl del-port {names[0]}",
+        )
+        return RelayAssessment(findings=(problem,))
     note = info(
         "relay-memory-stays",
         "Open vSwitch keeps DPDK and its huge pages until it is started anew (systemctl restart openvswitch-switch)",
     )
     return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=disabling(relay)))
+
+
+def _foreign(relay: Relay, view: RelayView) -> list[PortCounters]:
+    """The ports of a switched relay's bridges that are neither its uplinks nor its guests'."""
+    bridges = {bridge.name for bridge in relay.bridges}
+    uplinks = {uplink.name for bridge in relay.bridges for uplink in bridge.uplinks}
+    return [port for port in view.ports if port.bridge in bridges and not port.guest and port.name not in uplinks]
 
 
 def _again(relay: Relay, wishes: RelayWishes, name: str) -> RelayAssessment:

@@ -1,4 +1,4 @@
-"""NICs on a direct relay: what joins each to a VF of the destination, by the relay that is there."""
+"""NICs on a direct relay, each on a VF of its own: what joins it to one of the destination, by the relay there."""
 
 from collections.abc import Collection, Iterator
 

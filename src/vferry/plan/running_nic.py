@@ -44,7 +44,7 @@ def assess(facts: Facts, mac: str, to: NicTarget, operation: str, unplug_timeout
     findings = tuple(found.about(move))
     if any(finding.severity is Severity.ERROR for finding in findings):
         return NicAssessment(findings=findings)
-    vfs = tuple(sorted({move.swap.vf.address, *([move.port.vf.address] if move.port else [])}))
+    vfs = tuple(sorted({move.swap.vf.address, *([move.joined.address] if move.joined else [])}))
     plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation, vfs=vfs, move=move)
     return NicAssessment(findings=findings, plan=plan)
 
@@ -80,11 +80,22 @@ def _refuse(facts: Facts, host: Inventory, nic: Nic, to: NicTarget, operation: s
             f"{mac} would be on two virtio NICs for a moment, which nobody in {guest.name} could tell apart",
             f"Go by a VF: vferry guest nic {guest.name} {mac} --to vf, and from there --to {to.value}",
         )
+    _refuse_switched(host, nic, to)
     if to is NicTarget.RELAY and not shares_memory(facts.definition.live or ""):
         raise Refusal(
             "memory-not-shared",
             f"{guest.name} runs on memory that no relay could map: it was started with none that is shared",
             f"{_WHILE_OFF}: it is then defined with <memoryBacking> of <access mode='shared'/>",
+        )
+
+
+def _refuse_switched(host: Inventory, nic: Nic, to: NicTarget) -> None:
+    """Its filter is not a VF's, which would have to give the MAC to the guest's own."""
+    if host.relay and host.relay.switched and NicTarget.RELAY in (to, target_of(nic)):
+        raise Refusal(
+            "relay-is-switched",
+            f"The relay of {host.name} is switched, and no running guest is put on it or taken off",
+            _WHILE_OFF,
         )
 
 
@@ -111,7 +122,7 @@ class _Running(NicPlace):
         """All that the steps are built from."""
         if to is NicTarget.VF:
             return self._to_vf(self.port())
-        return self._from_vf(to, self.new_port() if to is NicTarget.RELAY else None)
+        return self._from_vf(to, self.port_on(self.relay_vf()) if to is NicTarget.RELAY else None)
 
     def about(self, move: NicMove) -> Iterator[Finding]:
         """What is to say of the way; an error ends it."""
@@ -120,7 +131,7 @@ class _Running(NicPlace):
         if move.port is None:
             found = standby.missing(self.host, self.network, swap.vlan, self.link.mtu)
             yield from (replace(each, remedy=standby.without_detach(each.remedy)) for each in found)
-        yield from self._too_small(swap.vf if move.to is NicTarget.VF else move.port.vf if move.port else swap.vf)
+        yield from self._too_small(swap.vf if move.to is NicTarget.VF else move.joined or swap.vf)
         yield from inside.told(self.facts, self.link, self.side, contested=swap.contested)
         if self.side is GuestSide.ADDRESSES and not swap.contested:
             yield from self._leased()
@@ -178,7 +189,8 @@ class _Running(NicPlace):
     def _swap(
         self, vf: Vf, port: RelayPort | None, vf_aliases: tuple[str, ...], virtio_aliases: tuple[str, ...]
     ) -> Swap:
-        uplink = port.vf.pf if port else self.host.uplink(self.network)
+        joined = port.vf if port else None
+        uplink = joined.pf if joined else self.host.uplink(self.network)
         leaves = self.nic.passed_through
         return Swap(
             host=self.host.name,
@@ -192,7 +204,7 @@ class _Running(NicPlace):
             virtio_aliases=tuple(dict.fromkeys(virtio_aliases)),
             uplink=uplink,
             filtered=None if port else self._filtered(uplink),
-            relay_vf=VfRef(pf=port.vf.pf, index=port.vf.index, address=port.vf.address) if port else None,
+            relay_vf=VfRef(pf=joined.pf, index=joined.index, address=joined.address) if joined else None,
             # QEMU takes it once; the guest's NIC has it until it is gone.
             acpi_index=self.nic.acpi_index if leaves else None,
             contested=inside.contested(self.facts, NetworkMode.SWITCH, self.side),

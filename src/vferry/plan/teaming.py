@@ -18,7 +18,7 @@ def standby_of(facts: Facts, nic: Nic) -> Nic | None:
 
 
 def _reaches_a_network(facts: Facts, nic: Nic) -> bool:
-    return nic.interface is None or facts.source.network_of(nic.interface) is not None
+    return not nic.relayed and (nic.interface is None or facts.source.network_of(nic.interface) is not None)
 
 
 def is_teamed(facts: Facts, nic: Nic) -> bool:

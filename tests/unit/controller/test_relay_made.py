@@ -49,6 +49,7 @@ class RelayHost:
         self._handle = agent.handlers.handle
         agent.handlers.handle = self.handle  # type: ignore[method-assign]
         agent.handlers.answers |= dict.fromkeys(UNDONE, self.answer)
+        agent.handlers.answers[api.ReadRelay] = lambda _: RelayView(relay=self.relay)
 
     @property
     def inventory(self) -> Inventory:
@@ -283,6 +284,7 @@ async def test_the_commands(host: RelayHost, state: State) -> None:
     ports = (
         PortCounters(name="relay0-up0", bridge="relay0", type="dpdk", up=True, statistics={"rx_packets": 1234567}),
         PortCounters(name="relay0-up1", bridge="relay0", type="dpdk", error="no such device"),
+        PortCounters(name="vfg1", bridge="relay0", guest="guest1", mac="52:54:00:aa:00:01"),
     )
     cpus = (RelayCpu(number=7, packets=42, idle_cycles=3, busy_cycles=1),)
     view = RelayView(relay=host.relay, dpdk_started=True, ports=ports, cpus=cpus, connections=9)
@@ -292,7 +294,8 @@ async def test_the_commands(host: RelayHost, state: State) -> None:
         "State enabled",
         "CPUs 7",
         "DPDK runs",
-        "relay0-up0 relay0 up 1,234,567",
+        "relay0-up0 relay0 - up 1,234,567",
+        "vfg1 relay0 guest1 - 0",
         "no such device",
         "7 0 25% 42",
     ):
@@ -305,6 +308,12 @@ async def test_the_commands(host: RelayHost, state: State) -> None:
     assert other.exit_code == Exit.REFUSED
     assert "host1 has a switched relay on pf0 already" in other.output
 
+    order = list(host.order)
+    stays = await run("disable", "host1")
+    assert (stays.exit_code, host.order) == (Exit.REFUSED, order)
+    assert "ovs-vsctl del-port relay0-up1" in stays.output
+
+    host.agent.handlers.answers[api.ReadRelay] = lambda _: RelayView(relay=host.relay, ports=ports[:1])
     gone = await run("disable", "host1")
     assert gone.exit_code == 0
     assert "host1 has no relay any more" in gone.output

@@ -26,11 +26,11 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name) or (str(put) if put.exists() else None)
 
 
-def find_schema() -> Path | None:
+def find_schema(name: str = "openvswitch/vswitch.ovsschema") -> Path | None:
     """Beside the tools, or where scripts/openvswitch has put it."""
     tool = shutil.which(TOOLS[0])
     places = [Path(sys.prefix)] + ([Path(tool).resolve().parents[1]] if tool else [])
-    return next((path for each in places if (path := each / "share/openvswitch/vswitch.ovsschema").exists()), None)
+    return next((path for each in places if (path := each / "share" / name).exists()), None)
 
 
 def needed(*tools: str) -> None:

@@ -131,7 +131,7 @@ class Host:
         return plan
 
     async def disable(self) -> None:
-        plan = assess_disabling(await self.inventory()).plan
+        plan = assess_disabling(await self.inventory(), await self.ask(api.ReadRelay(), None)).plan
         assert plan is not None
         for step in plan.steps:
             for operation in step.apply:

@@ -36,27 +36,18 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert set_boot_pages(tmp_path, None) == ""
 
 
-def test_one_that_needs_none_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / FILE).parent.mkdir(parents=True)
-    assert set_boot_pages(tmp_path, replace(RELAY, pages=(), kind=RelayKind.SWITCHED)) == ""
-    assert not (tmp_path / FILE).exists()
-
-
-def test_guests_find_the_directory_of_their_sockets_before_the_agent_is_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", list(RelayKind))
+def test_guests_find_the_directory_of_their_sockets_before_the_agent_is_up(tmp_path: Path, kind: RelayKind) -> None:
     for path, text in ((tmp_path / "etc/passwd", "libvirt-qemu:x:64055:994::/:/bin/false\n"), (tmp_path / FILE, "")):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert set_boot_pages(tmp_path, replace(RELAY, pages=())) == ""
+    assert set_boot_pages(tmp_path, replace(RELAY, pages=(), kind=kind)) == ""
     assert (tmp_path / FILE).read_text().splitlines()[1:] == ["d /run/vferry-relay 0755 64055 - - -"]
 
 
 def test_where_it_cannot_be_that_is_said(tmp_path: Path) -> None:
     assert "cannot be written (No such file" in set_boot_pages(tmp_path, RELAY)
-    for without in (
-        None,
-        replace(RELAY, state=RelayState.DISABLING),
-        replace(RELAY, pages=(), kind=RelayKind.SWITCHED),
-    ):
+    for without in (None, replace(RELAY, state=RelayState.DISABLING)):
         assert set_boot_pages(tmp_path, without) == ""
     (tmp_path / FILE).mkdir(parents=True)
     assert "cannot be written" in set_boot_pages(tmp_path, None)

@@ -37,7 +37,10 @@ from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelaySt
 
 MINE = Session(operation="op-1")
 OTHERS = Session(operation="op-2")
-SERVED_ELSEWHERE = {api.ClaimResources, api.ReleaseClaim, api.RequestCertificate, api.InstallCertificate}
+SERVED_ELSEWHERE = {
+    *(api.ClaimResources, api.ReleaseClaim, api.RequestCertificate, api.InstallCertificate),
+    api.SetBinding,  # by OVN
+}
 VF = "0000:01:10.2"
 
 FIRST = VfRef(pf="pf0", index=0, address="0000:01:10.0")

@@ -3,6 +3,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from fake_libvirt import PAUSED, RUNNING, SHUTOFF, FakeDomain, FakeError, FakeLibvirt
 from xml_samples import AGENT, MAC, MACVTAP, PLAIN_HOSTDEV, STANDBY, VF, VF_INTERFACE, VHOSTUSER, domain
@@ -16,6 +17,7 @@ from vferry.host.hypervisor_guests import describe, describe_all, guest_of
 from vferry.model.guest import GuestState, VfRef
 from vferry.model.host import NO_MAC, Attachment, Pf, Vf, VfSettings
 from vferry.model.problem import Problem
+from vferry.model.relay import RelayPort, RelayVf, SwitchPlace
 
 NO_ROOT = Path("/nowhere")
 
@@ -122,18 +124,23 @@ def test_a_nic_on_a_vf_s_interface_is_on_that_vf_and_not_passed_through(tmp_path
 
 
 SOCKET = "/run/vferry/guest1.sock"
+JOINED = RelayPort(guest="guest1", mac=MAC, socket=SOCKET, vf=RelayVf(pf="pf0", index=1, address=VF))
+GONE = msgspec.structs.replace(JOINED, vf=RelayVf(pf="pf0", index=3, address="0000:01:10.6"))
+ON_SWITCH = msgspec.structs.replace(JOINED, vf=None, switch=SwitchPlace(bridge="relay0", vlan=8))
 
 
 @pytest.mark.parametrize(
     ("relayed", "vf"),
     [
-        ({SOCKET: VF}, VfRef(pf="pf0", index=1, address=VF)),
-        ({SOCKET: "0000:01:10.6"}, None),
-        ({"/run/vferry/guest2.sock": VF}, None),
+        ({SOCKET: JOINED}, VfRef(pf="pf0", index=1, address=VF)),
+        ({SOCKET: GONE}, None),
+        ({"/run/vferry/guest2.sock": JOINED}, None),
         ({}, None),
     ],
 )
-def test_a_nic_on_a_socket_is_on_the_vf_that_the_relay_joins_it_to(relayed: dict[str, str], vf: VfRef | None) -> None:
+def test_a_nic_on_a_socket_is_on_the_vf_that_the_relay_joins_it_to(
+    relayed: dict[str, RelayPort], vf: VfRef | None
+) -> None:
     host, library = hypervisor(running(VHOSTUSER))
     described = describe(host, library.domains["guest1"], NO_ROOT)
     (nic,) = guest_of(described, "host1", [pf(vlan=7)], relayed=relayed).nics
@@ -142,10 +149,19 @@ def test_a_nic_on_a_socket_is_on_the_vf_that_the_relay_joins_it_to(relayed: dict
     assert (nic.passed_through, nic.interface, described.addresses) == (False, None, set())
 
 
+def test_a_nic_on_a_socket_is_a_port_of_the_relay_s_switch() -> None:
+    host, library = hypervisor(running(VHOSTUSER))
+    described = describe(host, library.domains["guest1"], NO_ROOT)
+    (nic,) = guest_of(described, "host1", [pf(vlan=7)], relayed={SOCKET: ON_SWITCH}).nics
+    assert (nic.vf, nic.relay_bridge, nic.relayed, nic.vlan, nic.bridge) == (None, "relay0", True, 8, None)
+
+
 @pytest.mark.parametrize("devices", [STANDBY, MACVTAP, VF_INTERFACE])
 def test_a_nic_on_none_is_not_on_the_relay_whatever_that_has_of_its_mac(devices: str) -> None:
     host, library = hypervisor(running(devices))
-    (nic,) = guest_of(describe(host, library.domains["guest1"], NO_ROOT), "host1", [pf()], relayed={SOCKET: VF}).nics
+    (nic,) = guest_of(
+        describe(host, library.domains["guest1"], NO_ROOT), "host1", [pf()], relayed={SOCKET: JOINED}
+    ).nics
     assert (nic.socket, nic.relayed) == (None, False)
 
 

@@ -1,4 +1,4 @@
-"""A direct relay's bridge in a real Open vSwitch, without DPDK: what comes in at one port goes out at the other."""
+"""A relay's bridges in a real Open vSwitch, without DPDK: what they pass, and what they learn."""
 
 import os
 import subprocess
@@ -17,8 +17,8 @@ switch() {
   "$2" unix:$run/db.sock --pidfile=$run/ovs-vswitchd.pid --detach --no-chdir --log-file=$1/log
 }
 end() { kill $(cat $run/ovs-vswitchd.pid); while [ -e $run/ovs-vswitchd.pid ]; do sleep 0.05; done; }
-for port in nic guest; do ip link add name $port type veth peer name far$port; done
-for port in nic guest farnic farguest; do ip link set $port up; done
+for port in nic guest other; do ip link add name $port type veth peer name far$port; done
+for port in nic guest other farnic farguest farother; do ip link set $port up; done
 switch "$@"
 trap end EXIT
 "$3" -c "$4" "$1" learns
@@ -28,28 +28,21 @@ switch "$@"
 "$3" -c "$4" "$1" again
 """
 
-PROGRAM = r"""
+WIRES = r"""
 import socket, struct, subprocess, sys, time
 from pathlib import Path
-from vferry.host.openvswitch import OpenVSwitch
-from vferry.host.relay_switch import BridgeSpec, PortSpec, _set
-
-root, how = Path(sys.argv[1]), sys.argv[2]
-ports = tuple(PortSpec(name=name, interfaces={name: ("", {})}) for name in ("nic", "guest"))
-spec = BridgeSpec(name="vfr", ports=ports, mtu=1500, joins=how != "learns")
-print(how, _set(root, spec, present=True).changed, end=" ")
-subprocess.run(["ip", "link", "set", "vfr", "up"], check=True)
 
 SOL_PACKET, PACKET_AUXDATA, VLAN_VALID = 263, 8, 0x10
 GUEST, OTHER = bytes.fromhex("525400aa0001"), bytes.fromhex("525400bb0002")
 wires = {}
-for name in ("farnic", "farguest"):
+for name in ("farnic", "farguest", "farother"):
     wires[name] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     wires[name].bind((name, 0))
     wires[name].setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
 
-def passes(sender, receiver, frame, seconds=1.0):
+def passes(sender, receiver, frame, seconds=1.0, seen=None):
     wires[sender].send(frame)
+    wanted = seen or frame
     ends = time.monotonic() + seconds
     while (left := ends - time.monotonic()) > 0:
         wires[receiver].settimeout(left)
@@ -60,13 +53,24 @@ def passes(sender, receiver, frame, seconds=1.0):
         if beside:  # the kernel takes a tag out of the frame, and says it beside
             status, *_, tag = struct.unpack("=IIIHHH", beside[0][2][:18])
             got = got[:12] + b"\x81\x00" + tag.to_bytes(2, "big") + got[12:] if status & VLAN_VALID else got
-        if got[: len(frame)] == frame and place[2] != socket.PACKET_OUTGOING:
+        if got[: len(wanted)] == wanted and place[2] != socket.PACKET_OUTGOING:
             return True
     return False
 
 def frame(to, of, kind=b"\x88\xb5", tag=b"", number=[0]):
     number[0] += 1
     return to + of + tag + kind + number[0].to_bytes(46, "big")
+"""
+
+PROGRAM = r"""
+from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.relay_switch import BridgeSpec, PortSpec, _set
+
+root, how = Path(sys.argv[1]), sys.argv[2]
+ports = tuple(PortSpec(name=name, interfaces={name: ("", {})}) for name in ("nic", "guest"))
+spec = BridgeSpec(name="vfr", ports=ports, mtu=1500, joins=how != "learns")
+print(how, _set(root, spec, present=True).changed, end=" ")
+subprocess.run(["ip", "link", "set", "vfr", "up"], check=True)
 
 hello = frame(b"\xff" * 6, GUEST)
 print(passes("farguest", "farnic", hello, 5.0), end=" ")       # what the guest says
@@ -83,6 +87,57 @@ OpenVSwitch(root).teach("guest", GUEST.hex(":"), hold=True)  # libvirt may name 
 print(passes("farnic", "farguest", hello), passes("farnic", "farguest", frame(GUEST, OTHER)), end=" ")
 (line,) = (line for line in Path("/proc/self/net/dev").read_text().splitlines() if line.strip().startswith("vfr:"))
 print(line.split(":")[1].split()[1] == "0")  # nothing goes to the bridge's own interface
+"""
+
+SWITCHED = r"""
+from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.ovsdb import Database
+from vferry.host.relay_switch import BridgeSpec, PortSpec, _set, drop_ports, insert_port
+
+if sys.argv[2] != "joins":
+    sys.exit()
+root = Path(sys.argv[1])
+
+def port(name):
+    return PortSpec(name=name, interfaces={name: ("", {})})
+
+def add(transaction):
+    made = [insert_port(transaction, database, port(name), None) for name in ("guest", "other")]
+    for each in made:
+        each.tag, each.vlan_mode = [7], ["access"]
+    bridge.ports = [*bridge.ports, *made]
+
+def comes(mac, seconds=1.0):
+    "A broadcast of somebody's comes from outside, and so by the NIC what a guest or its host has said."
+    inside = frame(b"\xff" * 6, mac)
+    return passes("farnic", "farother", tagged(inside), seconds, seen=inside)
+
+def tagged(inside):
+    return inside[:12] + b"\x81\x00\x00\x07" + inside[12:]
+
+def goes():
+    "Where what another guest sends to the guest is seen: outside, at the guest's port."
+    outside, here = frame(GUEST, OTHER), frame(GUEST, OTHER)
+    return passes("farother", "farnic", outside, seen=tagged(outside)), passes("farother", "farguest", here)
+
+def soon(outside, here):
+    "The same, once flows that are in use are seen to."
+    for _ in range(5):
+        found = goes()
+        if found == (outside, here):
+            break
+    return found
+
+_set(root, BridgeSpec(name="relay0", ports=(port("nic"),), mtu=1500), present=True)
+with Database(root) as database:
+    bridge = database.named("Bridge", "relay0")
+    database.change(add)
+    print("before", comes(GUEST, 5.0), *goes())
+    OpenVSwitch(root).teach("guest", GUEST.hex(":"), hold=True)
+    print("resumed", *soon(False, True))
+    print("announced", comes(GUEST), *goes())
+    database.change(lambda _: drop_ports(bridge, ("guest",)))
+    print("left", *soon(True, False), comes(GUEST), *goes())
 """
 
 
@@ -138,7 +193,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @as_root
 def test_nothing_is_learnt_and_nothing_lost(tmp_path: Path) -> None:
     # What the NIC gives back moves the guest behind the uplink, and the answer to it is dropped.
-    assert run(tmp_path, PROGRAM) == [
+    assert run(tmp_path, WIRES + PROGRAM) == [
         "learns True True True False ",
         "joins True True True True True True True True True True",
         "again False True True True True True True True True True",
@@ -152,3 +207,14 @@ def test_an_open_vswitch_without_dpdk_says_so_and_keeps_nothing(tmp_path: Path) 
     assert unstarted == "dpdk-not-started DPDK does not start in Open vSwitch"
     assert refused.startswith("port-refused Open vSwitch cannot make the bridge relay0: relay0-up0: ")
     assert left == "{} []"
+
+
+@as_root
+def test_a_switch_knows_where_a_guest_is_that_comes_and_where_it_went(tmp_path: Path) -> None:
+    """Each time: whether what another guest sends to it is seen outside, and at its port here."""
+    assert run(tmp_path, WIRES + SWITCHED) == [
+        "before True True False",
+        "resumed False True",
+        "announced True False True",  # what its host has said for it comes back by the NIC
+        "left True False True True False",
+    ]

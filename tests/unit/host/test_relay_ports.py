@@ -148,13 +148,6 @@ async def test_a_relay_that_a_guest_is_on_is_not_taken_back(host: Host) -> None:
     assert host.state() == before
 
 
-async def test_a_switched_relay_joins_no_vf(tmp_path: Path) -> None:
-    with running(tmp_path) as host:
-        await host.enable(switched=True)
-        host.claims.claim(MOVING, "guest1", (VFS[1],))
-        assert await refused(host, JOIN) == "relay-missing"
-
-
 @pytest.mark.parametrize("text", ["", "{", "{}", '[{"port": {}}]'])
 async def test_what_cannot_be_read_is_not_guessed(host: Host, caplog: pytest.LogCaptureFixture, text: str) -> None:
     await host.ask(JOIN, MOVING)

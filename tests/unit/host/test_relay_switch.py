@@ -11,7 +11,8 @@ from vferry.host import ovsdb, relay_switch
 from vferry.host.api import Done, SetRelayBridge, SetSwitch
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import SOCKET, Database
-from vferry.host.relay_switch import read_relay, set_bridge, set_port, set_switch
+from vferry.host.relay_guest_port import set_port
+from vferry.host.relay_switch import read_relay, set_bridge, set_switch
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf
 
@@ -127,8 +128,12 @@ def test_a_bridge_there_and_back(root: Path, switch: Vswitchd) -> None:
 
 def test_two_uplinks_are_a_bond(root: Path, switch: Vswitchd) -> None:
     assert set_bridge(root, SetRelayBridge(bridge=TWO, present=True)).changed
-    ports = {row["name"]: row["bond_mode"] for row in rows(root, "Port", "name", "bond_mode")}
-    assert ports == {"relay0": ["set", []], "relay0-up": "active-backup"}
+    ports = {row.pop("name"): row for row in rows(root, "Port", "name", "bond_mode", "other_config")}
+    assert ports["relay0-up"] == {
+        "bond_mode": "active-backup",
+        "other_config": ["map", [["bond-primary", "relay0-up0"]]],
+    }
+    assert ports["relay0"] == {"bond_mode": ["set", []], "other_config": ["map", []]}
     assert names(root, "Interface") == ["relay0", "relay0-up0", "relay0-up1"]
     assert not set_bridge(root, SetRelayBridge(bridge=TWO, present=True)).changed
     assert set_bridge(root, SetRelayBridge(bridge=TWO, present=False)).changed
@@ -165,15 +170,20 @@ def test_another_s_bridge_is_left(root: Path, switch: Vswitchd) -> None:
     assert switch.is_alive()
 
 
-def test_a_bridge_with_guests_stays(root: Path, switch: Vswitchd) -> None:
-    set_bridge(root, SetRelayBridge(bridge=ONE, present=True))
-    port = {"name": "guest", "interfaces": ["named-uuid", "i"]}
+def add_port(root: Path, name: str) -> None:
+    """One that somebody else makes."""
+    port = {"name": name, "interfaces": ["named-uuid", "i"]}
     operations: list[dict[str, Any]] = [
-        {"op": "insert", "table": "Interface", "row": {"name": "guest"}, "uuid-name": "i"},
+        {"op": "insert", "table": "Interface", "row": {"name": name}, "uuid-name": "i"},
         {"op": "insert", "table": "Port", "row": port, "uuid-name": "p"},
         {"op": "mutate", "table": "Bridge", "where": [], "mutations": [["ports", "insert", ["named-uuid", "p"]]]},
     ]
     transact(root / SOCKET, *operations)
+
+
+def test_a_bridge_with_guests_stays(root: Path, switch: Vswitchd) -> None:
+    set_bridge(root, SetRelayBridge(bridge=ONE, present=True))
+    add_port(root, "guest")
     with pytest.raises(Problem, match="guest") as caught:
         set_bridge(root, SetRelayBridge(bridge=ONE, present=False))
     assert caught.value.code == "bridge-in-use"

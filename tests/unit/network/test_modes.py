@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from fakes.samples import CASES, DESTINATION, GUEST, MAC, SOURCE, Case, make_fleet, make_plan
+from fakes.samples import CASES, DESTINATION, GUEST, LOGICAL_PORT, MAC, SOURCE, Case, make_fleet, make_plan
 from vferry.host.api import (
     Announce,
     ClaimResources,
@@ -16,6 +16,7 @@ from vferry.host.api import (
     PlugVf,
     ReleaseClaim,
     RunInGuest,
+    SetBinding,
     SetForwarding,
     SetVf,
     TeachBridge,
@@ -23,6 +24,8 @@ from vferry.host.api import (
     Unplug,
 )
 from vferry.model.host import NO_MAC, Attachment, AttachmentKind, VfSettings
+from vferry.model.ovn import LogicalPort
+from vferry.model.relay import SwitchPlace
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
@@ -38,6 +41,8 @@ TEMPORARY_BOND = Case(NetworkMode.DETACH, GuestSide.TEMPORARY_BOND)
 FAILOVER = Case(NetworkMode.FAILOVER, GuestSide.FAILOVER, own_standby=True)
 MACVTAP = Case(NetworkMode.MACVTAP, GuestSide.NOBODY, nics=0, macvtaps=1)
 RELAY = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=1)
+ON_SWITCH = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1)
+BOUND = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1, bound=True)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 VFIO = Case(NetworkMode.VFIO, GuestSide.NOBODY)
 MEDIATED = Case(NetworkMode.VFIO, GuestSide.NOBODY, mediated=True)
@@ -203,6 +208,26 @@ GOLDEN = {
         *WIPE,
         *HAND_OVER,
     ],
+    ON_SWITCH: [
+        *CLAIMS,
+        "prepare: join-relay @host2",
+        "prepare: expect-guest @host2",
+        "prepare: open-gateways @host1",
+        *COPY,
+        *ANNOUNCE,
+        "switchover: leave-relay @host1",
+        *HAND_OVER,
+    ],
+    BOUND: [
+        *CLAIMS,
+        "prepare: share-port @OVN northbound",
+        "prepare: join-relay @host2",
+        "prepare: open-gateways @host1",
+        *COPY,
+        "switchover: settle-port @OVN northbound",
+        "switchover: leave-relay @host1",
+        *HAND_OVER,
+    ],
     VIRTIO: [
         *CLAIMS,
         "prepare: expect-on-bridge @host2",
@@ -267,7 +292,7 @@ def test_the_way_back_to_the_vf_can_be_taken_back(case: Case) -> None:
 def test_every_step_says_what_it_does_and_asks_for_something(case: Case) -> None:
     for step in stages_of(case).all:
         assert step.summary
-        assert step.host in (SOURCE, DESTINATION)
+        assert step.host in (SOURCE, DESTINATION) or isinstance(step.apply[0], SetBinding)
         assert step.apply or isinstance(step, OpenGateways | CloseGateways | Copy), step.name
 
 
@@ -311,6 +336,34 @@ def test_a_relay_has_its_port_before_the_copy_and_the_mac_comes_with_the_guest()
         (SOURCE, (SetVf(pf="pf0", index=here, settings=VfSettings(mac=NO_MAC)),)),
     ]
     assert step_named(stages.after, "leave-relay").apply == (LeaveRelay(guest=GUEST, mac=MAC),)
+
+
+def test_a_switch_has_its_port_before_the_copy_and_that_of_the_source_none_once_the_guest_is_there() -> None:
+    """No claim but that of the guest is needed, and no filter of a NIC is changed."""
+    plan, stages = plan_of(ON_SWITCH), stages_of(ON_SWITCH)
+    (move,) = plan.ports
+    assert (plan.source_vfs, plan.destination_vfs) == ((), ())
+    joined = step_named(stages.before, "join-relay")
+    assert (joined.apply, joined.undo) == ((JoinRelay(port=move.destination),), (LeaveRelay(guest=GUEST, mac=MAC),))
+    assert step_named(stages.landing, "leave-relay").apply == (LeaveRelay(guest=GUEST, mac=MAC),)
+    asked = [operation for step in stages.all for operation in step.apply]
+    assert not [each for each in asked if isinstance(each, SetVf | MoveFilter | SetForwarding)]
+    told = step_named(stages.landing, "announce").apply
+    assert told[0] == TeachBridge(guest=GUEST, mac=MAC)
+    assert told[1] == Announce(guest=GUEST, mac=MAC, interface="pf0", vlan=7)
+
+
+def test_a_port_of_ovn_s_is_at_both_hosts_during_the_copy_and_then_at_the_destination() -> None:
+    stages = stages_of(BOUND)
+    before, there = (LogicalPort(name=LOGICAL_PORT, requested_chassis=f"host{at}-chassis") for at in (1, 2))
+    both = LogicalPort(name=LOGICAL_PORT, requested_chassis="host1-chassis,host2-chassis", activation_strategy="rarp")
+    shared = step_named(stages.before, "share-port")
+    assert (shared.apply, shared.undo) == ((SetBinding(port=both),), (SetBinding(port=before),))
+    assert step_named(stages.landing, "settle-port").apply == (SetBinding(port=there),)
+    joined = step_named(stages.before, "join-relay").apply
+    (move,) = plan_of(BOUND).ports
+    assert joined == (JoinRelay(port=move.destination),)
+    assert move.destination.switch == SwitchPlace(bridge="br-int", logical_port=LOGICAL_PORT)
 
 
 def test_what_is_undone_ends_the_waiting_for_the_guest() -> None:

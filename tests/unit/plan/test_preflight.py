@@ -357,6 +357,26 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("pf-missing", ERROR, f.both(f.on_relay, f.pf("destination", up=False)), {}),
     ("relay-differs", ERROR, f.both(f.on_relay, f.relay_there(kind=RelayKind.SWITCHED)), {}),
     ("network-missing", ERROR, f.both(f.on_relay, f.host("destination", networks={})), {}),
+    ("no-macvtap", ERROR, f.on_switch, MACVTAP),
+    ("no-vf", ERROR, f.on_switch, SWITCH),
+    ("has-relay", ERROR, f.on_switch, VIRTIO),
+    ("relay-unknown", ERROR, f.both(f.on_switch, f.host("source", relay=None)), {}),
+    ("relay-unknown", ERROR, f.both(f.on_switch, f.host("source", relay=f.SWITCHED)), RELAY),
+    ("relay-missing", ERROR, f.both(f.on_switch, f.host("destination", relay=None)), {}),
+    ("relay-missing", ERROR, f.both(f.on_switch, f.switch_there(state=RelayState.ENABLING)), {}),
+    ("relay-missing", ERROR, f.both(f.on_switch, f.switch_there(bridges=())), {}),
+    ("relay-differs", ERROR, f.both(f.on_switch, f.host("destination", relay=f.RELAY)), {}),
+    ("pf-missing", ERROR, f.both(f.on_switch, f.pf("destination", up=False)), {}),
+    ("relay-mtu", ERROR, f.both(f.on_switch, f.switch_there(bridges=(f.NARROW,))), {}),
+    ("network-missing", ERROR, f.both(f.on_switch, f.host("destination", networks={})), {}),
+    ("network-unknown", ERROR, f.both(f.on_switch, f.host("source", networks={})), {}),
+    ("ovn-missing", ERROR, f.both(f.on_ovn, f.host("destination", chassis=None)), {}),
+    ("ovn-missing", ERROR, f.both(f.on_ovn, f.host("source", chassis=None)), {}),
+    ("ovn-missing", ERROR, f.both(f.on_ovn, f.chassis("destination", userspace=False)), {}),
+    ("ovn-missing", ERROR, f.both(f.on_ovn, f.chassis("destination", connected=False)), {}),
+    ("northbound-unknown", ERROR, f.both(f.on_ovn, f.unheard), {}),
+    ("relay-missing", ERROR, f.both(f.on_ovn, f.host("destination", relay=None)), {}),
+    ("relay-missing", ERROR, f.both(f.on_ovn, f.host("destination", relay=f.RELAY)), {}),
     ("other-dpdk", WARNING, dpdk("DPDK 24.11.1", "DPDK 22.11.4"), {}),
     ("nic-stays-behind", ERROR, f.both(f.on_relay, f.guest(nics=())), {}),
     ("no-vf", ERROR, f.on_macvtap, SWITCH),
@@ -494,7 +514,11 @@ NICS_ALONE = ("guest_nic", "nic_place", "nic_slots", "running_nic")
 
 
 def test_every_code_is_in_the_table() -> None:
-    own_tables = {*NICS_ALONE, *(name for name in modules() if name.startswith("relay") and name != "relayed")}
+    own_tables = {
+        *NICS_ALONE,
+        "switch_place",
+        *(name for name in modules() if name.startswith("relay") and name != "relayed"),
+    }
     assert codes_of(modules() - own_tables) == {row[0] for row in TABLE}
 
 

@@ -12,7 +12,7 @@ from fakes.codes import codes_of, modules
 from fakes.relay import GIB, HOST, make_guest, make_node, make_pf, make_vf, on_ground, with_pf, with_switch
 from vferry.host.api import BindVf, ForgetRelay, KeepRelay, SetHugePages, SetRelayBridge, SetSwitch, SetVf
 from vferry.model.host import Bridge, Inventory, VfSettings
-from vferry.model.relay import HugePages, NumaNode, Relay, RelayPort, RelayState, RelayVf
+from vferry.model.relay import HugePages, NumaNode, PortCounters, Relay, RelayPort, RelayState, RelayVf, RelayView
 from vferry.plan.relay import RelayAssessment, RelayPlan, RelayWishes, assess_disabling, assess_enabling
 from vferry.plan.relay_choice import cores_of
 
@@ -68,7 +68,7 @@ def test_what_is_missing_is_said_with_what_to_do(code: str, *, switched: bool) -
 
 ELSEWHERE = {
     *("relay-no-uplink", "relay-differs", "relay-half-gone", "relay-in-use", "relay-none", "relay-there"),
-    *("relay-memory-stays", "relay-cores-shared", "relay-cores-kept"),
+    *("relay-memory-stays", "relay-cores-shared", "relay-cores-kept", "relay-port-anothers"),
 }
 """Findings that have a test of their own below."""
 
@@ -327,13 +327,35 @@ def test_another_relay_is_not_made_of_it(state: RelayState, uplinks: tuple[str, 
 def test_one_with_guests_on_it_stays() -> None:
     vf = RelayVf(pf="pf0", index=0, address="0000:01:10.0")
     port = RelayPort(guest="guest1", mac="52:54:00:aa:00:01", socket="/run/x", vf=vf)
-    found = assess_disabling(replace(HOST, relay=replace(plan(HOST).relay, ports=(port,))))
+    found = assess_disabling(replace(HOST, relay=replace(plan(HOST).relay, ports=(port,))), RelayView())
     assert (found.plan, [finding.code for finding in found.errors]) == (None, ["relay-in-use"])
     assert port.mac in found.errors[0].message
 
 
+@pytest.mark.parametrize(
+    ("port", "stays"),
+    [
+        (PortCounters(name="vhu-web", bridge="relay0", type="dpdkvhostuserclient"), True),
+        (PortCounters(name="tap0", bridge="relay0", type="internal"), True),
+        (PortCounters(name="relay0-up0", bridge="relay0", type="dpdk"), False),
+        (PortCounters(name="relay0-up1", bridge="relay0", type="dpdk"), True),
+        (PortCounters(name="vfg525400aa0001", bridge="relay0", guest="web"), False),
+        (PortCounters(name="vhu-web", bridge="relay7"), False),
+    ],
+)
+def test_one_with_ports_that_are_nobodys_stays(port: PortCounters, *, stays: bool) -> None:
+    """Its bridge could not be removed, and all before that would be done for nothing."""
+    relay = plan(HOST, switched=True).relay
+    found = assess_disabling(replace(HOST, relay=relay), RelayView(relay=relay, ports=(port,)))
+    assert [finding.code for finding in found.errors] == (["relay-port-anothers"] if stays else [])
+    assert (found.plan is None) == stays
+    if stays:
+        assert f"{port.name} on relay0" in found.errors[0].message
+        assert f"ovs-vsctl del-port {port.name}" in found.errors[0].remedy
+
+
 def test_where_there_is_none_there_is_nothing_to_do() -> None:
-    found = assess_disabling(HOST)
+    found = assess_disabling(HOST, RelayView())
     assert (found.plan, found.errors) == (None, ())
 
 
@@ -394,7 +416,7 @@ def test_the_way_back_is_the_way_there_turned_round(host: Inventory, uplinks: tu
     found = assess(host, *uplinks, switched=switched)
     if found.plan is None:
         return
-    way = assess_disabling(replace(host, relay=found.plan.relay))
+    way = assess_disabling(replace(host, relay=found.plan.relay), RelayView())
     assert [finding.code for finding in way.findings] == ["relay-memory-stays"]
     back = way.plan
     assert back is not None

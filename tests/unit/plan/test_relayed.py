@@ -95,6 +95,7 @@ def test_its_mtu_is_the_port_s() -> None:
 def test_it_gets_a_free_vf_one_without_an_interface_if_there_is_such(change: f.Change, index: int) -> None:
     (move,) = f.planned(f.both(f.on_relay, change)).moves
     assert move.relay_port is not None
+    assert move.relay_port.vf is not None
     assert (move.destination.index, move.relay_port.vf.index) == (index, index)
 
 
@@ -139,6 +140,7 @@ def test_the_vf_is_of_an_uplink_of_the_relay_on_the_guest_s_network(
 ) -> None:
     (move,) = f.planned(f.both(f.on_relay, lambda facts: two_pfs(facts, uplinks=uplinks, full=full))).moves
     assert move.relay_port is not None
+    assert move.relay_port.vf is not None
     assert (move.destination.pf, move.relay_port.vf.pf) == (pf, pf)
 
 
@@ -162,9 +164,9 @@ def test_two_nics_get_two_vfs() -> None:
     plan = f.planned(TWO)
     assert plan.network_mode == "relay"
     ports = [move.relay_port for move in plan.moves if move.relay_port]
-    assert [(port.mac, port.socket, port.vf.index) for port in ports] == [
-        (MAC, f.SOCKET, 0),
-        (SECOND, "/run/second.sock", 1),
+    assert [(port.mac, port.socket, port.joined_to) for port in ports] == [
+        (MAC, f.SOCKET, "VF 0 of pf0"),
+        (SECOND, "/run/second.sock", "VF 1 of pf0"),
     ]
 
 

@@ -13,7 +13,7 @@ from vferry.controller.guest_nic import read_facts
 from vferry.host.api import Definition, PlugRelayed, PlugStandby, ReadDefinition, ShowGuest, TakeInventory
 from vferry.model.guest import GuestAddress, GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import Bridge, Claim, Inventory
-from vferry.model.relay import RelayPort, RelayVf
+from vferry.model.relay import RelayKind, RelayPort, RelayVf
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.nic_plan import NicAssessment, NicTarget
 from vferry.plan.plan import GuestSide
@@ -94,6 +94,11 @@ def joined(*ports: RelayPort) -> Change:
     return change
 
 
+def switched(facts: Facts) -> Facts:
+    assert facts.source.relay is not None
+    return host(relay=replace(facts.source.relay, kind=RelayKind.SWITCHED))(facts)
+
+
 BEGUN = RelayPort(
     guest=GUEST,
     mac=MAC,
@@ -127,6 +132,8 @@ REFUSED: list[tuple[str, NicTarget, NicTarget, Change]] = [
     ("nic-both-virtio", RELAY, VIRTIO, lambda facts: facts),
     ("memory-not-shared", VF, RELAY, xml('mode="shared"', 'mode="private"')),
     ("relay-missing", VF, RELAY, host(relay=None)),
+    ("relay-is-switched", VF, RELAY, switched),
+    ("relay-is-switched", RELAY, VF, switched),
     ("relay-unknown", RELAY, VF, joined()),
     ("relay-no-vf", VF, RELAY, no_free_vf),
     ("no-free-vf", RELAY, VF, no_free_vf),

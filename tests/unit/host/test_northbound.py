@@ -1,0 +1,187 @@
+"""OVN's northbound database as the steps ask it: a real ovsdb-server with OVN's own schema, where that is there."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from ovs_database import TOOLS, find_schema, find_tool, needed
+
+from vferry.controller.configuration import ControllerConfiguration, OvnSettings, read_controller_configuration
+from vferry.controller.northbound import Northbound
+from vferry.controller.state import State
+from vferry.host.api import Done, ReleaseClaim, SetBinding
+from vferry.host.openvswitch import ask
+from vferry.host.ovsdb import Replica
+from vferry.model.ovn import NORTHBOUND, LogicalPort
+from vferry.model.problem import Problem
+
+BEFORE = LogicalPort(name="web-0", requested_chassis="c1")
+BOTH = LogicalPort(name="web-0", requested_chassis="c1,c2", activation_strategy="rarp")
+AFTER = LogicalPort(name="web-0", requested_chassis="c2")
+OPTIONS = {"requested-chassis": "c1", "qos_max_rate": "1000000"}
+
+
+@dataclass(frozen=True)
+class Served:
+    """A database with one port of one switch, and how it is asked."""
+
+    settings: OvnSettings
+    path: Path
+
+    def options(self) -> dict[str, str]:
+        select = {"op": "select", "table": "Logical_Switch_Port", "where": [], "columns": ["options"]}
+        ((row,),) = (each["rows"] for each in transact(self.path, select))
+        return dict(row["options"][1])
+
+
+@pytest.fixture(params=["unix", "ssl"])
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    """Such a one, asked by a socket or over TLS."""
+    needed()
+    schema = find_schema("ovn/ovn-nb.ovsschema")
+    if schema is None:
+        why = "NOT TESTED: of OVN, its schema is missing; `make fast` gets it"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+    tool, server = (find_tool(name) or name for name in TOOLS)
+    database, path = tmp_path / "nb.db", tmp_path / "nb.sock"
+    subprocess.run([tool, "create", str(database), str(schema)], check=True, capture_output=True)
+    words = [server, str(database), f"--remote=punix:{path}", f"--unixctl={tmp_path / 'ctl'}", "--no-chdir"]
+    settings = OvnSettings(northbound=f"unix:{path}")
+    if request.param == "ssl":
+        port = free_port()
+        settings = over_tls(tmp_path, port)
+        words += [f"--remote=pssl:{port}:127.0.0.1", f"--ca-cert={settings.ca}"]
+        words += [f"--private-key={tmp_path}/server-key.pem", f"--certificate={tmp_path}/server.pem"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            while not answers(path):
+                assert process.poll() is None
+            row = {"name": "web-0", "options": ["map", [[key, value] for key, value in OPTIONS.items()]]}
+            transact(
+                path,
+                {"op": "insert", "table": "Logical_Switch_Port", "row": row, "uuid-name": "p"},
+                {"op": "insert", "table": "Logical_Switch", "row": {"name": "ls", "ports": ["named-uuid", "p"]}},
+            )
+            yield Served(settings, path)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def answers(path: Path) -> bool:
+    try:
+        return bool(ask(path, "list_dbs", []))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def over_tls(folder: Path, port: int) -> OvnSettings:
+    """With keys and certificates of a CA's for both sides."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+    for name in ("server", "client"):
+        made = ca.issue_cert(f"{name}.example")
+        made.private_key_pem.write_to_path(str(folder / f"{name}-key.pem"))
+        made.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+    return OvnSettings(
+        northbound=f"ssl:127.0.0.1:{port}",
+        private_key=str(folder / "client-key.pem"),
+        certificate=str(folder / "client.pem"),
+        ca=str(folder / "ca.pem"),
+    )
+
+
+def transact(path: Path, *operations: dict[str, Any]) -> Any:
+    answer = ask(path, "transact", ["OVN_Northbound", *operations])
+    assert all("error" not in each for each in answer if each), answer
+    return answer
+
+
+async def test_where_a_port_may_be_bound_there_and_back(served: Served) -> None:
+    """What else is said of it stays."""
+    northbound = Northbound(served.settings)
+    assert await northbound.ports(["web-0", "web-9"]) == {"web-0": BEFORE}
+    assert await northbound.call(SetBinding(port=BOTH)) == Done(detail="c1,c2")
+    assert served.options() == OPTIONS | {"requested-chassis": "c1,c2", "activation-strategy": "rarp"}
+    assert not (await northbound.call(SetBinding(port=BOTH))).changed
+    assert (await northbound.ports(["web-0"]))["web-0"] == BOTH
+    await northbound.call(SetBinding(port=AFTER))
+    assert served.options() == OPTIONS | {"requested-chassis": "c2"}
+    await northbound.call(SetBinding(port=LogicalPort(name="web-0")))
+    assert served.options() == {"qos_max_rate": "1000000"}
+    await northbound.call(SetBinding(port=BEFORE))
+    assert served.options() == OPTIONS
+
+
+async def test_what_it_does_not_have_is_said(served: Served) -> None:
+    northbound = Northbound(served.settings)
+    with pytest.raises(Problem) as caught:
+        await northbound.call(SetBinding(port=LogicalPort(name="web-9")))
+    assert (caught.value.code, bool(caught.value.remedy)) == ("logical-port-unknown", True)
+    with pytest.raises(Problem) as caught:
+        await northbound.call(ReleaseClaim())
+    assert caught.value.code == "operation-unknown"
+
+
+async def test_a_change_that_is_refused_is_said(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit(self: Replica, *_: object) -> None:
+        raise self.refused("constraint violation")
+
+    monkeypatch.setattr(Replica, "commit", commit)
+    with pytest.raises(Problem, match="constraint violation") as caught:
+        await Northbound(served.settings).call(SetBinding(port=AFTER))
+    assert caught.value.code == "northbound-refused"
+
+
+async def test_one_that_does_not_answer_is_as_a_host_that_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps wait for it, and ask again."""
+    monkeypatch.setattr("vferry.host.ovsdb.TIMEOUT_S", 0.1)
+    northbound = Northbound(OvnSettings(northbound=f"unix:{tmp_path / 'nobody'}"))
+    assert northbound.name == NORTHBOUND
+    for asked in (northbound.call(SetBinding(port=AFTER)), northbound.ports(["web-0"])):
+        with pytest.raises(Problem, match="nobody") as caught:
+            await asked
+        assert caught.value.code == "host-unreachable"
+    with pytest.raises(Problem, match=r"\[ovn\] northbound") as caught:
+        await Northbound(OvnSettings()).ports(["web-0"])
+    assert caught.value.code == "northbound-unknown"
+
+
+async def test_without_the_binding_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ovs.db", None)
+    with pytest.raises(Problem, match="python3-openvswitch") as caught:
+        await Northbound(OvnSettings(northbound="unix:/x")).ports(["web-0"])
+    assert caught.value.code == "switch-library-missing"
+
+
+def read(directory: Path, text: str) -> ControllerConfiguration:
+    state = State(root=directory)
+    state.configuration.write_text(text)
+    return read_controller_configuration(state, directory / "none.toml")
+
+
+KEYS = "".join(f'{name} = "/etc/ovn/{name}.pem"\n' for name in ("private_key", "certificate", "ca"))
+
+
+def test_the_settings(tmp_path: Path) -> None:
+    assert read(tmp_path, "").ovn == OvnSettings()
+    assert read(tmp_path, '[ovn]\nnorthbound = "tcp:192.0.2.1:6641"\n').ovn.northbound == "tcp:192.0.2.1:6641"
+    found = read(tmp_path, f'[ovn]\nnorthbound = "ssl:a:6641,ssl:b:6641"\n{KEYS}').ovn
+    assert (found.private_key, found.ca) == ("/etc/ovn/private_key.pem", "/etc/ovn/ca.pem")
+    for wrong in ('[ovn]\nnorthbound = "http://a"\n', '[ovn]\nnorthbound = "ssl:a:6641"\n'):
+        with pytest.raises(Problem, match="northbound") as caught:
+            read(tmp_path, wrong)
+        assert caught.value.code == "configuration-invalid"
