@@ -268,6 +268,8 @@ def test_the_command(controller: Controller, monkeypatch: pytest.MonkeyPatch) ->
     assert (dry.exit_code, dry.output.count("\n")) == (0, 9), dry.output
     assert "unplug VF 1 of pf0" in dry.output
     assert controller.claims() == 0
+    of_ovns = run("--ovn-port", "web1")
+    assert (of_ovns.exit_code, "while its guest is off" in of_ovns.output) == (Exit.REFUSED, True), of_ovns.output
 
     controller.fleet.held.add(ALIAS)
     undone = run()
