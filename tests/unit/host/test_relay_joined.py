@@ -64,12 +64,12 @@ def frame(to, of, kind=b"\x88\xb5", tag=b"", number=[0]):
 
 PROGRAM = r"""
 from vferry.host.openvswitch import OpenVSwitch
-from vferry.host.relay_switch import BridgeSpec, PortSpec, _set
+from vferry.host.relay_switch import BridgeSpec, PortSpec, set_spec
 
 root, how = Path(sys.argv[1]), sys.argv[2]
 ports = tuple(PortSpec(name=name, interfaces={name: ("", {})}) for name in ("nic", "guest"))
 spec = BridgeSpec(name="vfr", ports=ports, mtu=1500, joins=how != "learns")
-print(how, _set(root, spec, present=True).changed, end=" ")
+print(how, set_spec(root, spec, present=True).changed, end=" ")
 subprocess.run(["ip", "link", "set", "vfr", "up"], check=True)
 
 hello = frame(b"\xff" * 6, GUEST)
@@ -78,7 +78,7 @@ print(passes("farnic", "farguest", hello), end=" ")            # and a NIC gives
 print(passes("farnic", "farguest", frame(GUEST, OTHER)), end=" ")  # then the answer, by which it is known
 if how == "learns":
     print()
-    _set(root, spec, present=False)
+    set_spec(root, spec, present=False)
     sys.exit()
 print(passes("farguest", "farnic", frame(OTHER, GUEST)), end=" ")
 print(passes("farnic", "farguest", frame(GUEST, OTHER, tag=b"\x81\x00\x00\x07")), end=" ")
@@ -92,7 +92,7 @@ print(line.split(":")[1].split()[1] == "0")  # nothing goes to the bridge's own 
 SWITCHED = r"""
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database
-from vferry.host.relay_switch import BridgeSpec, PortSpec, _set, drop_ports, insert_port
+from vferry.host.relay_switch import BridgeSpec, PortSpec, set_spec, drop_ports, insert_port
 
 if sys.argv[2] != "joins":
     sys.exit()
@@ -128,7 +128,7 @@ def soon(outside, here):
             break
     return found
 
-_set(root, BridgeSpec(name="relay0", ports=(port("nic"),), mtu=1500), present=True)
+set_spec(root, BridgeSpec(name="relay0", ports=(port("nic"),), mtu=1500), present=True)
 with Database(root) as database:
     bridge = database.named("Bridge", "relay0")
     database.change(add)
