@@ -102,7 +102,8 @@ def test_two_processes_carry_report_and_leave_nothing(
             assert far.recv(100, socket.MSG_WAITALL) == b"memory"
         assert near.recv(1) == b""
     for process, role, key in ((send, "send", "sent_bytes"), (receive, "receive", "received_bytes")):
-        assert process.event(open=0)[key] == 6
+        # On a slow machine one is told before anything was opened, too.
+        process.event(open=0, **{key: 6})
         code, events, errors = process.end()
         assert (code, errors) == (0, "")
         end = events[-1]
