@@ -11,11 +11,12 @@ Rows = Sequence[dict[str, Any]]
 Figures = dict[str, Any]
 
 METRICS = {
-    "pps": "packets a second",
-    "cores": "CPUs busy",
-    "pps_per_core": "packets a second and CPU",
-    "rtt_us": "round trip, µs",
+    "pps": ("kpps", 1000),
+    "cores": ("CPUs busy", 1),
+    "pps_per_core": ("kpps a CPU", 1000),
+    "rtt_us": ("round trip, µs", 1),
 }
+"""What a row measures: label, and how much of it is one in the table."""
 BASE = "bridge"
 """What the others are compared with, where it was measured."""
 
@@ -53,18 +54,20 @@ def _spread(values: Sequence[float]) -> Figures:
 
 def _table(group: Figures) -> Table:
     table = Table(title=f"{group['size']:,} bytes", title_justify="left", show_edge=False)
-    for name in ("path", "runs", *METRICS.values(), f": {BASE}'s"):
+    for name in ("path", "runs", *(label for label, _ in METRICS.values()), f": {BASE}'s"):
         table.add_column(name, justify="left" if name == "path" else "right")
     for path, figures in group["paths"].items():
         ratio = figures[f"to_{BASE}"]
-        cells = [_words(figures[name]) for name in METRICS]
-        table.add_row(path, str(figures["runs"]), *cells, _words(ratio) if ratio else "–")
+        cells = [_words(figures[name], unit) for name, (_, unit) in METRICS.items()]
+        table.add_row(path, str(figures["runs"]), *cells, _words(ratio, 1) if ratio else "–")
     return table
 
 
-def _words(spread: Figures) -> str:
+def _words(spread: Figures, unit: float) -> str:
     """The median, with least and most where they differ."""
-    middle, least, most = (
-        f"{spread[name]:,.3g}" if spread[name] < 1000 else f"{spread[name]:,.0f}" for name in ("median", "min", "max")
-    )
+    middle, least, most = (_number(spread[name] / unit) for name in ("median", "min", "max"))
     return middle if least == most else f"{middle} ({least} … {most})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

@@ -36,8 +36,8 @@ def test_the_table_has_medians_with_least_and_most() -> None:
     with console.capture() as capture:
         console.print(render(summary(ROWS)))
     said = capture.get()
-    assert "1,050 (900 … 1,200)" in said
-    assert "5 (4 … 6)" in said
+    assert "1.1 (0.9 … 1.2)" in said
+    assert "5.0 (4.0 … 6.0)" in said
     assert "1,500 bytes" in said
 
 
