@@ -8,12 +8,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from vferry.host.sysfs import read_file
 from vferry.model.problem import Exit, Problem
 from vferry.trial.process import Process
+from vferry.trial.started import Started
 
 PROGRAM = "dpdk-testpmd"
 BURST = 32
@@ -31,19 +31,19 @@ def missing() -> str:
     return "" if shutil.which(PROGRAM) else f"there is no {PROGRAM}: apt install dpdk-dev"
 
 
-class Bouncer:
+class Bouncer(Started):
     """Two NICs on the CPU `cpu`, `backends` being where virtio-user finds the other side of each.
 
     What comes in at one goes out there again with its addresses swapped, so that a path carries the same flow both
-    ways, and as many packets as were sent at first.
+    ways, and as many packets as were sent at first. Problem ``bench-no-traffic``.
     """
 
     def __init__(self, folder: Path, cpu: int, backends: Sequence[str], inside: Sequence[str]) -> None:
+        super().__init__()
         self._folder, self._cpu, self._backends, self._inside = folder, cpu, backends, inside
-        self._process: Process | None = None
+        self._process: Process
 
-    def __enter__(self) -> Self:
-        """Problem ``bench-no-traffic``."""
+    def _start(self) -> None:
         self._folder.mkdir()
         memory = ["--in-memory", "-m", str(MEMORY_MIB), "--single-file-segments", "--no-pci"]
         nics = [
@@ -54,17 +54,9 @@ class Bouncer:
         traffic = ["--interactive", "--forward-mode=5tswap", "--port-topology=loop", f"--total-num-mbufs={BUFFERS}"]
         argv = [PROGRAM, f"--lcores=0@{self._cpu},1@{self._cpu}", *memory, *nics, "--", *traffic, *peers]
         environment = ["env", f"RUNTIME_DIRECTORY={self._folder}"]
-        self._process = Process([*self._inside, *environment, *argv], stdin=subprocess.PIPE)
-        try:
-            self._await_ready()
-        except BaseException:
-            self._process.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._process:
-            self._process.__exit__(kind, error, trace)
+        started = Process([*self._inside, *environment, *argv], stdin=subprocess.PIPE)
+        self._process = self._stack.enter_context(started)
+        self._await_ready()
 
     def settle(self) -> None:
         """Waits until packets go round: what is sent before the path is whole is lost. Problem ``bench-no-traffic``."""
@@ -94,7 +86,6 @@ class Bouncer:
 
     def cpu_s(self) -> float:
         """The CPU time so far of the threads that send and receive, in seconds."""
-        assert self._process  # noqa: S101 - it is entered
         return sum(self._process.cpu_s(thread) for thread in self._threads(*WORKERS))
 
     def move_kernel(self, cpu: int) -> None:
@@ -106,7 +97,6 @@ class Bouncer:
             os.sched_setaffinity(thread, {cpu})
 
     def _threads(self, *names: str) -> list[int]:
-        assert self._process  # noqa: S101 - it is entered
         tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
         return [int(task.name) for task in tasks if read_file(task / "comm").startswith(names)]
 
@@ -118,13 +108,12 @@ class Bouncer:
                     return
             except (OSError, ValueError, LookupError, TypeError):
                 pass
-            assert self._process  # noqa: S101 - it was just started
             if not self._process.running():
                 break
             time.sleep(0.1)
         raise Problem(
             "bench-no-traffic",
-            f"{PROGRAM} does not come up: {self._process.errors()[-500:] if self._process else ''}",
+            f"{PROGRAM} does not come up: {self._process.errors()[-500:]}",
             "Install dpdk-dev, librte-net-virtio and librte-mempool-ring; run it as root",
             exit=Exit.UNDONE,
         )
@@ -139,5 +128,4 @@ class Bouncer:
             return json.loads(sock.recv(ANSWER))[question.partition(",")[0]]
 
     def _say(self, *lines: str) -> None:
-        assert self._process  # noqa: S101 - it is entered
         self._process.tell("".join(f"{line}\n" for line in lines))

@@ -5,8 +5,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from msgspec.structs import replace
 
@@ -18,6 +16,7 @@ from vferry.host.relay_switch import BridgeSpec, PortSpec, set_spec, set_switch
 from vferry.model.problem import Exit, Problem
 from vferry.plan.relay_choice import NodeMemory, page_changes, settings
 from vferry.trial.process import Process
+from vferry.trial.started import Started
 
 MEMORY_MIB = 512
 DAEMON = Path("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk")
@@ -51,25 +50,16 @@ def huge_pages(mib: int) -> Iterator[None]:
         yield
 
 
-class DpdkSwitch:
-    """It runs in `folder`, forwards on the CPU `cpu`, and has its ports in the namespace that `inside` enters."""
+class DpdkSwitch(Started):
+    """It runs in `folder`, forwards on the CPU `cpu`, and has its ports in the namespace that `inside` enters.
+
+    Problems: ``bench-no-switch``, and those of `SetSwitch`.
+    """
 
     def __init__(self, folder: Path, cpu: int, inside: Sequence[str]) -> None:
+        super().__init__()
         self._folder, self._cpu, self._inside = folder, cpu, inside
-        self._stack = ExitStack()
         self._run = folder / "run/openvswitch"
-
-    def __enter__(self) -> Self:
-        """Problems: ``bench-no-switch``, and those of `SetSwitch`."""
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
 
     def join(self, sockets: Sequence[Path], *, learning: bool) -> None:
         """A bridge of ports for guests: one that learns as a switched relay's, or joins two as a direct one's."""

@@ -3,54 +3,45 @@
 import json
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from vferry.model.problem import Exit, Problem
 from vferry.trial.certificates import Identity
 from vferry.trial.link import ADDRESSES, DESTINATION, SOURCE, Link
 from vferry.trial.process import Process
+from vferry.trial.started import Started
 
 PORT = 7001
 GATEWAY = [sys.executable, "-m", "vferry", "gateway"]
 
 
-class Gateways:
+class Gateways(Started):
     """Both gateways, which carry from `entrance` at the source to `exit` at the destination: unix sockets."""
 
     def __init__(self, link: Link, folder: Path, identities: tuple[Identity, Identity] | None, codec: str) -> None:
         """Without identities they talk in plaintext."""
+        super().__init__()
         self._link = link
         self._codec = codec
         self._identities = identities
-        self._stack = ExitStack()
         self.entrance = folder / "entrance.sock"
         self.exit = folder / "exit.sock"
         self.send: Process
         self.receive: Process
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         there = f"{ADDRESSES[DESTINATION]}:{PORT}"
-        try:
-            self.receive = self._start(DESTINATION, "receive", "--listen", there, "--connect", f"unix:{self.exit}")
-            into = f"unix:{self.entrance}"
-            self.send = self._start(SOURCE, "send", "--listen", into, "--connect", there, "--codec", self._codec)
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
+        self.receive = self._started(DESTINATION, "receive", "--listen", there, "--connect", f"unix:{self.exit}")
+        into = f"unix:{self.entrance}"
+        self.send = self._started(SOURCE, "send", "--listen", into, "--connect", there, "--codec", self._codec)
 
     def end(self) -> tuple[dict[str, Any], list[str]]:
         """End both and return what the sender says of its compression, and what both have logged."""
         (sent, sent_log), (_, received_log) = (_end(process) for process in (self.send, self.receive))
         return sent.get("compression", {}), sent_log + received_log
 
-    def _start(self, side: int, *arguments: str) -> Process:
+    def _started(self, side: int, *arguments: str) -> Process:
         security = self._identities[side].gateway_options if self._identities else ["--insecure-plaintext"]
         argv = self._link.inside(side, [*GATEWAY, *arguments, *security])
         process = self._stack.enter_context(Process(argv, out=subprocess.PIPE))

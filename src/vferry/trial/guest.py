@@ -3,10 +3,7 @@
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from vferry.model.problem import Exit, Problem
 from vferry.trial.content import Memory
@@ -14,6 +11,7 @@ from vferry.trial.modes import Mode
 from vferry.trial.monitor import Monitor
 from vferry.trial.payload import COUNTER_AT, READY, Work, kernel
 from vferry.trial.process import Process
+from vferry.trial.started import Started
 
 # QEMU's own limit of 128 MiB/s is to be none.
 UNLIMITED = 100 << 30
@@ -29,29 +27,18 @@ def accelerator() -> list[str]:
     return ["-accel", "tcg"]
 
 
-class Guest:
+class Guest(Started):
     """A guest in `memory`, which runs from the start, or, with `incoming`, waits and does not run after."""
 
     def __init__(self, qemu: Sequence[str], memory: Memory, work: Work, *, incoming: bool = False) -> None:
         """`qemu` is the start of its command line."""
+        super().__init__()
         self._qemu = qemu
         self._work = work
         self._incoming = incoming
-        self._stack = ExitStack()
         self.memory = memory
         self.process: Process
         self.monitor: Monitor
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
 
     def _start(self) -> None:
         image = Memory("kernel", 1 << 16)

@@ -1,12 +1,10 @@
 """Two network namespaces without names and a link between them, as fast as is asked for."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from vferry.trial.namespace import Namespace, run
+from vferry.trial.started import Started
 
 SOURCE, DESTINATION = range(2)
 ADDRESSES = ("192.0.2.1", "192.0.2.2")
@@ -17,26 +15,14 @@ BURST_S = 0.001
 QUEUE_MS = 50
 
 
-class Link:
+class Link(Started):
     """The link between them; it goes with them."""
 
     def __init__(self, mbit: int) -> None:
         """`mbit` in Mbit/s; 0 is as fast as this machine can."""
+        super().__init__()
         self._mbit = mbit
-        self._stack = ExitStack()
         self._sides: list[Namespace] = []
-
-    def __enter__(self) -> Self:
-        try:
-            self._sides = [self._stack.enter_context(Namespace()) for _ in ADDRESSES]
-            self._connect()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
 
     def inside(self, side: int, argv: Sequence[str]) -> list[str]:
         """The command line that runs a command at one side."""
@@ -48,7 +34,8 @@ class Link:
         fields = next(line.partition(":")[2].split() for line in lines if line.strip().startswith(f"{DEVICE}:"))
         return int(fields[0]) + int(fields[8])
 
-    def _connect(self) -> None:
+    def _start(self) -> None:
+        self._sides = [self._stack.enter_context(Namespace()) for _ in ADDRESSES]
         here, there = (str(side.pid) for side in self._sides)
         run(
             ["ip", "link", "add", "name", DEVICE, "netns", here, "type", "veth", "peer", "name", DEVICE, "netns", there]
