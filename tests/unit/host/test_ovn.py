@@ -1,0 +1,181 @@
+"""vferry with OVN itself: its daemons and two chassis, guests being network namespaces on a switch in user space."""
+
+import asyncio
+import struct
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+from ovn_chassis import Guest, Logical, Ovn, as_root, ovn, until
+
+from fakes import facts as f
+from fakes.samples import MAC
+from vferry.controller.northbound import Northbound
+from vferry.host.announcement import gratuitous_arp, rarp
+from vferry.host.api import SetBinding
+from vferry.host.ovn import read_chassis
+from vferry.model.ovn import NORTHBOUND, LogicalPort
+from vferry.model.ovn import Chassis as Seen
+from vferry.network.modes import stages
+from vferry.network.step import Step
+from vferry.plan.facts import Facts
+
+pytestmark = as_root
+
+WEB = Logical(name="web-0", mac=MAC, address="10.0.0.1")
+PEER = Logical(name="peer-0", mac="52:54:00:00:00:02", address="10.0.0.2")
+NOT_S = 0.3
+"""For how long nothing must come."""
+OUTGOING = 4
+
+_number = count(1)
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Iterator[Ovn]:
+    with ovn(tmp_path) as made:
+        yield made
+
+
+def octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def datagram(to: Logical, of: Logical, mac: str = "") -> bytes:
+    """A frame with a datagram of UDP, of which there is no second; `mac` instead of the sender's."""
+    payload = struct.pack("!HHHH", 9, 9, 16, 0) + next(_number).to_bytes(8, "big")
+    addresses = bytes(int(each) for end in (of, to) for each in end.address.split("."))
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, 17, 0) + addresses
+    total = sum(struct.unpack("!10H", header))
+    total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    header = header[:10] + total.to_bytes(2, "big") + header[12:]
+    return (octets(to.mac) + octets(mac or of.mac) + b"\x08\x00" + header + payload).ljust(60, b"\0")
+
+
+def comes(frame: bytes, to: Guest, ends: float) -> bool:
+    """Whether a frame comes to a guest by a time on the monotonic clock."""
+    while True:
+        to.wire.settimeout(max(0.001, ends - time.monotonic()))
+        try:
+            got, place = to.wire.recvfrom(2000)
+        except TimeoutError:
+            return False
+        if got == frame and place[2] != OUTGOING:
+            return True
+
+
+def reached(frame: bytes, of: Guest, *to: Guest) -> list[Guest]:
+    """Whom a frame reaches that a guest sends."""
+    for each in to:
+        assert each.wire
+    of.wire.send(frame)
+    ends = time.monotonic() + NOT_S
+    return [each for each in to if comes(frame, each, ends)]
+
+
+def bound(net: Ovn) -> LogicalPort:
+    """What OVN says of the guest's port."""
+    return asyncio.run(Northbound(net.settings).ports([WEB.name]))[WEB.name]
+
+
+def steps(net: Ovn) -> dict[str, Step]:
+    """A migration's from the first chassis to the second, planned on what both say of themselves."""
+    here, there = (read_chassis(each.root) for each in net.chassis.values())
+
+    def change(facts: Facts) -> Facts:
+        both = f.both(f.on_ovn, f.host("source", chassis=here), f.host("destination", chassis=there))
+        return structs.replace(both(facts), northbound={WEB.name: bound(net)})
+
+    planned = stages(f.planned(change))
+    return {step.name: step for step in (*planned.before, *planned.landing)}
+
+
+def do(net: Ovn, step: Step, *, undo: bool = False) -> None:
+    """Has OVN's database do a step, and its chassis what that says."""
+    assert step.host == NORTHBOUND
+    for operation in step.undo if undo else step.apply:
+        assert isinstance(operation, SetBinding)
+        asyncio.run(Northbound(net.settings).call(operation))
+    net.settle()
+
+
+def share(net: Ovn, step: Step) -> None:
+    """Has both chassis know the port as theirs, with all flows that follow from it."""
+    do(net, step)
+    until(lambda: net.places(WEB.name) == ["c1", "c2"])
+    net.settle()
+
+
+def test_a_chassis_is_what_it_says_of_itself(net: Ovn) -> None:
+    here = net.chassis["c1"]
+    assert read_chassis(here.root) == Seen(name="c1", bridge="br-int", userspace=True, connected=True)
+    here.controller.end()
+    assert read_chassis(here.root) == Seen(name="c1", bridge="br-int", userspace=True, connected=False)
+    here.controller.start()
+    until(lambda: read_chassis(here.root) == Seen(name="c1", bridge="br-int", userspace=True, connected=True))
+    net.southbound.daemon.end()
+    until(lambda: read_chassis(here.root) == Seen(name="c1", bridge="br-int", userspace=True, connected=False))
+
+
+class Pair:
+    """A guest on its way from one chassis to the other, where its peer is: a namespace at each."""
+
+    def __init__(self, net: Ovn) -> None:
+        net.add_switch("ls", WEB, PEER)
+        first, second = net.chassis.values()
+        self.here, self.peer = first.plug(WEB), second.plug(PEER)
+        net.settle()
+        asyncio.run(Northbound(net.settings).call(SetBinding(port=f.LOGICAL)))
+        self.there = second.plug(WEB)
+        until(lambda: self.is_at(self.here))
+
+    def of_peer(self) -> list[Guest]:
+        """Whom it reaches what the peer sends to the guest."""
+        return reached(datagram(WEB, PEER), self.peer, self.here, self.there)
+
+    def heard(self) -> list[Guest]:
+        """Who is heard by the peer."""
+        return [each for each in (self.here, self.there) if reached(datagram(PEER, WEB), each, self.peer)]
+
+    def is_at(self, *places: Guest) -> bool:
+        return self.of_peer() == self.heard() == [*places]
+
+
+@pytest.fixture
+def pair(net: Ovn) -> Pair:
+    return Pair(net)
+
+
+def test_a_guest_is_blocked_where_it_will_be_until_a_rarp_comes_from_it(net: Ovn, pair: Pair) -> None:
+    before, of_migration = bound(net), steps(net)
+    share(net, of_migration["share-port"])
+    assert pair.is_at(pair.here)
+    pair.there.wire.send(gratuitous_arp(WEB.mac, WEB.address))
+    assert pair.is_at(pair.here), "a guest's own announcement is none to OVN"
+    pair.there.wire.send(rarp(WEB.mac))
+    until(lambda: pair.is_at(pair.here, pair.there))
+    do(net, of_migration["settle-port"])
+    until(lambda: pair.is_at(pair.there))
+    assert bound(net) == LogicalPort(name=WEB.name, requested_chassis="c2")
+    do(net, of_migration["share-port"], undo=True)
+    until(lambda: pair.is_at(pair.here))
+    assert bound(net) == before
+
+
+def test_a_guest_that_said_nothing_is_reached_once_ovn_knows_it_there_alone(net: Ovn, pair: Pair) -> None:
+    of_migration = steps(net)
+    share(net, of_migration["share-port"])
+    do(net, of_migration["settle-port"])
+    until(lambda: pair.is_at(pair.there))
+
+
+def test_undone_before_it_came_it_is_as_it_was(net: Ovn, pair: Pair) -> None:
+    before, of_migration = bound(net), steps(net)
+    share(net, of_migration["share-port"])
+    do(net, of_migration["share-port"], undo=True)
+    until(lambda: net.places(WEB.name) == ["c1"])
+    assert pair.is_at(pair.here)
+    assert bound(net) == before
