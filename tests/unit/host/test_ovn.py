@@ -6,19 +6,29 @@ import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
 from msgspec import structs
 from ovn_chassis import Guest, Logical, Ovn, as_root, ovn, until
+from xml_samples import domain
 
 from fakes import facts as f
-from fakes.samples import MAC
+from fakes.samples import GUEST, MAC
 from vferry.controller.northbound import Northbound
 from vferry.host.announcement import gratuitous_arp, rarp
-from vferry.host.api import SetBinding
+from vferry.host.api import Announce, ExpectGuest, Operation, Session, SetBinding
+from vferry.host.claims import Claims
+from vferry.host.configuration import AgentConfiguration
+from vferry.host.handlers import Handlers
+from vferry.host.hypervisor import Hypervisor
+from vferry.host.hypervisor_events import RESUMED
 from vferry.host.ovn import read_chassis
+from vferry.model.host import MigrationEndpoint
 from vferry.model.ovn import NORTHBOUND, LogicalPort
 from vferry.model.ovn import Chassis as Seen
+from vferry.model.problem import Problem
 from vferry.network.modes import stages
 from vferry.network.step import Step
 from vferry.plan.facts import Facts
@@ -163,6 +173,75 @@ def test_a_guest_is_blocked_where_it_will_be_until_a_rarp_comes_from_it(net: Ovn
     do(net, of_migration["share-port"], undo=True)
     until(lambda: pair.is_at(pair.here))
     assert bound(net) == before
+
+
+class Agent:
+    """The agent of a chassis, to which a guest is on its way."""
+
+    def __init__(self, root: Path) -> None:
+        self.guest = FakeDomain(persistent=domain(name=GUEST))
+        self.library = FakeLibvirt(self.guest)
+        self.session = Session(operation="op-1")
+        claims = Claims(root / "claims", 2)
+        claims.claim(self.session, GUEST)
+        self.handlers = Handlers(
+            AgentConfiguration(name="host2", migration=MigrationEndpoint(address="127.0.0.1", ports=(1, 2))),
+            claims,
+            root / "state",
+            hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
+            runtime=root / "run/vferry",
+            root=root,
+        )
+
+    def ask(self, operation: Operation[Any]) -> Any:
+        return asyncio.run(self.handlers.handle(operation, self.session))
+
+    def resume(self) -> None:
+        """Has libvirt tell that the guest runs here."""
+        self.library.emit(self.library.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self.guest, RESUMED, 1)
+
+
+@pytest.fixture
+def agent(net: Ovn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
+    monkeypatch.setattr("vferry.host.announcing.TIMES_S", (0.0, 0.1))
+    made = Agent(net.chassis["c2"].root)
+    yield made
+    made.handlers.close()
+
+
+def of_port(step: Step) -> tuple[Announce, ...]:
+    """What a step has announced by the guest's port."""
+    (expected,) = (each for each in step.apply if isinstance(each, ExpectGuest))
+    return tuple(each for each in expected.announced if each.interface is None)
+
+
+def test_the_destination_s_agent_has_it_pass_as_the_guest_resumes(net: Ovn, pair: Pair, agent: Agent) -> None:
+    """The guest itself says nothing."""
+    of_migration = steps(net)
+    share(net, of_migration["share-port"])
+    agent.ask(ExpectGuest(guest=GUEST, announced=of_port(of_migration["expect-guest"])))
+    assert pair.is_at(pair.here)
+    agent.resume()
+    until(lambda: pair.is_at(pair.here, pair.there))
+    do(net, of_migration["settle-port"])
+    until(lambda: pair.is_at(pair.there))
+
+
+def test_an_agent_that_has_not_heard_of_the_resume_does_it_when_asked(net: Ovn, pair: Pair, agent: Agent) -> None:
+    of_migration = steps(net)
+    share(net, of_migration["share-port"])
+    (told,) = (each for each in of_migration["announce"].apply if each in of_port(of_migration["expect-guest"]))
+    assert agent.ask(told).detail == "2 times in 0.1 s from its own port"
+    until(lambda: pair.is_at(pair.here, pair.there))
+
+
+def test_where_the_bridge_does_not_take_it_that_is_said(net: Ovn, agent: Agent) -> None:
+    announced = Announce(guest=GUEST, mac=MAC)
+    for meanwhile in (lambda: None, net.chassis["c2"].switch.end):
+        meanwhile()
+        with pytest.raises(Problem, match=f"{MAC} was not announced from its own port") as caught:
+            agent.ask(announced)
+        assert caught.value.code == "announce-failed"
 
 
 def test_a_guest_that_said_nothing_is_reached_once_ovn_knows_it_there_alone(net: Ovn, pair: Pair) -> None:
