@@ -716,10 +716,12 @@ class SetBinding(Operation[Done], frozen=True, kw_only=True, tag="set-binding"):
     """Sets where OVN may bind a logical port, or that nothing says so. Safe to repeat.
 
     Asked of OVN's northbound database, by the controller itself, and of no agent. Problems: ``host-unreachable``,
-    ``logical-port-unknown``, ``northbound-refused``.
+    ``logical-port-unknown``, ``northbound-refused``, ``northd-silent``.
     """
 
     port: LogicalPort
+    awaited: bool = True
+    """Whether it is done only once ovn-northd has passed it on to the chassis."""
 
 
 # --- setting a host up -----------------------------------------------------------------------------------
