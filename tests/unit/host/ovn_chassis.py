@@ -147,6 +147,7 @@ class Guest:
     def endpoint(self, kind: int, port: int = 0) -> socket.socket:
         """One of its kernel's sockets, for IPv4, bound to its address."""
         made = self._made(socket.AF_INET, kind, 0)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((self.port.address, port))
         return made
 

@@ -1,10 +1,7 @@
 """vferry with OVN itself: its daemons and two chassis, guests being network namespaces on a switch in user space."""
 
 import asyncio
-import struct
-import time
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
 from msgspec import structs
 from ovn_chassis import Guest, Logical, Ovn, as_root, ovn, until
+from ovn_frames import datagram, reached
 from xml_samples import domain
 
 from fakes import facts as f
@@ -37,53 +35,12 @@ pytestmark = as_root
 
 WEB = Logical(name="web-0", mac=MAC, address="10.0.0.1")
 PEER = Logical(name="peer-0", mac="52:54:00:00:00:02", address="10.0.0.2")
-NOT_S = 0.3
-"""For how long nothing must come."""
-OUTGOING = 4
-
-_number = count(1)
 
 
 @pytest.fixture
 def net(tmp_path: Path) -> Iterator[Ovn]:
     with ovn(tmp_path) as made:
         yield made
-
-
-def octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-def datagram(to: Logical, of: Logical, mac: str = "") -> bytes:
-    """A frame with a datagram of UDP, of which there is no second; `mac` instead of the sender's."""
-    payload = struct.pack("!HHHH", 9, 9, 16, 0) + next(_number).to_bytes(8, "big")
-    addresses = bytes(int(each) for end in (of, to) for each in end.address.split("."))
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, 17, 0) + addresses
-    total = sum(struct.unpack("!10H", header))
-    total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    header = header[:10] + total.to_bytes(2, "big") + header[12:]
-    return (octets(to.mac) + octets(mac or of.mac) + b"\x08\x00" + header + payload).ljust(60, b"\0")
-
-
-def comes(frame: bytes, to: Guest, ends: float) -> bool:
-    """Whether a frame comes to a guest by a time on the monotonic clock."""
-    while True:
-        to.wire.settimeout(max(0.001, ends - time.monotonic()))
-        try:
-            got, place = to.wire.recvfrom(2000)
-        except TimeoutError:
-            return False
-        if got == frame and place[2] != OUTGOING:
-            return True
-
-
-def reached(frame: bytes, of: Guest, *to: Guest) -> list[Guest]:
-    """Whom a frame reaches that a guest sends."""
-    for each in to:
-        assert each.wire
-    of.wire.send(frame)
-    ends = time.monotonic() + NOT_S
-    return [each for each in to if comes(frame, each, ends)]
 
 
 def bound(net: Ovn) -> LogicalPort:
@@ -144,14 +101,20 @@ class Pair:
 
     def of_peer(self) -> list[Guest]:
         """Whom it reaches what the peer sends to the guest."""
-        return reached(datagram(WEB, PEER), self.peer, self.here, self.there)
+        return reached([datagram(WEB, PEER)], self.peer, self.here, self.there)
 
     def heard(self) -> list[Guest]:
         """Who is heard by the peer."""
-        return [each for each in (self.here, self.there) if reached(datagram(PEER, WEB), each, self.peer)]
+        return [each for each in (self.here, self.there) if reached([datagram(PEER, WEB)], each, self.peer)]
 
     def is_at(self, *places: Guest) -> bool:
         return self.of_peer() == self.heard() == [*places]
+
+    def stays_at(self, place: Guest) -> bool:
+        """Whether it is there. Fails if it is elsewhere, too."""
+        heard, of_peer = self.heard(), self.of_peer()
+        assert {*heard, *of_peer} <= {place}
+        return heard == of_peer == [place]
 
 
 @pytest.fixture
@@ -162,9 +125,9 @@ def pair(net: Ovn) -> Pair:
 def test_a_guest_is_blocked_where_it_will_be_until_a_rarp_comes_from_it(net: Ovn, pair: Pair) -> None:
     before, of_migration = bound(net), steps(net)
     share(net, of_migration["share-port"])
-    assert pair.is_at(pair.here)
+    until(lambda: pair.stays_at(pair.here))
     pair.there.wire.send(gratuitous_arp(WEB.mac, WEB.address))
-    assert pair.is_at(pair.here), "a guest's own announcement is none to OVN"
+    until(lambda: pair.stays_at(pair.here))  # a guest's own announcement is none to OVN
     pair.there.wire.send(rarp(WEB.mac))
     until(lambda: pair.is_at(pair.here, pair.there))
     do(net, of_migration["settle-port"])
@@ -220,7 +183,7 @@ def test_the_destination_s_agent_has_it_pass_as_the_guest_resumes(net: Ovn, pair
     of_migration = steps(net)
     share(net, of_migration["share-port"])
     agent.ask(ExpectGuest(guest=GUEST, announced=of_port(of_migration["expect-guest"])))
-    assert pair.is_at(pair.here)
+    until(lambda: pair.stays_at(pair.here))
     agent.resume()
     until(lambda: pair.is_at(pair.here, pair.there))
     do(net, of_migration["settle-port"])
@@ -256,5 +219,32 @@ def test_undone_before_it_came_it_is_as_it_was(net: Ovn, pair: Pair) -> None:
     share(net, of_migration["share-port"])
     do(net, of_migration["share-port"], undo=True)
     until(lambda: net.places(WEB.name) == ["c1"])
-    assert pair.is_at(pair.here)
+    until(lambda: pair.stays_at(pair.here))
     assert bound(net) == before
+
+
+def test_without_northd_or_its_southbound_database_a_guest_stays_where_it_is(
+    net: Ovn, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And whoever would migrate it is told soon. What was undone meanwhile is so once OVN is back."""
+    monkeypatch.setattr("vferry.controller.northbound.NORTHD_S", 1.0)
+    monkeypatch.setattr("vferry.host.ovsdb.TIMEOUT_S", 1.0)
+    before, of_migration = bound(net), steps(net)
+    for part in (net.northd, net.southbound.daemon):
+        part.end()
+        with pytest.raises(Problem) as caught:
+            do(net, of_migration["share-port"])
+        assert caught.value.code == "northd-silent"
+        (undone,) = of_migration["share-port"].undo
+        asyncio.run(Northbound(net.settings).call(undone))
+        until(lambda: pair.stays_at(pair.here))
+        assert bound(net) == before
+        part.start()
+        share(net, of_migration["share-port"])
+        do(net, of_migration["share-port"], undo=True)
+        until(lambda: net.places(WEB.name) == ["c1"])
+    net.northbound.daemon.end()
+    with pytest.raises(Problem) as caught:
+        do(net, of_migration["share-port"])
+    assert caught.value.code == "host-unreachable"
+    until(lambda: pair.stays_at(pair.here))
