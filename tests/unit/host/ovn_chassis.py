@@ -9,8 +9,9 @@
         here.endpoint(socket.SOCK_STREAM, 80)     # its TCP, through its own kernel
 
 `net.settings` is what `Northbound` asks it by, and `net.chassis["c1"].root` what an agent has as its root there. Guests
-may send anything: nothing of them is checked but by OVN. It takes about two seconds until it is there, needs root, and
-has no guest of QEMU's. `net.northd`, `net.southbound` and a chassis' `controller` may be ended, and started again.
+may send anything: nothing of them is checked but by OVN (`ovn_frames` makes frames, and says whom they reach). It takes
+about two seconds until it is there, needs root, and has no guest of QEMU's. Each daemon may be ended, and started again:
+`net.northd`, `net.southbound.daemon`, `net.northbound.daemon`, a chassis' `controller` and `switch`.
 """
 
 import ctypes
@@ -35,7 +36,6 @@ from vferry.controller.configuration import OvnSettings
 from vferry.host.openvswitch import ask
 from vferry.host.relay_switch import guest_name
 from vferry.trial.namespace import Namespace, run
-from vferry.trial.process import Process
 
 T = TypeVar("T")
 PATIENCE_S = 20.0
@@ -62,37 +62,39 @@ class Daemon:
 
     def __init__(self, folder: Path, name: str, words: tuple[str, ...], inside: tuple[str, ...] = ()) -> None:
         self._log = folder / f"{name}.log"
-        run_folder = folder / "run"
         places = {
-            "OVS_RUNDIR": run_folder / "openvswitch",
-            "OVN_RUNDIR": run_folder / "ovn",
+            "OVS_RUNDIR": folder / "run/openvswitch",
+            "OVN_RUNDIR": folder / "run/ovn",
             **dict.fromkeys(("OVS_DBDIR", "OVN_DBDIR", "OVS_SYSCONFDIR", "OVN_SYSCONFDIR"), folder),
         }
         for each in places.values():
             each.mkdir(parents=True, exist_ok=True)
-        environment = ("env", *(f"{key}={value}" for key, value in places.items()))
+        self._log.touch()
+        tool = find_tool(words[0]) or words[0]
         logs = ("-vconsole:off", f"--log-file={self._log}")
-        self._argv = (*inside, *environment, find_tool(words[0]) or words[0], *words[1:], *logs)
-        self._process: Process | None = None
+        self._argv = ("setpriv", "--pdeathsig", "KILL", *inside, tool, *words[1:], *logs)
+        self._environment = {**os.environ, **{name: str(path) for name, path in places.items()}}
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = Process(self._argv)
+        with self._log.open("ab") as said:
+            self._process = subprocess.Popen(self._argv, stdout=said, stderr=said, env=self._environment)
 
     def end(self) -> None:
         """Kills it, if it runs."""
         if self._process is not None:
-            self._process.__exit__(None, None, None)
+            self._process.kill()
+            self._process.wait()
             self._process = None
 
     def check(self) -> None:
         """Fails if it has ended by itself."""
-        if self._process is not None and not self._process.running():
-            raise AssertionError(f"{self._argv} has ended: {self._process.errors()}\n{self.log()}")
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise AssertionError(f"it has ended with {code}\n{self.log()}")
 
     def log(self) -> str:
         """What it has said last."""
-        said = self._log.read_text(errors="replace").splitlines()[-15:] if self._log.exists() else ["nothing"]
-        return "\n".join((f"--- {self._log}", *said))
+        return "\n".join((f"--- {self._log}", *self._log.read_text(errors="replace").splitlines()[-15:]))
 
 
 class Store:
