@@ -22,7 +22,9 @@ from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_events import RESUMED
+from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovn import read_chassis
+from vferry.host.relay_switch import guest_name
 from vferry.model.host import MigrationEndpoint
 from vferry.model.ovn import NORTHBOUND, LogicalPort
 from vferry.model.ovn import Chassis as Seen
@@ -198,13 +200,16 @@ def test_an_agent_that_has_not_heard_of_the_resume_does_it_when_asked(net: Ovn, 
     until(lambda: pair.is_at(pair.here, pair.there))
 
 
-def test_where_the_bridge_does_not_take_it_that_is_said(net: Ovn, agent: Agent) -> None:
-    announced = Announce(guest=GUEST, mac=MAC)
-    for meanwhile in (lambda: None, net.chassis["c2"].switch.end):
-        meanwhile()
-        with pytest.raises(Problem, match=f"{MAC} was not announced from its own port") as caught:
-            agent.ask(announced)
-        assert caught.value.code == "announce-failed"
+@pytest.mark.parametrize("plugged", [False, True])
+def test_where_the_bridge_does_not_take_it_that_is_said(net: Ovn, agent: Agent, *, plugged: bool) -> None:
+    there = net.chassis["c2"]
+    if plugged:
+        there.plug(WEB)
+        until(lambda: OpenVSwitch(there.root).find(guest_name(MAC)))
+        there.switch.end()
+    with pytest.raises(Problem, match=f"{MAC} was not announced from its own port") as caught:
+        agent.ask(Announce(guest=GUEST, mac=MAC))
+    assert caught.value.code == "announce-failed"
 
 
 def test_a_guest_that_said_nothing_is_reached_once_ovn_knows_it_there_alone(net: Ovn, pair: Pair) -> None:
