@@ -232,12 +232,11 @@ def test_without_northd_or_its_southbound_database_a_guest_stays_where_it_is(
     net: Ovn, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And whoever would migrate it is told soon. What was undone meanwhile is so once OVN is back."""
-    monkeypatch.setattr("vferry.controller.northbound.NORTHD_S", 1.0)
-    monkeypatch.setattr("vferry.host.ovsdb.TIMEOUT_S", 1.0)
     before, of_migration = bound(net), steps(net)
     for part in (net.northd, net.southbound.daemon):
         part.end()
-        with pytest.raises(Problem) as caught:
+        with monkeypatch.context() as soon, pytest.raises(Problem) as caught:
+            soon.setattr("vferry.controller.northbound.NORTHD_S", 1.0)
             do(net, of_migration["share-port"])
         assert caught.value.code == "northd-silent"
         (undone,) = of_migration["share-port"].undo
@@ -249,6 +248,7 @@ def test_without_northd_or_its_southbound_database_a_guest_stays_where_it_is(
         do(net, of_migration["share-port"], undo=True)
         until(lambda: net.places(WEB.name) == ["c1"])
     net.northbound.daemon.end()
+    monkeypatch.setattr("vferry.host.ovsdb.TIMEOUT_S", 1.0)
     with pytest.raises(Problem) as caught:
         do(net, of_migration["share-port"])
     assert caught.value.code == "host-unreachable"

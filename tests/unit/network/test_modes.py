@@ -570,7 +570,7 @@ def test_over_a_bond_its_own_filter_is_asked_and_its_port_taught(case: Case) -> 
 def test_switches_are_told_when_the_guest_moves_between_a_bond_and_its_vf(case: Case) -> None:
     steps = steps_over(case, BONDED)
 
-    def told(phase: Phase, *, undoing: bool = False) -> list[str]:
+    def told(phase: Phase, *, undoing: bool = False) -> list[str | None]:
         of_phase = [each for step in steps if step.phase is phase for each in (step.undo if undoing else step.apply)]
         return [each.interface for each in of_phase if isinstance(each, Announce)]
 
