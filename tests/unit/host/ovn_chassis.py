@@ -38,7 +38,7 @@ from vferry.host.relay_switch import guest_name
 from vferry.trial.namespace import Namespace, run
 
 T = TypeVar("T")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 NAMES = ("c1", "c2")
 DAEMONS = ("ovs-vswitchd", "ovn-northd", "ovn-controller")
 UNDERLAY = "192.0.2.{}"
@@ -178,7 +178,11 @@ class Chassis:
         self._southbound = southbound
 
     def configure(self) -> None:
-        """What makes it a chassis, and a bridge in user space behind which the other one is."""
+        """What makes it a chassis, and a bridge in user space behind which the other one is.
+
+        Its integration bridge is there before ovn-controller, which else makes it, and of 23.03 may end with a
+        segmentation fault where the switch takes its time.
+        """
         told = {
             "system-id": self.name,
             "ovn-remote": self._southbound,
@@ -193,11 +197,16 @@ class Chassis:
             _insert("Bridge", "b", name="phy", datapath_type="netdev", ports=_named("phy", "under")),
             _mutate("Open_vSwitch", [], "bridges", "b"),
         )
+        self.store.transact(
+            *_port("br-int", type="internal"),
+            _insert("Bridge", "b", name="br-int", datapath_type="netdev", fail_mode="secure", ports=_named("br-int")),
+            _mutate("Open_vSwitch", [], "bridges", "b"),
+        )
 
     def link(self) -> None:
-        """Gives the bridge of the underlay its address, once it is there."""
-        devices = Path(f"/proc/{self.namespace.pid}/net/dev")
-        until(lambda: "phy:" in devices.read_text(), self.switch)
+        """Gives the bridge of the underlay its address, once both are there."""
+        devices, way_in = Path(f"/proc/{self.namespace.pid}/net/dev"), self.root / "run/openvswitch/br-int.mgmt"
+        until(lambda: "phy:" in devices.read_text() and way_in.exists(), self.switch)
         for line in (f"address add {self.address}/24 dev phy", "link set phy up", "link set lo up"):
             self.namespace.run(["ip", *line.split()])
 
@@ -300,10 +309,11 @@ class Ovn:
         for each in self.chassis.values():
             each.namespace.run(["ip", "link", "set", "under", "up"])
             each.configure()
-        for daemon in self.daemons[len(stores) :]:
-            daemon.start()
+            each.switch.start()
+        self.northd.start()
         for each in self.chassis.values():
             each.link()
+            each.controller.start()
         until(lambda: len(self.southbound.rows("Chassis", "name")) == len(NAMES), *self.daemons)
         self.settle()
 
@@ -364,16 +374,22 @@ def _identities(column: list[Any]) -> list[str]:
 
 
 def _named(*names: str) -> list[Any]:
-    return ["set", [["named-uuid", name] for name in names]]
+    return ["set", [["named-uuid", _identity(name)] for name in names]]
 
 
 def _port(name: str, /, **interface: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    identity = _identity(name)
     return (
-        _insert("Interface", f"i{name}", name=name, **interface),
-        _insert("Port", name, name=name, interfaces=["named-uuid", f"i{name}"]),
+        _insert("Interface", f"i{identity}", name=name, **interface),
+        _insert("Port", identity, name=name, interfaces=["named-uuid", f"i{identity}"]),
     )
 
 
+def _identity(name: str) -> str:
+    """Of a new row, as OVSDB takes it."""
+    return name.replace("-", "_")
+
+
 def _mutate(table: str, where: list[Any], column: str, added: str) -> dict[str, Any]:
-    mutations = [[column, "insert", ["named-uuid", added]]]
+    mutations = [[column, "insert", ["named-uuid", _identity(added)]]]
     return {"op": "mutate", "table": table, "where": where, "mutations": mutations}
