@@ -10,7 +10,7 @@
 
 `net.settings` is what `Northbound` asks it by, and `net.chassis["c1"].root` what an agent has as its root there. Guests
 may send anything: nothing of them is checked but by OVN (`ovn_frames` makes frames, and says whom they reach). It is
-there within some two seconds, needs root, and has no guest of QEMU's. Each daemon may be ended, and started again:
+there within about a second, needs root, and has no guest of QEMU's. Each daemon may be ended, and started again:
 `net.northd`, `net.southbound.daemon`, `net.northbound.daemon`, a chassis' `controller` and `switch`.
 """
 
