@@ -80,14 +80,16 @@ def _on_guest(
             return _run(host, guest, script)
         case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
             assert uplink in (None, host.standby.uplink)
+            assert not _ovns(host, mac)
             assert mac in _active(host, guest).inside.chosen
             return api.Done()
         case api.Announce(guest=guest, mac=mac, interface=interface):
-            assert interface in (PF, host.standby.uplink)
+            assert interface in ((None,) if _ovns(host, mac) else (PF, host.standby.uplink))
             assert mac in _active(host, guest).inside.chosen
             host.announced.add(mac)
             return api.Done()
         case api.ExpectGuest(guest=guest, announced=announced):
+            assert all((each.interface is None) == _ovns(host, each.mac) for each in announced)
             before = host.unsaid.pop(guest, set())
             if announced:
                 host.unsaid[guest] = {each.mac for each in announced}
@@ -321,6 +323,12 @@ def _place(port: RelayPort) -> str | None:
     if port.vf:
         return port.vf.address
     return port.switch.bridge if port.switch else None
+
+
+def _ovns(host: HostState, mac: str) -> bool:
+    """Whether a NIC is a port of OVN's, by which it is announced."""
+    port = host.ports.get(mac)
+    return port is not None and port.switch is not None and port.switch.logical_port is not None
 
 
 def _leave(host: HostState, guest: str, mac: str) -> api.Done:

@@ -70,8 +70,7 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the source has the guest still")
     if destination.definitions.get(GUEST) != plan.persistent_xml:
         wrong.append("the destination's definition is another one")
-    by_ovn = {port.mac for port in plan.ports if port.rebinding}
-    if unannounced := set(machine.inside.chosen) - destination.announced - by_ovn:
+    if unannounced := set(machine.inside.chosen) - destination.announced:
         wrong.append(f"{unannounced} was not announced")
     if source.mdevs or machine.mdevs != destination.mdevs:
         wrong.append(f"mediated devices: {source.mdevs} at the source, {destination.mdevs} at the destination")
@@ -97,8 +96,6 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         after = port.rebinding.after if port.rebinding else None
         if after and fleet.northbound.bindings != {after.name: after}:
             wrong.append(f"OVN has {fleet.northbound.bindings}")
-        if after and port.mac in destination.announced:
-            wrong.append(f"{port.mac} was announced beside OVN")
         if destination.ports[port.mac] != port.destination:
             wrong.append(f"the guest's port is {destination.ports[port.mac]}")
     for move in plan.moves:

@@ -11,6 +11,9 @@ from vferry.host.ovsdb import Replica, Tls
 from vferry.model.ovn import NORTHBOUND, LogicalPort
 from vferry.model.problem import Exit, Problem
 
+NORTHD_S = 30.0
+"""How long ovn-northd may take: it computes all networks anew where it cannot tell what has changed."""
+
 REQUESTED, ACTIVATION = "requested-chassis", "activation-strategy"
 WORDS = {"key": "string", "value": "string", "min": 0, "max": "unlimited"}
 
@@ -27,7 +30,7 @@ class Northbound:
         """Problems: those of `SetBinding`."""
         if not isinstance(operation, SetBinding):
             raise Problem("operation-unknown", f"{NORTHBOUND} cannot do {type(operation).__name__}")
-        done: Any = await asyncio.to_thread(self._set, operation.port, timeout_s)
+        done: Any = await asyncio.to_thread(self._set, operation, timeout_s)
         answer: R = done
         return answer
 
@@ -40,7 +43,8 @@ class Northbound:
             rows = (database.named(_PORTS, name) for name in names)
             return {row.name: _port(row) for row in rows if row is not None}
 
-    def _set(self, wanted: LogicalPort, timeout_s: float) -> Done:
+    def _set(self, operation: SetBinding, timeout_s: float) -> Done:
+        wanted = operation.port
         with _Database(self._settings) as database:
             row = database.named(_PORTS, wanted.name)
             if row is None:
@@ -50,18 +54,23 @@ class Northbound:
                     "Look with: ovn-nbctl show",
                     exit=Exit.REFUSED,
                 )
-            if _port(row) == wanted:
-                return Done(changed=False)
-            database.commit(lambda _: _apply(row, wanted), time.monotonic() + timeout_s)
-            return Done(detail=wanted.requested_chassis or "")
+            changes = _port(row) != wanted
+            if changes:
+                database.commit(lambda _: _apply(database, row, wanted), time.monotonic() + timeout_s)
+            if operation.awaited:
+                database.await_northd()
+            return Done(changed=changes, detail=(wanted.requested_chassis or "") if changes else "")
 
 
-_PORTS = "Logical_Switch_Port"
+_PORTS, _ALL = "Logical_Switch_Port", "NB_Global"
 
 
 class _Database(Replica):
     schema = "OVN_Northbound"
-    columns = {_PORTS: {"name": "string", "options": WORDS}}  # noqa: RUF012 - as its base has it
+    columns = {  # noqa: RUF012 - as its base has it
+        _PORTS: {"name": "string", "options": WORDS},
+        _ALL: {"nb_cfg": "integer", "sb_cfg": "integer"},
+    }
 
     def __init__(self, settings: OvnSettings) -> None:
         if settings.northbound is None:
@@ -74,6 +83,18 @@ class _Database(Replica):
         key, certificate, ca = settings.private_key, settings.certificate, settings.ca
         tls = Tls(private_key=key, certificate=certificate, ca=ca) if key and certificate and ca else None
         super().__init__(settings.northbound, tls)
+
+    def await_northd(self) -> None:
+        """Waits until ovn-northd has passed on what is there now. Problem ``northd-silent``."""
+        target = max((row.nb_cfg for row in self.rows(_ALL)), default=0)
+        if not self.wait(lambda: any(row.sb_cfg >= target for row in self.rows(_ALL)), NORTHD_S):
+            raise Problem(
+                "northd-silent",
+                f"OVN's northbound database ({self.remote}) has it, and ovn-northd has not passed it on for "
+                f"{NORTHD_S:.0f} s",
+                "Look with: ovn-appctl -t ovn-northd status; ovn-sbctl show",
+                exit=Exit.UNDONE,
+            )
 
     def silent(self, why: str) -> Problem:
         return Problem(
@@ -107,7 +128,9 @@ def _port(row: Any) -> LogicalPort:
     )
 
 
-def _apply(row: Any, wanted: LogicalPort) -> None:
+def _apply(database: _Database, row: Any, wanted: LogicalPort) -> None:
+    for each in database.rows(_ALL):
+        each.increment("nb_cfg")
     for key, value in ((REQUESTED, wanted.requested_chassis), (ACTIVATION, wanted.activation_strategy)):
         if value is None:
             row.delkey("options", key)

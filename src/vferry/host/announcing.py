@@ -64,9 +64,7 @@ def teach_bridge(links: Links, root: Path, port: str | None, mac: str, *, hold: 
     return Done(detail=f"{mac} is behind {port}")
 
 
-def announce(
-    wanted: Announce, wire: Callable[[str], Wire] = open_wire, sleep: Callable[[float], None] = time.sleep
-) -> Done:
+def announce(wanted: Announce, wire: Callable[[], Wire], sleep: Callable[[float], None] = time.sleep) -> Done:
     """Announces a NIC now, and over the next seconds again from a thread. Problem ``announce-failed``."""
     _latest[wanted.mac] = wanted
     try:
@@ -74,7 +72,7 @@ def announce(
     except OSError as error:
         raise _failed(wanted, error) from error
     threading.Thread(target=_repeat, args=(opened, wanted, sleep), name=f"announce-{wanted.mac}", daemon=True).start()
-    return Done(detail=f"{len(TIMES_S)} times in {TIMES_S[-1]:g} s from {wanted.interface}")
+    return Done(detail=f"{len(TIMES_S)} times in {TIMES_S[-1]:g} s from {_origin(wanted)}")
 
 
 def frames(wanted: Announce, at_s: float) -> tuple[bytes, ...]:
@@ -84,8 +82,8 @@ def frames(wanted: Announce, at_s: float) -> tuple[bytes, ...]:
     return (rarp(wanted.mac, wanted.vlan), *announced)
 
 
-def _first(wire: Callable[[str], Wire], wanted: Announce) -> Wire:
-    opened = wire(wanted.interface)
+def _first(wire: Callable[[], Wire], wanted: Announce) -> Wire:
+    opened = wire()
     try:
         _say(opened, frames(wanted, TIMES_S[0]))
     except OSError:
@@ -112,11 +110,15 @@ def _say(wire: Wire, said: Iterable[bytes]) -> None:
         wire.send(frame)
 
 
+def _origin(wanted: Announce) -> str:
+    return wanted.interface or "its own port"
+
+
 def _failed(wanted: Announce, error: OSError) -> Problem:
     return Problem(
         "announce-failed",
-        f"{wanted.mac} was not announced from {wanted.interface}: {os.strerror(error.errno or 0)}",
-        f"Look with: ip link show {wanted.interface}",
+        f"{wanted.mac} was not announced from {_origin(wanted)}: {os.strerror(error.errno) if error.errno else error}",
+        f"Look with: ip link show {wanted.interface}" if wanted.interface else "Look with: ovs-vsctl show",
         exit=Exit.REFUSED,
         mac=wanted.mac,
     )

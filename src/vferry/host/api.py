@@ -382,6 +382,9 @@ class TeachBridge(Operation[Done], frozen=True, kw_only=True, tag="teach-bridge"
 class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
     """Tells the switches outside that a guest's NIC is on this host, by frames that leave through `interface`.
 
+    Without one, they come into the bridge by the guest's own port on the relay, as if it had sent them: of a guest that
+    arrives at a port of its own, OVN passes nothing before it has seen a RARP there.
+
     They are RARP frames from `mac` and, for each of `addresses`, gratuitous ARP or unsolicited neighbour
     advertisements, tagged with `vlan` if it is not 0. Answers after the first time; the others follow by themselves,
     until the MAC is announced anew.
@@ -390,7 +393,7 @@ class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
 
     guest: str
     mac: str
-    interface: str
+    interface: str | None = None
     vlan: int = 0
     addresses: tuple[str, ...] = ()
     router: bool = False
@@ -713,10 +716,12 @@ class SetBinding(Operation[Done], frozen=True, kw_only=True, tag="set-binding"):
     """Sets where OVN may bind a logical port, or that nothing says so. Safe to repeat.
 
     Asked of OVN's northbound database, by the controller itself, and of no agent. Problems: ``host-unreachable``,
-    ``logical-port-unknown``, ``northbound-refused``.
+    ``logical-port-unknown``, ``northbound-refused``, ``northd-silent``.
     """
 
     port: LogicalPort
+    awaited: bool = True
+    """Whether it is done only once ovn-northd has passed it on to the chassis."""
 
 
 # --- setting a host up -----------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from vferry.host.lent import Lent
 from vferry.host.mediated import read_mdevs, set_mdev
 from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
+from vferry.host.openflow import Inlet
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
 from vferry.host.relay_ports import RelayPorts
@@ -213,7 +214,7 @@ class Handlers:
                 return lambda: self._teach_bridge(operation)
             case api.Announce():
                 check(session, guest=operation.guest)
-                return lambda: announce(operation, self._wire)
+                return lambda: announce(operation, lambda: self._way(operation))
             case api.ExpectGuest(guest=guest, announced=announced):
                 check(session, guest=guest)
                 return lambda: self._arriving.announce(guest, announced)
@@ -362,8 +363,14 @@ class Handlers:
 
     def _announce_arrived(self, wanted: api.Announce) -> None:
         """The bridge first: what is announced may come back to it by the uplink."""
-        self._teach_bridge(api.TeachBridge(guest=wanted.guest, mac=wanted.mac))
-        announce(wanted, self._wire)
+        if wanted.interface is not None:
+            self._teach_bridge(api.TeachBridge(guest=wanted.guest, mac=wanted.mac))
+        announce(wanted, lambda: self._way(wanted))
+
+    def _way(self, wanted: api.Announce) -> Wire:
+        if wanted.interface is None:
+            return Inlet(self._root, relay_switch.guest_name(wanted.mac))
+        return self._wire(wanted.interface)
 
     def _destroy(self, operation: str, guest: str) -> api.Done:
         if self._migrations.leaves_here(operation, guest):

@@ -93,6 +93,11 @@ class OpenVSwitch:
         except (OSError, ValueError) as error:
             raise _refused(bridge, port, mac, str(error)) from error
 
+    def find(self, port: str) -> tuple[str, int] | None:
+        """The bridge that has a port, and the port's number in OpenFlow."""
+        found = ((bridge["name"], int(ports[port].number)) for bridge, ports in self._read() if port in ports)
+        return next(found, None)
+
     def _hold(self, bridge: str, port: str, settings: "_Port", mac: str) -> Done:
         vlan = settings.tag or 0
         if self._learnt(bridge, mac).get(vlan) == (settings.number, "static"):

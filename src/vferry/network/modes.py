@@ -195,7 +195,8 @@ def _announcements(plan: Plan) -> list[Step]:
     """As soon as the guest has resumed: until switches have learnt where the guest is, its frames go to the source."""
     if not plan.announced:
         return []
-    ports = (TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.uplink) for each in plan.announced)
+    bridged = (each for each in plan.announced if each.interface is not None)
+    ports = (TeachBridge(guest=plan.guest, mac=each.mac, uplink=each.uplink) for each in bridged)
     frames = (
         Announce(
             guest=plan.guest,

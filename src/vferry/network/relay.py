@@ -83,7 +83,8 @@ def share_ports(plan: Plan) -> list[Step]:
             host=NORTHBOUND,
             summary=f"let {each.both.name} be bound at {each.both.requested_chassis}",
             apply=(SetBinding(port=each.both),),
-            undo=(SetBinding(port=each.before),),
+            # Who undoes because OVN does nothing has it say what was there, for when it does again.
+            undo=(SetBinding(port=each.before, awaited=False),),
         )
         for move in plan.ports
         if (each := move.rebinding) is not None

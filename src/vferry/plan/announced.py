@@ -28,9 +28,13 @@ def announced(facts: Facts, moves: list[VfMove], ports: tuple[PortMove, ...] = (
         for move in moves
     ]
     of_ports = [
-        Announced(mac=port.mac, interface=port.uplink, vlan=port.vlan, addresses=addresses_of(facts, port.mac))
+        Announced(
+            mac=port.mac,
+            interface=port.uplink,
+            vlan=port.vlan,
+            addresses=addresses_of(facts, port.mac) if port.uplink else (),
+        )
         for port in ports
-        if port.uplink is not None  # else OVN does
     ]
     known = {move.mac for move in moves} | {port.mac for port in ports}
     others = (nic for nic in facts.guest.nics if nic.mac not in known)

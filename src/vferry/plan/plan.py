@@ -194,10 +194,13 @@ class Forwarded(Struct, frozen=True, kw_only=True):
 
 
 class Announced(Struct, frozen=True, kw_only=True):
-    """A NIC that the destination announces once the guest has resumed there, and by which interface it does so."""
+    """A NIC that the destination announces once the guest has resumed there, and by which interface it does so.
+
+    By none where its port is OVN's, which takes an announcement as the guest's own, and tells whom it must.
+    """
 
     mac: str
-    interface: str
+    interface: str | None
     vlan: int = 0
     addresses: tuple[str, ...] = ()
     """Those that the guest's agent has told of, and that the NIC has all the time."""

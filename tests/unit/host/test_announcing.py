@@ -14,7 +14,7 @@ import pytest
 
 from vferry.host import announcing
 from vferry.host.announcement import of_address, rarp
-from vferry.host.announcing import ADDRESSED_S, TIMES_S, announce, frames, teach_bridge
+from vferry.host.announcing import ADDRESSED_S, TIMES_S, announce, frames, open_wire, teach_bridge
 from vferry.host.api import Announce, Done
 from vferry.host.sriov_netlink import Links
 from vferry.model.problem import Problem
@@ -59,7 +59,7 @@ class FakeLinks:
 def said(wire: FakeWire, wanted: Announce = WANTED) -> tuple[Done, list[float]]:
     """What the operation answers, and for how long it sleeps, when it is over."""
     slept: list[float] = []
-    done = announce(wanted, lambda _interface: wire, slept.append)
+    done = announce(wanted, lambda: wire, slept.append)
     assert wire.closed.wait(5)
     return done, slept
 
@@ -118,7 +118,7 @@ def test_an_interface_that_goes_away_ends_it() -> None:
 
 def test_an_interface_that_is_not_there_is_said() -> None:
     with pytest.raises(Problem, match="No such device"):
-        announce(Announce(guest="g", mac=MAC, interface="none0"))
+        announce(Announce(guest="g", mac=MAC, interface="none0"), lambda: open_wire("none0"))
 
 
 def test_what_is_announced_anew_is_not_said_of_the_old_place_any_more() -> None:
@@ -128,9 +128,9 @@ def test_what_is_announced_anew_is_not_said_of_the_old_place_any_more() -> None:
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 2:
-            announce(Announce(guest="guest1", mac=MAC, interface="bond0"), lambda _: second, lambda _: None)
+            announce(Announce(guest="guest1", mac=MAC, interface="bond0"), lambda: second, lambda _: None)
 
-    announce(WANTED, lambda _: first, sleep)
+    announce(WANTED, lambda: first, sleep)
     assert first.closed.wait(5)
     assert second.closed.wait(5)
     assert first.sent == [*frames(WANTED, TIMES_S[0]), *frames(WANTED, TIMES_S[1])]
@@ -150,7 +150,7 @@ exec "$@"
 PROGRAM = f"""
 import socket, subprocess, sys
 from pathlib import Path
-from vferry.host.announcing import announce, teach_bridge
+from vferry.host.announcing import announce, open_wire, teach_bridge
 from vferry.host.api import Announce
 from vferry.host.sriov_netlink import Links
 seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
@@ -163,7 +163,7 @@ with Links() as links:
     assert teach_bridge(links, Path(sys.argv[1]), "tap0", wanted.mac).changed
     assert teach_bridge(links, Path(sys.argv[1]), "tap0", wanted.mac).changed
 for _ in range(2):
-    announce(wanted, sleep=lambda _seconds: None)
+    announce(wanted, lambda: open_wire("up0"), sleep=lambda _seconds: None)
 found = []
 while len(found) < 26:
     frame = seen.recv(2000)

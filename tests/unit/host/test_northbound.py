@@ -62,6 +62,7 @@ def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
         try:
             while not answers(path):
                 assert process.poll() is None
+            transact(path, {"op": "insert", "table": "NB_Global", "row": {}})
             row = {"name": "web-0", "options": ["map", [[key, value] for key, value in OPTIONS.items()]]}
             transact(
                 path,
@@ -112,26 +113,41 @@ async def test_where_a_port_may_be_bound_there_and_back(served: Served) -> None:
     """What else is said of it stays."""
     northbound = Northbound(served.settings)
     assert await northbound.ports(["web-0", "web-9"]) == {"web-0": BEFORE}
-    assert await northbound.call(SetBinding(port=BOTH)) == Done(detail="c1,c2")
+    assert await northbound.call(SetBinding(port=BOTH, awaited=False)) == Done(detail="c1,c2")
     assert served.options() == OPTIONS | {"requested-chassis": "c1,c2", "activation-strategy": "rarp"}
-    assert not (await northbound.call(SetBinding(port=BOTH))).changed
+    assert not (await northbound.call(SetBinding(port=BOTH, awaited=False))).changed
     assert (await northbound.ports(["web-0"]))["web-0"] == BOTH
-    await northbound.call(SetBinding(port=AFTER))
+    await northbound.call(SetBinding(port=AFTER, awaited=False))
     assert served.options() == OPTIONS | {"requested-chassis": "c2"}
-    await northbound.call(SetBinding(port=LogicalPort(name="web-0")))
+    await northbound.call(SetBinding(port=LogicalPort(name="web-0"), awaited=False))
     assert served.options() == {"qos_max_rate": "1000000"}
-    await northbound.call(SetBinding(port=BEFORE))
+    await northbound.call(SetBinding(port=BEFORE, awaited=False))
     assert served.options() == OPTIONS
 
 
 async def test_what_it_does_not_have_is_said(served: Served) -> None:
     northbound = Northbound(served.settings)
     with pytest.raises(Problem) as caught:
-        await northbound.call(SetBinding(port=LogicalPort(name="web-9")))
+        await northbound.call(SetBinding(port=LogicalPort(name="web-9"), awaited=False))
     assert (caught.value.code, bool(caught.value.remedy)) == ("logical-port-unknown", True)
     with pytest.raises(Problem) as caught:
         await northbound.call(ReleaseClaim())
     assert caught.value.code == "operation-unknown"
+
+
+async def test_that_northd_passes_it_on_is_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the change was there before: who asked for it then may not have waited."""
+    monkeypatch.setattr("vferry.controller.northbound.NORTHD_S", 0.2)
+    northbound = Northbound(served.settings)
+    for _ in range(2):
+        with pytest.raises(Problem, match="ovn-northd") as caught:
+            await northbound.call(SetBinding(port=BOTH))
+        assert (caught.value.code, bool(caught.value.remedy)) == ("northd-silent", True)
+    assert served.options() == OPTIONS | {"requested-chassis": "c1,c2", "activation-strategy": "rarp"}
+    transact(served.path, {"op": "update", "table": "NB_Global", "where": [], "row": {"sb_cfg": 1}})
+    assert not (await northbound.call(SetBinding(port=BOTH))).changed
+    with pytest.raises(Problem, match="ovn-northd"):
+        await northbound.call(SetBinding(port=AFTER))
 
 
 async def test_a_change_that_is_refused_is_said(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from fakes.samples import CASES, DESTINATION, GUEST, LOGICAL_PORT, MAC, SOURCE, 
 from vferry.host.api import (
     Announce,
     ClaimResources,
+    ExpectGuest,
     JoinRelay,
     LeaveRelay,
     MoveFilter,
@@ -222,8 +223,10 @@ GOLDEN = {
         *CLAIMS,
         "prepare: share-port @OVN northbound",
         "prepare: join-relay @host2",
+        "prepare: expect-guest @host2",
         "prepare: open-gateways @host1",
         *COPY,
+        *ANNOUNCE,
         "switchover: settle-port @OVN northbound",
         "switchover: leave-relay @host1",
         *HAND_OVER,
@@ -358,12 +361,27 @@ def test_a_port_of_ovn_s_is_at_both_hosts_during_the_copy_and_then_at_the_destin
     before, there = (LogicalPort(name=LOGICAL_PORT, requested_chassis=f"host{at}-chassis") for at in (1, 2))
     both = LogicalPort(name=LOGICAL_PORT, requested_chassis="host1-chassis,host2-chassis", activation_strategy="rarp")
     shared = step_named(stages.before, "share-port")
-    assert (shared.apply, shared.undo) == ((SetBinding(port=both),), (SetBinding(port=before),))
+    assert (shared.apply, shared.undo) == ((SetBinding(port=both),), (SetBinding(port=before, awaited=False),))
     assert step_named(stages.landing, "settle-port").apply == (SetBinding(port=there),)
     joined = step_named(stages.before, "join-relay").apply
     (move,) = plan_of(BOUND).ports
     assert joined == (JoinRelay(port=move.destination),)
     assert move.destination.switch == SwitchPlace(bridge="br-int", logical_port=LOGICAL_PORT)
+
+
+def test_ovn_hears_of_the_guest_by_its_own_port_as_it_resumes_and_before_it_knows_it_there_alone() -> None:
+    """And no bridge is told: OVN's flows say where the guest is."""
+    stages = stages_of(BOUND)
+    by_port = Announce(guest=GUEST, mac=MAC)
+    names = [step.name for step in stages.before]
+    assert names.index("share-port") < names.index("join-relay") < names.index("expect-guest")
+    (expected,) = step_named(stages.before, "expect-guest").apply
+    assert isinstance(expected, ExpectGuest)
+    assert by_port in expected.announced
+    assert [step.name for step in stages.landing][:2] == ["announce", "settle-port"]
+    told = step_named(stages.landing, "announce").apply
+    assert by_port in told
+    assert TeachBridge(guest=GUEST, mac=MAC) not in told
 
 
 def test_what_is_undone_ends_the_waiting_for_the_guest() -> None:
@@ -552,7 +570,7 @@ def test_over_a_bond_its_own_filter_is_asked_and_its_port_taught(case: Case) -> 
 def test_switches_are_told_when_the_guest_moves_between_a_bond_and_its_vf(case: Case) -> None:
     steps = steps_over(case, BONDED)
 
-    def told(phase: Phase, *, undoing: bool = False) -> list[str]:
+    def told(phase: Phase, *, undoing: bool = False) -> list[str | None]:
         of_phase = [each for step in steps if step.phase is phase for each in (step.undo if undoing else step.apply)]
         return [each.interface for each in of_phase if isinstance(each, Announce)]
 

@@ -21,7 +21,7 @@ from vferry.plan.facts import Facts, Refusal
 from vferry.plan.guest_nic import assess
 from vferry.plan.nic_definition import on_bridge, on_relay, on_vf
 from vferry.plan.nic_plan import NicAssessment, NicTarget
-from vferry.plan.plan import NetworkMode, Rebinding
+from vferry.plan.plan import Announced, NetworkMode, Rebinding
 
 SECOND = "52:54:00:12:34:57"
 RELAY = NetworkMode.RELAY
@@ -138,7 +138,8 @@ def test_a_port_of_ovn_s_is_bound_at_both_hosts_and_then_at_the_destination(befo
     )
     assert port.destination.switch == SwitchPlace(bridge="br-int", logical_port="web-0")
     assert (plan.rebinds, plan.network_mode, port.network, port.uplink) == (True, "relay", None, None)
-    assert MAC not in {each.mac for each in plan.announced}, "OVN does that"
+    announced = [each for each in plan.announced if each.mac == MAC]
+    assert announced == [Announced(mac=MAC, interface=None)], "OVN tells of its addresses"
 
 
 # --- what a port does of what a VF did -------------------------------------------------------------------

@@ -1,0 +1,70 @@
+"""Frames that come into a bridge of Open vSwitch by one of its ports, as if who is behind it had sent them.
+
+By a packet-out to the bridge's tables, over the socket by which ovn-controller fills these, in the version that it
+speaks: OpenFlow 1.5 (section 7.3.6).
+"""
+
+import errno
+import socket
+import struct
+from pathlib import Path
+
+from vferry.host.openvswitch import DIRECTORY, TIMEOUT_S, OpenVSwitch
+
+VERSION = 6
+"""Of OpenFlow 1.5, on the wire."""
+HELLO, ERROR, PACKET_OUT, BARRIER_REQUEST, BARRIER_REPLY = 0, 1, 13, 20, 21
+HEADER = struct.Struct("!BBHI")
+NOT_BUFFERED = 0xFFFFFFFF
+IN_PORT = 0x80000004
+"""OXM's field for it: of the basic class, four octets."""
+TABLES = 0xFFFFFFF9
+"""The port that stands for the way through the tables."""
+
+
+class Inlet:
+    """A port of a bridge as a way in."""
+
+    def __init__(self, root: Path, port: str) -> None:
+        self._root = root
+        self._port = port
+
+    def send(self, frame: bytes, /) -> int:
+        """Waits until the bridge has done with the frame what its tables say. OSError where it does not."""
+        found = OpenVSwitch(self._root).find(self._port)
+        if found is None:
+            raise OSError(errno.ENODEV, f"no bridge has the port {self._port}")
+        bridge, number = found
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
+            wire.settimeout(TIMEOUT_S)
+            wire.connect(str(self._root / DIRECTORY / f"{bridge}.mgmt"))
+            wire.sendall(_message(HELLO) + packet_out(number, frame) + _message(BARRIER_REQUEST))
+            _await_barrier(wire)
+        return len(frame)
+
+    def close(self) -> None:
+        """Nothing is kept open: the switch may be started anew between two frames."""
+
+
+def packet_out(port: int, frame: bytes) -> bytes:
+    """The message that has a frame go through the tables as if it had come in by a port."""
+    match = struct.pack("!HHII4x", 1, 12, IN_PORT, port)
+    action = struct.pack("!HHIH6x", 0, 16, TABLES, 0)
+    return _message(PACKET_OUT, struct.pack("!IH2x", NOT_BUFFERED, len(action)) + match + action + frame)
+
+
+def _message(kind: int, body: bytes = b"") -> bytes:
+    return HEADER.pack(VERSION, kind, HEADER.size + len(body), 0) + body
+
+
+def _await_barrier(wire: socket.socket) -> None:
+    """Reads messages up to the one that says that all before it was done. OSError for a refusal."""
+    with wire.makefile("rb") as said:
+        while len(header := said.read(HEADER.size)) == HEADER.size:
+            _, kind, length, _ = HEADER.unpack(header)
+            body = said.read(length - HEADER.size)
+            if kind == BARRIER_REPLY:
+                return
+            if kind == ERROR:
+                raise OSError(errno.EPROTO, f"the bridge refuses the frame (OpenFlow error {body[:4].hex()})")
+    raise OSError(errno.ECONNRESET, "the bridge has hung up")

@@ -1,0 +1,86 @@
+"""What guests send each other in the tests with OVN: each frame ends with a mark that no other has."""
+
+import struct
+import time
+from collections.abc import Iterable
+from itertools import count
+
+from ovn_chassis import Guest, Logical
+
+from vferry.host.announcement import BROADCAST
+
+NOT_S = 0.3
+"""For how long nothing must come."""
+OUTGOING = 4
+UDP, GENEVE, ETHERNET = 17, 6081, 0x6558
+
+_number = count(1)
+
+
+def octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+def mark() -> bytes:
+    return b"mark" + next(_number).to_bytes(4, "big")
+
+
+def datagram(to: Logical, of: Logical) -> bytes:
+    """A datagram of UDP."""
+    return octets(to.mac) + octets(of.mac) + b"\x08\x00" + _udp(to.address, of.address, 9, bytes(10) + mark())
+
+
+def arp(to: Logical, of: Logical, *, reply: bool) -> bytes:
+    """Says that the sender's address is at its MAC: an answer, or by asking everybody."""
+    ends = octets(of.mac) + _ip(of.address) + octets(to.mac) + _ip(to.address)
+    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2 if reply else 1) + ends
+    return (octets(to.mac) if reply else BROADCAST) + octets(of.mac) + b"\x08\x06" + body + bytes(10) + mark()
+
+
+def tagged(frame: bytes, *vlans: int) -> bytes:
+    """The same in VLANs, the outer one first."""
+    return frame[:12] + b"".join(struct.pack("!HH", 0x8100, vlan) for vlan in vlans) + frame[12:]
+
+
+def tunnelled(frame: bytes, network: int, key: int, to: str, of: Logical) -> bytes:
+    """The same in Geneve, as a chassis sends it to another: with OVN's option for the port, in and out."""
+    option = struct.pack("!HBBI", 0x0102, 0x80, 1, key)
+    header = struct.pack("!BBHI", len(option) // 4, 0x40, ETHERNET, network << 8)
+    outer = _udp(to, of.address, GENEVE, header + option + frame)
+    return BROADCAST + octets(of.mac) + b"\x08\x00" + outer
+
+
+def reached(frames: Iterable[bytes], of: Guest, *to: Guest) -> list[Guest]:
+    """Whom anything reaches of what a guest sends."""
+    frames = list(frames)
+    for each in to:
+        assert each.wire, "who is not listening hears nothing"
+    for frame in frames:
+        of.wire.send(frame)
+    ends = time.monotonic() + NOT_S
+    return [each for each in to if _comes({frame[-8:] for frame in frames}, each, ends)]
+
+
+def _comes(marks: set[bytes], to: Guest, ends: float) -> bool:
+    while True:
+        to.wire.settimeout(max(0.001, ends - time.monotonic()))
+        try:
+            got, place = to.wire.recvfrom(2000)
+        except TimeoutError:
+            return False
+        if place[2] != OUTGOING and any(each in got for each in marks):
+            return True
+
+
+def _udp(to: str, of: str, port: int, payload: bytes) -> bytes:
+    """With IPv4's header, and without UDP's checksum, which may be left out."""
+    message = struct.pack("!HHHH", port, port, 8 + len(payload), 0) + payload
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, UDP, 0) + _ip(of) + _ip(to)
+    total = sum(struct.unpack("!10H", header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:10] + struct.pack("!H", ~total & 0xFFFF) + header[12:] + message
+
+
+def _ip(address: str) -> bytes:
+    return bytes(int(each) for each in address.split("."))
