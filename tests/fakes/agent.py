@@ -10,6 +10,7 @@ from fakes.looking import look
 from fakes.world import PF, Device, Gateway, HostState, Job, Machine, name_of
 from vferry.host import api
 from vferry.host.forwarding import parked
+from vferry.host.segments import UDP
 from vferry.model.compression import Codec, CodecShare, Compressed
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, VfSettings
@@ -98,6 +99,9 @@ def _on_guest(
             assert host.connections is not None
             host.connections |= dict.fromkeys(connections, lease_s)
             return api.PutOutcome(taken=len(connections))
+        case api.PutPortConnections(guest=guest, mac=mac):
+            assert mac in host.ports, "it is put before the guest is there"
+            return _put_port(host, operation)
         case api.LeaveRelay(guest=guest, mac=mac):
             return _leave(host, guest, mac)
         case api.SetMdev(guest=guest, uuid=uuid, present=present):
@@ -341,6 +345,19 @@ def _leave(host: HostState, guest: str, mac: str) -> api.Done:
         host.functions[there.vf.address].driver = there.vf.driver
     del host.ports[mac]
     return api.Done()
+
+
+def _put_port(host: HostState, wanted: api.PutPortConnections) -> api.PutOutcome:
+    """The guest tells numbers only where it runs, and if it is waited for."""
+    machine = host.machines.get(wanted.guest)
+    tells = wanted.wait_s > 0 and machine is not None and machine.state is GuestState.RUNNING
+    if not wanted.wait_s:
+        host.to_ask[wanted.guest] = set(wanted.connections)
+    host.port_connections |= {each for each in wanted.connections if each.protocol == UDP or tells}
+    refused = len(set(wanted.connections) - host.port_connections)
+    return api.PutOutcome(
+        taken=len(wanted.connections) - refused, refused=refused, why="it is silent" if refused else ""
+    )
 
 
 def _set_mdev(host: HostState, guest: str, uuid: str, *, present: bool) -> api.Done:

@@ -48,6 +48,9 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
         case api.ReadConnections(addresses=addresses):
             found = (each for each in host.connections or () if ends(each).intersection(addresses))
             return api.Tracked(connections=tuple(found))
+        case api.ReadPortConnections(mac=mac):
+            _joined(host, mac)
+            return api.PortTracked(connections=tuple(host.port_connections))
         case api.ReadDefinition(guest=guest):
             xml = host.definitions[_guest(host, guest).name]
             return api.Definition(live=xml if guest in host.machines else None, persistent=xml)
@@ -60,6 +63,11 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
         case api.AskDriver():
             return api.DriverAbilities(lacks=("link_state",))
     return None
+
+
+def _joined(host: HostState, mac: str) -> None:
+    if mac not in host.ports:
+        raise Problem("relay-not-joined", f"{host.name} has no port for {mac}", exit=Exit.REFUSED)
 
 
 def inventory(host: HostState) -> Inventory:

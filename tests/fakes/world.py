@@ -8,7 +8,7 @@ from msgspec import structs
 
 from vferry.host.claims import Claims
 from vferry.model.compression import Codec
-from vferry.model.connections import Connection
+from vferry.model.connections import Connection, PortConnection
 from vferry.model.definition import pci_address
 from vferry.model.guest import GuestState
 from vferry.model.host import NO_MAC, WIPED, Attachment, VfSettings
@@ -181,6 +181,10 @@ class HostState:
     """The MACs of running guests that it has announced."""
     connections: dict[Connection, int | None] | None = None
     """What it tracks, and for how long what was told of it is kept; None where it tracks nothing."""
+    port_connections: set[PortConnection] = field(default_factory=set)
+    """What its switch tracks of ports of OVN's."""
+    to_ask: dict[str, set[PortConnection]] = field(default_factory=dict)
+    """What guests are asked for as soon as they run here."""
     down_until: float = 0.0
     """Its agent does not answer until then."""
     dead: bool = False
@@ -223,6 +227,7 @@ class HostState:
             function = self.function(index)
             function.settings = structs.replace(function.settings, mac=mac)
         self.announced |= self.unsaid.pop(guest, set())
+        self.port_connections |= self.to_ask.pop(guest, set())
 
     def end(self, guest: str) -> None:
         """A guest's QEMU ends, and libvirt takes its MAC from the VFs that its macvtaps are on."""

@@ -16,13 +16,13 @@ LEAST = 60
 
 def rarp(mac: str, vlan: int = 0) -> bytes:
     """A NIC that asks for its own address (RFC 903): all that a switch needs to learn its port, as QEMU sends it."""
-    hardware = _octets(mac)
+    hardware = octets(mac)
     return _frame(BROADCAST, hardware, RARP, _arp(REQUEST_REVERSE, hardware, bytes(4), hardware, bytes(4)), vlan)
 
 
 def gratuitous_arp(mac: str, address: str, vlan: int = 0) -> bytes:
     """An ARP announcement (RFC 5227, section 2.3): a request for an IPv4 address, from the one who has it."""
-    hardware, own = _octets(mac), IPv4Address(address).packed
+    hardware, own = octets(mac), IPv4Address(address).packed
     return _frame(BROADCAST, hardware, ARP, _arp(REQUEST, hardware, own, bytes(6), own), vlan)
 
 
@@ -31,15 +31,15 @@ def neighbour_advertisement(mac: str, address: str, vlan: int = 0, *, router: bo
 
     `router` as the guest would say it: neighbours cease to send by one that says no.
     """
-    hardware, own = _octets(mac), IPv6Address(address)
+    hardware, own = octets(mac), IPv6Address(address)
     flags = OVERRIDE | (ROUTER if router else 0)
     option = struct.pack("!BB6s", TARGET_LINK_ADDRESS, 1, hardware)
     body = struct.pack("!I16s", flags, own.packed) + option
     length = 4 + len(body)
     pseudo = struct.pack("!16s16sI3xB", own.packed, ALL_NODES.packed, length, ICMPV6)
-    checksum = _checksum(pseudo + struct.pack("!BBH", ADVERTISEMENT, 0, 0) + body)
+    total = checksum(pseudo + struct.pack("!BBH", ADVERTISEMENT, 0, 0) + body)
     header = struct.pack("!IHBB16s16s", 6 << 28, length, ICMPV6, 255, own.packed, ALL_NODES.packed)
-    message = struct.pack("!BBH", ADVERTISEMENT, 0, checksum) + body
+    message = struct.pack("!BBH", ADVERTISEMENT, 0, total) + body
     return _frame(ALL_NODES_MAC, hardware, IPV6, header + message, vlan)
 
 
@@ -59,14 +59,14 @@ def _frame(destination: bytes, source: bytes, kind: int, payload: bytes, vlan: i
     return (destination + source + tag + struct.pack("!H", kind) + payload).ljust(LEAST, b"\0")
 
 
-def _octets(mac: str) -> bytes:
+def octets(mac: str) -> bytes:
     octets = bytes.fromhex(mac.replace(":", ""))
     if len(octets) != 6:
         raise ValueError(f"not a MAC: {mac!r}")
     return octets
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """The Internet's (RFC 1071); `data` has an even length."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

@@ -10,7 +10,7 @@ from typing import Annotated, Generic, Protocol, TypeVar
 from msgspec import Meta, Struct
 
 from vferry.model.compression import Codec, Compressed, Count, DeltaMib, Streams
-from vferry.model.connections import Address, Connection
+from vferry.model.connections import Address, Connection, PortConnection
 from vferry.model.guest import Guest, GuestNetwork, VfRef
 from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
@@ -710,6 +710,41 @@ class ReadRelay(Operation[RelayView], frozen=True, kw_only=True, tag="relay"):
 
 
 # --- OVN -------------------------------------------------------------------------------------------------
+
+MOST_PORT_CONNECTIONS = 4096
+
+
+class PortTracked(Struct, frozen=True, kw_only=True):
+    """Connections of a guest's port; `left_out` are those with NAT, of other protocols with ports, or too many."""
+
+    connections: tuple[PortConnection, ...] = ()
+    left_out: int = 0
+
+
+class ReadPortConnections(Operation[PortTracked], frozen=True, kw_only=True, tag="port-connections"):
+    """The established connections of a guest's port of OVN's, as this host's Open vSwitch tracks them in user space.
+
+    Problems ``connections-unreadable``, ``relay-not-joined``.
+    """
+
+    guest: str
+    mac: Mac
+
+
+class PutPortConnections(Operation[PutOutcome], frozen=True, kw_only=True, tag="put-port-connections"):
+    """Has this host's Open vSwitch track connections of a guest's port of OVN's, those that it has not yet.
+
+    Open vSwitch checks TCP's sequence numbers, which only the guest can tell: it is asked for them, by its port, until
+    it has answered for each, or `wait_s` is over. What it sends of them meanwhile is let go once they are tracked.
+    Refused are those that it has not answered for, and those that it does not know. Without `wait_s`, only connections
+    without such numbers are put now; the guest is asked for the others if it resumes here within a minute. Problems
+    ``connections-unreadable``, ``connections-unwritable``, ``relay-not-joined``.
+    """
+
+    guest: str
+    mac: Mac
+    connections: Annotated[tuple[PortConnection, ...], Meta(max_length=MOST_PORT_CONNECTIONS)]
+    wait_s: Annotated[float, Meta(ge=0, le=30)] = 0
 
 
 class SetBinding(Operation[Done], frozen=True, kw_only=True, tag="set-binding"):

@@ -41,6 +41,8 @@ class Arriving:
         """Guests and their MACs, by PF and VF."""
         self._unsaid: dict[str, tuple[Announce, ...]] = {}
         """By guest."""
+        self._undone: dict[str, dict[str, Callable[[], object]]] = {}
+        """By guest, and by what each is for."""
 
     def expect(self, guest: str, pf: str, mac: str) -> Done:
         """Tries that a PF takes a MAC, and adds it when the guest resumes here. Problem ``forwarding-refused``."""
@@ -64,6 +66,13 @@ class Arriving:
                 self._unsaid[guest] = wanted
         self._hypervisor.events.when_resumed(guest, lambda: self._arrived(guest))
         return Done(changed=changed)
+
+    def then(self, guest: str, key: str, work: Callable[[], object]) -> None:
+        """Has something done when the guest resumes here, after all else; in place of what was for the same."""
+        self._hypervisor.connection()  # whose events are waited for
+        with self._lock:
+            self._undone.setdefault(guest, {})[key] = work
+        self._hypervisor.events.when_resumed(guest, lambda: self._arrived(guest))
 
     def set(self, pf: str, mac: str, *, present: bool) -> Done:
         """Adds a MAC or removes it now, whatever it waits for. Problem ``forwarding-refused``."""
@@ -91,9 +100,13 @@ class Arriving:
         self._pass_on(guest)
         with self._lock:
             unsaid = self._unsaid.pop(guest, ())
+            undone = self._undone.pop(guest, {})
         for wanted in unsaid:
             with contextlib.suppress(Problem):
                 self._announce(wanted)
+        for work in undone.values():
+            with contextlib.suppress(Problem):
+                work()
 
     def _pass_on(self, guest: str) -> None:
         with self._lock, self._links() as links:

@@ -43,6 +43,8 @@ from vferry.host.relay_store import RelayStore
 from vferry.host.sriov import read_pfs, vf_address
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import ask_driver
+from vferry.host.switch_connections import SwitchConnections
+from vferry.host.switch_tracking import find_place, read_tracked
 from vferry.host.sysfs import Write, write_attribute
 from vferry.host.vf_driver import bind_vf
 from vferry.model.guest import Guest, GuestNetwork
@@ -88,6 +90,7 @@ class Handlers:
         self._hypervisor = hypervisor or Hypervisor()
         self._relay = RelayStore(directory)
         self._ports = RelayPorts(directory, self._relay.read, root, write)
+        self._switch_connections = SwitchConnections(root)
         self._arriving = Arriving(self._hypervisor, self._announce_arrived, root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
@@ -146,6 +149,8 @@ class Handlers:
                 return lambda: measure_memory(hypervisor, guest, seconds, self._root)
             case api.ReadConnections():
                 return lambda: self._with_table(lambda table: read_connections(table, operation))
+            case api.ReadPortConnections(guest=guest, mac=mac):
+                return lambda: read_tracked(self._root, find_place(self._root, self._ports.of(guest, mac)))
             case api.ReadDefinition(guest=guest):
                 return lambda: hypervisor_domains.read_definition(hypervisor, guest)
             case api.ReadBlockers(guest=guest):
@@ -221,6 +226,9 @@ class Handlers:
             case api.PutConnections(guest=guest):
                 check(session, guest=guest)
                 return lambda: self._with_table(lambda table: put_connections(table, operation))
+            case api.PutPortConnections(guest=guest):
+                check(session, guest=guest)
+                return lambda: self._put_port_connections(operation)
             case api.Define(xml=xml):
                 check(session, guest=read_domain(xml).name)
                 return lambda: hypervisor_domains.define(hypervisor, xml)
@@ -360,6 +368,12 @@ class Handlers:
         port = wanted.uplink or self._ports.on_switch(wanted.guest, wanted.mac)
         port = port or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
         return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=not wanted.uplink))
+
+    def _put_port_connections(self, wanted: api.PutPortConnections) -> api.PutOutcome:
+        port = self._ports.of(wanted.guest, wanted.mac)
+        if not wanted.wait_s:
+            self._arriving.then(wanted.guest, wanted.mac, self._switch_connections.at_arrival(wanted, port))
+        return self._switch_connections.put(wanted, port)
 
     def _announce_arrived(self, wanted: api.Announce) -> None:
         """The bridge first: what is announced may come back to it by the uplink."""

@@ -38,7 +38,7 @@ class Inlet:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
             wire.settimeout(TIMEOUT_S)
             wire.connect(str(self._root / DIRECTORY / f"{bridge}.mgmt"))
-            wire.sendall(_message(HELLO) + packet_out(number, frame) + _message(BARRIER_REQUEST))
+            wire.sendall(message(HELLO) + packet_out(number, frame) + message(BARRIER_REQUEST))
             _await_barrier(wire)
         return len(frame)
 
@@ -46,14 +46,19 @@ class Inlet:
         """Nothing is kept open: the switch may be started anew between two frames."""
 
 
-def packet_out(port: int, frame: bytes) -> bytes:
-    """The message that has a frame go through the tables as if it had come in by a port."""
+def packet_out(port: int, frame: bytes, actions: bytes | None = None) -> bytes:
+    """The message that has actions done on a frame as if it had come in by a port, or has it go through the tables."""
     match = struct.pack("!HHII4x", 1, 12, IN_PORT, port)
-    action = struct.pack("!HHIH6x", 0, 16, TABLES, 0)
-    return _message(PACKET_OUT, struct.pack("!IH2x", NOT_BUFFERED, len(action)) + match + action + frame)
+    actions = output(TABLES) if actions is None else actions
+    return message(PACKET_OUT, struct.pack("!IH2x", NOT_BUFFERED, len(actions)) + match + actions + frame)
 
 
-def _message(kind: int, body: bytes = b"") -> bytes:
+def output(port: int) -> bytes:
+    """The action by which a frame goes out by a port."""
+    return struct.pack("!HHIH6x", 0, 16, port, 0)
+
+
+def message(kind: int, body: bytes = b"") -> bytes:
     return HEADER.pack(VERSION, kind, HEADER.size + len(body), 0) + body
 
 

@@ -34,10 +34,26 @@ def read_chassis(root: Path) -> Chassis | None:
     return Chassis(name=str(told["system-id"]), bridge=bridge, userspace=userspace, connected=_connected(root))
 
 
+def read_zone(root: Path, logical_port: str) -> int | None:
+    """In which zone the connections of a logical port are tracked on this host; None where it has none.
+
+    `OSError`, `RefusedError` or `ValueError` where ovn-controller does not say.
+    """
+    for line in _ask_controller(root, "ct-zone-list").splitlines():
+        name, _, number = line.rpartition(" ")
+        if name == logical_port:
+            return int(number)
+    return None
+
+
 def _connected(root: Path) -> bool:
-    directory = root / CONTROLLER
     try:
-        number = (directory / "ovn-controller.pid").read_text().strip()
-        return str(ask(directory / f"ovn-controller.{number}.ctl", "connection-status", [])).strip() == "connected"
+        return _ask_controller(root, "connection-status").strip() == "connected"
     except (OSError, RefusedError, ValueError, msgspec.MsgspecError):
         return False
+
+
+def _ask_controller(root: Path, command: str) -> str:
+    directory = root / CONTROLLER
+    number = (directory / "ovn-controller.pid").read_text().strip()
+    return str(ask(directory / f"ovn-controller.{number}.ctl", command, []))

@@ -93,16 +93,24 @@ class RelayPorts:
     def whole(self, guest: str, mac: str) -> RelayPort:
         """A guest's port, made whole if it is not. Problems: as of `JoinRelay`, ``relay-not-joined``."""
         with self._lock:
-            there = self._find(mac)
-            if there is None or there.port.guest != guest:
-                raise Problem(
-                    "relay-not-joined",
-                    f"The relay of this host has no port for {mac} of guest {guest}",
-                    "Look with: vferry relay show HOST",
-                    exit=Exit.REFUSED,
-                )
+            there = self._of(guest, mac)
             self.join(there)
             return there.port
+
+    def of(self, guest: str, mac: str) -> RelayPort:
+        """A guest's port, as it was joined. Problem ``relay-not-joined``."""
+        return self._of(guest, mac).port
+
+    def _of(self, guest: str, mac: str) -> JoinRelay:
+        there = self._find(mac)
+        if there is None or there.port.guest != guest:
+            raise Problem(
+                "relay-not-joined",
+                f"The relay of this host has no port for {mac} of guest {guest}",
+                "Look with: vferry relay show HOST",
+                exit=Exit.REFUSED,
+            )
+        return there
 
     def leave(self, wanted: LeaveRelay) -> Done:
         """Carries `LeaveRelay` out; forgotten last."""

@@ -19,7 +19,7 @@ from vferry.migration.record import Aborted, Observer, Outcome, Requests, StepRe
 from vferry.migration.stepper import PATIENCE_S, Acted, Ending, Journal, Stepper, advice
 from vferry.model.problem import Exit, Problem
 from vferry.network import modes
-from vferry.network.step import CloseGateways, Copy, OpenGateways, Step, TakeConnections
+from vferry.network.step import CloseGateways, Copy, OpenGateways, Step, TakeConnections, TakePortConnections
 from vferry.plan.plan import Plan
 
 
@@ -115,6 +115,8 @@ class Conductor(Stepper):
                 raise Aborted
             case TakeConnections():
                 return await self._connections().last()
+            case TakePortConnections():
+                return await self._connections().last_of_ports()
             case OpenGateways():
                 return await self._open_gateways(step), {}
             case CloseGateways():

@@ -1,14 +1,25 @@
-"""Tells the destination of the guest's connections as the source tracks them, before traffic of theirs gets there."""
+"""Tells the destination of the guest's connections as the source tracks them, before traffic of theirs gets there.
+
+What the kernels track is found by the guest's addresses, what switches track in user space by its ports of OVN's.
+"""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from msgspec import to_builtins
 
-from vferry.host.api import MOST_PUT, Host, PutConnections, ReadConnections
+from vferry.host.api import (
+    MOST_PUT,
+    Host,
+    PutConnections,
+    PutOutcome,
+    PutPortConnections,
+    ReadConnections,
+    ReadPortConnections,
+)
 from vferry.model.problem import Problem
 from vferry.model.report import Connections as Taken
 from vferry.plan.plan import Plan
@@ -21,6 +32,10 @@ _LEASE_S = 300
 """For how long the destination keeps what it was told before the guest came: it may never come."""
 _LAST_S = 5.0
 """How long the last look may take: what comes after it are the announcements."""
+_ANSWERS_S = 1.0
+"""For how long a guest is asked once more for what it has not told the agent, who asks for 3 s from its resume on."""
+_LAST_OF_PORTS_S = 5.0
+"""How long that may take in all, one waiting for the other: the guest runs, and has its network."""
 
 
 class Connections:
@@ -35,13 +50,15 @@ class Connections:
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Tells of them again and again meanwhile, until the guest is paused."""
-        following = asyncio.create_task(self._follow()) if self._plan.tracked else None
+        following = asyncio.create_task(self._follow()) if self._plan.tracked or self._plan.bound else None
         try:
             yield
         finally:
             if following is not None:
                 following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                await asyncio.wait((following,))
+                with suppress(Exception, asyncio.CancelledError):  # but not what ends the controller
+                    following.result()
 
     def paused(self) -> None:
         """The guest is paused: what is tracked of it now is all that there will be, and told of at once."""
@@ -58,12 +75,34 @@ class Connections:
             return told, {"notes": [f"{told}; a stateful filter there may end those"]}
         return _words(taken, why), {"connections": to_builtins(taken)}
 
+    async def last_of_ports(self) -> tuple[str, dict[str, Any]]:
+        """Has the destination's switch track those of ports of OVN's, once the guest has gone on."""
+        try:
+            async with asyncio.timeout(_LAST_OF_PORTS_S):
+                found = await asyncio.gather(*(self._take_port(mac, _ANSWERS_S) for mac in self._plan.bound))
+        except (Problem, TimeoutError) as error:
+            if isinstance(error, Problem) and error.code == "relay-not-joined":
+                return error.message, {}  # it has left the source: another controller was here before
+            said = error.message if isinstance(error, Problem) else f"that took more than {_LAST_OF_PORTS_S:.0f} s"
+            told = f"{self._plan.destination} may not track all of the guest's connections: {said}"
+            return told, {"notes": [f"{told}; OVN's filters may end those"]}
+        taken = _sum([each for each, _ in found])
+        words = _words(taken, next((why for _, why in found if why), ""))
+        data: dict[str, Any] = {"connections": to_builtins(taken)}
+        if taken.refused or taken.left_out:
+            data["notes"] = [f"Of the connections of the guest's ports of OVN's: {words}"]
+        return words, data
+
     async def _follow(self) -> None:
         paused = False
         while not paused:
             began, paused = time.monotonic(), self._paused.is_set()
-            with suppress(Problem):
-                await self._take(_LEASE_S)
+            if self._plan.tracked:
+                with suppress(Problem):
+                    await self._take(_LEASE_S)
+            for mac in self._plan.bound:
+                with suppress(Problem):
+                    await self._take_port(mac, 0.0)
             took = time.monotonic() - began
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_EVERY_S, took / _SHARE)):
@@ -80,6 +119,21 @@ class Connections:
             )
             taken, refused, why = taken + put.taken, refused + put.refused, why or put.why
         return Taken(taken=taken, refused=refused, left_out=found.left_out), why
+
+    async def _take_port(self, mac: str, wait_s: float) -> tuple[Taken, str]:
+        """As `_take`, of one port."""
+        guest = self._plan.guest
+        found = await self._source.call(ReadPortConnections(guest=guest, mac=mac))
+        put = PutOutcome()
+        if found.connections:
+            ask = PutPortConnections(guest=guest, mac=mac, connections=found.connections, wait_s=wait_s)
+            put = await self._destination.call(ask, timeout_s=30 + wait_s)
+        return Taken(taken=put.taken, refused=put.refused, left_out=found.left_out), put.why
+
+
+def _sum(found: Sequence[Taken]) -> Taken:
+    names = ("taken", "refused", "left_out")
+    return Taken(**{name: sum(getattr(each, name) for each in found) for name in names})
 
 
 def _words(taken: Taken, why: str) -> str:

@@ -67,12 +67,12 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         network=replace(attribute(measured.probes, spans), tcp=tcp) if measured.probes else None,
         network_note=measured.note,
         transfer=_transfer(plan, figures),
-        connections=convert(figures.get("connections"), Connections | None),
+        connections=_connections(ending.records),
         vf=vfs[0] if vfs else Vf(),
         more_vfs=vfs[1:],
         steps=[_row(record) for record in ending.records],
         degraded=ending.degraded,
-        notes=[*plan.notes, *ending.notes, *figures.get("notes", ()), *_gaps(measured, tcp)],
+        notes=[*plan.notes, *ending.notes, *_notes(ending.records), *_gaps(measured, tcp)],
         timeline=_timeline(spans, measured),
     )
 
@@ -138,6 +138,20 @@ def _figures(records: Sequence[StepRecord]) -> dict[str, Any]:
     for record in records:
         found |= record.data
     return found
+
+
+def _connections(records: Sequence[StepRecord]) -> Connections | None:
+    """Those that hosts track and those that switches do, together."""
+    told = (record.data.get("connections") for record in records)
+    found = [convert(each, Connections) for each in told if each is not None]
+    if not found:
+        return None
+    names = ("taken", "refused", "left_out")
+    return Connections(**{name: sum(getattr(each, name) for each in found) for name in names})
+
+
+def _notes(records: Sequence[StepRecord]) -> list[str]:
+    return [note for record in records for note in record.data.get("notes", ())]
 
 
 def _gaps(measured: Measured, tcp: Tcp | None) -> list[str]:

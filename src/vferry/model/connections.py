@@ -1,6 +1,6 @@
 """A connection as a host's connection tracking keeps it, for a filter that asks whether it is established."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -54,3 +54,14 @@ class Connection(Struct, frozen=True, kw_only=True, array_like=True):
     mark: Word = 0
     tcp: Tcp | None = None
     sctp: Sctp | None = None
+
+
+class PortConnection(Struct, frozen=True, kw_only=True, array_like=True):
+    """One connection of a guest's port that Open vSwitch tracks in user space, without NAT: TCP or UDP."""
+
+    protocol: Literal[6, 17]
+    way: Way
+    """The direction in which it began: filters may look at that again with each packet."""
+    mark: Word = 0
+    labels: Annotated[str, Meta(pattern=r"^[0-9a-f]{1,32}\Z")] = "0"
+    """Those of the connection (ct_label), 128 bits in hexadecimal."""

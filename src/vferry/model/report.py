@@ -119,7 +119,8 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 class Connections(msgspec.Struct, frozen=True, kw_only=True):
     """The guest's tracked connections when it left: how many the destination's connection tracking has `taken` over.
 
-    `refused` are those that its kernel did not take; `left_out` have NAT at the source, or were too many.
+    `refused` are those that its kernel did not take, or of which the guest has not told its switch what that needs;
+    `left_out` have NAT at the source, are of a protocol that is not taken along, or were too many.
     """
 
     taken: int

@@ -15,7 +15,15 @@ from vferry.host.api import (
 from vferry.model.compression import Codec
 from vferry.model.report import Phase
 from vferry.network import detach, failover, relay, switch, vf, vfio
-from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
+from vferry.network.step import (
+    CloseGateways,
+    Copy,
+    OpenGateways,
+    Stages,
+    Step,
+    TakeConnections,
+    TakePortConnections,
+)
 from vferry.plan.plan import NetworkMode, Plan, VfMove
 
 Part = Callable[[Plan, VfMove], list[Step]]
@@ -39,6 +47,7 @@ def stages(plan: Plan) -> Stages:
         landing=(
             *_connections(plan),
             *_announcements(plan),
+            *_port_connections(plan),
             *relay.settle_ports(plan),
             *_forwarding(plan, arriving=False),
             *_each(plan, "landing"),
@@ -187,6 +196,21 @@ def _connections(plan: Plan) -> list[Step]:
             host=plan.destination,
             source=plan.source,
             summary=f"know {whose}, as during the copy",
+        )
+    ]
+
+
+def _port_connections(plan: Plan) -> list[Step]:
+    """While OVN has the ports at the source still: once it has not, nobody knows in which zones they were tracked."""
+    if not plan.bound:
+        return []
+    return [
+        TakePortConnections(
+            phase=Phase.SWITCHOVER,
+            name="take-port-connections",
+            host=plan.destination,
+            source=plan.source,
+            summary=f"track the connections of {', '.join(plan.bound)} that the switch of {plan.source} tracks",
         )
     ]
 

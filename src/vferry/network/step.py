@@ -47,6 +47,12 @@ class TakeConnections(Step, frozen=True, kw_only=True):
     source: str
 
 
+class TakePortConnections(Step, frozen=True, kw_only=True):
+    """Has the switch of `host` track those connections of ports of OVN's that `source`'s did. Failing is noted, too."""
+
+    source: str
+
+
 class Stages(Struct, frozen=True, kw_only=True):
     """A migration's steps, by what the failure of one means.
 

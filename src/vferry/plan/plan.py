@@ -282,7 +282,12 @@ class Plan(Struct, frozen=True, kw_only=True):
     @property
     def rebinds(self) -> bool:
         """Whether OVN is told where the guest's ports are."""
-        return any(port.rebinding is not None for port in self.ports)
+        return bool(self.bound)
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """The MACs of NICs that are ports of OVN's."""
+        return tuple(port.mac for port in self.ports if port.rebinding is not None)
 
     @property
     def migrated_vfs(self) -> dict[str, str]:

@@ -131,6 +131,24 @@ def test_what_cannot_be_announced_is_left_to_the_controller() -> None:
     assert host.said == []
 
 
+def test_other_work_is_done_after_the_announcement_and_once() -> None:
+    """What is wanted last for the same, whatever becomes of what was wanted for something else."""
+    host = Host()
+    done: list[str] = []
+
+    def fails() -> None:
+        raise Problem("connections-unwritable", "Connection refused")
+
+    host.arriving.announce("guest1", announcements("guest1", MAC))
+    for key, work in ((MAC, fails), (OTHER, lambda: done.append("early")), (OTHER, lambda: done.append(*host.said))):
+        host.arriving.then("guest1", key, work)
+    host.tell(SUSPENDED)
+    assert done == []
+    host.tell(RESUMED)
+    host.tell(RESUMED)
+    assert done == [f"{MAC} []"]
+
+
 ARRIVING = VfSettings(mac=MAC, trust=True)
 
 

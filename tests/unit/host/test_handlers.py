@@ -60,6 +60,7 @@ ACTING: list[Operation[Any]] = [
     api.Announce(guest="guest1", mac=MAC, interface="pf0"),
     api.ExpectGuest(guest="guest1"),
     api.PutConnections(guest="guest1", connections=(), lease_s=60),
+    api.PutPortConnections(guest="guest1", mac=MAC, connections=()),
     api.StartReceiving(peer="host2"),
     api.StartSending(peer="host2", address="10.8.0.2", port=1, token="t"),
     api.StopGateway(),
@@ -93,6 +94,7 @@ LOOKING: list[Operation[Any]] = [
     api.MeasureGuest(guest="guest1", seconds=0.1),
     api.MeasureMemory(guest="guest1"),
     api.ReadConnections(addresses=("192.0.2.7",)),
+    api.ReadPortConnections(guest="guest1", mac=MAC),
     api.ReadBlockers(guest="guest1"),
     api.ReadDefinition(guest="guest1"),
     api.CheckFit(live_xml=domain()),
@@ -221,9 +223,14 @@ async def test_the_claim_is_on_this_guest_and_this_vf(host: Host, operation: Ope
 
 async def test_looking_needs_no_claim(host: Host) -> None:
     for operation in LOOKING:
-        if not isinstance(operation, api.ReadGuestNetwork | api.MeasureGuest | api.ReadMigration):
+        if not isinstance(
+            operation, api.ReadGuestNetwork | api.MeasureGuest | api.ReadMigration | api.ReadPortConnections
+        ):
             await host.ask(operation, None)
     assert await host.ask(api.ReadMigration(guest="guest1"), OTHERS) == api.Migration()
+    with pytest.raises(Problem, match="no port") as caught:
+        await host.ask(api.ReadPortConnections(guest="guest1", mac=MAC), None)
+    assert caught.value.code == "relay-not-joined"
     for operation in (api.ReadGuestNetwork(guest="guest1"), api.MeasureGuest(guest="guest1", seconds=0.1)):
         with pytest.raises(Problem) as caught:
             await host.ask(operation, None)

@@ -11,7 +11,7 @@ from vferry.migration.record import Outcome, StepRecord
 from vferry.migration.report import Measured, make_report, phase_spans, status
 from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit
-from vferry.model.report import Phase, Status
+from vferry.model.report import Connections, Phase, Status
 from vferry.plan.plan import GuestSide, NetworkMode
 from vferry.probe.record import ProbeRecord
 from vferry.probe.tcp import TcpRecord
@@ -138,3 +138,18 @@ def test_a_pause_that_another_clock_puts_outside_the_copy_is_taken_to_its_edge(
 ) -> None:
     spans = phase_spans([record(Phase.COPY, 2, 10, paused_at=paused_at)], 0, 12)
     assert spans[-1] == (Phase.SWITCHOVER, expected, 12)
+
+
+def test_connections_that_hosts_track_and_switches_are_counted_together_and_all_is_noted() -> None:
+    drive, ending = driven()
+    told: tuple[dict[str, Any], ...] = (
+        {"connections": {"taken": 2, "refused": 1}, "notes": ["of one"]},
+        {"connections": {"taken": 3}, "notes": ["of the other"]},
+    )
+    records = (
+        *(replace(each, data=data) for each, data in zip(ending.records, told, strict=False)),
+        *ending.records[2:],
+    )
+    report = make_report(drive.plan, replace(ending, records=records), MEASURED)
+    assert report.connections == Connections(taken=5, refused=1)
+    assert report.notes == ["of one", "of the other"]

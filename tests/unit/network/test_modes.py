@@ -29,7 +29,7 @@ from vferry.model.ovn import LogicalPort
 from vferry.model.relay import SwitchPlace
 from vferry.model.report import Phase
 from vferry.network import modes
-from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections
+from vferry.network.step import CloseGateways, Copy, OpenGateways, Stages, Step, TakeConnections, TakePortConnections
 from vferry.plan.plan import GuestSide, NetworkMode, Plan, Standby
 
 SWITCH = NetworkMode.SWITCH
@@ -227,6 +227,7 @@ GOLDEN = {
         "prepare: open-gateways @host1",
         *COPY,
         *ANNOUNCE,
+        "switchover: take-port-connections @host2",
         "switchover: settle-port @OVN northbound",
         "switchover: leave-relay @host1",
         *HAND_OVER,
@@ -296,7 +297,7 @@ def test_every_step_says_what_it_does_and_asks_for_something(case: Case) -> None
     for step in stages_of(case).all:
         assert step.summary
         assert step.host in (SOURCE, DESTINATION) or isinstance(step.apply[0], SetBinding)
-        assert step.apply or isinstance(step, OpenGateways | CloseGateways | Copy), step.name
+        assert step.apply or isinstance(step, OpenGateways | CloseGateways | Copy | TakePortConnections), step.name
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -378,7 +379,7 @@ def test_ovn_hears_of_the_guest_by_its_own_port_as_it_resumes_and_before_it_know
     (expected,) = step_named(stages.before, "expect-guest").apply
     assert isinstance(expected, ExpectGuest)
     assert by_port in expected.announced
-    assert [step.name for step in stages.landing][:2] == ["announce", "settle-port"]
+    assert [step.name for step in stages.landing][:3] == ["announce", "take-port-connections", "settle-port"]
     told = step_named(stages.landing, "announce").apply
     assert by_port in told
     assert TeachBridge(guest=GUEST, mac=MAC) not in told
