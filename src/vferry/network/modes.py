@@ -52,6 +52,7 @@ def stages(plan: Plan) -> Stages:
             *_forwarding(plan, arriving=False),
             *_each(plan, "landing"),
             *(relay.leave_switch(plan, port) for port in plan.ports),
+            *relay.free_ports(plan),
             *_leave_source(plan),
         ),
         arrival=tuple(_each(plan, "arrive")),

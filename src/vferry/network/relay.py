@@ -106,6 +106,22 @@ def settle_ports(plan: Plan) -> list[Step]:
     ]
 
 
+def free_ports(plan: Plan) -> list[Step]:
+    """Has OVN bind those wherever they are which it bound so before, once the source has none of them any more."""
+    return [
+        Step(
+            phase=Phase.SWITCHOVER,
+            name="free-port",
+            host=NORTHBOUND,
+            summary=f"let {each.before.name} be bound wherever its guest is, as before",
+            apply=(SetBinding(port=each.before),),
+            requires="leave-relay",
+        )
+        for move in plan.ports
+        if (each := move.rebinding) is not None and each.before.requested_chassis is None
+    ]
+
+
 def join_switch(plan: Plan, move: PortMove) -> Step:
     """Makes the NIC's port on the destination's bridge, which has not seen the guest's MAC there yet."""
     return Step(

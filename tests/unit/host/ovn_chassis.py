@@ -226,10 +226,16 @@ class Chassis:
             where.run(["ip", "link", "set", nic, "up"])
         guest.namespace.run(["ip", "address", "add", f"{port.address}/24", "dev", "eth0"])
         self.store.transact(
-            *_port(name, external_ids=_map({"iface-id": port.name, "attached-mac": port.mac})),
+            *_port(name, external_ids=_ids(port)),
             _mutate("Bridge", [["name", "==", "br-int"]], "ports", name),
         )
         return guest
+
+    def tell_ovn(self, port: Logical, *, here: bool) -> None:
+        """Has what was plugged be the logical port, or nobody's."""
+        row = {"external_ids": _ids(port) if here else _map({})}
+        where = [["name", "==", guest_name(port.mac)]]
+        self.store.transact({"op": "update", "table": "Interface", "where": where, "row": row})
 
     def _daemon(self, name: str) -> Daemon:
         folder = self.root / "run" / ("ovn" if name == "ovn-controller" else "openvswitch")
@@ -366,6 +372,10 @@ def _insert(table: str, identity: str, /, **row: Any) -> dict[str, Any]:
 
 def _map(words: Mapping[str, str]) -> list[Any]:
     return ["map", [[key, value] for key, value in words.items()]]
+
+
+def _ids(port: Logical) -> list[Any]:
+    return _map({"iface-id": port.name, "attached-mac": port.mac})
 
 
 def _identities(column: list[Any]) -> list[str]:

@@ -140,6 +140,20 @@ def test_a_guest_is_blocked_where_it_will_be_until_a_rarp_comes_from_it(net: Ovn
     assert bound(net) == before
 
 
+def test_a_port_that_was_bound_wherever_it_was_is_so_again(net: Ovn, pair: Pair) -> None:
+    here, there = net.chassis.values()
+    there.tell_ovn(WEB, here=False)
+    asyncio.run(Northbound(net.settings).call(SetBinding(port=LogicalPort(name=WEB.name))))
+    before, of_migration = bound(net), steps(net)
+    assert before.requested_chassis is None
+    there.tell_ovn(WEB, here=True)
+    do(net, of_migration["settle-port"])
+    here.tell_ovn(WEB, here=False)
+    do(net, of_migration["free-port"])
+    until(lambda: pair.is_at(pair.there))
+    assert bound(net) == before
+
+
 class Agent:
     """The agent of a chassis, to which a guest is on its way."""
 

@@ -370,6 +370,19 @@ def test_a_port_of_ovn_s_is_at_both_hosts_during_the_copy_and_then_at_the_destin
     assert move.destination.switch == SwitchPlace(bridge="br-int", logical_port=LOGICAL_PORT)
 
 
+def test_a_port_that_ovn_bound_wherever_it_was_is_bound_so_again_once_the_source_has_none() -> None:
+    free = LogicalPort(name=LOGICAL_PORT)
+    plan = plan_of(BOUND)
+    (move,) = plan.ports
+    assert move.rebinding is not None
+    move = structs.replace(move, rebinding=structs.replace(move.rebinding, before=free))
+    landing = modes.stages(structs.replace(plan, ports=(move,))).landing
+    names = [step.name for step in landing]
+    assert names.index("settle-port") < names.index("leave-relay") < names.index("free-port")
+    last = step_named(landing, "free-port")
+    assert (last.apply, last.requires) == ((SetBinding(port=free),), "leave-relay")
+
+
 def test_ovn_hears_of_the_guest_by_its_own_port_as_it_resumes_and_before_it_knows_it_there_alone() -> None:
     """And no bridge is told: OVN's flows say where the guest is."""
     stages = stages_of(BOUND)
