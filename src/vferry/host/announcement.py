@@ -60,10 +60,11 @@ def _frame(destination: bytes, source: bytes, kind: int, payload: bytes, vlan: i
 
 
 def octets(mac: str) -> bytes:
-    octets = bytes.fromhex(mac.replace(":", ""))
-    if len(octets) != 6:
+    """A MAC as it is in a frame. ValueError for anything else."""
+    found = bytes.fromhex(mac.replace(":", ""))
+    if len(found) != 6:
         raise ValueError(f"not a MAC: {mac!r}")
-    return octets
+    return found
 
 
 def checksum(data: bytes) -> int:

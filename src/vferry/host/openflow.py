@@ -37,13 +37,18 @@ class Inlet:
         bridge, number = found
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
             wire.settimeout(TIMEOUT_S)
-            wire.connect(str(self._root / DIRECTORY / f"{bridge}.mgmt"))
+            wire.connect(str(way_in(self._root, bridge)))
             wire.sendall(message(HELLO) + packet_out(number, frame) + message(BARRIER_REQUEST))
             _await_barrier(wire)
         return len(frame)
 
     def close(self) -> None:
         """Nothing is kept open: the switch may be started anew between two frames."""
+
+
+def way_in(root: Path, bridge: str) -> Path:
+    """The socket by which a bridge takes OpenFlow."""
+    return root / DIRECTORY / f"{bridge}.mgmt"
 
 
 def packet_out(port: int, frame: bytes, actions: bytes | None = None) -> bytes:

@@ -24,7 +24,7 @@ from vferry.host.openflow import (
     message,
     packet_out,
 )
-from vferry.host.openvswitch import RefusedError
+from vferry.host.openvswitch import TIMEOUT_S, RefusedError
 from vferry.model.connections import Way
 
 ECHO_REQUEST, ECHO_REPLY, EXPERIMENTER, SET_CONFIG, PACKET_IN, FLOW_MOD = 2, 3, 4, 9, 10, 14
@@ -41,7 +41,6 @@ NX_CONTROLLER, NX_CT = 20, 35
 CT_COMMIT, CT_FORCE, NO_TABLE = 1, 2, 0xFF
 CT_MARK, CT_LABEL = 0x0001D604, 0x0001D810
 REASON_ACTION = 1
-TIMEOUT_S = 5.0
 LIMIT = 1 << 16
 """Octets of a message: its length is of 16 bits."""
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from vferry.host.announcement import octets
 from vferry.host.api import PutOutcome, PutPortConnections
-from vferry.host.openflow import output
-from vferry.host.openvswitch import DIRECTORY, RefusedError
+from vferry.host.openflow import output, way_in
+from vferry.host.openvswitch import RefusedError
 from vferry.host.pipeline import PacketIn, Pipeline, commit, tcp_from, to_controller, track
 from vferry.host.segments import RST, SYN, TCP, Segment, backwards, read_tcp, tcp, udp
 from vferry.host.switch_tracking import Place, find_place, read_tracked
@@ -76,8 +77,8 @@ class SwitchConnections:
 
     def _put(self, connections: list[PortConnection], wait_s: float, place: Place, mac: str) -> int:
         try:
-            with Pipeline(self._root / DIRECTORY / f"{place.bridge}.mgmt", CONTROLLER) as pipeline:
-                asking = Asking(pipeline, place, bytes.fromhex(mac.replace(":", "")), self._clock)
+            with Pipeline(way_in(self._root, place.bridge), CONTROLLER) as pipeline:
+                asking = Asking(pipeline, place, octets(mac), self._clock)
                 return asking.put(connections, wait_s)
         except (OSError, RefusedError, ValueError) as error:
             raise Problem(

@@ -5,7 +5,7 @@ What the kernels track is found by the guest's addresses, what switches track in
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -70,8 +70,7 @@ class Connections:
             async with asyncio.timeout(_LAST_S):
                 taken, why = await self._take(None)
         except (Problem, TimeoutError) as error:
-            said = error.message if isinstance(error, Problem) else f"that took more than {_LAST_S:.0f} s"
-            told = f"{self._plan.destination} may not know all of the guest's connections: {said}"
+            told = f"{self._plan.destination} may not know all of the guest's connections: {_said(error, _LAST_S)}"
             return told, {"notes": [f"{told}; a stateful filter there may end those"]}
         return _words(taken, why), {"connections": to_builtins(taken)}
 
@@ -83,10 +82,10 @@ class Connections:
         except (Problem, TimeoutError) as error:
             if isinstance(error, Problem) and error.code == "relay-not-joined":
                 return error.message, {}  # it has left the source: another controller was here before
-            said = error.message if isinstance(error, Problem) else f"that took more than {_LAST_OF_PORTS_S:.0f} s"
+            said = _said(error, _LAST_OF_PORTS_S)
             told = f"{self._plan.destination} may not track all of the guest's connections: {said}"
             return told, {"notes": [f"{told}; OVN's filters may end those"]}
-        taken = _sum([each for each, _ in found])
+        taken = sum((each for each, _ in found), Taken(taken=0))
         words = _words(taken, next((why for _, why in found if why), ""))
         data: dict[str, Any] = {"connections": to_builtins(taken)}
         if taken.refused or taken.left_out:
@@ -131,9 +130,8 @@ class Connections:
         return Taken(taken=put.taken, refused=put.refused, left_out=found.left_out), put.why
 
 
-def _sum(found: Sequence[Taken]) -> Taken:
-    names = ("taken", "refused", "left_out")
-    return Taken(**{name: sum(getattr(each, name) for each in found) for name in names})
+def _said(error: Problem | TimeoutError, most_s: float) -> str:
+    return error.message if isinstance(error, Problem) else f"that took more than {most_s:.0f} s"
 
 
 def _words(taken: Taken, why: str) -> str:

@@ -144,10 +144,7 @@ def _connections(records: Sequence[StepRecord]) -> Connections | None:
     """Those that hosts track and those that switches do, together."""
     told = (record.data.get("connections") for record in records)
     found = [convert(each, Connections) for each in told if each is not None]
-    if not found:
-        return None
-    names = ("taken", "refused", "left_out")
-    return Connections(**{name: sum(getattr(each, name) for each in found) for name in names})
+    return sum(found, Connections(taken=0)) if found else None
 
 
 def _notes(records: Sequence[StepRecord]) -> list[str]:

@@ -127,6 +127,14 @@ class Connections(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     left_out: int = 0
 
+    def __add__(self, other: "Connections") -> "Connections":
+        """Those of both."""
+        return Connections(
+            taken=self.taken + other.taken,
+            refused=self.refused + other.refused,
+            left_out=self.left_out + other.left_out,
+        )
+
 
 class VfState(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual function with what is set on it. Rates in Mbit/s; null where it was not read."""

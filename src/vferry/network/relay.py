@@ -86,8 +86,7 @@ def share_ports(plan: Plan) -> list[Step]:
             # Who undoes because OVN does nothing has it say what was there, for when it does again.
             undo=(SetBinding(port=each.before, awaited=False),),
         )
-        for move in plan.ports
-        if (each := move.rebinding) is not None
+        for each in plan.rebindings
     ]
 
 
@@ -101,8 +100,7 @@ def settle_ports(plan: Plan) -> list[Step]:
             summary=f"have {each.after.name} bound at {each.after.requested_chassis} alone",
             apply=(SetBinding(port=each.after),),
         )
-        for move in plan.ports
-        if (each := move.rebinding) is not None
+        for each in plan.rebindings
     ]
 
 
@@ -117,8 +115,8 @@ def free_ports(plan: Plan) -> list[Step]:
             apply=(SetBinding(port=each.before),),
             requires="leave-relay",
         )
-        for move in plan.ports
-        if (each := move.rebinding) is not None and each.before.requested_chassis is None
+        for each in plan.rebindings
+        if each.before.requested_chassis is None
     ]
 
 

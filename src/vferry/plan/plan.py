@@ -290,6 +290,11 @@ class Plan(Struct, frozen=True, kw_only=True):
         return tuple(port.mac for port in self.ports if port.rebinding is not None)
 
     @property
+    def rebindings(self) -> tuple[Rebinding, ...]:
+        """What OVN is told of these."""
+        return tuple(port.rebinding for port in self.ports if port.rebinding is not None)
+
+    @property
     def migrated_vfs(self) -> dict[str, str]:
         """The addresses of the VFs whose state QEMU migrates, and of those that they become."""
         stay = (move for move in self.moves if move.mode is NetworkMode.VFIO)

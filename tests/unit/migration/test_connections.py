@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from noted import MEASURED, assert_only_noted
 
 from fakes import faults
 from fakes.contract import moved
@@ -11,7 +12,7 @@ from fakes.samples import DESTINATION, SOURCE, Case, Drive, make_fleet, make_pla
 from fakes.samples import GUEST as WEB
 from vferry.host.api import MOST_PUT, PutConnections, PutOutcome, ReadConnections, ReadMigration
 from vferry.migration.connections import _LEASE_S
-from vferry.migration.report import Measured, make_report
+from vferry.migration.report import make_report
 from vferry.model.connections import Connection, Way
 from vferry.model.problem import Exit
 from vferry.model.report import Connections
@@ -20,7 +21,6 @@ from vferry.plan.plan import GuestSide, NetworkMode
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
 GUEST, PEER = "192.0.2.7", "192.0.2.1"
-MEASURED = Measured(began=0.0, started="2026-01-01T00:00:00.000Z", ended=1000.0)
 NOTE = "host2 may not know all of the guest's connections"
 
 
@@ -113,12 +113,7 @@ def test_hosts_that_do_not_track_are_not_asked() -> None:
 def test_that_it_cannot_be_done_is_noted_and_no_more(operation: type, fault: Callable[..., Fault]) -> None:
     drive = tracking()
     drive.fleet.faults.append(fault(faults.at_operation(operation), times=1000))
-    ending = drive.run()
-    assert (ending.exit, ending.degraded, ending.notes) == (Exit.DONE, None, ())
-    assert moved(drive.fleet, drive.plan) == []
-    report = make_report(drive.plan, ending, MEASURED)
-    assert report.connections is None
-    assert [NOTE in note for note in report.notes] == [True]
+    assert_only_noted(drive, NOTE)
 
 
 def test_a_source_that_is_silent_after_the_resume_does_not_hold_up_the_announcements() -> None:

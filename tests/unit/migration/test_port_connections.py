@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from noted import MEASURED, assert_only_noted
 
 from fakes import faults
 from fakes.contract import moved
@@ -11,14 +12,13 @@ from fakes.samples import DESTINATION, MAC, SOURCE, Case, Drive, make_fleet, mak
 from fakes.samples import GUEST as WEB
 from vferry.host.api import PutOutcome, PutPortConnections, ReadPortConnections, SetBinding
 from vferry.migration.connections import _ANSWERS_S, _LAST_OF_PORTS_S
-from vferry.migration.report import Measured, make_report
+from vferry.migration.report import make_report
 from vferry.model.connections import PortConnection, Way
 from vferry.model.problem import Exit
 from vferry.model.report import Connections, Report
 from vferry.plan.plan import GuestSide, NetworkMode
 
 BOUND = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1, bound=True)
-MEASURED = Measured(began=0.0, started="2026-01-01T00:00:00.000Z", ended=1000.0)
 TCP, UDP = 6, 17
 NOTE = "host2 may not track all of the guest's connections"
 
@@ -84,12 +84,7 @@ def test_a_guest_without_any_is_not_asked() -> None:
 def test_that_it_cannot_be_done_is_noted_and_no_more(operation: type, fault: Callable[..., Fault]) -> None:
     drive = tracking()
     drive.fleet.faults.append(fault(faults.at_operation(operation), times=1000))
-    ending = drive.run()
-    assert (ending.exit, ending.degraded, ending.notes) == (Exit.DONE, None, ())
-    assert moved(drive.fleet, drive.plan) == []
-    report = make_report(drive.plan, ending, MEASURED)
-    assert report.connections is None
-    assert [NOTE in note for note in report.notes] == [True]
+    assert_only_noted(drive, NOTE)
 
 
 def test_what_the_guest_does_not_tell_is_noted() -> None:
