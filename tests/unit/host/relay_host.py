@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from fake_libvirt import FakeAgents, FakeLibvirt
 from fake_netlink import FakeLinks, FakeNic
 from msgspec.json import decode, encode
@@ -21,11 +22,13 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.ovsdb import SOCKET
 from vferry.host.wire import operations, tag
 from vferry.model.host import NO_MAC, Inventory, MigrationEndpoint, Network
+from vferry.model.problem import Problem
 from vferry.plan.relay import RelayPlan, RelayWishes, assess_disabling, assess_enabling
 
 VFS = ("0000:01:10.0", "0000:01:10.2")
 PAGES = "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
 MINE = Session(operation="relay-1")
+MOVING, OTHERS = Session(operation="op-1"), Session(operation="op-2")
 
 
 class Host:
@@ -173,3 +176,11 @@ def running(root: Path) -> Iterator[Host]:
         host.boot()
         yield host
         host.handlers.close()
+
+
+async def refused(host: Host, operation: Operation[Any], session: Session = MOVING) -> str:
+    """As what Problem it is refused, which has a remedy."""
+    with pytest.raises(Problem) as caught:
+        await host.ask(operation, session)
+    assert caught.value.remedy
+    return caught.value.code

@@ -9,11 +9,11 @@ from fake_libvirt import FakeDomain
 from msgspec.json import encode
 from msgspec.structs import replace
 from ovs_database import transact
-from relay_host import MINE, VFS, Host, running
+from relay_host import MINE, MOVING, OTHERS, VFS, Host, refused, running
 from xml_samples import VHOSTUSER, domain
 
 from vferry.host import api, relay_restore
-from vferry.host.api import JoinRelay, LeaveRelay, Session, SetVf
+from vferry.host.api import JoinRelay, LeaveRelay, SetVf
 from vferry.host.ovsdb import SOCKET
 from vferry.host.service import Service
 from vferry.model.host import NO_MAC, Inventory, VfSettings
@@ -21,7 +21,6 @@ from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort, RelayState, RelayVf
 
 MAC = "52:54:00:aa:00:0b"
-MOVING, OTHERS = Session(operation="op-1"), Session(operation="op-2")
 NAMES = ["vfr525400aa000b"]
 VF = RelayVf(pf="pf0", index=1, address=VFS[1])
 PORT = RelayPort(guest="guest1", mac=MAC, socket="/run/vferry/guest1.sock", vf=VF)
@@ -36,13 +35,6 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
         await host.enable(switched=False)
         host.claims.claim(MOVING, "guest1", (VFS[1],))
         yield host
-
-
-async def refused(host: Host, operation: api.Operation[Any], session: Session = MOVING) -> str:
-    with pytest.raises(Problem) as caught:
-        await host.ask(operation, session)
-    assert caught.value.remedy
-    return caught.value.code
 
 
 def driver(host: Host, vf: str = VFS[1]) -> str | None:

@@ -11,19 +11,17 @@ from fake_libvirt import FakeDomain
 from msgspec.json import encode
 from msgspec.structs import replace
 from ovs_database import transact
-from relay_host import MINE, VFS, Host, running
+from relay_host import MINE, MOVING, OTHERS, VFS, Host, refused, running
 from xml_samples import VHOSTUSER, domain
 
 from vferry.host import api
-from vferry.host.api import JoinRelay, LeaveRelay, Session
+from vferry.host.api import JoinRelay, LeaveRelay
 from vferry.host.ovsdb import SOCKET
 from vferry.model.ovn import Chassis
-from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort, RelayState, RelayVf, SwitchPlace
 
 MAC, OTHER_MAC = "52:54:00:aa:00:0b", "52:54:00:aa:00:0c"
 NAME = "vfg525400aa000b"
-MOVING, OTHERS = Session(operation="op-1"), Session(operation="op-2")
 PLACE = SwitchPlace(bridge="relay0", vlan=42, max_tx_rate=500)
 PORT = RelayPort(guest="guest1", mac=MAC, socket="/run/vferry/guest1.sock", switch=PLACE, mtu=1400)
 JOIN, LEAVE = JoinRelay(port=PORT), LeaveRelay(guest="guest1", mac=MAC)
@@ -36,13 +34,6 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
         await host.enable(switched=True)
         host.claims.claim(MOVING, "guest1")
         yield host
-
-
-async def refused(host: Host, operation: api.Operation[Any], session: Session = MOVING) -> str:
-    with pytest.raises(Problem) as caught:
-        await host.ask(operation, session)
-    assert caught.value.remedy
-    return caught.value.code
 
 
 def rows(host: Host, table: str, name: str, *columns: str) -> list[dict[str, Any]]:
