@@ -12,7 +12,7 @@ from pathlib import Path
 STANDBY, VF = "ens1", "enp7s0"
 MAC = "52:54:00:12:34:56"
 
-FILES = "address ifindex carrier mtu master ifalias"
+FILES = "address ifindex carrier operstate mtu master ifalias"
 """What the scripts read of a NIC's directory."""
 
 SETUP = """

@@ -80,14 +80,14 @@ def _settle_bond(machine: Machine, mac: str) -> GuestRun:
     return GuestRun(code=0)
 
 
-def _receive_on_both(machine: Machine, mac: str) -> GuestRun:
+def _pair_to_standby(machine: Machine, mac: str) -> GuestRun:
     if machine.nic(mac, VF) is None:
         return GuestRun(code=9, stderr=f"no VF of {mac} is in a pair")
     machine.inside.listening.add(mac)
     return GuestRun(code=0)
 
 
-def _receive_on_vf(machine: Machine, mac: str) -> GuestRun:
+def _settle_pair(machine: Machine, mac: str) -> GuestRun:
     machine.inside.listening.discard(mac)
     return GuestRun(code=0)
 
@@ -118,8 +118,8 @@ ACTIONS: dict[guest_script.Script, Action] = {
     guest_script.make_bond: _make_bond,
     guest_script.dissolve_bond: _dissolve_bond,
     guest_script.failover_to_vf: _is_primary,
-    guest_script.receive_on_both: _receive_on_both,
-    guest_script.receive_on_vf: _receive_on_vf,
+    guest_script.pair_to_standby: _pair_to_standby,
+    guest_script.settle_pair: _settle_pair,
     guest_script.quiet: _quiet,
     guest_script.settle: _settle,
     guest_script.quiet_on_standby: _quiet,

@@ -22,13 +22,13 @@ from vferry.plan.plan import GuestSide, Plan, VfMove
 def to_standby(plan: Plan, move: VfMove) -> list[Step]:
     """Takes the source's VF away; the guest goes on on its virtio NIC."""
     host, vf, standby = plan.source, move.source, move.source_standby
-    listen = Step(
+    choose = Step(
         phase=Phase.TO_STANDBY,
-        name="receive-on-both",
+        name="pair-to-standby",
         host=host,
-        summary="have the guest take what its virtio NIC receives, while it has a VF",
-        apply=(guest_script.run(plan.guest, guest_script.receive_on_both(move.mac)),),
-        undo=(guest_script.run(plan.guest, guest_script.receive_on_vf(move.mac)),),
+        summary="have the guest send by its virtio NIC, and take what this receives, while it has a VF",
+        apply=(guest_script.run(plan.guest, guest_script.pair_to_standby(move.mac)),),
+        undo=(guest_script.run(plan.guest, guest_script.settle_pair(move.mac)),),
     )
     unplug = Step(
         phase=Phase.TO_STANDBY,
@@ -48,8 +48,8 @@ def to_standby(plan: Plan, move: VfMove) -> list[Step]:
             *switch.told(plan, move, vf, standby, vf.pf),
         ),
     )
-    listens = [listen] if move.guest_side is GuestSide.FAILOVER else []
-    return [*listens, *_also_to_bridge(plan, move), unplug]
+    chooses = [choose] if move.guest_side is GuestSide.FAILOVER else []
+    return [*chooses, *_also_to_bridge(plan, move), unplug]
 
 
 def _also_to_bridge(plan: Plan, move: VfMove) -> list[Step]:

@@ -61,18 +61,18 @@ def dissolve_bond(mac: str) -> str:
 
 
 def failover_to_vf(mac: str) -> str:
-    """Waits until the guest's net_failover driver uses a newly plugged VF, and takes `receive_on_both` back."""
+    """Waits until net_failover has a newly plugged VF that can send, and takes `pair_to_standby` back."""
     return _compose(mac, "pair", "failover-to-vf")
 
 
-def receive_on_both(mac: str) -> str:
-    """Has a net_failover pair take what its virtio NIC receives although it has a VF, where the guest has tc."""
-    return _compose(mac, "receive-on-both")
+def pair_to_standby(mac: str) -> str:
+    """Has a net_failover pair with a VF send by its virtio NIC and receive on both, where the guest has tc."""
+    return _compose(mac, "pair", "pair-to-standby")
 
 
-def receive_on_vf(mac: str) -> str:
-    """Takes back what `receive_on_both` did."""
-    return _compose(mac, "pair", "receive-on-vf")
+def settle_pair(mac: str) -> str:
+    """Takes back what `pair_to_standby` did."""
+    return _compose(mac, "pair", "pair-settle")
 
 
 def quiet(mac: str) -> str:

@@ -28,8 +28,8 @@ SCRIPTS = [
     guest_script.make_bond,
     guest_script.dissolve_bond,
     guest_script.failover_to_vf,
-    guest_script.receive_on_both,
-    guest_script.receive_on_vf,
+    guest_script.pair_to_standby,
+    guest_script.settle_pair,
     guest_script.quiet,
     guest_script.settle,
     guest_script.quiet_on_standby,
@@ -136,10 +136,13 @@ TC = """#!/bin/sh
 echo "$*" >> {place}/tc
 case "$*" in
   "qdisc show"*) {shows} ;;
-  *{refuses}*) exit 2 ;;
+  *"{refuses}"*) exit 2 ;;
 esac
 """
-REDIRECT = f"filter add dev {STANDBY} ingress pref 49000 matchall action mirred ingress redirect dev fo0"
+RECEIVES = f"filter add dev {STANDBY} ingress pref 49000 matchall action mirred ingress redirect dev fo0"
+SENDS = f"filter add dev fo0 egress pref 49000 matchall action mirred egress redirect dev {STANDBY}"
+RECEIVES_NO_MORE = f"filter del dev {STANDBY} ingress pref 49000"
+SENDS_NO_MORE = "filter del dev fo0 egress pref 49000"
 
 
 def in_a_pair(box: GuestBox, *, shows: str = ":", refuses: str = "nothing") -> None:
@@ -158,29 +161,63 @@ def tc_of(box: GuestBox) -> list[str]:
 
 @in_a_namespace
 @pytest.mark.parametrize("own", [False, True])
-def test_a_pair_takes_what_its_virtio_nic_receives_and_ceases_to(box: GuestBox, *, own: bool) -> None:
+def test_a_pair_uses_its_virtio_nic_and_ceases_to(box: GuestBox, *, own: bool) -> None:
     in_a_pair(box, shows="echo qdisc clsact ffff:" if own else ":")
     for _ in range(2):
-        box.run(guest_script.receive_on_both(MAC), watched=True)
+        box.run(guest_script.pair_to_standby(MAC), watched=True)
     box.remove(VF)
     for _ in range(2):
-        box.run(guest_script.receive_on_vf(MAC), watched=True)
-    made, unmade = ([] if own else [[f"qdisc {verb} dev {STANDBY} clsact"] for verb in ("add", "del")]) or ([], [])
-    assert tc_of(box) == [*made, REDIRECT, f"filter del dev {STANDBY} ingress pref 49000", *unmade]
+        box.run(guest_script.settle_pair(MAC), watched=True)
+
+    def clsact(verb: str, nic: str) -> list[str]:
+        return [] if own else [f"qdisc {verb} dev {nic} clsact"]
+
+    assert tc_of(box) == [
+        *clsact("add", STANDBY),
+        RECEIVES,
+        *clsact("add", "fo0"),
+        SENDS,
+        SENDS_NO_MORE,
+        *clsact("del", "fo0"),
+        RECEIVES_NO_MORE,
+        *clsact("del", STANDBY),
+    ]
+
+
+@in_a_namespace
+def test_a_pair_uses_a_vf_that_can_send(box: GuestBox) -> None:
+    """What it receives there is taken first, and what it sends goes there once the kernel says that the VF is up."""
+    in_a_pair(box, shows="echo qdisc clsact ffff:")
+    box.run(guest_script.pair_to_standby(MAC), watched=True)
+    plug_new_vf(box, MAC)
+    state = f"{box.place}/net/{VF}/operstate"
+    box.run(f"ip link set {VF} up master fo0; rm {state}; echo down > {state}")
+    box.run(f"{{ sleep 1; echo up >> {box.place}/tc; echo up > {state}; }} > /dev/null 2>&1 &")
+    done = box.run(guest_script.failover_to_vf(MAC), watched=True)
+    assert done.stdout == f"{VF} is the one that net_failover uses\n"
+    assert tc_of(box) == [RECEIVES, SENDS, RECEIVES_NO_MORE, "up", SENDS_NO_MORE]
 
 
 @in_a_namespace
 def test_a_guest_that_cannot_redirect_is_left_as_it_was(box: GuestBox) -> None:
     in_a_pair(box, refuses="mirred")
-    assert "is lost until" in box.run(guest_script.receive_on_both(MAC), watched=True).stdout
-    assert tc_of(box) == [f"qdisc add dev {STANDBY} clsact", REDIRECT, f"qdisc del dev {STANDBY} clsact"]
-    box.run(guest_script.receive_on_vf(MAC), watched=True)
+    assert "is lost until" in box.run(guest_script.pair_to_standby(MAC), watched=True).stdout
+    assert tc_of(box) == [f"qdisc add dev {STANDBY} clsact", RECEIVES, f"qdisc del dev {STANDBY} clsact"]
+    box.run(guest_script.settle_pair(MAC), watched=True)
     assert len(tc_of(box)) == 3
 
 
 @in_a_namespace
+def test_a_guest_that_can_redirect_only_what_it_receives_has_that(box: GuestBox) -> None:
+    in_a_pair(box, refuses="mirred egress", shows="echo qdisc clsact ffff:")
+    assert "can send no more" in box.run(guest_script.pair_to_standby(MAC), watched=True).stdout
+    box.run(guest_script.settle_pair(MAC), watched=True)
+    assert tc_of(box) == [RECEIVES, SENDS, RECEIVES_NO_MORE]
+
+
+@in_a_namespace
 def test_a_vf_without_a_pair_is_an_error(box: GuestBox) -> None:
-    done = box.run(guest_script.receive_on_both(MAC), watched=True, check=False)
+    done = box.run(guest_script.pair_to_standby(MAC), watched=True, check=False)
     assert done.returncode == 9
     assert f"{VF} of {MAC} is in no pair" in done.stderr
 

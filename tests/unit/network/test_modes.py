@@ -134,7 +134,7 @@ GOLDEN = {
     ],
     FAILOVER: [
         *SWITCH_PREPARE,
-        "to-standby: receive-on-both @host1",
+        "to-standby: pair-to-standby @host1",
         "to-standby: filter-also-to-bridge @host1",
         "to-standby: unplug-vf @host1",
         *COPY,

@@ -262,7 +262,7 @@ def test_each_nic_has_the_steps_of_its_mode() -> None:
     plan = f.planned(with_a_teamed_second)
     names = [step.name for step in stages(plan).all if step.phase in (Phase.TO_STANDBY, Phase.TO_VF)]
     switch, failover = ["plug-standby", "guest-to-standby", "filter-to-bridge", "unplug-vf"], ["unplug-vf"]
-    assert names[:7] == [*switch, "receive-on-both", "filter-also-to-bridge", *failover]
+    assert names[:7] == [*switch, "pair-to-standby", "filter-also-to-bridge", *failover]
     assert names[7:] == [
         *("plug-vf", "guest-to-vf", "filter-to-vf", "unplug-standby"),
         *("filter-also-to-vf", "plug-vf", "filter-to-vf"),
