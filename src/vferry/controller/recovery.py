@@ -26,15 +26,8 @@ async def recover(state: State, folder: OperationFolder, observer: Audience, gue
     Problems: ``nothing-to-recover``, ``guest-uncertain``, ``host-not-in-operation``.
     """
     was, plan = folder.stored(), folder.plan()
+    operations.refuse_ended(state, folder)
     interrupted = was.status == RUNNING
-    if not interrupted and was.exit != Exit.OPERATOR:
-        raise Problem("nothing-to-recover", f"Operation {folder.name} has ended: {was.status}", exit=Exit.DONE)
-    if later := operations.successor(state, folder):
-        raise Problem(
-            "nothing-to-recover",
-            f"{was.guest} has been taken over by a later operation, {later.operation}: {later.status}",
-            f"Look with: vferry operation show {later.operation}",
-        )
     epoch = was.epoch + 1
     folder.write_state(replace(was, epoch=epoch))
     session = Session(operation=plan.operation, epoch=epoch)
