@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from vferry.cli import output, show
@@ -56,12 +55,15 @@ def list_(as_json: bool) -> None:  # noqa: FBT001
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in ("operation", "guest", "from", "to", "status", "phase", "started", "what"):
-        table.add_column(head)
+        table.add_column(head, overflow="fold")
     for row in rows:
         table.add_row(
             row.operation, row.guest, row.source, row.destination, row.status, row.phase, row.started, _what(row)
         )
-    Console(highlight=False).print(table if rows else "No operation yet: vferry migrate GUEST HOST")
+    if rows:
+        output.tables(table)
+    else:
+        click.echo("No operation yet: vferry migrate GUEST HOST")
 
 
 @command.command("show")

@@ -78,9 +78,8 @@ async def _refused(state: State, folder: OperationFolder, kept: KeptMove, host: 
     Answers why nothing is begun; that ends it. Where it was begun, and where nobody answers, that is raised.
     """
     try:
-        claim = ClaimResources(guest=kept.plan.guest, vfs=kept.plan.vfs, slot=False)
-        await host.call(claim, timeout_s=STEP_TIMEOUT_S)
-        if kept.way is Way.PLANNED or kept.plan.move is None:
+        await _claim(folder, kept, host)
+        if guest_nic.steps(kept.whole) and (kept.way is Way.PLANNED or kept.plan.move is None):
             await _check_unchanged(state, kept.whole, host)
     except Problem as problem:
         if kept.way is not Way.PLANNED or problem.code == "host-unreachable":
@@ -88,6 +87,26 @@ async def _refused(state: State, folder: OperationFolder, kept: KeptMove, host: 
         nic_moves.refuse(folder, kept, problem)
         return problem
     return None
+
+
+async def _claim(folder: OperationFolder, kept: KeptMove, host: Host) -> None:
+    plan = kept.plan
+    claim = ClaimResources(guest=plan.guest, vfs=plan.vfs, slot=False)
+    try:
+        await host.call(claim, timeout_s=STEP_TIMEOUT_S)
+    except Problem as problem:
+        if problem.code != "claim-differs":
+            raise
+        if kept.way is not Way.PLANNED:
+            raise Problem(
+                problem.code,
+                f"{plan.mac} of {plan.guest} is on its way to something else, with other VFs",
+                f"See that to its end first: vferry operation recover {folder.name}",
+                exit=Exit.REFUSED,
+            ) from problem
+        # Nothing was done with what it held.
+        await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
+        await host.call(claim, timeout_s=STEP_TIMEOUT_S)
 
 
 async def _check_unchanged(state: State, plan: NicPlan, host: Host) -> None:

@@ -76,7 +76,7 @@ def read(folder: OperationFolder) -> KeptMove:
 
 
 def begin(folder: OperationFolder, plan: NicPlan, epoch: int) -> KeptMove:
-    """Writes a move down before anything is done; one that was begun stays as far as it is.
+    """Writes a move down before anything is claimed; one that was begun is kept as it is until `set_out`.
 
     The caller holds its lock.
     """
@@ -86,17 +86,16 @@ def begin(folder: OperationFolder, plan: NicPlan, epoch: int) -> KeptMove:
         return kept
     kept = read(folder)
     folder.write_state(replace(folder.stored(), epoch=epoch))
-    if kept.way is not Way.PLANNED and plan.move:
-        return kept
     # A guest that is off may be asked for something else meanwhile, and goes there from where it is.
-    folder.write_state(replace(folder.stored(), to=plan.to.value))
-    return _kept(folder, _planned(plan, kept.way))
+    anew = kept.way is Way.PLANNED or plan.move is None
+    return _planned(plan, kept.way) if anew else kept
 
 
 def set_out(folder: OperationFolder, kept: KeptMove) -> KeptMove:
     """From now on something is done, or gone on with."""
-    folder.write_state(replace(folder.stored(), status=RUNNING, exit=None, phase=Phase.PREPARE))
-    return _kept(folder, replace(kept, way=Way.THERE)) if kept.way is Way.PLANNED else kept
+    state = replace(folder.stored(), status=RUNNING, exit=None, phase=Phase.PREPARE, to=kept.plan.to.value)
+    folder.write_state(state)
+    return _kept(folder, replace(kept, way=Way.THERE) if kept.way is Way.PLANNED else kept)
 
 
 def end(folder: OperationFolder, kept: KeptMove, ending: Ending) -> None:

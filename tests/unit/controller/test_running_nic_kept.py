@@ -1,7 +1,5 @@
 """`vferry guest nic` of a guest that runs: kept until its end, and gone on with where it is asked for again."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,69 +10,20 @@ import vferry.controller.journal
 from fakes import faults
 from fakes.clock import run_virtually
 from fakes.contract import Snapshot
-from fakes.fleet import Call, Fleet
-from fakes.journal import MemoryJournal
+from fakes.fleet import Call
+from fakes.nic_controller import Controller
 from fakes.nic_moves import ALIAS, CASES, NicCase, make_fleet, shut_down, start, wrong_there
 from fakes.samples import GUEST, MAC, SOURCE
 from vferry.cli import guest as cli
-from vferry.controller import guest_nic, nic_driving, nic_moves, operations, stepping
+from vferry.controller import guest_nic, nic_driving, operations
 from vferry.controller.nic_moves import Way
-from vferry.controller.state import State
-from vferry.host.api import Define, Host, MoveFilter, PlugRelayed, ReleaseClaim, Session, SetVf, Unplug
-from vferry.migration.stepper import Ending, Journal
+from vferry.host.api import Define, MoveFilter, PlugRelayed, ReleaseClaim, Session, SetVf, Unplug
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
-from vferry.plan.nic_plan import NicAssessment, NicTarget
+from vferry.plan.nic_plan import NicTarget
 
 CASE = CASES[1]
 """From a VF to the relay."""
-
-
-class Controller:
-    """One machine's controllers, one after the other, on one state folder, with the journals of their runs."""
-
-    def __init__(self, directory: Path, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.state = State(root=directory)
-        self.fleet = fleet
-        self.journals: dict[str, MemoryJournal] = {}
-        self.told: list[str] = []
-        for module in (guest_nic, nic_driving, stepping):
-            monkeypatch.setattr(module, "open_host", self._open)
-        monkeypatch.setattr(vferry.controller.journal, "run_journaled", self._journaled)
-
-    def assess(self, to: NicTarget = CASE.to) -> NicAssessment:
-        return run_virtually(guest_nic.assess(self.state, SOURCE, GUEST, MAC, to))
-
-    def move(self, to: NicTarget = CASE.to) -> NicAssessment:
-        """What the command does."""
-
-        async def work() -> NicAssessment:
-            found = await guest_nic.assess(self.state, SOURCE, GUEST, MAC, to)
-            assert found.plan is not None, found.errors
-            await nic_driving.move(self.state, found.plan, self.told.append)
-            return found
-
-        return run_virtually(work())
-
-    def kept(self) -> list[Way]:
-        found = (nic_moves.find(self.state, folder.name) for folder in operations.every(self.state))
-        return [each.way for each in found if each]
-
-    def stands(self) -> list[tuple[str, int | None]]:
-        """How each operation is shown."""
-        return [(each.status, each.exit) for each in (folder.state() for folder in operations.every(self.state))]
-
-    def claims(self) -> int:
-        return len(self.fleet.hosts[SOURCE].claims.all())
-
-    @asynccontextmanager
-    async def _open(self, name: str, session: Session | None = None, state: State | None = None) -> AsyncIterator[Host]:
-        assert state in (None, self.state)
-        yield self.fleet.host(name, session.operation, session.epoch) if session else self.fleet.host(name, "nobody")
-
-    async def _journaled(self, journal: Path, run: str, body: Callable[[Journal], Awaitable[Ending]]) -> Ending:
-        assert journal == self.state.journal
-        return await body(self.journals.setdefault(run, MemoryJournal()))
 
 
 @pytest.fixture
@@ -261,7 +210,7 @@ async def test_by_the_engine_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_command(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VFERRY_STATE", str(controller.state.root))
-    monkeypatch.setattr(cli, "open_host", controller._open)
+    monkeypatch.setattr(cli, "open_host", controller.open)
     monkeypatch.setattr(cli, "list_hosts", lambda: [SimpleNamespace(name=SOURCE)])
     words = ("nic", GUEST, MAC.upper(), "--to", "relay")
 
