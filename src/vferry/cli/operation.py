@@ -165,8 +165,9 @@ def set_(operation: str, bandwidth: int) -> None:
 def recover_(operation: str | None, guest_is_at: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Finish or undo OPERATION, whose controller died or which needs repair; without one, all of these.
 
-    A migration's end is decided by where the guest runs, as the hosts say it now. The move of a NIC goes on from where
-    it was, there or back. One that cannot be recovered is named, and does not keep the others from it.
+    A migration's end is decided by where the guest runs, as the hosts say it now; where it is off, by where it is
+    defined. The move of a NIC goes on from where it was, there or back. One that cannot be recovered is named, and does
+    not keep the others from it.
 
     \b
     Example: vferry operation recover

@@ -171,4 +171,5 @@ def uncertain(plan: Plan, verdict: Verdict) -> Problem:
         f"vferry operation recover {plan.operation} --guest-is-at {plan.source}, or "
         f"vferry operation recover {plan.operation} --guest-is-at {plan.destination}",
         exit=Exit.OPERATOR,
+        verdict=verdict.value,
     )
