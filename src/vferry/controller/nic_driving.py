@@ -80,7 +80,7 @@ async def _refused(state: State, folder: OperationFolder, kept: KeptMove, host: 
     try:
         await _claim(folder, kept, host)
         if guest_nic.steps(kept.whole) and (kept.way is Way.PLANNED or kept.plan.move is None):
-            await _check_unchanged(state, kept.whole, host)
+            await _check_unchanged(state, kept, host)
     except Problem as problem:
         if kept.way is not Way.PLANNED or problem.code == "host-unreachable":
             raise
@@ -109,8 +109,12 @@ async def _claim(folder: OperationFolder, kept: KeptMove, host: Host) -> None:
         await host.call(claim, timeout_s=STEP_TIMEOUT_S)
 
 
-async def _check_unchanged(state: State, plan: NicPlan, host: Host) -> None:
-    """Whether it would be planned so still, now that nobody else of vferry can change the guest; or lets go of it."""
+async def _check_unchanged(state: State, kept: KeptMove, host: Host) -> None:
+    """Whether it would be planned so still, now that nobody else of vferry can change the guest.
+
+    If not, it lets go of one of which nothing is begun.
+    """
+    plan = kept.whole
     try:
         again = await guest_nic.reassess(state, plan)
         if again.plan != plan:
@@ -122,7 +126,8 @@ async def _check_unchanged(state: State, plan: NicPlan, host: Host) -> None:
                 exit=Exit.REFUSED,
             )
     except Problem:
-        await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
+        if kept.way is Way.PLANNED:
+            await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
         raise
 
 

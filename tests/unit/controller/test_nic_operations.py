@@ -18,7 +18,7 @@ from fakes.samples import GUEST, MAC, SOURCE
 from vferry.controller import locks, nic_driving, nic_moves, operations
 from vferry.controller.nic_moves import Way
 from vferry.controller.operations import INTERRUPTED
-from vferry.host.api import Define, JoinRelay, MoveFilter, ReleaseClaim, Session, SetVf
+from vferry.host.api import ClaimResources, Define, JoinRelay, MoveFilter, ReleaseClaim, Session, SetVf
 from vferry.model.host import NO_MAC
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Kind, Phase, Status
@@ -287,6 +287,25 @@ def test_one_that_was_begun_while_off_waits_for_a_guest_that_runs_now(make: Make
     assert [each.code for each in controller.assess(case.to).errors] == ["nic-begun-off"]
     shut_down(controller.fleet)
     assert [each.status for each in controller.recover()] == [Status.COMPLETED]
+
+
+def test_one_whose_guest_is_started_as_it_is_gone_on_with_keeps_its_claim(make: Make) -> None:
+    """What comes after the definition is done once the guest is off again."""
+    case = NicCase(NicTarget.VF, NicTarget.VIRTIO)
+    whole = make(case, off=True)
+    whole.move(case.to)
+    controller = make(case, off=True)
+    controller.fleet.faults.append(faults.crash(faults.at_operation(Define), after=True))
+    with pytest.raises(faults.Crash):
+        controller.move(case.to)
+    started = faults.doing(faults.at_operation(ClaimResources), partial(start, controller.fleet, case), after=True)
+    controller.fleet.faults.append(started)
+    with pytest.raises(Problem) as caught:
+        controller.recover()
+    assert (caught.value.code, controller.claims(), controller.kept()) == ("guest-changed", 1, [Way.THERE])
+    shut_down(controller.fleet)
+    controller.recover()
+    assert Snapshot.of(whole.fleet).differences(controller.fleet) == []
 
 
 def begun_while_off(make: Make, case: NicCase) -> Controller:
