@@ -54,6 +54,13 @@ def _act(plan: Plan, verdict: Verdict, *, off: bool) -> Act:
         is_there = f"is off, and defined on {plan.source}" if off else f"runs on {plan.source}"
         why = Problem("recovered", f"{plan.guest} {is_there}; what was begun was undone", exit=Exit.UNDONE)
         return lambda conductor: conductor.take_back(why, guest_is_off=off)
+    if off:
+        raise Problem(
+            "guest-uncertain",
+            f"{plan.guest} is off, and defined neither on {plan.source} nor on {plan.destination}",
+            f"Define it where it is to be started (virsh define), then: vferry operation recover {plan.operation}",
+            exit=Exit.OPERATOR,
+        )
     raise uncertain(plan, verdict)
 
 

@@ -211,6 +211,6 @@ def test_a_guest_that_nobody_defines_is_left_to_the_operator(make: Any) -> None:
     before = Snapshot.of(left.fleet)
     with pytest.raises(Problem) as caught:
         left.recover()
-    assert caught.value.code == "guest-uncertain"
+    assert (caught.value.code, "virsh define" in caught.value.remedy) == ("guest-uncertain", True)
     assert left.wrong(before, "claims") == []
     assert all(len(each.claims.all()) == 1 for each in left.fleet.hosts.values())
