@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, error
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, WorkflowHandleAsync, error
 
 from vferry.migration.record import StepRecord
 from vferry.migration.stepper import Ending, Journal
@@ -74,20 +74,42 @@ async def run_journaled(journal: Path, run: str, body: Body) -> Ending:
         "notification_listener_polling_interval_sec": 0.2,
     }
     DBOS(config=config)
+    failed: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     @DBOS.workflow(name="migration")
     async def migration() -> dict[str, Any]:
-        with _unrecorded():
-            return dict(msgspec.to_builtins(await body(_Steps())))
+        try:
+            with _unrecorded():
+                return dict(msgspec.to_builtins(await body(_Steps())))
+        except _Raised as raised:
+            if not failed.done():
+                failed.set_exception(raised.error)
+            raise
 
     try:
         DBOS.launch()
         with SetWorkflowID(run):
             handle = await DBOS.start_workflow_async(migration)
-        return msgspec.convert(await handle.get_result(), Ending)
-    except _Raised as raised:
-        raise raised.error from None
+        return await _first(asyncio.ensure_future(_ending(handle)), failed)
     finally:
         DBOS.destroy(destroy_registry=True)
         # The engine has made its own the loop's executor, and shut that down.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+
+
+async def _ending(handle: WorkflowHandleAsync[dict[str, Any]]) -> Ending:
+    return msgspec.convert(await handle.get_result(), Ending)
+
+
+async def _first(result: asyncio.Task[Ending], failed: asyncio.Future[Ending]) -> Ending:
+    """The engine's result, or what was raised: of a run that it took up itself, it would wait for a recorded end."""
+    try:
+        await asyncio.wait({result, failed}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        result.cancel()
+        await asyncio.wait({result})
+    if failed.done():
+        if not result.cancelled():
+            result.exception()  # the same
+        return failed.result()
+    return result.result()
