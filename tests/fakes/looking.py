@@ -16,6 +16,7 @@ from fakes.world import (
 )
 from vferry.host import api
 from vferry.host.conntrack import ends
+from vferry.model.definition import mac_of, parse, pci_address
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, HostDevice, Nic, VfRef
 from vferry.model.host import Bond, Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
 from vferry.model.memory import MemoryUse, Sample
@@ -142,11 +143,33 @@ def _guest(host: HostState, name: str) -> Guest:
         state=machine.state if machine else GuestState.OFF,
         persistent=name in host.definitions,
         memory=256 << 20,
-        nics=tuple(_nic(host, machine, device) for device in machine.devices.values()) if machine else (),
+        nics=tuple(_nic(host, machine, device) for device in machine.devices.values())
+        if machine
+        else tuple(_defined(host, name)),
         devices=tuple(HostDevice(kind="mdev", name=uuid) for uuid in sorted(machine.mdevs)) if machine else (),
         pause_reason=machine.reason if machine else None,
         run=machine.run if machine else None,
     )
+
+
+def _defined(host: HostState, name: str) -> Iterator[Nic]:
+    """The NICs that a guest that is off is to have."""
+    for nic in parse(host.definitions[name]).iterfind("devices/interface"):
+        mac, source = mac_of(nic), nic.find("source")
+        if mac is None or source is None:
+            continue
+        if nic.get("type") == "vhostuser":
+            port = host.ports.get(mac)
+            vf = VfRef(pf=PF, index=port.vf.index, address=port.vf.address) if port and port.vf else None
+            yield Nic(mac=mac, model="virtio", alias="", vf=vf, socket=source.get("path"))
+        elif nic.get("type") == "hostdev":
+            found = source.find("address")
+            function = host.functions[pci_address(found) or ""] if found is not None else None
+            assert function is not None
+            vf = VfRef(pf=PF, index=function.index, address=function.address)
+            yield Nic(mac=mac, model="hostdev", alias="", vf=vf)
+        else:
+            yield Nic(mac=mac, model="virtio", alias="", bridge=source.get("bridge"))
 
 
 def _blockers(machine: Machine) -> Iterator[str]:

@@ -238,7 +238,8 @@ def test_between_two_virtio_nics_a_running_guest_goes_by_a_vf(put_on: Scene) -> 
 
 
 @pytest.mark.guest("guest2")
-def test_a_command_that_was_killed_goes_on(put_on: Scene) -> None:
+@pytest.mark.parametrize("asked_again", [True, False], ids=["asked-again", "recovered"])
+def test_a_command_that_was_killed_goes_on(put_on: Scene, *, asked_again: bool) -> None:
     scene = put_on
     words = ("guest", "nic", scene.guest, guests.named(scene.guest).mac, "--to")
     with more_vfs(scene):
@@ -251,7 +252,15 @@ def test_a_command_that_was_killed_goes_on(put_on: Scene) -> None:
             command.communicate()
             other_way = vferry(*words, "relay")
             assert (other_way.returncode, "--to vf" in other_way.stderr) == (3, True), other_way.stderr
-            put_running(scene, "vf")
+            (row,) = [row for row in asked("operation", "list") if row["status"] == "interrupted"]
+            assert (row["kind"], row["guest"], row["to"]) == ("nic", scene.guest, "vf"), row
+            if asked_again:
+                put_running(scene, "vf")
+            else:
+                recovered = vferry("operation", "recover", row["operation"])
+                assert recovered.returncode == 0, recovered.stderr
+                assert not on_relay(scene)
+            assert asked("operation", "show", row["operation"])["status"] == "completed"
             put_running(scene, "relay")
         answers(scene)
         left_nothing(scene)

@@ -13,11 +13,11 @@ COMMANDS = {
     "bench": "measure interruption, transfer and relay",
     "check": "tell whether a guest can migrate to a host, and how",
     "gateway": "carry a migration's streams over mutual TLS",
-    "guest": "list and show guests",
+    "guest": "list and show guests, and put their NICs on something else",
     "host": "add, list and show hosts",
     "lab": "two SR-IOV hosts without hardware",
     "migrate": "migrate a guest to a host",
-    "operation": "list, follow, abort and recover migrations",
+    "operation": "list, follow, abort and recover migrations and moves of NICs",
     "relay": "make, show and take back a host's relay",
     "probe": "measure the interruption of an address by packets",
 }

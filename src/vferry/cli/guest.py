@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vferry.cli import output
 from vferry.cli import show as show_lines
-from vferry.controller import guest_nic
+from vferry.controller import guest_nic, nic_driving
 from vferry.controller.hosts import list_hosts, open_host
 from vferry.controller.state import find_state
 from vferry.controller.survey import with_blockers
@@ -97,7 +97,8 @@ def nic(name: str, mac: str, to: str, ovn_port: str | None, dry_run: bool) -> No
 
     A guest that runs is moved to a new NIC, by its agent, before it loses the one that it has: between a VF and one of
     the others. Its definition is changed for the next boot, and keeps what the guest sees of the NIC: its MAC, its
-    place, its name. If the command is killed, it goes on where it is asked for again.
+    place, its name. It is an operation: `vferry operation list` shows it. If the command is killed, it goes on where it
+    is asked for again, or by `vferry operation recover`.
 
     \b
     Example: vferry guest nic guest1 52:54:00:aa:00:01 --to relay
@@ -114,7 +115,7 @@ def nic(name: str, mac: str, to: str, ovn_port: str | None, dry_run: bool) -> No
         show_lines.host_steps(guest_nic.steps(found.plan))
         return
     with show_lines.Line() as line:
-        asyncio.run(guest_nic.move(state, found.plan, line.begin))
+        asyncio.run(nic_driving.move(state, found.plan, line.begin))
     if guest_nic.steps(found.plan):
         click.echo(f"{mac.lower()} of {name} is on {found.plan.to.described}")
 

@@ -6,23 +6,22 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from vferry.cli import output, show
 from vferry.cli.rate import rate_or_none
-from vferry.controller import operations
+from vferry.controller import nic_driving, operations
 from vferry.controller.operations import INTERRUPTED, RUNNING, OperationFolder, OperationState
 from vferry.controller.recovery import recover
 from vferry.controller.state import State, find_state
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Report
+from vferry.model.report import Kind, Report
 from vferry.report.text import print_report
 
 
 @click.group("operation")
 def command() -> None:
-    """List, follow, abort and recover migrations.
+    """List, follow, abort and recover migrations; list, follow and recover moves of NICs (vferry guest nic).
 
     \b
     Example: vferry operation list
@@ -39,15 +38,32 @@ def list_(as_json: bool) -> None:  # noqa: FBT001
     """
     rows = [folder.state() for folder in operations.every(find_state())]
     if as_json:
-        names = ("operation", "guest", "source", "destination", "status", "phase", "started")
+        names = (
+            "operation",
+            "guest",
+            "source",
+            "destination",
+            "status",
+            "phase",
+            "started",
+            "kind",
+            "mac",
+            "to",
+            "step",
+        )
         output.json([{name: getattr(row, name) for name in names} for row in rows])
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for head in ("operation", "guest", "from", "to", "status", "phase", "started"):
-        table.add_column(head)
+    for head in ("operation", "guest", "from", "to", "status", "phase", "started", "what"):
+        table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(row.operation, row.guest, row.source, row.destination, row.status, row.phase, row.started)
-    Console(highlight=False).print(table if rows else "No operation yet: vferry migrate GUEST HOST")
+        table.add_row(
+            row.operation, row.guest, row.source, row.destination, row.status, row.phase, row.started, _what(row)
+        )
+    if rows:
+        output.tables(table)
+    else:
+        click.echo("No operation yet: vferry migrate GUEST HOST")
 
 
 @command.command("show")
@@ -72,10 +88,21 @@ def show_(
         if as_json:
             output.json(state)
         else:
-            click.echo(f"{state.guest} {state.source} → {state.destination}: {state.status}, in phase {state.phase}")
+            click.echo(_standing(state))
         return
     show.write(report, (report_file, page_file, picture_file))
     output.json(report) if as_json else print_report(report)
+
+
+def _what(state: OperationState) -> str:
+    return f"{state.mac} to {state.to}" if state.kind is Kind.NIC else state.kind
+
+
+def _standing(state: OperationState) -> str:
+    """How an operation stands that has not ended, or was left."""
+    hosts = f"on {state.source}, {_what(state)}" if state.kind is Kind.NIC else f"{state.source} → {state.destination}"
+    at = f": {state.step}" if state.step else ""
+    return f"{state.guest} {hosts}: {state.status}, in phase {state.phase}{at} (since {state.started})"
 
 
 @command.command("follow")
@@ -103,7 +130,7 @@ def follow(operation: str) -> None:
 @command.command("abort")
 @click.argument("operation")
 def abort(operation: str) -> None:
-    """Ask OPERATION to end: what it did is undone, unless its guest has resumed at the destination already.
+    """Ask OPERATION, a migration, to end: what it did is undone, unless its guest has resumed at the destination.
 
     \b
     Example: vferry operation abort op-1a2b3c4d
@@ -119,7 +146,7 @@ def abort(operation: str) -> None:
     "--bandwidth", type=rate_or_none, metavar="RATE|none", required=True, help="Bytes per second that the copy may use."
 )
 def set_(operation: str, bandwidth: int) -> None:
-    """Change what OPERATION may use while it runs.
+    """Change what OPERATION, a migration, may use while it runs.
 
     \b
     Example: vferry operation set op-1a2b3c4d --bandwidth 50M
@@ -138,7 +165,9 @@ def set_(operation: str, bandwidth: int) -> None:
 def recover_(operation: str | None, guest_is_at: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Finish or undo OPERATION, whose controller died or which needs repair; without one, all of these.
 
-    What is done is decided by where the guest runs, as the hosts say it now.
+    A migration's end is decided by where the guest runs, as the hosts say it now; where it is off, by where it is
+    defined. The move of a NIC goes on from where it was, there or back. One that cannot be recovered is named, and does
+    not keep the others from it.
 
     \b
     Example: vferry operation recover
@@ -148,15 +177,23 @@ def recover_(operation: str | None, guest_is_at: str | None, as_json: bool) -> N
     folders = [operations.find(state, operation)] if operation else operations.to_recover(state)
     if not folders:
         click.echo("Nothing to recover.", err=as_json)
-    reports = []
+    reports, codes = [], []
     for folder in folders:
-        report = asyncio.run(_recover(state, folder, guest_is_at))
+        try:
+            report = asyncio.run(_recover(state, folder, guest_is_at))
+        except Problem as problem:
+            if len(folders) == 1:
+                raise
+            click.echo(f"vferry: {folder.name}: {problem}", err=True)
+            codes.append(problem.exit)
+            continue
         reports.append(report)
+        codes.append(show.exit_of(report))
         if not as_json:
             print_report(report)
     if as_json:
         output.json(reports)
-    sys.exit(max((show.exit_of(report) for report in reports), key=_gravity, default=Exit.DONE))
+    sys.exit(max(codes, key=_gravity, default=Exit.DONE))
 
 
 def _gravity(code: Exit) -> int:
@@ -165,15 +202,27 @@ def _gravity(code: Exit) -> int:
 
 
 async def _recover(state: State, folder: OperationFolder, guest_is_at: str | None) -> Report:
+    if folder.stored().kind is Kind.NIC:
+        if guest_is_at is not None:
+            raise _no_migration(folder, "its guest is on one host only")
+        with folder.driven(), show.Line() as line:
+            return await nic_driving.recover(state, folder, line.begin)
     with folder.driven(), show.Stage(folder.plan()) as stage:
         report = await recover(state, folder, stage, guest_is_at)
         stage.finish(report)
     return report
 
 
+def _no_migration(folder: OperationFolder, why: str) -> Problem:
+    return Problem("no-migration", f"Operation {folder.name} moves a NIC, and no guest: {why}")
+
+
 def _running(operation: str) -> tuple[OperationFolder, OperationState]:
+    """A migration that runs."""
     folder = operations.find(find_state(), operation)
     state = folder.state()
+    if state.kind is Kind.NIC:
+        raise _no_migration(folder, "it goes to its end, or is undone")
     if state.status == INTERRUPTED:
         raise _interrupted(folder)
     if state.status != RUNNING:

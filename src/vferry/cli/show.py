@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
 from rich.text import Text
 
+from vferry.cli import output
 from vferry.host.api import Migration
 from vferry.migration.record import Outcome, StepRecord
 from vferry.model.problem import Exit
@@ -110,7 +110,8 @@ class Stage:
     """Shows a running migration on standard error, which leaves standard output to the result."""
 
     def __init__(self, plan: Plan) -> None:
-        self._progress = Progress(plan.guest, plan.source, plan.destination, Console(stderr=True, highlight=False))
+        self._console = output.standard_error()
+        self._progress = Progress(plan.guest, plan.source, plan.destination, self._console)
 
     def __enter__(self) -> "Stage":
         self._progress.__enter__()
@@ -127,7 +128,8 @@ class Stage:
 
     def ended(self, record: StepRecord) -> None:
         if record.outcome not in (Outcome.DONE, Outcome.UNDONE):
-            click.echo(f"{record.name} on {record.host}: {record.outcome.value}: {record.detail}", err=True)
+            said = f"{record.name} on {record.host}: {record.outcome.value}: {record.detail}"
+            self._console.print(Text(said), soft_wrap=True)
 
     def progress(self, migration: Migration) -> None:
         if not migration.total_bytes:
@@ -147,7 +149,7 @@ class Line:
     """What a long command is at: a line on standard error for each thing, and on a terminal how far that is."""
 
     def __init__(self) -> None:
-        self._status = Console(stderr=True, highlight=False).status("")
+        self._status = output.standard_error().status("")
         self._what = ""
 
     def __enter__(self) -> "Line":

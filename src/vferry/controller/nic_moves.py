@@ -1,16 +1,27 @@
-"""Moves of running guests' NICs as they are kept until their end: whoever comes after a crash goes on by this."""
+"""Moves of guests' NICs as operations: what is kept of one until its end, so that whoever comes after goes on by it."""
 
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
-from vferry.controller.locks import held
+from vferry.controller import operations
+from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.controller.state import State
-from vferry.host.durable import sync_directory, write_durably
+from vferry.controller.stepping import Tell
+from vferry.host.api import Define, JoinRelay, LeaveRelay, Migration, SetForwarding, SetVf
+from vferry.host.durable import write_durably
+from vferry.migration.nic_report import make_nic_report
+from vferry.migration.record import StepRecord, now_text
+from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit, Problem
-from vferry.plan.nic_plan import NicMove
+from vferry.model.report import Kind, Phase
+from vferry.plan.host_step import HostStep
+from vferry.plan.nic_plan import NicPlan
+
+_FILE = "move.json"
 
 
 class Way(StrEnum):
@@ -19,54 +30,142 @@ class Way(StrEnum):
     PLANNED = "planned"
     """Nothing yet: no step was begun."""
     THERE = "there"
-    """Its journal says how far it is, there or back."""
+    """It was begun. Where the guest ran, its journal says how far it is, there or back; where not, its host does."""
     BACK = "back"
     """It could not be taken back whole."""
     REST = "rest"
     """The guest has its new NIC, and something else was not put in order."""
 
 
-class KeptMove(msgspec.Struct, frozen=True, kw_only=True):
-    """One move, and what it claims on its host."""
+_Asked = Define | JoinRelay | LeaveRelay | SetForwarding | SetVf
+"""What a NIC's move asks of the host of a guest that is off."""
 
-    operation: str
-    vfs: tuple[str, ...]
-    move: NicMove
+
+class KeptStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A `HostStep`, as it can be read again."""
+
+    name: str
+    summary: str
+    apply: tuple[_Asked, ...]
+    undo: tuple[_Asked, ...] = ()
+
+
+class KeptMove(msgspec.Struct, frozen=True, kw_only=True):
+    """One move; the steps of its plan, if the guest is off, are kept beside it."""
+
+    plan: NicPlan
+    steps: tuple[KeptStep, ...] = ()
     way: Way = Way.PLANNED
+
+    @property
+    def whole(self) -> NicPlan:
+        """The plan with its steps."""
+        steps = (HostStep(name=s.name, summary=s.summary, apply=s.apply, undo=s.undo) for s in self.steps)
+        return replace(self.plan, steps=tuple(steps))
 
 
 def find(state: State, operation: str) -> KeptMove | None:
-    """What this machine's controllers have begun; None where it is nothing, or was begun by another's."""
-    try:
-        return msgspec.json.decode(_path(state, operation).read_bytes(), type=KeptMove)
-    except FileNotFoundError:
-        return None
+    """What this machine's controllers have begun, and not ended; None where it is nothing, or was another's."""
+    folder = operations.named(state, operation)
+    return read(folder) if folder.is_there() and folder.is_open() else None
 
 
-def keep(state: State, kept: KeptMove) -> None:
-    """Writes a move down, durably, in place of what was kept of it."""
-    write_durably(_path(state, kept.operation), msgspec.json.encode(kept))
+def read(folder: OperationFolder) -> KeptMove:
+    """What is kept of a move."""
+    return msgspec.json.decode((folder.root / _FILE).read_bytes(), type=KeptMove)
 
 
-def forget(state: State, operation: str) -> None:
-    """Nothing is left to be done of a move."""
-    for path in (_path(state, operation), _lock(state, operation)):
-        path.unlink(missing_ok=True)
-    sync_directory(state.nics)
+def begin(folder: OperationFolder, plan: NicPlan, epoch: int) -> KeptMove:
+    """Writes a move down before anything is claimed; one that was begun is kept as it is until `set_out`.
+
+    The caller holds its lock.
+    """
+    if not folder.is_there():
+        kept = _kept(folder, _planned(plan, Way.PLANNED))
+        folder.write_state(_first_state(plan, epoch))
+        return kept
+    kept = read(folder)
+    folder.write_state(replace(folder.stored(), epoch=epoch))
+    # A guest that is off may be asked for something else meanwhile, and goes there from where it is.
+    anew = kept.way is Way.PLANNED or plan.move is None
+    return _planned(plan, kept.way) if anew else kept
 
 
-def driven(state: State, operation: str) -> AbstractContextManager[None]:
-    """Holds a move's lock; Problem ``operation-running`` if another process does."""
-    state.nics.mkdir(parents=True, exist_ok=True, mode=0o700)
-    running = Problem(
-        "operation-running", "Another process is moving this NIC", "Wait until it has ended", exit=Exit.REFUSED
+def set_out(folder: OperationFolder, kept: KeptMove) -> KeptMove:
+    """From now on something is done, or gone on with."""
+    state = replace(folder.stored(), status=RUNNING, exit=None, phase=Phase.PREPARE, to=kept.plan.to.value)
+    folder.write_state(state)
+    return _kept(folder, replace(kept, way=Way.THERE) if kept.way is Way.PLANNED else kept)
+
+
+def end(folder: OperationFolder, kept: KeptMove, ending: Ending) -> None:
+    """Writes the report, and what is left to be done."""
+    if ending.exit is Exit.OPERATOR and kept.plan.move:
+        _kept(folder, replace(kept, way=Way.REST if ending.at_destination else Way.BACK))
+    was = folder.stored()
+    report = make_nic_report(kept.plan, ending, was.started, time.monotonic() - was.began)
+    folder.write_report(report)
+    folder.write_state(replace(was, status=report.status.value, phase=Phase.DONE, step=None, exit=int(ending.exit)))
+
+
+def refuse(folder: OperationFolder, kept: KeptMove, problem: Problem) -> None:
+    """Ends a move of which nothing was begun."""
+    refused = Ending(exit=Exit.REFUSED, reason=problem.message, records=(), at_destination=False)
+    end(folder, kept, refused)
+
+
+class Told:
+    """An observer that has each step said as it begins, in words, and shown to other processes."""
+
+    def __init__(self, folder: OperationFolder, summaries: Mapping[str, str], tell: Tell) -> None:
+        self._folder = folder
+        self._summaries = summaries
+        self._tell = tell
+
+    def say(self, words: str) -> None:
+        """Whatever it is at."""
+        self._folder.write_state(replace(self._folder.stored(), step=words))
+        self._tell(words)
+
+    def phase(self, phase: Phase) -> None:
+        self._folder.write_state(replace(self._folder.stored(), phase=phase))
+
+    def started(self, phase: Phase, name: str, host: str) -> None:
+        undone = name.removeprefix("undo ")
+        if summary := self._summaries.get(undone):
+            self.say(summary if undone == name else f"undo: {summary}")
+
+    def ended(self, record: StepRecord) -> None:
+        pass
+
+    def progress(self, migration: Migration) -> None:
+        pass
+
+
+def _planned(plan: NicPlan, way: Way) -> KeptMove:
+    steps = msgspec.convert(msgspec.to_builtins(plan.steps), tuple[KeptStep, ...])
+    return KeptMove(plan=replace(plan, steps=()), steps=steps, way=way)
+
+
+def _kept(folder: OperationFolder, kept: KeptMove) -> KeptMove:
+    """Writes it down, durably, in place of what was kept."""
+    write_durably(folder.root / _FILE, msgspec.json.encode(kept))
+    return kept
+
+
+def _first_state(plan: NicPlan, epoch: int) -> OperationState:
+    return OperationState(
+        operation=plan.operation,
+        guest=plan.guest,
+        source=plan.host,
+        destination=plan.host,
+        status=RUNNING,
+        phase=Phase.CHECK,
+        started=now_text(),
+        epoch=epoch,
+        began=time.monotonic(),
+        measured=False,
+        kind=Kind.NIC,
+        mac=plan.mac,
+        to=plan.to.value,
     )
-    return held(_lock(state, operation), running)
-
-
-def _path(state: State, operation: str) -> Path:
-    return state.nics / f"{operation}.json"
-
-
-def _lock(state: State, operation: str) -> Path:
-    return state.nics / f"{operation}.lock"

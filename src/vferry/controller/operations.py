@@ -11,16 +11,17 @@ from vferry.controller.locks import held, is_held
 from vferry.controller.state import State
 from vferry.host.durable import write_durably
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Phase, Report, Status
+from vferry.model.report import Kind, Phase, Report, Status
 from vferry.plan.plan import Plan
 
 RUNNING, INTERRUPTED = "running", "interrupted"
 
 
 class OperationState(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of `operation list`. `status` is the report's once there is one, before that ``running``.
+    """A row of `operation list`: a migration, or the move of a NIC.
 
-    ``interrupted`` means that no process drives it any more: `vferry operation recover` takes it up.
+    `status` is the report's once there is one, before that ``running``. ``interrupted`` means that no process drives it
+    any more: `vferry operation recover` takes it up.
     """
 
     operation: str
@@ -40,6 +41,12 @@ class OperationState(msgspec.Struct, frozen=True, kw_only=True):
     probe_from: str | None = None
     probe_tcp: int | None = None
     """The port to which a TCP connection is to be watched."""
+    kind: Kind = Kind.MIGRATION
+    mac: str | None = None
+    """Of the NIC that is put on `to`, if that is what it does; source and destination are the guest's host then."""
+    to: str | None = None
+    step: str | None = None
+    """What it is at, in words, where phases do not say it."""
 
 
 class OperationFolder:
@@ -55,6 +62,15 @@ class OperationFolder:
     @property
     def probes(self) -> Path:
         return self.root / "probes"
+
+    def is_there(self) -> bool:
+        """Whether the operation was begun: before its state is written, nobody sees it."""
+        return (self.root / "state.json").exists()
+
+    def is_open(self) -> bool:
+        """Whether something is left to be done, by whoever drives it or by the next one."""
+        was = self.stored()
+        return was.status == RUNNING or was.exit == Exit.OPERATOR
 
     def plan(self) -> Plan:
         return msgspec.json.decode((self.root / "plan.json").read_bytes(), type=Plan)
@@ -104,13 +120,17 @@ class OperationFolder:
             return None
 
     def driven(self) -> AbstractContextManager[None]:
-        """Holds the operation's lock; Problem ``operation-running`` if another process does."""
+        """Holds the operation's lock, in a folder that is made if need be.
+
+        Problem ``operation-running`` if another process does.
+        """
         taken = Problem(
             "operation-running",
             f"Operation {self.name} is being driven by another process",
             f"Follow it: vferry operation follow {self.name}",
             exit=Exit.REFUSED,
         )
+        self.root.mkdir(mode=0o700, exist_ok=True)
         return held(self.root / "lock", taken)
 
     def _write(self, name: str, value: msgspec.Struct) -> None:
@@ -133,6 +153,11 @@ def create(state: State, plan: Plan) -> OperationFolder:
     return folder
 
 
+def named(state: State, name: str) -> OperationFolder:
+    """The folder of an operation that may have been begun before, or not."""
+    return OperationFolder(_root(state) / name)
+
+
 def find(state: State, name: str) -> OperationFolder:
     """Problem ``operation-unknown``."""
     for folder in every(state):
@@ -143,7 +168,7 @@ def find(state: State, name: str) -> OperationFolder:
 
 def every(state: State) -> list[OperationFolder]:
     """All operations, the oldest first."""
-    folders = [OperationFolder(path) for path in _root(state).iterdir() if (path / "state.json").exists()]
+    folders = [folder for path in _root(state).iterdir() if (folder := OperationFolder(path)).is_there()]
     return sorted(folders, key=lambda folder: folder.state().started)
 
 
@@ -152,6 +177,19 @@ def to_recover(state: State) -> list[OperationFolder]:
     found = [(folder, folder.state()) for folder in every(state)]
     states = [each for _, each in found]
     return [folder for folder, each in found if _is_open(each) and _successor(each, states) is None]
+
+
+def refuse_ended(state: State, folder: OperationFolder) -> None:
+    """Problem ``nothing-to-recover`` where nothing is left to be done, or it is a later operation's by now."""
+    was = folder.stored()
+    if not folder.is_open():
+        raise Problem("nothing-to-recover", f"Operation {folder.name} has ended: {was.status}", exit=Exit.DONE)
+    if later := successor(state, folder):
+        raise Problem(
+            "nothing-to-recover",
+            f"{was.guest} has been taken over by a later operation, {later.operation}: {later.status}",
+            f"Look with: vferry operation show {later.operation}",
+        )
 
 
 def successor(state: State, folder: OperationFolder) -> OperationState | None:
@@ -170,7 +208,7 @@ def close_all_on(state: State, hosts: Container[str]) -> None:
 def _successor(this: OperationState, states: Iterable[OperationState]) -> OperationState | None:
     for other in states:
         later = other.guest == this.guest and other.started > this.started
-        if later and other.status not in (Status.UNDONE, Status.ABORTED):
+        if later and other.status not in (Status.UNDONE, Status.ABORTED, Status.REFUSED):
             return other
     return None
 

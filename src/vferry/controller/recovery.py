@@ -13,7 +13,7 @@ from vferry.controller.state import State
 from vferry.host.api import ClaimResources, Host, Session, TakeInventory
 from vferry.migration.conductor import Conductor
 from vferry.migration.settling import Settling, uncertain
-from vferry.migration.whereabouts import Verdict, locate
+from vferry.migration.whereabouts import Verdict, locate, startable
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Report
 from vferry.plan.plan import Plan
@@ -26,15 +26,8 @@ async def recover(state: State, folder: OperationFolder, observer: Audience, gue
     Problems: ``nothing-to-recover``, ``guest-uncertain``, ``host-not-in-operation``.
     """
     was, plan = folder.stored(), folder.plan()
+    operations.refuse_ended(state, folder)
     interrupted = was.status == RUNNING
-    if not interrupted and was.exit != Exit.OPERATOR:
-        raise Problem("nothing-to-recover", f"Operation {folder.name} has ended: {was.status}", exit=Exit.DONE)
-    if later := operations.successor(state, folder):
-        raise Problem(
-            "nothing-to-recover",
-            f"{was.guest} has been taken over by a later operation, {later.operation}: {later.status}",
-            f"Look with: vferry operation show {later.operation}",
-        )
     epoch = was.epoch + 1
     folder.write_state(replace(was, epoch=epoch))
     session = Session(operation=plan.operation, epoch=epoch)
@@ -44,17 +37,30 @@ async def recover(state: State, folder: OperationFolder, observer: Audience, gue
     ):
         await _take_over(plan, source, destination, anew=not interrupted)
         verdict = await _settle(plan, source, destination, guest_is_at, asking=not interrupted)
-    if interrupted and guest_is_at is None:
+        off = verdict is Verdict.NOWHERE
+        if off:
+            verdict = await startable(source, destination, plan.guest)
+            await _take_over(plan, source, destination, anew=True)
+    if interrupted and guest_is_at is None and not off:
         return await drive(state, folder, observer, Conductor.run, folder.name)
-    return await drive(state, folder, observer, _act(plan, verdict), f"{folder.name}.{epoch}")
+    return await drive(state, folder, observer, _act(plan, verdict, off=off), f"{folder.name}.{epoch}")
 
 
-def _act(plan: Plan, verdict: Verdict) -> Act:
+def _act(plan: Plan, verdict: Verdict, *, off: bool) -> Act:
+    """What is done where the guest runs, or is to be started: then nothing is asked of it."""
     if verdict is Verdict.DESTINATION:
-        return Conductor.finish
+        return lambda conductor: conductor.finish(guest_is_off=off)
     if verdict is Verdict.SOURCE:
-        why = Problem("recovered", f"{plan.guest} runs on {plan.source}; what was begun was undone", exit=Exit.UNDONE)
-        return lambda conductor: conductor.take_back(why)
+        is_there = f"is off, and defined on {plan.source}" if off else f"runs on {plan.source}"
+        why = Problem("recovered", f"{plan.guest} {is_there}; what was begun was undone", exit=Exit.UNDONE)
+        return lambda conductor: conductor.take_back(why, guest_is_off=off)
+    if off:
+        raise Problem(
+            "guest-uncertain",
+            f"{plan.guest} is off, and defined neither on {plan.source} nor on {plan.destination}",
+            f"Define it where it is to be started (virsh define), then: vferry operation recover {plan.operation}",
+            exit=Exit.OPERATOR,
+        )
     raise uncertain(plan, verdict)
 
 
@@ -75,7 +81,10 @@ async def _take_over(plan: Plan, source: Host, destination: Host, *, anew: bool)
 
 
 async def _settle(plan: Plan, source: Host, destination: Host, keeper: str | None, *, asking: bool) -> Verdict:
-    """Where the guest is, once it is where it can be settled to be: by the operator's word, or by `asking`."""
+    """Where the guest is, once it is where it can be settled to be: by the operator's word, or by `asking`.
+
+    NOWHERE where both hosts say for a while that they do not run it, and nothing goes on that would change that.
+    """
     settling = Settling(plan, source, destination)
     if keeper is not None:
         if keeper not in (plan.source, plan.destination):
@@ -86,7 +95,12 @@ async def _settle(plan: Plan, source: Host, destination: Host, keeper: str | Non
             )
         await settling.keep_at(keeper)
     verdict = await locate(source, destination, plan.guest)
-    if keeper is None and asking and verdict is not Verdict.DESTINATION:
+    if keeper is None and verdict is not Verdict.DESTINATION and (asking or verdict is Verdict.NOWHERE):
         # A migration may be held, or going on still, and the guest paused.
-        return await settling.settle()
+        try:
+            return await settling.settle()
+        except Problem as problem:
+            if problem.attributes.get("verdict") != Verdict.NOWHERE:
+                raise
+            return Verdict.NOWHERE
     return verdict

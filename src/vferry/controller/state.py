@@ -28,11 +28,6 @@ class State(Struct, frozen=True, kw_only=True):
         return self.root / "operations"
 
     @property
-    def nics(self) -> Path:
-        """What is begun with NICs of guests that run."""
-        return self.root / "nics"
-
-    @property
     def journal(self) -> Path:
         return self.root / "journal.sqlite"
 

@@ -210,12 +210,10 @@ def _said(what: str | tuple[str, ...] | None) -> str:
 def _taken(code: str, what: str, claim: Claim) -> Problem:
     wait = f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover"
     lasting = "It is the relay's: look with vferry relay show HOST"
-    if claim.guest:
-        lasting = f"Wait until it has ended; if its controller is gone, ask again: vferry guest nic {claim.guest}"
     return Problem(
         code,
         f"{what} is claimed by operation {claim.operation}",
-        wait if claim.slot else lasting,
+        wait if claim.slot or claim.guest else lasting,
         exit=Exit.REFUSED,
         operation=claim.operation,
     )

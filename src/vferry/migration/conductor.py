@@ -9,6 +9,7 @@ from vferry.host.api import (
     Concede,
     GatewayStatistics,
     Host,
+    Operation,
     StartReceiving,
     StartSending,
     StopGateway,
@@ -16,7 +17,8 @@ from vferry.host.api import (
 from vferry.migration.connections import Connections
 from vferry.migration.copy import Copying
 from vferry.migration.record import Aborted, Observer, Outcome, Requests, StepRecord
-from vferry.migration.stepper import PATIENCE_S, Acted, Ending, Journal, Stepper, advice
+from vferry.migration.stepper import IN_GUEST, PATIENCE_S, Acted, Ending, Journal, Stepper, advice, left_out
+from vferry.migration.whereabouts import Seen, look
 from vferry.model.problem import Exit, Problem
 from vferry.network import modes
 from vferry.network.step import CloseGateways, Copy, OpenGateways, Step, TakeConnections, TakePortConnections
@@ -37,6 +39,7 @@ class Conductor(Stepper):
     ) -> None:
         super().__init__(hosts, journal, observer, requests, patience_s)
         self._plan = plan
+        self._guest_is_off = False
 
     async def run(self) -> Ending:
         """Carries the plan out. Never raises a `Problem`: what went wrong is in the ending."""
@@ -46,12 +49,14 @@ class Conductor(Stepper):
             return await self._fail(touched, failed)
         return await self._finish()
 
-    async def finish(self) -> Ending:
-        """Everything after the resume, for a guest that is found at the destination."""
+    async def finish(self, *, guest_is_off: bool = False) -> Ending:
+        """Everything after the resume, for a guest that is at the destination, or is off and to be started there."""
+        self._guest_is_off = guest_is_off
         return await self._finish()
 
-    async def take_back(self, why: Problem) -> Ending:
-        """Undoes everything before the copy, for a guest that is found at the source."""
+    async def take_back(self, why: Problem, *, guest_is_off: bool = False) -> Ending:
+        """Undoes everything before the copy, for a guest that is at the source, or is off and to be started there."""
+        self._guest_is_off = guest_is_off
         before = modes.stages(self._plan).before
         return self._undone(await self._undo(before), why.exit, str(why))
 
@@ -107,6 +112,7 @@ class Conductor(Stepper):
         )
 
     async def _act(self, step: Step, *, abortable: bool) -> Acted:
+        await self._refuse_started()
         match step:
             case Copy():
                 # It may have been begun by a controller that died, and be over: it looks where the guest is first.
@@ -123,11 +129,25 @@ class Conductor(Stepper):
                 return "", await self._close_gateways(step)
         return await super()._act(step, abortable=abortable)
 
+    async def _ask(self, host: str, operation: Operation[Any], *, patient: bool) -> Any:
+        if self._guest_is_off and isinstance(operation, IN_GUEST):
+            return left_out(operation)
+        return await super()._ask(host, operation, patient=patient)
+
     async def _act_back(self, step: Step) -> Acted:
+        await self._refuse_started()
         if isinstance(step, OpenGateways):
             await self._close_gateways(step)
             return "", {}
         return await super()._act_back(step)
+
+    async def _refuse_started(self) -> None:
+        """Where nothing is asked of the guest, since it is off: nobody may start it meanwhile."""
+        if not self._guest_is_off:
+            return
+        for name in (self._plan.source, self._plan.destination):
+            if await look(self._hosts[name], self._plan.guest) in (Seen.RUNNING, Seen.PAUSED):
+                raise Problem("guest-started", f"{self._plan.guest} was started on {name} meanwhile")
 
     def _goes_back(self, step: Step) -> bool:
         return isinstance(step, OpenGateways) or super()._goes_back(step)

@@ -8,31 +8,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from vferry.host.api import (
-    Announce,
-    Done,
-    GuestRun,
-    Host,
-    Operation,
-    PlugRelayed,
-    PlugStandby,
-    PlugVf,
-    ReadDefinition,
-    RunInGuest,
-    ShowGuest,
-    TeachBridge,
-    Unplug,
-)
+from vferry.host.api import Host, Operation, ReadDefinition, ShowGuest
 from vferry.migration.record import Observer
-from vferry.migration.stepper import PATIENCE_S, Acted, Ending, Journal, Stepper, advice
+from vferry.migration.stepper import IN_GUEST, PATIENCE_S, Acted, Ending, Journal, Stepper, advice, left_out
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.network import nic
 from vferry.network.step import Step
 from vferry.plan.nic_plan import NicMove, defined_on
-
-_IN_GUEST = (PlugStandby, PlugRelayed, PlugVf, Unplug, RunInGuest, TeachBridge, Announce)
-"""What is asked of a guest, or is true only while it runs."""
 
 
 class NicMover(Stepper):
@@ -90,12 +73,12 @@ class NicMover(Stepper):
 
     async def _ask(self, host: str, operation: Operation[Any], *, patient: bool) -> Any:
         """On the way there, nothing is done to a guest that has been off; on the way back, what is not done in it."""
-        concerned = self._onward or isinstance(operation, _IN_GUEST)
+        concerned = self._onward or isinstance(operation, IN_GUEST)
         if concerned and not await self._still_runs(patient=patient):
             if self._onward:
                 guest = self._move.swap.guest
                 raise Problem("guest-restarted", f"{guest} was shut down or started anew meanwhile", "Ask again")
-            return GuestRun(code=0) if isinstance(operation, RunInGuest) else Done(changed=False)
+            return left_out(operation)
         return await super()._ask(host, operation, patient=patient)
 
     async def _still_runs(self, *, patient: bool) -> bool:

@@ -70,7 +70,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         connections=_connections(ending.records),
         vf=vfs[0] if vfs else Vf(),
         more_vfs=vfs[1:],
-        steps=[_row(record) for record in ending.records],
+        steps=rows(ending.records),
         degraded=ending.degraded,
         notes=[*plan.notes, *ending.notes, *_notes(ending.records), *_gaps(measured, tcp)],
         timeline=_timeline(spans, measured),
@@ -81,7 +81,13 @@ def status(ending: Ending) -> Status:
     """What the ending means: ``failed`` is left for what needs the operator though the guest did not move."""
     if ending.at_destination:
         return Status.COMPLETED
-    return {Exit.UNDONE: Status.UNDONE, Exit.ABORTED: Status.ABORTED}.get(ending.exit, Status.FAILED)
+    ended = {Exit.UNDONE: Status.UNDONE, Exit.ABORTED: Status.ABORTED, Exit.REFUSED: Status.REFUSED}
+    return ended.get(ending.exit, Status.FAILED)
+
+
+def rows(records: Sequence[StepRecord]) -> list[Step]:
+    """The steps as they were carried out, or taken back."""
+    return [_row(record) for record in records]
 
 
 def phase_spans(records: Sequence[StepRecord], began: float, ended: float) -> list[Span]:

@@ -164,11 +164,17 @@ def uncertain(plan: Plan, verdict: Verdict) -> Problem:
         Verdict.BOTH: f"{plan.guest} runs on {plan.source} and on {plan.destination}",
         Verdict.NOWHERE: f"{plan.guest} runs on neither {plan.source} nor {plan.destination}",
     }.get(verdict, f"{plan.source} and {plan.destination} cannot tell together where {plan.guest} runs")
+    how = (
+        f"Look at both hosts (virsh domstate {plan.guest}), then say which one keeps it: "
+        f"vferry operation recover {plan.operation} --guest-is-at {plan.source}, or "
+        f"vferry operation recover {plan.operation} --guest-is-at {plan.destination}"
+    )
+    if verdict is Verdict.NOWHERE:
+        how = f"If it was shut down: vferry operation recover {plan.operation}. Else l{how[1:]}"
     return Problem(
         "guest-uncertain",
         f"{said}; nothing was resumed on a guess",
-        f"Look at both hosts (virsh domstate {plan.guest}), then say which one keeps it: "
-        f"vferry operation recover {plan.operation} --guest-is-at {plan.source}, or "
-        f"vferry operation recover {plan.operation} --guest-is-at {plan.destination}",
+        how,
         exit=Exit.OPERATOR,
+        verdict=verdict.value,
     )

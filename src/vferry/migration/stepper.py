@@ -8,7 +8,19 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from vferry.host.api import Done, GuestRun, Host, Operation, RunInGuest
+from vferry.host.api import (
+    Announce,
+    Done,
+    GuestRun,
+    Host,
+    Operation,
+    PlugRelayed,
+    PlugStandby,
+    PlugVf,
+    RunInGuest,
+    TeachBridge,
+    Unplug,
+)
 from vferry.migration.record import Aborted, NoRequests, Observer, Outcome, Requests, StepRecord, now_text
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
@@ -19,6 +31,9 @@ _ANSWER_S = 200.0
 """Longer than any script in a guest is given."""
 PATIENCE_S = 60.0
 """For how long an undo or a step after the resume keeps asking a host that does not answer."""
+
+IN_GUEST = (PlugStandby, PlugRelayed, PlugVf, Unplug, RunInGuest, TeachBridge, Announce)
+"""What is asked of a guest, or is true only while it runs."""
 
 Acted = tuple[str, dict[str, Any]]
 """What a step says of itself: its detail, and what later steps or the report need of it."""
@@ -210,6 +225,11 @@ def _script_failed(guest: str, run: GuestRun) -> Problem:
         guest=guest,
         status=run.code,
     )
+
+
+def left_out(operation: Operation[Any]) -> GuestRun | Done:
+    """In place of the answer to what is not asked of a guest that is off: it has what it is defined with."""
+    return GuestRun(code=0) if isinstance(operation, RunInGuest) else Done(changed=False)
 
 
 def advice(record: StepRecord) -> str:

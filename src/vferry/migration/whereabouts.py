@@ -64,6 +64,25 @@ async def look(host: Host, guest: str) -> Seen:
     return {GuestState.RUNNING: Seen.RUNNING, GuestState.PAUSED: Seen.PAUSED, GuestState.OFF: Seen.OFF}[seen.state]
 
 
+async def startable(source: Host, destination: Host, guest: str) -> Verdict:
+    """Where a guest that runs on neither host is to be started, by where it is defined.
+
+    libvirt defines it at the destination as it resumes there, and none was defined there before. Raises `Problem`.
+    """
+    if await _is_defined(destination, guest):
+        return Verdict.DESTINATION
+    return Verdict.SOURCE if await _is_defined(source, guest) else Verdict.NOWHERE
+
+
+async def _is_defined(host: Host, guest: str) -> bool:
+    try:
+        return (await host.call(ShowGuest(guest=guest), timeout_s=10)).persistent
+    except Problem as problem:
+        if problem.code != "guest-unknown":
+            raise
+        return False
+
+
 async def locate(source: Host, destination: Host, guest: str) -> Verdict:
     """Asks both hosts and decides."""
     return decide(await look(source, guest), await look(destination, guest))

@@ -20,6 +20,14 @@ class Phase(StrEnum):
     DONE = "done"
 
 
+class Kind(StrEnum):
+    """What an operation does."""
+
+    MIGRATION = "migration"
+    NIC = "nic"
+    """It puts a guest's NIC on something else, on its host."""
+
+
 class Status(StrEnum):
     """How a migration ended; `COMPLETED` with `Report.degraded` set is completed, but not whole."""
 
@@ -209,6 +217,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     what is missing though the migration completed: ``standby`` (the guest is on its standby NIC), ``no-vf`` (it is
     without its VF, mode `detach`), ``leftovers`` (it is whole; something else was not put in order). `dark_s` is for
     how long a NIC had no path at all, from the VF's unplugging until the next one was plugged; null where it had one.
+
+    Of the ``nic`` operations, source and destination are the guest's host; `mac` is put on `to`, and what only a
+    migration has is null. ``leftovers`` are there, too.
     """
 
     operation: str
@@ -232,3 +243,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     degraded: str | None = None
     notes: list[str] = []
     timeline: Timeline | None = None
+    kind: Kind = Kind.MIGRATION
+    mac: str | None = None
+    to: str | None = None

@@ -63,9 +63,7 @@ def _guest(facts: Facts) -> Iterator[Finding]:
                     "guest-claimed",
                     f"{guest.name} is claimed on {inventory.name} by operation {claim.operation}",
                     f"Wait for it (vferry operation follow {claim.operation}) "
-                    f"or clear it up (vferry operation recover {claim.operation})"
-                    if claim.slot
-                    else f"Wait until that has ended; if it was killed, ask again: vferry guest nic {guest.name}",
+                    f"or clear it up (vferry operation recover {claim.operation})",
                 )
 
 

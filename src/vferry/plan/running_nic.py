@@ -63,7 +63,7 @@ def _refuse(facts: Facts, host: Inventory, nic: Nic, to: NicTarget, operation: s
             raise Refusal(
                 "guest-claimed",
                 f"{guest.name} is claimed by operation {claim.operation}",
-                f"Wait for it; if it is a migration that was left: vferry operation recover {claim.operation}",
+                f"Wait for it; if its controller is gone: vferry operation recover {claim.operation}",
             )
     refuse_definition(guest, facts.definition.persistent, mac)
     _refuse_differing(facts, nic)

@@ -21,7 +21,7 @@ def write_page(report: Report, path: Path) -> None:
 
 def page(report: Report) -> str:
     """The page as text."""
-    title = escape(f"{report.guest}: {report.source} → {report.destination}")
+    title = escape(f"{report.guest}: {words.way(report)}")
     style = files("vferry.report").joinpath("page.css").read_text(encoding="utf-8")
     drawing = draw(report.timeline, report.total_s)
     body = [

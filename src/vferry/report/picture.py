@@ -80,7 +80,7 @@ def _end(report: Report, timeline: Timeline) -> float:
 
 def _titles(figure: Figure, report: Report) -> None:
     mode = f", network mode {report.network_mode}" if report.network_mode else ""
-    head = words.clean(f"{report.guest}: {report.source} → {report.destination}{mode}").replace("$", r"\$")
+    head = words.clean(f"{report.guest}: {words.way(report)}{mode}").replace("$", r"\$")
     title = figure.text(0.065, 0.957, head, fontsize=16, fontweight="bold", color="#1b2430", va="center")
     room = 0.92 * figure.bbox.width
     title.set_fontsize(max(6.0, 16 * min(1.0, room / title.get_window_extent().width)))

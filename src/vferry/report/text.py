@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from vferry.model.report import Report, Status, Vf
+from vferry.model.report import Kind, Report, Status, Vf
 from vferry.report import words
 
 STYLES = {
@@ -50,18 +50,31 @@ def _title(report: Report) -> Text:
     style = "bold yellow" if report.degraded else STYLES[report.status]
     return Text.assemble(
         (words.clean(report.guest), "bold"),
-        words.clean(f" {report.source} → {report.destination}: "),
+        words.clean(f" {words.way(report)}: "),
         (words.clean(words.status(report)), style),
         (f"  ({report.operation}, {report.started})", "dim"),
     )
 
 
 def _summary(report: Report) -> Table:
+    lines = [("reason", report.reason)] if report.reason else []
+    if report.kind is Kind.MIGRATION:
+        lines += _migration(report)
+    else:
+        lines += [("total", words.seconds(report.total_s))]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for label, value in lines:
+        table.add_row(label, Text(words.clean(value)))
+    return table
+
+
+def _migration(report: Report) -> list[tuple[str, str]]:
     network = report.network
     compressed = words.compression(report.transfer) if report.transfer else None
     devices = report.transfer.device_bytes if report.transfer else None
-    lines = [("reason", report.reason)] if report.reason else []
-    lines += [
+    return [
         ("network mode", report.network_mode or "not chosen"),
         ("total", words.seconds(report.total_s)),
         ("pause", words.milliseconds(report.pause_ms)),
@@ -76,12 +89,6 @@ def _summary(report: Report) -> Table:
         *([("devices", f"{words.size(devices)} of their state sent")] if devices is not None else []),
         *(line for vf in (report.vf, *report.more_vfs) for line in _vf_lines(vf)),
     ]
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column()
-    for label, value in lines:
-        table.add_row(label, Text(words.clean(value)))
-    return table
 
 
 def _transfer(report: Report) -> str:

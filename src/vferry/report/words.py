@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from vferry.model.compression import CodecShare
-from vferry.model.report import Connections, Network, Phase, Report, Status, Tcp, Transfer, VfState
+from vferry.model.report import Connections, Kind, Network, Phase, Report, Status, Tcp, Transfer, VfState
 from vferry.model.text import clean as clean
 
 NOT_MEASURED = "not measured"
@@ -93,6 +93,13 @@ def connections(found: Connections) -> str:
 def _share(name: str, share: CodecShare) -> str:
     blocks = f"{name} in {count(share.blocks)} blocks"
     return f"{blocks}, {count(share.software_blocks)} of them in software" if share.software_blocks else blocks
+
+
+def way(report: Report) -> str:
+    """From where to where it was to go."""
+    if report.kind is Kind.NIC:
+        return f"on {report.source}, {report.mac} to {report.to}"
+    return f"{report.source} → {report.destination}"
 
 
 def status(report: Report) -> str:
@@ -210,7 +217,7 @@ def phase_rows(report: Report) -> list[tuple[Phase, str, str, str, str]]:
 def caveats(report: Report) -> list[str]:
     """What a reader must know to read the figures right, and the notes."""
     network, said = report.network, []
-    if network is None:
+    if network is None and report.kind is Kind.MIGRATION:
         said.append(f"The network was not measured: {report.network_note or 'no reason was given'}.")
     if network is not None and network.self_stall_max_ms is not None:
         stall = milliseconds(network.self_stall_max_ms)

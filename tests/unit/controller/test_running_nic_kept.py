@@ -1,7 +1,5 @@
 """`vferry guest nic` of a guest that runs: kept until its end, and gone on with where it is asked for again."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,65 +10,20 @@ import vferry.controller.journal
 from fakes import faults
 from fakes.clock import run_virtually
 from fakes.contract import Snapshot
-from fakes.fleet import Call, Fleet
-from fakes.journal import MemoryJournal
+from fakes.fleet import Call
+from fakes.nic_controller import Controller
 from fakes.nic_moves import ALIAS, CASES, NicCase, make_fleet, shut_down, start, wrong_there
 from fakes.samples import GUEST, MAC, SOURCE
 from vferry.cli import guest as cli
-from vferry.controller import guest_nic, nic_moves, running_nic, stepping
+from vferry.controller import guest_nic, nic_driving, operations
 from vferry.controller.nic_moves import Way
-from vferry.controller.state import State
-from vferry.host.api import Define, Host, MoveFilter, PlugRelayed, ReleaseClaim, Session, SetVf, Unplug
-from vferry.migration.stepper import Ending, Journal
+from vferry.host.api import Define, MoveFilter, PlugRelayed, ReleaseClaim, Session, SetVf, Unplug
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
-from vferry.plan.nic_plan import NicAssessment, NicTarget
+from vferry.plan.nic_plan import NicTarget
 
 CASE = CASES[1]
 """From a VF to the relay."""
-
-
-class Controller:
-    """One machine's controllers, one after the other, on one state folder, with the journals of their runs."""
-
-    def __init__(self, directory: Path, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.state = State(root=directory)
-        self.fleet = fleet
-        self.journals: dict[str, MemoryJournal] = {}
-        self.told: list[str] = []
-        for module in (guest_nic, running_nic, stepping):
-            monkeypatch.setattr(module, "open_host", self._open)
-        monkeypatch.setattr(vferry.controller.journal, "run_journaled", self._journaled)
-
-    def assess(self, to: NicTarget = CASE.to) -> NicAssessment:
-        return run_virtually(guest_nic.assess(self.state, SOURCE, GUEST, MAC, to))
-
-    def move(self, to: NicTarget = CASE.to) -> NicAssessment:
-        """What the command does."""
-
-        async def work() -> NicAssessment:
-            found = await guest_nic.assess(self.state, SOURCE, GUEST, MAC, to)
-            assert found.plan is not None, found.errors
-            await guest_nic.move(self.state, found.plan, self.told.append)
-            return found
-
-        return run_virtually(work())
-
-    def kept(self) -> list[Way]:
-        found = (nic_moves.find(self.state, path.stem) for path in self.state.nics.glob("*.json"))
-        return [each.way for each in found if each]
-
-    def claims(self) -> int:
-        return len(self.fleet.hosts[SOURCE].claims.all())
-
-    @asynccontextmanager
-    async def _open(self, name: str, session: Session | None = None, state: State | None = None) -> AsyncIterator[Host]:
-        assert state in (None, self.state)
-        yield self.fleet.host(name, session.operation, session.epoch) if session else self.fleet.host(name, "nobody")
-
-    async def _journaled(self, journal: Path, run: str, body: Callable[[Journal], Awaitable[Ending]]) -> Ending:
-        assert journal == self.state.journal
-        return await body(self.journals.setdefault(run, MemoryJournal()))
 
 
 @pytest.fixture
@@ -89,7 +42,7 @@ def test_it_is_moved_each_step_is_said_and_nothing_is_kept(controller: Controlle
     found = controller.move()
     assert found.plan is not None
     assert wrong_there(controller.fleet, CASE, found.plan) == []
-    assert list(controller.state.nics.iterdir()) == []
+    assert (controller.kept(), controller.stands()) == ([], [("completed", 0)])
     assert len(controller.told) == len(guest_nic.steps(found.plan)) == 9
     assert any("addresses and routes to the standby NIC" in each for each in controller.told)
     assert [each.code for each in controller.move().findings] == ["nic-there"]
@@ -100,7 +53,7 @@ def test_what_is_only_looked_at_changes_nothing(controller: Controller) -> None:
     plan = controller.assess().plan
     assert plan is not None
     assert len(guest_nic.steps(plan)) == 9
-    assert (before.differences(controller.fleet), controller.state.nics.exists()) == ([], False)
+    assert (before.differences(controller.fleet), controller.stands()) == ([], [])
 
 
 @pytest.mark.parametrize("operation", [PlugRelayed, MoveFilter, Define, Unplug, ReleaseClaim])
@@ -183,7 +136,7 @@ def test_somebody_elses_guest_is_left_alone(controller: Controller) -> None:
     assert found.plan is not None
     controller.fleet.hosts[SOURCE].claims.claim(Session(operation="op-9"), GUEST)
     with pytest.raises(Problem) as caught:
-        run_virtually(guest_nic.move(controller.state, found.plan, controller.told.append))
+        run_virtually(nic_driving.move(controller.state, found.plan, controller.told.append))
     assert (caught.value.code, controller.kept(), controller.told) == ("guest-claimed", [], [])
     assert [each.code for each in controller.assess().errors] == ["guest-claimed"]
 
@@ -193,7 +146,7 @@ def test_a_guest_that_has_changed_since_it_was_looked_at_is_left_alone(controlle
     assert found.plan is not None
     controller.fleet.hosts[SOURCE].machines[GUEST].run += 1
     with pytest.raises(Problem) as caught:
-        run_virtually(guest_nic.move(controller.state, found.plan, controller.told.append))
+        run_virtually(nic_driving.move(controller.state, found.plan, controller.told.append))
     assert (caught.value.code, caught.value.exit) == ("guest-changed", Exit.REFUSED)
     assert (controller.kept(), controller.claims(), controller.told) == ([], 0, [])
 
@@ -237,9 +190,9 @@ def test_a_guest_that_was_started_anew_on_its_new_nic_keeps_that(controller: Con
 
 
 async def test_two_commands_at_a_time_are_one(controller: Controller) -> None:
-    controller.state.nics.mkdir()
-    with nic_moves.driven(controller.state, "nic-1"), pytest.raises(Problem) as caught:
-        nic_moves.driven(controller.state, "nic-1").__enter__()
+    folder = operations.named(controller.state, "nic-1")
+    with folder.driven(), pytest.raises(Problem) as caught:
+        folder.driven().__enter__()
     assert (caught.value.code, caught.value.exit) == ("operation-running", Exit.REFUSED)
 
 
@@ -250,14 +203,14 @@ async def test_by_the_engine_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(vferry.controller.journal, "run_journaled", engine)
     found = await guest_nic.assess(controller.state, SOURCE, GUEST, MAC, CASE.to)
     assert found.plan is not None
-    await guest_nic.move(controller.state, found.plan, controller.told.append)
+    await nic_driving.move(controller.state, found.plan, controller.told.append)
     assert wrong_there(controller.fleet, CASE, found.plan) == []
     assert controller.state.journal.exists()
 
 
 def test_the_command(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VFERRY_STATE", str(controller.state.root))
-    monkeypatch.setattr(cli, "open_host", controller._open)
+    monkeypatch.setattr(cli, "open_host", controller.open)
     monkeypatch.setattr(cli, "list_hosts", lambda: [SimpleNamespace(name=SOURCE)])
     words = ("nic", GUEST, MAC.upper(), "--to", "relay")
 

@@ -522,10 +522,11 @@ def test_every_code_is_in_the_table() -> None:
     assert codes_of(modules() - own_tables) == {row[0] for row in TABLE}
 
 
-def test_a_guest_whose_nic_is_moved_is_left_to_the_command_that_does_it() -> None:
+def test_a_guest_whose_nic_is_moved_is_left_to_that_operation() -> None:
     claim = structs.replace(CLAIM, operation="nic-525400123456-1", slot=False)
     (refused,) = f.found(f.host("source", claims=(claim,))).errors
-    assert (refused.code, "vferry guest nic web" in refused.remedy) == ("guest-claimed", True)
+    wanted = "vferry operation recover nic-525400123456-1"
+    assert (refused.code, wanted in refused.remedy) == ("guest-claimed", True)
 
 
 @pytest.mark.parametrize("which", ["source", "destination"])
