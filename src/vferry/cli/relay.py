@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 import click
 import msgspec
@@ -17,6 +18,7 @@ from vferry.controller.state import find_state
 from vferry.model.problem import Exit
 from vferry.model.relay import PortCounters, Relay, RelayView
 from vferry.plan.relay import RelayPlan
+from vferry.plan.relay_gateway import GatewayWishes
 from vferry.report import relay_metrics
 
 INTERVAL_S = 2.0
@@ -76,6 +78,62 @@ def disable(host: str) -> None:
         sys.exit(Exit.REFUSED)
     if found.plan is not None:
         click.echo(f"{host} has no relay any more")
+
+
+@command.command()
+@click.argument("host")
+@click.option("--vlan", required=True, type=click.IntRange(1, 4094), help="Whose frames go there: a tenant's VLAN.")
+@click.option("--to", metavar="ADDRESS", help="The gateway's IPv4 address.")
+@click.option("--key", type=click.IntRange(0, 0xFFFFFFFF), help="What tells tenants apart in GRE; else the VLAN.")
+@click.option("--bridge", help="Which of the relay's bridges; needed where it has several.")
+@click.option("--none", is_flag=True, help="Have it go to none any more.")
+@click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
+def gateway(
+    host: str,
+    vlan: int,
+    to: str | None,
+    key: int | None,
+    bridge: str | None,
+    none: bool,  # noqa: FBT001
+    dry_run: bool,  # noqa: FBT001
+) -> None:
+    """Lead a VLAN of HOST's switched relay to a gateway, as Ethernet in GRE.
+
+    What fails is undone. The host needs an address on the bridge's own interface, and a way to the gateway.
+
+    \b
+    Example: vferry relay gateway host1 --vlan 7 --to 192.0.2.9
+             vferry relay gateway host1 --vlan 7 --none
+    """
+    state = find_state()
+    if none == (to is not None) or (none and key is not None):
+        raise click.UsageError("name the gateway with --to, or say --none")
+    if to is None:
+        found = asyncio.run(relay.assess_no_gateway(state, host, vlan, bridge))
+    else:
+        wishes = GatewayWishes(vlan=vlan, remote=_address(to), key=key, bridge=bridge)
+        found = asyncio.run(relay.assess_gateway(state, host, wishes))
+    show.findings(found.findings, err=True)
+    if found.errors:
+        sys.exit(Exit.REFUSED)
+    if found.plan is None:
+        return
+    if dry_run:
+        show.host_steps(found.plan.steps)
+        return
+    with show.Line() as line:
+        asyncio.run(relay.change(state, host, found.plan, line.begin))
+    click.echo(f"VLAN {vlan} on {host} goes to {to}" if to else f"VLAN {vlan} on {host} goes to no gateway any more")
+
+
+def _address(text: str) -> IPv4Address:
+    try:
+        found = IPv4Address(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text} is no IPv4 address", param_hint="--to") from error
+    if found.is_multicast or found.is_unspecified or found.is_loopback or int(found) == 0xFFFFFFFF:
+        raise click.BadParameter(f"{text} is no host's address", param_hint="--to")
+    return found
 
 
 @command.command(name="show")
@@ -148,6 +206,8 @@ def summary(made: Relay | None) -> Iterator[tuple[str, str]]:
     yield "CPUs", ", ".join(map(str, made.cores))
     yield "Memory", _memory(made)
     yield "VFs", ", ".join(f"{vf.address} ({vf.index} of {vf.pf})" for vf in made.vfs) or "as guests come"
+    if made.gateways:
+        yield "Gateways", "\n".join(each.described for each in made.gateways)
     if made.ports:
         yield (
             "Guests",

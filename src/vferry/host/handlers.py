@@ -37,6 +37,7 @@ from vferry.host.migration_held import Held
 from vferry.host.openflow import Inlet
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
+from vferry.host.relay_gateway import set_gateway
 from vferry.host.relay_ports import RelayPorts
 from vferry.host.relay_restore import restore
 from vferry.host.relay_store import RelayStore
@@ -266,6 +267,9 @@ class Handlers:
                 for uplink in bridge.uplinks:
                     check(session, vf=uplink.address)
                 return lambda: relay_switch.set_bridge(root, operation)
+            case api.SetRelayGateway(gateway=gateway):
+                self._check_bridge(session, gateway.bridge)
+                return lambda: set_gateway(root, operation)
             case api.JoinRelay(port=port):
                 check(session, guest=port.guest, vf=port.vf.address if port.vf else None)
                 return lambda: self._ports.join(operation)
@@ -333,6 +337,17 @@ class Handlers:
         if why := set_boot_pages(self._root, relay):
             log.warning("%s", why)
         return done
+
+    def _check_bridge(self, session: api.Session | None, name: str) -> None:
+        """Whether the session holds the claim on the relay that has a bridge. Problems: ``not-claimed`` and others."""
+        relay, of = self._relay.read(), self._claims.check(session).operation
+        if relay is None or relay.operation != of or relay.bridge(name) is None:
+            raise Problem(
+                "relay-missing",
+                f"Operation {of} has no relay with a bridge {name} on this host",
+                "Make one: vferry relay enable HOST --uplink PF --switched",
+                exit=Exit.REFUSED,
+            )
 
     def _forget_relay(self, holder: api.Session) -> api.Done:
         done = self._relay.forget(holder)

@@ -32,6 +32,8 @@ COLUMNS = {
 }
 ABILITIES = ("other_config", "ovs_version", "dpdk_version", "dpdk_initialized")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
+ROUTE = re.compile(r"^dev (\S+)$", re.MULTILINE)
+"""What a line of ovs/route/lookup says by which interface it is."""
 LEARNT = re.compile(r"^\s*(\S+)\s+(\d+)\s+([0-9a-f:]{17})\s+(\S+)\s*$", re.MULTILINE)
 """A line of fdb/show: port, VLAN, MAC, and the age or ``static``."""
 
@@ -97,6 +99,14 @@ class OpenVSwitch:
         """The bridge that has a port, and the port's number in OpenFlow."""
         found = ((bridge["name"], int(ports[port].number)) for bridge, ports in self._read() if port in ports)
         return next(found, None)
+
+    def way_to(self, address: str) -> str | None:
+        """The bridge by whose own interface tunnels to an address leave; None where there is no way, or no word."""
+        try:
+            found = ROUTE.search(self.ask_switch("ovs/route/lookup", address))
+        except (OSError, ValueError, RefusedError):
+            return None
+        return found[1] if found else None
 
     def _hold(self, bridge: str, port: str, settings: "_Port", mac: str) -> Done:
         vlan = settings.tag or 0

@@ -78,6 +78,27 @@ class RelayBridge(Struct, frozen=True, kw_only=True):
     mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
 
 
+class RelayGateway(Struct, frozen=True, kw_only=True):
+    """Where a VLAN of a switched relay's bridge goes beside its uplinks: Ethernet in GRE, to a gateway's address."""
+
+    bridge: PortName
+    vlan: Annotated[int, Meta(ge=1, le=4094)]
+    remote: Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}\Z")]
+    """The gateway's IPv4 address."""
+    key: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
+    """By which both ends tell the VLANs of one tunnel apart."""
+
+    @property
+    def port(self) -> str:
+        """The port of the bridge that is the tunnel; a name of its own for each VLAN of each bridge."""
+        return f"{self.bridge[:9]}-t{self.vlan}"
+
+    @property
+    def described(self) -> str:
+        """Where the VLAN goes, in a few words."""
+        return f"VLAN {self.vlan} of {self.bridge} to {self.remote} by GRE, key {self.key}"
+
+
 class SwitchPlace(Struct, frozen=True, kw_only=True):
     """A guest's place on a switched relay: the bridge, and what its port there does to the guest's frames."""
 
@@ -128,6 +149,8 @@ class Relay(Struct, frozen=True, kw_only=True):
     pages: Annotated[tuple[HugePages, ...], Meta(max_length=64)] = ()
     vfs: Annotated[tuple[RelayVf, ...], Meta(max_length=1024)] = ()
     bridges: Annotated[tuple[RelayBridge, ...], Meta(max_length=16)] = ()
+    gateways: Annotated[tuple[RelayGateway, ...], Meta(max_length=4094)] = ()
+    """Where VLANs of its bridges go beside their uplinks."""
     settings: Annotated[dict[Word, Value], Meta(max_length=32)] = field(default_factory=dict)
     """What it has set of Open vSwitch (`other_config`); what the operator had set is not among it."""
     ports: Annotated[tuple[RelayPort, ...], Meta(max_length=1024)] = ()
@@ -148,6 +171,10 @@ class Relay(Struct, frozen=True, kw_only=True):
     def bridge(self, name: str) -> RelayBridge | None:
         """One of a switched relay's bridges."""
         return next((bridge for bridge in self.bridges if bridge.name == name), None)
+
+    def gateway(self, bridge: str, vlan: int) -> RelayGateway | None:
+        """Where a VLAN of a bridge goes beside its uplinks."""
+        return next((each for each in self.gateways if (each.bridge, each.vlan) == (bridge, vlan)), None)
 
     @property
     def users(self) -> dict[str, str]:

@@ -74,8 +74,12 @@ def _comes(marks: set[bytes], to: Guest, ends: float) -> bool:
 
 def _udp(to: str, of: str, port: int, payload: bytes) -> bytes:
     """With IPv4's header, and without UDP's checksum, which may be left out."""
-    message = struct.pack("!HHHH", port, port, 8 + len(payload), 0) + payload
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, UDP, 0) + _ip(of) + _ip(to)
+    return ipv4(to, of, UDP, struct.pack("!HHHH", port, port, 8 + len(payload), 0) + payload)
+
+
+def ipv4(to: str, of: str, protocol: int, message: bytes) -> bytes:
+    """A packet."""
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, protocol, 0) + _ip(of) + _ip(to)
     total = sum(struct.unpack("!10H", header))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

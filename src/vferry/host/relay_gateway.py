@@ -1,0 +1,91 @@
+"""Tunnels from VLANs of a switched relay's bridge to gateways: ports of the bridge, which its database has."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from vferry.host.api import Done, SetRelayGateway
+from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.ovsdb import Database, first
+from vferry.host.relay_switch import PortSpec, drop_ports, insert_port, ours, refused, unlike
+from vferry.model.problem import Exit, Problem
+from vferry.model.relay import RelayGateway
+
+
+def set_gateway(root: Path, wanted: SetRelayGateway) -> Done:
+    """Carries `SetRelayGateway` out."""
+    gateway = wanted.gateway
+    with Database(root) as database:
+        bridge = database.named("Bridge", gateway.bridge)
+        if bridge is None or not ours(bridge):
+            if not wanted.present:
+                return Done(changed=False)
+            raise Problem(
+                "relay-missing",
+                f"Open vSwitch has no bridge {gateway.bridge} of the relay's",
+                "Make whole what is missing of it: vferry relay enable HOST --uplink PF --switched",
+                exit=Exit.REFUSED,
+            )
+        done = _set(database, bridge, gateway, present=wanted.present)
+    if wanted.present and OpenVSwitch(root).way_to(gateway.remote) != gateway.bridge:
+        raise _unrouted(gateway)
+    return done
+
+
+def _set(database: Database, bridge: Any, gateway: RelayGateway, *, present: bool) -> Done:
+    row = _row(bridge, gateway)
+    if present and row is not None and not _wrong(row, gateway):
+        return Done(changed=False)
+    if row is not None:
+        database.change(lambda _: drop_ports(bridge, (gateway.port,)))
+    if present:
+        _make(database, bridge, gateway)
+    return Done(changed=present or row is not None, detail=gateway.port)
+
+
+def _make(database: Database, bridge: Any, gateway: RelayGateway) -> None:
+    try:
+        database.change(lambda transaction: _insert(transaction, database, bridge, gateway))
+        row = _row(bridge, gateway)
+        if why := "it is gone again" if row is None else _wrong(row, gateway):
+            raise refused(f"the tunnel {gateway.port}", why)
+    except Problem:
+        # What was not done in time may be done later, and nobody would know of it.
+        with contextlib.suppress(Problem):
+            database.change(lambda _: drop_ports(bridge, (gateway.port,)))
+        raise
+
+
+def _insert(transaction: Any, database: Database, bridge: Any, gateway: RelayGateway) -> None:
+    spec = PortSpec(name=gateway.port, interfaces={gateway.port: _tunnel(gateway)})
+    made = insert_port(transaction, database, spec, None)
+    made.tag, made.vlan_mode = [gateway.vlan], ["access"]
+    bridge.verify("ports")
+    bridge.ports = [*bridge.ports, made]
+
+
+def _tunnel(gateway: RelayGateway) -> tuple[str, dict[str, str]]:
+    return "gre", {"remote_ip": gateway.remote, "key": str(gateway.key)}
+
+
+def _row(bridge: Any, gateway: RelayGateway) -> Any | None:
+    return next((port for port in bridge.ports if port.name == gateway.port), None)
+
+
+def _wrong(row: Any, gateway: RelayGateway) -> str:
+    """What is not as it is to be; empty if nothing is."""
+    interface = first(row.interfaces)
+    if interface is None or (first(row.tag), first(row.vlan_mode)) != (gateway.vlan, "access"):
+        return "it is not as it should be"
+    return unlike(interface, *_tunnel(gateway))
+
+
+def _unrouted(gateway: RelayGateway) -> Problem:
+    return Problem(
+        "gateway-unrouted",
+        f"This host has no way to {gateway.remote} by {gateway.bridge}",
+        f"Give the bridge's own interface an address: ip address add ADDRESS/LENGTH dev {gateway.bridge}; "
+        f"ip link set {gateway.bridge} up; and a route, where the gateway is not next to it",
+        exit=Exit.REFUSED,
+        remote=gateway.remote,
+    )
