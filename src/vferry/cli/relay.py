@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address
@@ -13,16 +14,19 @@ from rich.live import Live
 from rich.table import Table
 
 from vferry.cli import output, show
-from vferry.controller import relay
+from vferry.controller import relay, relay_chain
 from vferry.controller.state import find_state
 from vferry.model.problem import Exit
 from vferry.model.relay import PortCounters, Relay, RelayView
 from vferry.plan.relay import RelayPlan
+from vferry.plan.relay_chain import ChainWishes, Service
 from vferry.plan.relay_gateway import GatewayWishes
 from vferry.report import relay_metrics
 
 INTERVAL_S = 2.0
 """Open vSwitch counts anew every five seconds."""
+MAC = r"([0-9a-f]{2}:){5}[0-9a-f]{2}"
+CHAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 pause = asyncio.sleep
 
 
@@ -124,6 +128,78 @@ def gateway(
     with show.Line() as line:
         asyncio.run(relay.change(state, host, found.plan, line.begin))
     click.echo(f"VLAN {vlan} on {host} goes to {to}" if to else f"VLAN {vlan} on {host} goes to no gateway any more")
+
+
+@command.command()
+@click.argument("host")
+@click.argument("name")
+@click.option("--of", "served", metavar="MAC[,MAC]", help="The NICs whose frames are led through, of one VLAN.")
+@click.option(
+    "--through", multiple=True, metavar="MAC,MAC", help="A service's NICs: towards these, and away. Again for the next."
+)
+@click.option("--vlans", metavar="VLAN[,VLAN]", help="A VLAN before each service, which nobody else is in.")
+@click.option("--none", is_flag=True, help="Take the chain back: its guests are in their own VLAN again.")
+@click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
+def chain(
+    host: str,
+    name: str,
+    served: str | None,
+    through: tuple[str, ...],
+    vlans: str | None,
+    none: bool,  # noqa: FBT001
+    dry_run: bool,  # noqa: FBT001
+) -> None:
+    """Lead guests' frames through services on HOST's switched relay, as the chain NAME.
+
+    Services are guests that pass frames from one NIC to another, as bridges do. While one is away, nothing passes. What
+    fails is undone.
+
+    \b
+    Example: vferry relay chain host1 web --of 52:54:00:aa:00:0b --vlans 901 \\
+                 --through 52:54:00:aa:00:21,52:54:00:aa:00:22
+             vferry relay chain host1 web --none
+    """
+    state = find_state()
+    if none == bool(served or through or vlans) or not (none or (served and through and vlans)):
+        raise click.UsageError("say --of, --through and --vlans, or --none")
+    if none:
+        found = asyncio.run(relay_chain.assess_none(state, host, name))
+    else:
+        found = asyncio.run(relay_chain.assess(state, host, _chain(name, served or "", through, vlans or "")))
+    show.findings(found.findings, err=True)
+    if found.errors:
+        sys.exit(Exit.REFUSED)
+    if dry_run:
+        show.host_steps(each.step for each in found.steps)
+    if dry_run or not found.steps:
+        return
+    with show.Line() as line:
+        asyncio.run(relay_chain.change(state, host, found, line.begin))
+    click.echo(f"The chain {name} on {host} is {'taken back' if none else 'made'}")
+
+
+def _chain(name: str, served: str, through: tuple[str, ...], vlans: str) -> ChainWishes:
+    if not re.fullmatch(CHAIN_NAME, name):
+        raise click.BadParameter(f"{name!r} is no chain's name: letters, digits, and . _ -", param_hint="NAME")
+    pairs = [_macs(each, "--through") for each in through]
+    if any(len(pair) != 2 for pair in pairs):
+        raise click.BadParameter("a service has two NICs: towards the guests, and away", param_hint="--through")
+    numbers = [each.strip() for each in vlans.split(",")]
+    if any(not each.isdecimal() or not 1 <= int(each) <= 4094 for each in numbers):
+        raise click.BadParameter(f"{vlans} are no VLANs: 1 to 4094", param_hint="--vlans")
+    return ChainWishes(
+        name=name,
+        served=_macs(served, "--of"),
+        services=tuple(Service(inward=pair[0], outward=pair[1]) for pair in pairs),
+        vlans=tuple(map(int, numbers)),
+    )
+
+
+def _macs(text: str, option: str) -> tuple[str, ...]:
+    found = tuple(each.strip().lower() for each in text.split(","))
+    if wrong := [each for each in found if not re.fullmatch(MAC, each)]:
+        raise click.BadParameter(f"{wrong[0]!r} is no MAC", param_hint=option)
+    return found
 
 
 def _address(text: str) -> IPv4Address:

@@ -211,7 +211,8 @@ def _taken(code: str, what: str, claim: Claim) -> Problem:
     wait = f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover"
     lasting = "It is the relay's: look with vferry relay show HOST"
     if claim.guest:
-        lasting = f"Wait until it has ended; if its controller is gone, ask again: vferry guest nic {claim.guest}"
+        again = "vferry relay chain" if claim.operation.startswith("chain-") else f"vferry guest nic {claim.guest}"
+        lasting = f"Wait until it has ended; if its controller is gone, ask again: {again}"
     return Problem(
         code,
         f"{what} is claimed by operation {claim.operation}",

@@ -10,6 +10,7 @@ from vferry.model.ovn import LogicalName
 PciAddress = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")]
 PortName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,40}\Z")]
+ChainName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")]
 Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
 Value = Annotated[str, Meta(max_length=500)]
 Number = Annotated[int, Meta(ge=0, le=1 << 20)]
@@ -99,12 +100,26 @@ class RelayGateway(Struct, frozen=True, kw_only=True):
         return f"VLAN {self.vlan} of {self.bridge} to {self.remote} by GRE, key {self.key}"
 
 
+class ChainPlace(Struct, frozen=True, kw_only=True):
+    """A NIC's place in a service chain: its port is in a VLAN of the chain's for as long."""
+
+    name: ChainName
+    serves: bool
+    """Whether it is a NIC of a service's, or else of a guest whose frames are led through."""
+    within: bool
+    """Whether the VLAN that its port is in is of the chain alone; the last service goes out to the tenant's."""
+    vlan: Annotated[int, Meta(ge=0, le=4094)]
+    """The VLAN of its own, which its port is in again without the chain."""
+
+
 class SwitchPlace(Struct, frozen=True, kw_only=True):
     """A guest's place on a switched relay: the bridge, and what its port there does to the guest's frames."""
 
     bridge: PortName
     vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
     """What the guest sends untagged is in it; 0 lets all pass as they are tagged."""
+    chain: ChainPlace | None = None
+    """The service chain that it is in, and goes along with."""
     max_tx_rate: Annotated[int, Meta(ge=0, le=4_000_000)] = 0
     """What the guest may send, in Mbit/s; 0 is unlimited."""
     logical_port: LogicalName | None = None
@@ -132,8 +147,9 @@ class RelayPort(Struct, frozen=True, kw_only=True):
             return f"VF {self.vf.index} of {self.vf.pf}"
         if self.switch is None:
             return "nothing"
-        vlan, logical = self.switch.vlan, self.switch.logical_port
-        return f"bridge {self.switch.bridge}{f', VLAN {vlan}' if vlan else ''}{f', as {logical}' if logical else ''}"
+        vlan, logical, chain = self.switch.vlan, self.switch.logical_port, self.switch.chain
+        said = f"bridge {self.switch.bridge}{f', VLAN {vlan}' if vlan else ''}{f', as {logical}' if logical else ''}"
+        return f"{said} of chain {chain.name}" if chain else said
 
 
 class Relay(Struct, frozen=True, kw_only=True):

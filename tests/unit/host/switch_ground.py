@@ -7,6 +7,7 @@
         made.daemon.end(); made.daemon.start()
 
 Guests are network namespaces, as in `ovn_chassis`; the uplink is a veth. `made.root` is what an agent has as its root.
+Several hosts of one network: `switches(tmp_path, "host1", "host2")`, with a switch between their uplinks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,24 +41,37 @@ class Switch:
         for each in (self.store.daemon, self.daemon):
             stack.callback(each.end)
 
-    def start(self) -> None:
+    def start(self, network: "Switch | None" = None) -> None:
         self.store.daemon.start()
         until(self.store.answers, self.store.daemon)
         self.store.transact({"op": "insert", "table": "Open_vSwitch", "row": {}})
         self.daemon.start()
-        self.outside = self._wire(UPLINK, OUTSIDE)
+        if network is None:
+            self.outside = self.wire(UPLINK, OUTSIDE)
+        else:
+            network.connect(self)
         port = PortSpec(name=UPLINK, interfaces={UPLINK: ("", {})})
         set_spec(self.root, BridgeSpec(name=BRIDGE, ports=(port,), mtu=1500), present=True)
 
+    def connect(self, host: "Switch") -> None:
+        """A host's uplink is a port of this bridge, which passes all VLANs."""
+        name = f"to-{host.root.name}"
+        here, there = str(self.namespace.pid), str(host.namespace.pid)
+        run(["ip", "link", "add", "name", name, "netns", here, "type", "veth", "peer", "name", UPLINK, "netns", there])
+        for where, nic in ((self.namespace, name), (host.namespace, UPLINK)):
+            where.run(["ip", "link", "set", nic, "up"])
+        self._add(name, 0)
+
     def plug(self, port: Logical, vlan: int = 0) -> Guest:
         """A guest whose NIC is a port of the bridge, under the name that vferry would give it."""
-        guest = self._wire(guest_name(port.mac), port)
+        guest = self.wire(guest_name(port.mac), port)
         self.join(port, vlan)
         return guest
 
     def join(self, port: Logical, vlan: int) -> None:
-        name = guest_name(port.mac)
+        self._add(guest_name(port.mac), vlan)
 
+    def _add(self, name: str, vlan: int) -> None:
         def insert(transaction: Any) -> None:
             spec = PortSpec(name=name, interfaces={name: ("", {})})
             made = insert_port(transaction, database, spec, None)
@@ -82,7 +96,8 @@ class Switch:
     def rows(self, table: str, name: str, *columns: str) -> list[Mapping[str, Any]]:
         return list(self.store.rows(table, *columns, where=(["name", "==", name],)))
 
-    def _wire(self, name: str, port: Logical) -> Guest:
+    def wire(self, name: str, port: Logical) -> Guest:
+        """A namespace whose eth0 is a veth to an interface of this name here, which is no port yet."""
         guest = Guest(self._stack.enter_context(Namespace()), port)
         self._stack.callback(guest.close)
         here, there = str(self.namespace.pid), str(guest.namespace.pid)
@@ -102,3 +117,16 @@ def switch(folder: Path) -> Iterator[Switch]:
         made = Switch(stack, folder)
         made.start()
         yield made
+
+
+@contextmanager
+def switches(folder: Path, *names: str) -> Iterator[tuple[Switch, ...]]:
+    """Hosts of one physical network, and the switch between them, which comes first, and has an `outside`."""
+    needed("ovs-vswitchd")
+    with ExitStack() as stack:
+        network = Switch(stack, folder / "network")
+        network.start()
+        hosts = tuple(Switch(stack, folder / name) for name in names)
+        for each in hosts:
+            each.start(network)
+        yield (network, *hosts)

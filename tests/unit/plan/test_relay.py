@@ -71,7 +71,7 @@ ELSEWHERE = {
     *("relay-memory-stays", "relay-cores-shared", "relay-cores-kept", "relay-port-anothers"),
 }
 """Findings that have a test of their own below."""
-OF_OTHERS = {"relayed", "relay_gateway"}
+OF_OTHERS = {"relayed", "relay_gateway", "relay_chain"}
 """Modules with tests of their own."""
 
 
