@@ -142,6 +142,13 @@ class OpenVSwitch:
         except (OSError, RefusedError, ValueError, LookupError, TypeError):
             return  # no Open vSwitch, or none that works: then nothing is on it
 
+    def process(self) -> str | None:
+        """The number of its process: of another one, when it was started anew; None where it does not run."""
+        try:
+            return (self._directory / "ovs-vswitchd.pid").read_text().strip() or None
+        except OSError:
+            return None
+
     def ask_switch(self, command: str, *arguments: str) -> str:
         number = (self._directory / "ovs-vswitchd.pid").read_text().strip()
         return str(ask(self._directory / f"ovs-vswitchd.{number}.ctl", command, list(arguments)) or "")

@@ -7,6 +7,7 @@ from typing import Any
 from vferry.host.api import Done, SetRelayGateway
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database, first
+from vferry.host.relay_labels import check_far, drop_far, far_port, far_wrong, insert_far, put_flows
 from vferry.host.relay_switch import PortSpec, drop_ports, insert_port, ours, refused, unlike
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayGateway
@@ -16,43 +17,50 @@ def set_gateway(root: Path, wanted: SetRelayGateway) -> Done:
     """Carries `SetRelayGateway` out."""
     gateway = wanted.gateway
     with Database(root) as database:
+        labelled = wanted.present and gateway.label is not None
+        changed = False if labelled else drop_far(database, gateway)
         bridge = database.named("Bridge", gateway.bridge)
         if bridge is None or not ours(bridge):
             if not wanted.present:
-                return Done(changed=False)
+                return Done(changed=changed)
             raise Problem(
                 "relay-missing",
                 f"Open vSwitch has no bridge {gateway.bridge} of the relay's",
                 "Make whole what is missing of it: vferry relay enable HOST --uplink PF --switched",
                 exit=Exit.REFUSED,
             )
-        done = _set(database, bridge, gateway, present=wanted.present)
+        if labelled:
+            check_far(database)
+        changed |= _set(database, bridge, gateway, present=wanted.present)
+    if labelled:
+        put_flows(root, gateway)
     if wanted.present and OpenVSwitch(root).way_to(gateway.remote) != gateway.bridge:
         raise _unrouted(gateway)
-    return done
+    return Done(changed=changed, detail=gateway.port)
 
 
-def _set(database: Database, bridge: Any, gateway: RelayGateway, *, present: bool) -> Done:
+def _set(database: Database, bridge: Any, gateway: RelayGateway, *, present: bool) -> bool:
     row = _row(bridge, gateway)
-    if present and row is not None and not _wrong(row, gateway):
-        return Done(changed=False)
+    if present and row is not None and not _wrong(database, row, gateway):
+        return False
     if row is not None:
         database.change(lambda _: drop_ports(bridge, (gateway.port,)))
     if present:
         _make(database, bridge, gateway)
-    return Done(changed=present or row is not None, detail=gateway.port)
+    return present or row is not None
 
 
 def _make(database: Database, bridge: Any, gateway: RelayGateway) -> None:
     try:
         database.change(lambda transaction: _insert(transaction, database, bridge, gateway))
         row = _row(bridge, gateway)
-        if why := "it is gone again" if row is None else _wrong(row, gateway):
+        if why := "it is gone again" if row is None else _wrong(database, row, gateway):
             raise refused(f"the tunnel {gateway.port}", why)
     except Problem:
         # What was not done in time may be done later, and nobody would know of it.
         with contextlib.suppress(Problem):
             database.change(lambda _: drop_ports(bridge, (gateway.port,)))
+            drop_far(database, gateway)
         raise
 
 
@@ -62,22 +70,27 @@ def _insert(transaction: Any, database: Database, bridge: Any, gateway: RelayGat
     made.tag, made.vlan_mode = [gateway.vlan], ["access"]
     bridge.verify("ports")
     bridge.ports = [*bridge.ports, made]
+    if gateway.label is not None:
+        insert_far(transaction, database, gateway)
 
 
 def _tunnel(gateway: RelayGateway) -> tuple[str, dict[str, str]]:
-    return "gre", {"remote_ip": gateway.remote, "key": str(gateway.key)}
+    """What the port is: the tunnel itself, or the way to where frames get a label."""
+    if gateway.label is not None:
+        return "patch", {"peer": far_port(gateway)}
+    return "gre", {"remote_ip": gateway.remote, "key": str(gateway.key or 0)}
 
 
 def _row(bridge: Any, gateway: RelayGateway) -> Any | None:
     return next((port for port in bridge.ports if port.name == gateway.port), None)
 
 
-def _wrong(row: Any, gateway: RelayGateway) -> str:
+def _wrong(database: Database, row: Any, gateway: RelayGateway) -> str:
     """What is not as it is to be; empty if nothing is."""
     interface = first(row.interfaces)
     if interface is None or (first(row.tag), first(row.vlan_mode)) != (gateway.vlan, "access"):
         return "it is not as it should be"
-    return unlike(interface, *_tunnel(gateway))
+    return unlike(interface, *_tunnel(gateway)) or ("" if gateway.label is None else far_wrong(database, gateway))
 
 
 def _unrouted(gateway: RelayGateway) -> Problem:

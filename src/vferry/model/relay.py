@@ -80,24 +80,28 @@ class RelayBridge(Struct, frozen=True, kw_only=True):
 
 
 class RelayGateway(Struct, frozen=True, kw_only=True):
-    """Where a VLAN of a switched relay's bridge goes beside its uplinks: Ethernet in GRE, to a gateway's address."""
+    """Where a VLAN of a switched relay's bridge goes beside its uplinks: to a gateway's address, as Ethernet in GRE.
+
+    By one of two it is told from others there: GRE's key, or a label of MPLS between the two.
+    """
 
     bridge: PortName
     vlan: Annotated[int, Meta(ge=1, le=4094)]
     remote: Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}\Z")]
     """The gateway's IPv4 address."""
-    key: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
-    """By which both ends tell the VLANs of one tunnel apart."""
+    key: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] | None = None
+    label: Annotated[int, Meta(ge=16, lt=1 << 20)] | None = None
 
     @property
     def port(self) -> str:
-        """The port of the bridge that is the tunnel; a name of its own for each VLAN of each bridge."""
+        """The port of the bridge by which it leaves; a name of its own for each VLAN of each bridge."""
         return f"{self.bridge[:9]}-t{self.vlan}"
 
     @property
     def described(self) -> str:
         """Where the VLAN goes, in a few words."""
-        return f"VLAN {self.vlan} of {self.bridge} to {self.remote} by GRE, key {self.key}"
+        how = f"GRE, key {self.key}" if self.label is None else f"MPLS in GRE, label {self.label}"
+        return f"VLAN {self.vlan} of {self.bridge} to {self.remote} by {how}"
 
 
 class ChainPlace(Struct, frozen=True, kw_only=True):

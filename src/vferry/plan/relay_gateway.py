@@ -12,15 +12,16 @@ from vferry.plan.relay import RelayAssessment, RelayPlan
 from vferry.plan.relay_steps import leading, not_leading
 
 OVERHEAD = 42
-"""Octets that IPv4, GRE with its key, and the guest's own Ethernet add to a guest's packet."""
+"""Octets that IPv4, GRE, its key or a label, and the guest's own Ethernet add to a guest's packet."""
 
 
 class GatewayWishes(Struct, frozen=True, kw_only=True):
-    """What the operator asks for. Without a bridge, the only one; without a key, the VLAN's number."""
+    """What the operator asks for. Without a bridge, the only one; without key and label, the VLAN's number as a key."""
 
     vlan: int
     remote: IPv4Address
     key: int | None = None
+    label: int | None = None
     bridge: str | None = None
 
 
@@ -32,7 +33,8 @@ def assess_gateway(host: Inventory, wishes: GatewayWishes) -> RelayAssessment:
             bridge=bridge.name,
             vlan=wishes.vlan,
             remote=str(wishes.remote),
-            key=wishes.vlan if wishes.key is None else wishes.key,
+            key=wishes.vlan if wishes.key is None and wishes.label is None else wishes.key,
+            label=wishes.label,
         )
         _refuse_taken(relay, gateway)
     except Refusal as refusal:
@@ -81,12 +83,16 @@ def _switched(host: Inventory, name: str | None) -> tuple[Relay, RelayBridge]:
 def _refuse_taken(relay: Relay, gateway: RelayGateway) -> None:
     for other in relay.gateways:
         own = (other.bridge, other.vlan) == (gateway.bridge, gateway.vlan)
-        if not own and (other.remote, other.key) == (gateway.remote, gateway.key):
+        if not own and _told_by(other) == _told_by(gateway):
             raise Refusal(
                 "gateway-key-taken",
-                f"Key {gateway.key} to {gateway.remote} is that of VLAN {other.vlan} of {other.bridge}",
-                "Choose another one with --key, as at the gateway",
+                f"VLAN {other.vlan} of {other.bridge} goes to {gateway.remote} by the same key or label",
+                "Choose another one with --key or --label, as at the gateway",
             )
+
+
+def _told_by(gateway: RelayGateway) -> tuple[str, int | None, int | None]:
+    return gateway.remote, gateway.key, gateway.label
 
 
 def _notes(relay: Relay, bridge: RelayBridge, gateway: RelayGateway) -> Iterator[Finding]:

@@ -347,6 +347,8 @@ async def test_the_command_for_a_gateway(host: RelayHost, state: State) -> None:
     assert (made.exit_code, made.output.splitlines()[-1]) == (0, "VLAN 7 on host1 goes to 192.0.2.9")
     shown = " ".join((await run("show", "host1")).output.split())
     assert "Gateways VLAN 7 of relay0 to 192.0.2.9 by GRE, key 7" in shown
+    labelled = await run("gateway", "host1", "--vlan", "7", "--to", "192.0.2.9", "--label", "100007", "--dry-run")
+    assert "VLAN 7 of relay0 to 192.0.2.9 by MPLS in GRE, label 100007" in labelled.output
     gone = await run("gateway", "host1", "--vlan", "7", "--none")
     assert (gone.exit_code, gone.output.splitlines()[-1]) == (0, "VLAN 7 on host1 goes to no gateway any more")
     again = await run("gateway", "host1", "--vlan", "7", "--none")
@@ -362,6 +364,10 @@ async def test_the_command_for_a_gateway(host: RelayHost, state: State) -> None:
         ("--vlan", "0", "--to", "192.0.2.9"),
         ("--vlan", "4095", "--to", "192.0.2.9"),
         ("--vlan", "7", "--to", "192.0.2.9", "--key", "4294967296"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--label", "15"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--label", "1048576"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--label", "16", "--key", "7"),
+        ("--vlan", "7", "--label", "16", "--none"),
         *(("--vlan", "7", "--to", each) for each in ("a.example", "::1", "224.0.0.1", "127.0.0.1", "0.0.0.0")),
         ("--vlan", "7", "--to", "255.255.255.255"),
     ],

@@ -12,7 +12,8 @@ import pytest
 
 from vferry.host import pipeline
 from vferry.host.openvswitch import RefusedError
-from vferry.host.pipeline import PacketIn, Pipeline, commit, tcp_from, to_controller, track
+from vferry.host.pipeline import PacketIn, Pipeline, commit, from_port, match_of, tcp_from, to_controller, track
+from vferry.host.relay_labels import labelled, labelling, unlabelling
 from vferry.model.connections import Way
 
 NUMBER = 0x7666
@@ -111,6 +112,29 @@ def test_matches_and_actions_are_those_of_open_vswitch() -> None:
     assert to_controller(NUMBER).hex() == "ffff0010000023200014ffff76660100"
     with pytest.raises(ValueError, match="no ports"):
         tcp_from(7, Way(source="10.0.0.1", destination="10.0.0.2"))
+
+
+def test_labels_are_put_and_taken_off_as_open_vswitch_s_own_tool_asks_for_it() -> None:
+    """As `ovs-ofctl -O OpenFlow15` of 3.1 says on the wire, but for the order of a match's fields, which is free."""
+    assert match_of(from_port(3)).hex() == "0001000c800000040000000300000000"
+    assert labelling(100007, 4).hex() == (
+        "ffff001000002320002e000000018847" + "0019001080004404000186a700000000" + "00000010000000040000000000000000"
+    )
+    assert labelled(4, 100007).hex() == "0001001f80000004000000048000" + "0a02884780004404000186a7800048010100"
+    assert unlabelling(3).hex() == (
+        "ffff001000002320002f00000000fffe" + "ffff001000002320002f000000000000" + "00000010000000030000000000000000"
+    )
+
+
+def test_the_flows_of_a_port_are_those_in_and_out_of_it(tmp_path: Path) -> None:
+    with bridge(tmp_path, DONE, DONE) as told, Pipeline(tmp_path / "br-int.mgmt", NUMBER) as made:
+        made.drop_flows_of(3)
+        made.barrier()
+    head = "060e{}00000000" + "00" * 16 + "0003" + "00" * 6 + "ffffffff{}ffffffff00000000"
+    of, to = head.format("0040", "ffffffff"), head.format("0038", "00000003")
+    asked = told.removeprefix(OPENED)
+    assert asked[:0x40].hex() == of + "0001000c800000040000000300000000"
+    assert asked[0x40 : 0x40 + 0x38].hex() == to + "0001000400000000"
 
 
 def test_what_flows_pass_is_heard_in_order_and_in_pieces(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A VLAN's gateway behind GRE, on a real Open vSwitch in user space: what leaves, what comes back, and to whom.
 
-The gateway is a socket of AF_PACKET; GRE is written and read here, by RFC 2784 and RFC 2890.
+The gateway is a socket of AF_PACKET; GRE (RFC 2784, RFC 2890) and MPLS (RFC 3032) in it are written and read here.
 """
 
 import struct
@@ -17,10 +17,13 @@ from switch_ground import BRIDGE, OUTSIDE, Switch, switch
 from vferry.host.announcement import BROADCAST
 from vferry.host.api import SetRelayGateway
 from vferry.host.relay_gateway import set_gateway
+from vferry.host.relay_labels import Labels
 from vferry.model.problem import Problem
-from vferry.model.relay import RelayGateway
+from vferry.model.relay import Relay, RelayGateway, RelayKind, RelayState
 
-GRE, KEYED, ETHERNET = 47, 0x2000, 0x6558
+GRE, KEYED, ETHERNET, MPLS = 47, 0x2000, 0x6558, 0x8847
+LAST_AND_TTL = 0x140
+"""Of a label: no other one follows, and 64 more hops."""
 RELAY = "192.0.2.1"
 ROUTER = Logical(name="router", mac="02:00:00:00:00:fe", address="10.0.0.254")
 """Behind the tunnels: of all tenants the same."""
@@ -31,6 +34,11 @@ BESIDE = replace(SEVEN, name="beside", mac="52:54:00:00:00:02", address="10.0.0.
 
 TO_SEVEN = RelayGateway(bridge=BRIDGE, vlan=7, remote=OUTSIDE.address, key=1007)
 TO_EIGHT = RelayGateway(bridge=BRIDGE, vlan=8, remote=OUTSIDE.address, key=1008)
+
+SEVEN_BY_LABEL = RelayGateway(bridge=BRIDGE, vlan=7, remote=OUTSIDE.address, label=100007)
+EIGHT_BY_LABEL = RelayGateway(bridge=BRIDGE, vlan=8, remote=OUTSIDE.address, label=100008)
+WAYS = [(TO_SEVEN, TO_EIGHT), (SEVEN_BY_LABEL, EIGHT_BY_LABEL), (TO_SEVEN, EIGHT_BY_LABEL)]
+IDS = ["keys", "labels", "both"]
 
 pytestmark = as_root
 
@@ -60,14 +68,26 @@ def lead(made: Switch, *gateways: RelayGateway, present: bool = True) -> list[bo
     return [set_gateway(made.root, SetRelayGateway(gateway=each, present=present)).changed for each in gateways]
 
 
-def in_gre(made: Switch, key: int | None, frame: bytes, of: str = OUTSIDE.address) -> bytes:
-    """What the gateway sends to the relay."""
-    head = struct.pack("!HH", 0 if key is None else KEYED, ETHERNET) + (b"" if key is None else struct.pack("!I", key))
-    return octets(mac_of(made)) + octets(OUTSIDE.mac) + b"\x08\x00" + ipv4(RELAY, of, GRE, head + frame)
+def in_gre(made: Switch, told: bytes, frame: bytes, of: str = OUTSIDE.address) -> bytes:
+    """What the gateway sends to the relay, with what tells whose it is."""
+    head = octets(mac_of(made)) + octets(OUTSIDE.mac) + b"\x08\x00"
+    return head + ipv4(RELAY, of, GRE, told + frame)
 
 
-def leaves(made: Switch, of: Guest, frame: bytes) -> list[tuple[int, bytes]]:
-    """What the gateway gets of a frame that a guest sends, by key."""
+def by_key(key: int) -> bytes:
+    return struct.pack("!HHI", KEYED, ETHERNET, key)
+
+
+def by_label(label: int, rest: int = LAST_AND_TTL) -> bytes:
+    return struct.pack("!HHI", 0, MPLS, label << 12 | rest)
+
+
+def told(gateway: RelayGateway) -> bytes:
+    return by_key(gateway.key or 0) if gateway.label is None else by_label(gateway.label)
+
+
+def leaves(made: Switch, of: Guest, frame: bytes) -> list[tuple[bytes, bytes]]:
+    """What the gateway gets of a frame that a guest sends, with what tells whose it is."""
     wire = made.outside.wire
     of.wire.send(frame)
     found = []
@@ -78,13 +98,25 @@ def leaves(made: Switch, of: Guest, frame: bytes) -> list[tuple[int, bytes]]:
             got, place = wire.recvfrom(2000)
         except TimeoutError:
             break
-        if place[2] == OUTGOING or got[12:14] != b"\x08\x00" or got[23] != GRE:
-            continue
-        flags, protocol, key = struct.unpack_from("!HHI", got, 34)
-        assert (flags, protocol) == (KEYED, ETHERNET)
-        if got.endswith(frame[-8:]):
-            found.append((key, got[42:]))
+        if place[2] != OUTGOING and got[12:14] == b"\x08\x00" and got[23] == GRE and got.endswith(frame[-8:]):
+            found.append((got[34:42], got[42:]))
     return found
+
+
+def names(made: Switch) -> set[str]:
+    """Of all ports of all bridges."""
+    return {row["name"] for row in made.store.rows("Port", "name")}
+
+
+def relay_with(*gateways: RelayGateway) -> Relay:
+    return Relay(
+        operation="relay-1",
+        state=RelayState.ENABLED,
+        kind=RelayKind.SWITCHED,
+        uplinks=("pf0",),
+        cores=(7,),
+        gateways=gateways,
+    )
 
 
 def once_known(made: Switch, of: Guest) -> None:
@@ -92,53 +124,61 @@ def once_known(made: Switch, of: Guest) -> None:
     until(lambda: leaves(made, of, arp(ROUTER, of.port, reply=False)), made.daemon)
 
 
-def test_tenants_with_the_same_addresses_reach_their_own(made: Switch) -> None:
+@pytest.mark.parametrize("ways", WAYS, ids=IDS)
+def test_tenants_with_the_same_addresses_reach_their_own(made: Switch, ways: tuple[RelayGateway, RelayGateway]) -> None:
     seven, eight, beside = made.plug(SEVEN, 7), made.plug(EIGHT, 8), made.plug(BESIDE, 7)
     asks = arp(ROUTER, SEVEN, reply=False)
     assert leaves(made, seven, asks) == [], "there is no gateway yet"
-    assert lead(made, TO_SEVEN, TO_EIGHT) == [True, True]
-    assert lead(made, TO_SEVEN, TO_EIGHT) == [False, False]
-    for guest, key in ((seven, 1007), (eight, 1008)):
+    assert lead(made, *ways) == [True, True]
+    assert lead(made, *ways) == [False, False]
+    tenants = tuple(zip((seven, eight), ways, strict=True))
+    for guest, gateway in tenants:
         once_known(made, guest)
         frame = arp(ROUTER, guest.port, reply=False)
-        assert leaves(made, guest, frame) == [(key, frame)]
+        assert leaves(made, guest, frame) == [(told(gateway), frame)]
     # What comes back goes to the guest of that tenant alone, though both asked from one address for one.
-    for guest, key in ((seven, 1007), (eight, 1008)):
-        answer = in_gre(made, key, arp(guest.port, ROUTER, reply=True))
+    for guest, gateway in tenants:
+        answer = in_gre(made, told(gateway), arp(guest.port, ROUTER, reply=True))
         assert reached([answer], made.outside, seven, eight, beside) == [guest]
         packet = datagram(ROUTER, guest.port)
-        assert leaves(made, guest, packet) == [(key, packet)]
+        assert leaves(made, guest, packet) == [(told(gateway), packet)]
+    reached([arp(BESIDE, SEVEN, reply=False)], beside, seven)
     assert leaves(made, seven, datagram(BESIDE, SEVEN)) == [], "what is for a guest here stays here, once it was seen"
 
 
-def test_nobody_else_speaks_for_the_gateway(made: Switch) -> None:
+@pytest.mark.parametrize("ways", WAYS[:2], ids=IDS[:2])
+def test_nobody_else_speaks_for_the_gateway(made: Switch, ways: tuple[RelayGateway, RelayGateway]) -> None:
     seven, eight = made.plug(SEVEN, 7), made.plug(EIGHT, 8)
-    lead(made, TO_SEVEN, TO_EIGHT)
+    lead(made, *ways)
     once_known(made, seven)
+    own, others = (told(each) for each in ways)
 
     def broadcast() -> bytes:
         return arp(SEVEN, ROUTER, reply=False)
 
-    assert reached([in_gre(made, 1007, broadcast())], made.outside, seven, eight) == [seven], "so it is heard"
+    assert reached([in_gre(made, own, broadcast())], made.outside, seven, eight) == [seven], "so it is heard"
     for frame in (
-        in_gre(made, 1009, broadcast()),
-        in_gre(made, None, broadcast()),
-        in_gre(made, 1007, broadcast(), of="192.0.2.8"),
-        tagged(in_gre(made, 1007, broadcast()), 7),
-        tagged(in_gre(made, 1007, broadcast()), 9),
+        in_gre(made, by_key(1009), broadcast()),
+        in_gre(made, by_label(100009), broadcast()),
+        in_gre(made, by_label(100007, rest=64) + struct.pack("!I", 100008 << 12 | LAST_AND_TTL), broadcast()),
+        in_gre(made, struct.pack("!HH", 0, ETHERNET), broadcast()),
+        in_gre(made, own, broadcast(), of="192.0.2.8"),
+        tagged(in_gre(made, own, broadcast()), 9),
     ):
-        assert reached([frame], made.outside, eight) == []
+        assert reached([frame], made.outside, seven, eight) == []
     # A guest, of a tenant, in its own VLAN or with a tag of its own, to another tenant.
-    forged = in_gre(made, 1008, broadcast())
+    forged = in_gre(made, others, broadcast())
     assert reached([forged, tagged(forged, 8), tagged(forged, 0)], seven, eight) == []
 
 
-@pytest.mark.parametrize("outer", [7, 8])
-def test_a_tag_within_the_tunnel_leads_to_no_other_vlan(made: Switch, outer: int) -> None:
+@pytest.mark.parametrize("gateway", [TO_SEVEN, SEVEN_BY_LABEL], ids=IDS[:2])
+def test_a_tag_within_the_tunnel_leads_to_no_other_vlan(made: Switch, gateway: RelayGateway) -> None:
     seven, eight = made.plug(SEVEN, 7), made.plug(EIGHT, 8)
-    lead(made, TO_SEVEN)
+    lead(made, gateway)
     once_known(made, seven)
-    assert reached([in_gre(made, 1007, tagged(arp(SEVEN, ROUTER, reply=False), outer))], made.outside, eight) == []
+    for vlan in (7, 8):
+        frame = in_gre(made, told(gateway), tagged(arp(SEVEN, ROUTER, reply=False), vlan))
+        assert reached([frame], made.outside, eight) == []
 
 
 def test_after_a_restart_of_the_switch_it_is_there_by_itself(made: Switch) -> None:
@@ -149,43 +189,73 @@ def test_after_a_restart_of_the_switch_it_is_there_by_itself(made: Switch) -> No
     assert leaves(made, seven, arp(ROUTER, SEVEN, reply=False)) == []
     made.daemon.start()
     once_known(made, seven)
-    frame = in_gre(made, 1007, datagram(SEVEN, ROUTER))
+    frame = in_gre(made, told(TO_SEVEN), datagram(SEVEN, ROUTER))
     assert reached([frame], made.outside, seven) == [seven]
+
+
+def test_after_a_restart_of_the_switch_labels_are_put_again_and_nothing_passes_until_then(made: Switch) -> None:
+    seven, eight = made.plug(SEVEN, 7), made.plug(EIGHT, 8)
+    lead(made, SEVEN_BY_LABEL, TO_EIGHT)
+    labels = Labels(made.root, lambda: relay_with(SEVEN_BY_LABEL, TO_EIGHT))
+    labels.follow()
+    once_known(made, seven)
+    made.daemon.end()
+    labels.follow()
+    made.daemon.start()
+    once_known(made, eight)
+    assert leaves(made, seven, arp(ROUTER, SEVEN, reply=False)) == []
+    back = in_gre(made, told(SEVEN_BY_LABEL), datagram(SEVEN, ROUTER))
+    assert reached([back], made.outside, seven, eight) == []
+    labels.follow()
+    once_known(made, seven)
+    assert reached([back], made.outside, seven, eight) == [seven]
 
 
 def test_tunnels_go_in_the_vlan_of_the_bridge_s_own_port(made: Switch) -> None:
     seven = made.plug(SEVEN, 7)
     lead(made, TO_SEVEN)
     once_known(made, seven)
-    answer = in_gre(made, 1007, arp(SEVEN, ROUTER, reply=True))
+    answer = in_gre(made, told(TO_SEVEN), arp(SEVEN, ROUTER, reply=True))
     assert reached([tagged(answer, 5)], made.outside, seven) == []
     row = {"tag": 5}
     made.store.transact({"op": "update", "table": "Port", "where": [["name", "==", BRIDGE]], "row": row})
     until(lambda: reached([tagged(answer, 5)], made.outside, seven), made.daemon)
     assert reached([answer], made.outside, seven) == []
     frame = arp(ROUTER, SEVEN, reply=False)
-    assert leaves(made, seven, frame) == [(1007, frame)]
+    assert leaves(made, seven, frame) == [(told(TO_SEVEN), frame)]
 
 
-def test_taken_back_nothing_leaves_any_more(made: Switch) -> None:
+@pytest.mark.parametrize("ways", WAYS, ids=IDS)
+def test_taken_back_nothing_leaves_any_more(made: Switch, ways: tuple[RelayGateway, RelayGateway]) -> None:
     seven, eight = made.plug(SEVEN, 7), made.plug(EIGHT, 8)
-    lead(made, TO_SEVEN, TO_EIGHT)
+    before = names(made)
+    lead(made, *ways)
     once_known(made, seven)
-    assert lead(made, TO_SEVEN, present=False) == [True]
-    assert lead(made, TO_SEVEN, present=False) == [False]
+    assert lead(made, ways[0], present=False) == [True]
+    assert lead(made, ways[0], present=False) == [False]
     assert leaves(made, seven, arp(ROUTER, SEVEN, reply=False)) == []
-    assert reached([in_gre(made, 1007, datagram(SEVEN, ROUTER))], made.outside, seven) == []
+    assert reached([in_gre(made, told(ways[0]), datagram(SEVEN, ROUTER))], made.outside, seven) == []
     once_known(made, eight)
+    assert lead(made, ways[1], present=False) == [True]
+    assert names(made) == before
 
 
 def test_another_gateway_takes_its_place(made: Switch) -> None:
     seven = made.plug(SEVEN, 7)
+    before = names(made)
+    other_key = RelayGateway(bridge=BRIDGE, vlan=7, remote=OUTSIDE.address, key=5)
+    other_label = RelayGateway(bridge=BRIDGE, vlan=7, remote=OUTSIDE.address, label=16)
     lead(made, TO_SEVEN)
     once_known(made, seven)
-    other = RelayGateway(bridge=BRIDGE, vlan=7, remote=OUTSIDE.address, key=5)
-    assert lead(made, other) == [True]
-    frame = arp(ROUTER, SEVEN, reply=False)
-    assert leaves(made, seven, frame) == [(5, frame)]
+    for gateway in (other_key, SEVEN_BY_LABEL, other_label, TO_SEVEN):
+        assert lead(made, gateway) == [gateway != other_label], "another label is another flow, and no other port"
+        until(lambda: leaves(made, seven, arp(ROUTER, SEVEN, reply=False)), made.daemon)
+        frame = arp(ROUTER, SEVEN, reply=False)
+        assert leaves(made, seven, frame) == [(told(gateway), frame)]
+        back = in_gre(made, told(gateway), datagram(SEVEN, ROUTER))
+        assert reached([back], made.outside, seven) == [seven]
+    lead(made, TO_SEVEN, present=False)
+    assert names(made) == before
 
 
 def test_without_a_way_to_it_that_is_said_and_it_works_once_there_is_one(made: Switch) -> None:
@@ -217,5 +287,5 @@ def test_a_broadcast_stays_with_its_tenant(made: Switch) -> None:
     once_known(made, seven)
     frame = arp(ROUTER, SEVEN, reply=False)
     assert frame[:6] == BROADCAST
-    assert leaves(made, seven, frame) == [(1007, frame)]
+    assert leaves(made, seven, frame) == [(told(TO_SEVEN), frame)]
     assert reached([frame], seven, eight) == []

@@ -12,6 +12,8 @@ from relay_host import MINE, MOVING, VFS, Host, refused, running
 from vferry.host import api
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import SOCKET
+from vferry.host.relay_labels import put_flows
+from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayGateway
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay_steps import leading, not_leading
@@ -25,6 +27,7 @@ SET = api.SetRelayGateway(gateway=GATEWAY, present=True)
 async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
     """A host with a switched relay, and a way to all gateways by its bridge."""
     monkeypatch.setattr(OpenVSwitch, "way_to", lambda _self, _address: "relay0")
+    monkeypatch.setattr("vferry.host.relay_gateway.put_flows", lambda _root, _gateway: None)
     with running(tmp_path) as host:
         await host.enable(switched=True)
         yield host
@@ -154,3 +157,113 @@ async def test_a_switch_that_is_silent_is_left_with_nothing(host: Host, monkeypa
     assert await refused(host, SET, MINE) == "switch-silent"
     host.switch.deaf = False
     assert tunnels(host) == []
+
+
+# --- with a label ----------------------------------------------------------------------------------------
+
+LABELLED = replace(GATEWAY, key=None, label=100007)
+EIGHT = replace(LABELLED, vlan=8, label=100008)
+TUNNEL, ELSEWHERE = "vfmc0000209", "vfmc000020a"
+
+
+def ports(host: Host) -> dict[str, set[str]]:
+    """By their bridges."""
+    select = [
+        {"op": "select", "table": table, "where": [], "columns": columns}
+        for table, columns in (("Bridge", ["name", "ports"]), ("Port", ["_uuid", "name"]))
+    ]
+    bridges, found = (answer["rows"] for answer in transact(host.root / SOCKET, *select))
+    names = {row["_uuid"][1]: row["name"] for row in found}
+    listed = {row["name"]: row["ports"][1] if row["ports"][0] == "set" else [row["ports"]] for row in bridges}
+    return {name: {names[each[1]] for each in of} - {name} for name, of in listed.items()}
+
+
+async def test_labels_share_a_bridge_and_a_tunnel_which_go_with_the_last(host: Host) -> None:
+    before = host.state()
+    await do(host, *leading(await relay_of(host), LABELLED))
+    assert ports(host) == {"relay0": {"relay0-up0", "relay0-t7"}, "vferry-mpls": {TUNNEL, "relay0-m7"}}
+    assert not (await host.ask(api.SetRelayGateway(gateway=LABELLED, present=True))).changed
+    where = [["name", "==", "vferry-mpls"]]
+    columns = ["datapath_type", "fail_mode", "external_ids"]
+    select = {"op": "select", "table": "Bridge", "where": where, "columns": columns}
+    assert transact(host.root / SOCKET, select)[0]["rows"] == [
+        {"datapath_type": "netdev", "fail_mode": "secure", "external_ids": ["map", [["vferry", "relay"]]]}
+    ]
+    await do(host, *leading(await relay_of(host), EIGHT))
+    await do(host, *leading(await relay_of(host), replace(LABELLED, remote="192.0.2.10")))
+    assert ports(host)["vferry-mpls"] == {TUNNEL, ELSEWHERE, "relay0-m7", "relay0-m8"}
+    await do(host, *leading(await relay_of(host), GATEWAY))
+    assert ports(host)["vferry-mpls"] == {TUNNEL, "relay0-m8"}
+    await do(host, *not_leading(await relay_of(host), EIGHT))
+    assert ports(host) == {"relay0": {"relay0-up0", "relay0-t7"}}
+    await do(host, *not_leading(await relay_of(host), GATEWAY))
+    assert host.state() == before
+
+
+@pytest.mark.parametrize("there", [None, OTHER, replace(LABELLED, label=16)])
+async def test_a_label_that_fails_is_as_before(host: Host, there: RelayGateway | None) -> None:
+    if there:
+        await do(host, *leading(await relay_of(host), there))
+    relay, made = await relay_of(host), ports(host)
+    steps = leading(relay, LABELLED)
+    for begun in range(1, len(steps) + 1):
+        await do(host, *steps[:begun])
+        await do(host, *steps[:begun], undo=True)
+        assert (await relay_of(host), ports(host)) == (relay, made), begun
+
+
+async def test_the_relay_takes_its_labels_along(host: Host) -> None:
+    await do(host, *leading(await relay_of(host), LABELLED))
+    await do(host, *leading(await relay_of(host), EIGHT))
+    await host.disable()
+    assert ports(host) == {}
+
+
+async def test_a_bridge_of_somebody_else_s_is_left_alone(host: Host) -> None:
+    insert = {"op": "insert", "table": "Bridge", "row": {"name": "vferry-mpls"}, "uuid-name": "b"}
+    added = [["bridges", "insert", ["named-uuid", "b"]]]
+    transact(host.root / SOCKET, insert, {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": added})
+    before = ports(host)
+    assert await refused(host, api.SetRelayGateway(gateway=LABELLED, present=True), MINE) == "bridge-anothers"
+    assert not (await host.ask(api.SetRelayGateway(gateway=LABELLED, present=False))).changed
+    assert ports(host) == before
+
+
+async def test_where_no_bridge_takes_its_flows_that_is_said(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vferry.host.relay_gateway.put_flows", put_flows)
+    assert await refused(host, api.SetRelayGateway(gateway=LABELLED, present=True), MINE) == "port-refused"
+
+
+async def test_flows_are_put_again_for_each_new_process_of_the_switch(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put: list[int] = []
+    fails = True
+
+    def put_again(_root: Path, gateway: RelayGateway) -> None:
+        put.append(gateway.vlan)
+        if fails:
+            raise Problem("port-refused", "Its ports are not there", "Wait")
+
+    monkeypatch.setattr("vferry.host.relay_labels.put_flows", put_again)
+    for each in (LABELLED, replace(GATEWAY, vlan=9), EIGHT):
+        await do(host, *leading(await relay_of(host), each))
+    await host.handlers.follow()
+    assert put == [], "it does not run"
+    number = host.root / "run/openvswitch/ovs-vswitchd.pid"
+    number.write_text("17\n")
+    await host.handlers.follow()
+    await host.handlers.follow()
+    assert put == [7, 7]
+    assert caplog.text.count("Its ports are not there") == 1
+    fails = False
+    await host.handlers.follow()
+    await host.handlers.follow()
+    assert put == [7, 7, 7, 8]
+    number.write_text("18\n")
+    await host.handlers.follow()
+    assert put[4:] == [7, 8]
+    (host.root / "state/relay.json").write_text("{")
+    number.write_text("19\n")
+    await host.handlers.follow()
+    assert put[6:] == []

@@ -100,6 +100,23 @@ def test_it_is_as_asked_for(key: int, bridge: str) -> None:
     assert made == SetRelayGateway(gateway=gateway, present=True)
 
 
+def test_with_a_label_there_is_no_key() -> None:
+    gateway = RelayGateway(bridge="relay0", vlan=7, remote="192.0.2.9", label=100007)
+    found = assess_gateway(with_relay(gateways=(replace(SEVEN, vlan=8),)), wishes(label=100007))
+    assert applied(found)[1] == SetRelayGateway(gateway=gateway, present=True)
+    assert gateway.described == "VLAN 7 of relay0 to 192.0.2.9 by MPLS in GRE, label 100007"
+    taken = assess_gateway(with_relay(gateways=(replace(gateway, vlan=8),)), wishes(label=100007))
+    assert [each.code for each in taken.errors] == ["gateway-key-taken"]
+    elsewhere = replace(gateway, vlan=8, remote="192.0.2.10")
+    assert assess_gateway(with_relay(gateways=(elsewhere,)), wishes(label=100007)).plan is not None
+
+
+@pytest.mark.parametrize("label", [0, 15, 1 << 20, -1])
+def test_reserved_labels_are_not_read(label: int) -> None:
+    with pytest.raises(ValueError, match="label"):
+        decode(encode(replace(SEVEN, label=label)), type=RelayGateway)
+
+
 def test_another_one_takes_its_place_and_is_put_back() -> None:
     host = with_relay(gateways=(SEVEN,))
     new = replace(SEVEN, key=9)
