@@ -90,6 +90,7 @@ def disable(host: str) -> None:
 @click.option("--to", metavar="ADDRESS", help="The gateway's IPv4 address.")
 @click.option("--key", type=click.IntRange(0, 0xFFFFFFFF), help="What tells tenants apart in GRE; else the VLAN.")
 @click.option("--label", type=click.IntRange(16, (1 << 20) - 1), help="MPLS in GRE: what tells tenants apart there.")
+@click.option("--address", metavar="ADDRESS", help="Where it takes IPv4, not Ethernet: its address among the guests.")
 @click.option("--bridge", help="Which of the relay's bridges; needed where it has several.")
 @click.option("--none", is_flag=True, help="Have it go to none any more.")
 @click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
@@ -99,28 +100,36 @@ def gateway(
     to: str | None,
     key: int | None,
     label: int | None,
+    address: str | None,
     bridge: str | None,
     none: bool,  # noqa: FBT001
     dry_run: bool,  # noqa: FBT001
 ) -> None:
-    """Lead a VLAN of HOST's switched relay to a gateway, as Ethernet in GRE, or with a label of MPLS in between.
+    """Lead a VLAN of HOST's switched relay to a gateway by GRE, or MPLS in GRE: as Ethernet, or IPv4 alone.
 
     What fails is undone. The host needs an address on the bridge's own interface, and a way to the gateway.
 
     \b
     Example: vferry relay gateway host1 --vlan 7 --to 192.0.2.9
-             vferry relay gateway host1 --vlan 8 --to 192.0.2.9 --label 100008
+             vferry relay gateway host1 --vlan 8 --to 192.0.2.9 --label 100008 --address 10.0.0.254
              vferry relay gateway host1 --vlan 7 --none
     """
     state = find_state()
-    if none == (to is not None) or (none and (key, label) != (None, None)):
+    if none == (to is not None) or (none and (key, label, address) != (None, None, None)):
         raise click.UsageError("name the gateway with --to, or say --none")
     if key is not None and label is not None:
         raise click.UsageError("--key and --label do not go together")
     if to is None:
         found = asyncio.run(relay.assess_no_gateway(state, host, vlan, bridge))
     else:
-        wishes = GatewayWishes(vlan=vlan, remote=_address(to), key=key, label=label, bridge=bridge)
+        wishes = GatewayWishes(
+            vlan=vlan,
+            remote=_address(to, "--to"),
+            key=key,
+            label=label,
+            address=_address(address, "--address") if address else None,
+            bridge=bridge,
+        )
         found = asyncio.run(relay.assess_gateway(state, host, wishes))
     show.findings(found.findings, err=True)
     if found.errors:
@@ -207,13 +216,13 @@ def _macs(text: str, option: str) -> tuple[str, ...]:
     return found
 
 
-def _address(text: str) -> IPv4Address:
+def _address(text: str, option: str) -> IPv4Address:
     try:
         found = IPv4Address(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text} is no IPv4 address", param_hint="--to") from error
+        raise click.BadParameter(f"{text} is no IPv4 address", param_hint=option) from error
     if found.is_multicast or found.is_unspecified or found.is_loopback or int(found) == 0xFFFFFFFF:
-        raise click.BadParameter(f"{text} is no host's address", param_hint="--to")
+        raise click.BadParameter(f"{text} is no host's address", param_hint=option)
     return found
 
 

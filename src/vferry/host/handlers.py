@@ -37,8 +37,8 @@ from vferry.host.migration_held import Held
 from vferry.host.openflow import Inlet
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
+from vferry.host.relay_far import Flows
 from vferry.host.relay_gateway import set_gateway
-from vferry.host.relay_labels import Labels
 from vferry.host.relay_ports import RelayPorts
 from vferry.host.relay_restore import restore
 from vferry.host.relay_store import RelayStore
@@ -92,7 +92,7 @@ class Handlers:
         self._hypervisor = hypervisor or Hypervisor()
         self._relay = RelayStore(directory)
         self._ports = RelayPorts(directory, self._relay.read, root, write)
-        self._labels = Labels(root, self._relay.read)
+        self._flows = Flows(root, self._relay.read)
         self._switch_connections = SwitchConnections(root)
         self._arriving = Arriving(self._hypervisor, self._announce_arrived, root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
@@ -114,7 +114,7 @@ class Handlers:
 
     async def follow(self) -> None:
         """Puts back what a restart of Open vSwitch has taken away, where it has; asked for again and again."""
-        await self._in_thread(self._labels.follow)
+        await self._in_thread(self._flows.follow)
 
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         """The guests that have VFs, running or only defined, by the VFs' addresses."""

@@ -104,9 +104,9 @@ class Pipeline:
         self._send(FLOW_MOD, head + match_of(b""))
 
     def drop_flows_of(self, port: int) -> None:
-        """Takes the flows of the first table away by which frames come in by a port, or go out by it."""
+        """Takes the flows of all tables away by which frames come in by a port, or go out by it."""
         for match, out in ((match_of(from_port(port)), ANY), (match_of(b""), port)):
-            head = struct.pack("!QQBBHHHIIIH2x", 0, 0, 0, DELETE, 0, 0, 0, NOT_BUFFERED, out, ANY, 0)
+            head = struct.pack("!QQBBHHHIIIH2x", 0, 0, NO_TABLE, DELETE, 0, 0, 0, NOT_BUFFERED, out, ANY, 0)
             self._send(FLOW_MOD, head + match)
 
     def barrier(self) -> None:

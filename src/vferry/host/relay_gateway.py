@@ -7,7 +7,7 @@ from typing import Any
 from vferry.host.api import Done, SetRelayGateway
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database, first
-from vferry.host.relay_labels import check_far, drop_far, far_port, far_wrong, insert_far, put_flows
+from vferry.host.relay_far import check_far, drop_far, far_port, far_wrong, insert_far, put_flows
 from vferry.host.relay_switch import PortSpec, drop_ports, insert_port, ours, refused, unlike
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayGateway
@@ -17,8 +17,8 @@ def set_gateway(root: Path, wanted: SetRelayGateway) -> Done:
     """Carries `SetRelayGateway` out."""
     gateway = wanted.gateway
     with Database(root) as database:
-        labelled = wanted.present and gateway.label is not None
-        changed = False if labelled else drop_far(database, gateway)
+        by_flows = wanted.present and gateway.by_flows
+        changed = False if by_flows else drop_far(database, gateway)
         bridge = database.named("Bridge", gateway.bridge)
         if bridge is None or not ours(bridge):
             if not wanted.present:
@@ -29,10 +29,10 @@ def set_gateway(root: Path, wanted: SetRelayGateway) -> Done:
                 "Make whole what is missing of it: vferry relay enable HOST --uplink PF --switched",
                 exit=Exit.REFUSED,
             )
-        if labelled:
+        if by_flows:
             check_far(database)
         changed |= _set(database, bridge, gateway, present=wanted.present)
-    if labelled:
+    if by_flows:
         put_flows(root, gateway)
     if wanted.present and OpenVSwitch(root).way_to(gateway.remote) != gateway.bridge:
         raise _unrouted(gateway)
@@ -70,13 +70,13 @@ def _insert(transaction: Any, database: Database, bridge: Any, gateway: RelayGat
     made.tag, made.vlan_mode = [gateway.vlan], ["access"]
     bridge.verify("ports")
     bridge.ports = [*bridge.ports, made]
-    if gateway.label is not None:
+    if gateway.by_flows:
         insert_far(transaction, database, gateway)
 
 
 def _tunnel(gateway: RelayGateway) -> tuple[str, dict[str, str]]:
-    """What the port is: the tunnel itself, or the way to where frames get a label."""
-    if gateway.label is not None:
+    """What the port is: the tunnel itself, or the way to where flows see to it."""
+    if gateway.by_flows:
         return "patch", {"peer": far_port(gateway)}
     return "gre", {"remote_ip": gateway.remote, "key": str(gateway.key or 0)}
 
@@ -90,7 +90,7 @@ def _wrong(database: Database, row: Any, gateway: RelayGateway) -> str:
     interface = first(row.interfaces)
     if interface is None or (first(row.tag), first(row.vlan_mode)) != (gateway.vlan, "access"):
         return "it is not as it should be"
-    return unlike(interface, *_tunnel(gateway)) or ("" if gateway.label is None else far_wrong(database, gateway))
+    return unlike(interface, *_tunnel(gateway)) or (far_wrong(database, gateway) if gateway.by_flows else "")
 
 
 def _unrouted(gateway: RelayGateway) -> Problem:

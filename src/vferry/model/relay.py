@@ -11,6 +11,7 @@ PciAddress = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\
 PortName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,40}\Z")]
 ChainName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")]
+Ipv4 = Annotated[str, Meta(pattern=r"^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!\Z)|\Z)){4}")]
 Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
 Value = Annotated[str, Meta(max_length=500)]
 Number = Annotated[int, Meta(ge=0, le=1 << 20)]
@@ -80,17 +81,25 @@ class RelayBridge(Struct, frozen=True, kw_only=True):
 
 
 class RelayGateway(Struct, frozen=True, kw_only=True):
-    """Where a VLAN of a switched relay's bridge goes beside its uplinks: to a gateway's address, as Ethernet in GRE.
+    """Where a VLAN of a switched relay's bridge goes beside its uplinks: by GRE, to a gateway's address.
 
-    By one of two it is told from others there: GRE's key, or a label of MPLS between the two.
+    By one of two it is told from others there: GRE's key, or a label of MPLS in GRE. What goes is Ethernet; or IPv4,
+    where there is an address by which guests know the gateway.
     """
 
     bridge: PortName
     vlan: Annotated[int, Meta(ge=1, le=4094)]
-    remote: Annotated[str, Meta(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}\Z")]
+    remote: Ipv4
     """The gateway's IPv4 address."""
     key: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] | None = None
     label: Annotated[int, Meta(ge=16, lt=1 << 20)] | None = None
+    address: Ipv4 | None = None
+    """The gateway's among the guests: what they send to it goes there, without Ethernet."""
+
+    @property
+    def by_flows(self) -> bool:
+        """Whether it takes more than a port: a label, or another header."""
+        return self.label is not None or self.address is not None
 
     @property
     def port(self) -> str:
@@ -101,7 +110,8 @@ class RelayGateway(Struct, frozen=True, kw_only=True):
     def described(self) -> str:
         """Where the VLAN goes, in a few words."""
         how = f"GRE, key {self.key}" if self.label is None else f"MPLS in GRE, label {self.label}"
-        return f"VLAN {self.vlan} of {self.bridge} to {self.remote} by {how}"
+        what = f", IPv4 by {self.address}" if self.address else ""
+        return f"VLAN {self.vlan} of {self.bridge} to {self.remote} by {how}{what}"
 
 
 class ChainPlace(Struct, frozen=True, kw_only=True):

@@ -11,8 +11,8 @@ from vferry.plan.facts import Finding, Refusal, info, warning
 from vferry.plan.relay import RelayAssessment, RelayPlan
 from vferry.plan.relay_steps import leading, not_leading
 
-OVERHEAD = 42
-"""Octets that IPv4, GRE, its key or a label, and the guest's own Ethernet add to a guest's packet."""
+OVERHEAD, ETHERNET = 28, 14
+"""Octets that IPv4, GRE, and its key or a label add to a guest's packet, and Ethernet where it goes along."""
 
 
 class GatewayWishes(Struct, frozen=True, kw_only=True):
@@ -22,6 +22,8 @@ class GatewayWishes(Struct, frozen=True, kw_only=True):
     remote: IPv4Address
     key: int | None = None
     label: int | None = None
+    address: IPv4Address | None = None
+    """Of the gateway among the guests, where it takes IPv4 and not Ethernet."""
     bridge: str | None = None
 
 
@@ -35,6 +37,7 @@ def assess_gateway(host: Inventory, wishes: GatewayWishes) -> RelayAssessment:
             remote=str(wishes.remote),
             key=wishes.vlan if wishes.key is None and wishes.label is None else wishes.key,
             label=wishes.label,
+            address=str(wishes.address) if wishes.address else None,
         )
         _refuse_taken(relay, gateway)
     except Refusal as refusal:
@@ -96,10 +99,16 @@ def _told_by(gateway: RelayGateway) -> tuple[str, int | None, int | None]:
 
 
 def _notes(relay: Relay, bridge: RelayBridge, gateway: RelayGateway) -> Iterator[Finding]:
+    most = bridge.mtu - OVERHEAD - (0 if gateway.address else ETHERNET)
     yield info(
-        "gateway-mtu",
-        f"What guests in VLAN {gateway.vlan} send to the gateway may have {bridge.mtu - OVERHEAD} octets, or is lost",
+        "gateway-mtu", f"What guests in VLAN {gateway.vlan} send to the gateway may have {most} octets, or is lost"
     )
+    if gateway.address:
+        yield info(
+            "gateway-ipv4",
+            f"Only IPv4 goes there, and comes back to guests that have asked for {gateway.address}, or sent something, "
+            "since Open vSwitch was started",
+        )
     yield info(
         "gateway-once",
         f"Guests on other hosts reach the gateway by VLAN {gateway.vlan} through this one: where two hosts lead it to "

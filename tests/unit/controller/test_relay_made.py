@@ -349,6 +349,8 @@ async def test_the_command_for_a_gateway(host: RelayHost, state: State) -> None:
     assert "Gateways VLAN 7 of relay0 to 192.0.2.9 by GRE, key 7" in shown
     labelled = await run("gateway", "host1", "--vlan", "7", "--to", "192.0.2.9", "--label", "100007", "--dry-run")
     assert "VLAN 7 of relay0 to 192.0.2.9 by MPLS in GRE, label 100007" in labelled.output
+    words = ("gateway", "host1", "--vlan", "7", "--to", "192.0.2.9", "--address", "10.0.0.254", "--dry-run")
+    assert "by GRE, key 7, IPv4 by 10.0.0.254" in (await run(*words)).output
     gone = await run("gateway", "host1", "--vlan", "7", "--none")
     assert (gone.exit_code, gone.output.splitlines()[-1]) == (0, "VLAN 7 on host1 goes to no gateway any more")
     again = await run("gateway", "host1", "--vlan", "7", "--none")
@@ -368,6 +370,8 @@ async def test_the_command_for_a_gateway(host: RelayHost, state: State) -> None:
         ("--vlan", "7", "--to", "192.0.2.9", "--label", "1048576"),
         ("--vlan", "7", "--to", "192.0.2.9", "--label", "16", "--key", "7"),
         ("--vlan", "7", "--label", "16", "--none"),
+        ("--vlan", "7", "--address", "10.0.0.254", "--none"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--address", "fd00::1"),
         *(("--vlan", "7", "--to", each) for each in ("a.example", "::1", "224.0.0.1", "127.0.0.1", "0.0.0.0")),
         ("--vlan", "7", "--to", "255.255.255.255"),
     ],

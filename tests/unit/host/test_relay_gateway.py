@@ -3,6 +3,7 @@
 The gateway is a socket of AF_PACKET; GRE (RFC 2784, RFC 2890) and MPLS (RFC 3032) in it are written and read here.
 """
 
+import contextlib
 import struct
 import time
 from collections.abc import Iterator
@@ -10,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from ovn_chassis import Guest, Logical, as_root, until
 from ovn_frames import NOT_S, OUTGOING, arp, datagram, ipv4, octets, reached, tagged
 from switch_ground import BRIDGE, OUTSIDE, Switch, switch
 
 from vferry.host.announcement import BROADCAST
 from vferry.host.api import SetRelayGateway
+from vferry.host.gateway_flows import mac_of as mac_of_gateway
+from vferry.host.relay_far import Flows
 from vferry.host.relay_gateway import set_gateway
-from vferry.host.relay_labels import Labels
+from vferry.host.relay_switch import guest_name
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayGateway, RelayKind, RelayState
 
@@ -196,7 +200,7 @@ def test_after_a_restart_of_the_switch_it_is_there_by_itself(made: Switch) -> No
 def test_after_a_restart_of_the_switch_labels_are_put_again_and_nothing_passes_until_then(made: Switch) -> None:
     seven, eight = made.plug(SEVEN, 7), made.plug(EIGHT, 8)
     lead(made, SEVEN_BY_LABEL, TO_EIGHT)
-    labels = Labels(made.root, lambda: relay_with(SEVEN_BY_LABEL, TO_EIGHT))
+    labels = Flows(made.root, lambda: relay_with(SEVEN_BY_LABEL, TO_EIGHT))
     labels.follow()
     once_known(made, seven)
     made.daemon.end()
@@ -223,6 +227,112 @@ def test_tunnels_go_in_the_vlan_of_the_bridge_s_own_port(made: Switch) -> None:
     assert reached([answer], made.outside, seven) == []
     frame = arp(ROUTER, SEVEN, reply=False)
     assert leaves(made, seven, frame) == [(told(TO_SEVEN), frame)]
+
+
+PUBLIC = Logical(name="public", mac="02:00:00:00:00:05", address="203.0.113.5")
+"""Behind the gateway."""
+ROUTED = [
+    (structs.replace(TO_SEVEN, address=ROUTER.address), structs.replace(TO_EIGHT, address=ROUTER.address)),
+    (structs.replace(SEVEN_BY_LABEL, address=ROUTER.address), structs.replace(EIGHT_BY_LABEL, address=ROUTER.address)),
+]
+
+
+def in_ip(gateway: RelayGateway) -> bytes:
+    """What tells whose a packet without Ethernet is."""
+    return told(gateway) if gateway.label else struct.pack("!HHI", KEYED, 0x0800, gateway.key or 0)
+
+
+def packet(to: Logical, of: Logical) -> bytes:
+    return datagram(to, of)[14:]
+
+
+def to_gateway(gateway: RelayGateway, of: Logical) -> bytes:
+    return mac_of_gateway(gateway.vlan) + datagram(PUBLIC, of)[6:]
+
+
+def sums(header: bytes) -> int:
+    return int(sum(struct.unpack("!10H", header))) % 0xFFFF
+
+
+def asked_for(guest: Guest, gateway: RelayGateway) -> bytes:
+    """The first 42 octets of what a guest hears that asks for the gateway's address."""
+    guest.wire.send(arp(ROUTER, guest.port, reply=False))
+    ends = time.monotonic() + 2
+    while (left := ends - time.monotonic()) > 0:
+        guest.wire.settimeout(left)
+        with contextlib.suppress(TimeoutError):
+            got, place = guest.wire.recvfrom(2000)
+            if place[2] != OUTGOING and got[12:14] == b"\x08\x06":
+                return got[:42]
+    return b""
+
+
+def routes(made: Switch, guest: Guest, gateway: RelayGateway) -> None:
+    """What a guest sends to the gateway's MAC leaves without Ethernet, one hop further."""
+    frame = to_gateway(gateway, guest.port)
+    until(lambda: leaves(made, guest, frame), made.daemon)
+    ((how, got),) = leaves(made, guest, frame)
+    assert how == in_ip(gateway)
+    assert (got[:8], got[8], got[9], got[12:]) == (frame[14:22], frame[22] - 1, frame[23], frame[26:])
+    assert sums(got[:20]) == 0
+
+
+@pytest.mark.parametrize("ways", ROUTED, ids=IDS[:2])
+def test_a_gateway_that_takes_ip_has_its_address_answered_for(
+    made: Switch, ways: tuple[RelayGateway, RelayGateway]
+) -> None:
+    seven, eight, beside = made.plug(SEVEN, 7), made.plug(EIGHT, 8), made.plug(BESIDE, 7)
+    assert asked_for(seven, ways[0]) == b"", "nobody has it yet"
+    lead(made, *ways)
+    for guest, gateway in ((seven, ways[0]), (eight, ways[1])):
+        back = in_gre(made, in_ip(gateway), packet(guest.port, PUBLIC))
+        assert reached([back], made.outside, seven, eight, beside) == [], "whose it is nobody has said"
+        mac = mac_of_gateway(gateway.vlan)
+        assert asked_for(guest, gateway) == arp(guest.port, replace(ROUTER, mac=mac.hex(":")), reply=True)[:42]
+        assert reached([back], made.outside, seven, eight, beside) == [guest]
+        routes(made, guest, gateway)
+        again = in_gre(made, in_ip(gateway), packet(guest.port, PUBLIC))
+        assert reached([again], made.outside, seven, eight, beside) == [guest]
+    assert leaves(made, seven, arp(BESIDE, SEVEN, reply=False)) == [], "what is the tenant's own stays there"
+    assert leaves(made, seven, datagram(ROUTER, SEVEN)) == [], "to another MAC"
+    strange = in_gre(made, in_ip(ways[0]), packet(BESIDE, PUBLIC))
+    assert reached([strange], made.outside, seven, eight, beside) == []
+    wrong = [in_gre(made, by_label(100009), packet(SEVEN, PUBLIC))]
+    wrong.append(in_gre(made, struct.pack("!HHI", KEYED, 0x0800, 1009), packet(SEVEN, PUBLIC)))
+    wrong.append(in_gre(made, struct.pack("!HH", 0, 0x0800), packet(SEVEN, PUBLIC)))
+    assert reached(wrong, made.outside, seven, eight, beside) == []
+
+
+@pytest.mark.parametrize("ways", ROUTED, ids=IDS[:2])
+def test_what_is_learnt_of_addresses_goes_with_their_tenant(
+    made: Switch, ways: tuple[RelayGateway, RelayGateway]
+) -> None:
+    seven, eight = made.plug(SEVEN, 7), made.plug(EIGHT, 8)
+    before = names(made)
+    lead(made, *ways)
+    back = [in_gre(made, in_ip(each), packet(SEVEN, PUBLIC)) for each in ways]
+    for guest, gateway in ((seven, ways[0]), (eight, ways[1])):
+        routes(made, guest, gateway)
+    moved = made.plug(replace(SEVEN, mac=BESIDE.mac), 7)
+    asked_for(moved, ways[0])
+    until(lambda: reached([back[0]], made.outside, moved, seven, eight) == [moved], made.daemon)
+    lead(made, ways[0], present=False)
+    lead(made, ways[0])
+    assert reached([back[0]], made.outside, moved, seven, eight) == []
+    assert reached([back[1]], made.outside, moved, seven, eight) == [eight]
+    made.daemon.end()
+    made.daemon.start()
+    follows = Flows(made.root, lambda: relay_with(*ways))
+
+    def again() -> bytes:
+        follows.follow()
+        return asked_for(seven, ways[0])
+
+    until(again, made.daemon)
+    routes(made, seven, ways[0])
+    assert reached([back[0]], made.outside, seven, eight) == [seven]
+    lead(made, *ways, present=False)
+    assert names(made) == {*before, guest_name(BESIDE.mac)}
 
 
 @pytest.mark.parametrize("ways", WAYS, ids=IDS)

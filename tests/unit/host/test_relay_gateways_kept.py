@@ -12,7 +12,7 @@ from relay_host import MINE, MOVING, VFS, Host, refused, running
 from vferry.host import api
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import SOCKET
-from vferry.host.relay_labels import put_flows
+from vferry.host.relay_far import put_flows
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayGateway
 from vferry.plan.host_step import HostStep
@@ -181,9 +181,9 @@ def ports(host: Host) -> dict[str, set[str]]:
 async def test_labels_share_a_bridge_and_a_tunnel_which_go_with_the_last(host: Host) -> None:
     before = host.state()
     await do(host, *leading(await relay_of(host), LABELLED))
-    assert ports(host) == {"relay0": {"relay0-up0", "relay0-t7"}, "vferry-mpls": {TUNNEL, "relay0-m7"}}
+    assert ports(host) == {"relay0": {"relay0-up0", "relay0-t7"}, "vferry-gre": {TUNNEL, "relay0-m7"}}
     assert not (await host.ask(api.SetRelayGateway(gateway=LABELLED, present=True))).changed
-    where = [["name", "==", "vferry-mpls"]]
+    where = [["name", "==", "vferry-gre"]]
     columns = ["datapath_type", "fail_mode", "external_ids"]
     select = {"op": "select", "table": "Bridge", "where": where, "columns": columns}
     assert transact(host.root / SOCKET, select)[0]["rows"] == [
@@ -191,16 +191,34 @@ async def test_labels_share_a_bridge_and_a_tunnel_which_go_with_the_last(host: H
     ]
     await do(host, *leading(await relay_of(host), EIGHT))
     await do(host, *leading(await relay_of(host), replace(LABELLED, remote="192.0.2.10")))
-    assert ports(host)["vferry-mpls"] == {TUNNEL, ELSEWHERE, "relay0-m7", "relay0-m8"}
+    assert ports(host)["vferry-gre"] == {TUNNEL, ELSEWHERE, "relay0-m7", "relay0-m8"}
     await do(host, *leading(await relay_of(host), GATEWAY))
-    assert ports(host)["vferry-mpls"] == {TUNNEL, "relay0-m8"}
+    assert ports(host)["vferry-gre"] == {TUNNEL, "relay0-m8"}
     await do(host, *not_leading(await relay_of(host), EIGHT))
     assert ports(host) == {"relay0": {"relay0-up0", "relay0-t7"}}
     await do(host, *not_leading(await relay_of(host), GATEWAY))
     assert host.state() == before
 
 
-@pytest.mark.parametrize("there", [None, OTHER, replace(LABELLED, label=16)])
+async def test_a_key_with_ip_alone_has_a_tunnel_of_its_own(host: Host) -> None:
+    before = ports(host)
+    await do(host, *leading(await relay_of(host), replace(GATEWAY, address="10.0.0.254")))
+    await do(host, *leading(await relay_of(host), replace(LABELLED, vlan=8, address="10.0.0.254")))
+    assert ports(host)["vferry-gre"] == {"relay0-r7", "relay0-m7", TUNNEL, "relay0-m8"}
+    options = {row["name"]: dict(row["options"][1]) for row in tunnels(host)}
+    assert options["relay0-r7"] == {"key": "1007", "packet_type": "legacy_l3", "remote_ip": "192.0.2.9"}
+    await do(host, *leading(await relay_of(host), replace(OTHER, address="10.0.0.254")))
+    options = {row["name"]: dict(row["options"][1]) for row in tunnels(host)}
+    assert options["relay0-r7"]["remote_ip"] == "192.0.2.10"
+    assert ports(host)["vferry-gre"] == {"relay0-r7", "relay0-m7", TUNNEL, "relay0-m8"}
+    await do(host, *leading(await relay_of(host), replace(LABELLED, remote="192.0.2.10", vlan=8)))
+    assert ports(host)["vferry-gre"] == {"relay0-r7", "relay0-m7", ELSEWHERE, "relay0-m8"}, "what nobody needs is gone"
+    for gateway in (await relay_of(host)).gateways:
+        await do(host, *not_leading(await relay_of(host), gateway))
+    assert ports(host) == before
+
+
+@pytest.mark.parametrize("there", [None, OTHER, replace(LABELLED, label=16), replace(LABELLED, address="10.0.0.254")])
 async def test_a_label_that_fails_is_as_before(host: Host, there: RelayGateway | None) -> None:
     if there:
         await do(host, *leading(await relay_of(host), there))
@@ -220,7 +238,7 @@ async def test_the_relay_takes_its_labels_along(host: Host) -> None:
 
 
 async def test_a_bridge_of_somebody_else_s_is_left_alone(host: Host) -> None:
-    insert = {"op": "insert", "table": "Bridge", "row": {"name": "vferry-mpls"}, "uuid-name": "b"}
+    insert = {"op": "insert", "table": "Bridge", "row": {"name": "vferry-gre"}, "uuid-name": "b"}
     added = [["bridges", "insert", ["named-uuid", "b"]]]
     transact(host.root / SOCKET, insert, {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": added})
     before = ports(host)
@@ -245,7 +263,7 @@ async def test_flows_are_put_again_for_each_new_process_of_the_switch(
         if fails:
             raise Problem("port-refused", "Its ports are not there", "Wait")
 
-    monkeypatch.setattr("vferry.host.relay_labels.put_flows", put_again)
+    monkeypatch.setattr("vferry.host.relay_far.put_flows", put_again)
     for each in (LABELLED, replace(GATEWAY, vlan=9), EIGHT):
         await do(host, *leading(await relay_of(host), each))
     await host.handlers.follow()

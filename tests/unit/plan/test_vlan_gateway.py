@@ -63,7 +63,7 @@ REFUSED: dict[str, tuple[Inventory, GatewayWishes]] = {
     "gateway-ambiguous": (TWO, wishes()),
     "gateway-key-taken": (with_relay(gateways=(SEVEN,)), wishes(vlan=8, key=7)),
 }
-ELSEWHERE = {"gateway-none", "gateway-mtu", "gateway-once", "gateway-open"}
+ELSEWHERE = {"gateway-none", "gateway-mtu", "gateway-ipv4", "gateway-once", "gateway-open"}
 
 
 @pytest.mark.parametrize("code", REFUSED)
@@ -109,6 +109,18 @@ def test_with_a_label_there_is_no_key() -> None:
     assert [each.code for each in taken.errors] == ["gateway-key-taken"]
     elsewhere = replace(gateway, vlan=8, remote="192.0.2.10")
     assert assess_gateway(with_relay(gateways=(elsewhere,)), wishes(label=100007)).plan is not None
+
+
+@pytest.mark.parametrize(("key", "label"), [(None, None), (9, None), (None, 100007)])
+def test_with_an_address_ip_goes_alone(key: int | None, label: int | None) -> None:
+    asked = wishes(key=key, label=label, address=IPv4Address("10.0.0.254"))
+    found = assess_gateway(with_relay(), asked)
+    (gateway,) = (each.gateway for each in applied(found) if isinstance(each, SetRelayGateway))
+    assert (gateway.address, gateway.by_flows) == ("10.0.0.254", True)
+    assert (gateway.key, gateway.label) == (None if label else key or 7, label)
+    assert [each.code for each in found.findings] == ["gateway-mtu", "gateway-ipv4", "gateway-once"]
+    assert "1472" in found.findings[0].message
+    assert gateway.described.endswith(", IPv4 by 10.0.0.254")
 
 
 @pytest.mark.parametrize("label", [0, 15, 1 << 20, -1])
@@ -179,7 +191,10 @@ def test_a_relay_with_gateways_is_what_is_written_and_goes_as_it_came(some: list
     assert assess_disabling(host, RelayView(relay=relay, ports=(*ports, foreign))).errors
 
 
-@pytest.mark.parametrize("remote", ["", "192.0.2", "192.0.2.9\n", "host", "::1", "192.0.2.9 options:key=1"])
+@pytest.mark.parametrize(
+    "remote",
+    ["", "192.0.2", "192.0.2.9\n", "host", "::1", "192.0.2.9 options:key=1", "192.0.2.256", "1.2.3.", "1.2.3.4."],
+)
 def test_what_is_no_address_is_not_read(remote: str) -> None:
     with pytest.raises(ValueError, match="remote"):
         decode(encode(replace(SEVEN, remote=remote)), type=RelayGateway)

@@ -1,35 +1,29 @@
-"""A gateway's MPLS: a bridge that puts a label before a VLAN's frames, and takes it off those that come back.
+"""The far side of a gateway that takes flows: a bridge that puts a VLAN's frames into MPLS, or into IP alone.
 
-The VLAN's port on the relay's bridge is a patch to this one, which passes nothing but what its flows say (`secure`). By
-them frames get their label, which no port does by itself; Open vSwitch forgets them when it is started anew, and so
-they are put again. The packets are Ethernet in MPLS without a control word (RFC 4448), in GRE (RFC 4023).
+The VLAN's port on the relay's bridge is a patch to this one, which passes nothing but what its flows say (`secure`).
+Open vSwitch forgets them when it is started anew, and so they are put again (`gateway_flows` has them).
 """
 
 import logging
-import struct
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from vferry.host.openflow import output, way_in
+from vferry.host.gateway_flows import PRIORITY, flows
+from vferry.host.openflow import way_in
 from vferry.host.openvswitch import OpenVSwitch, RefusedError
 from vferry.host.ovsdb import Database, first
-from vferry.host.pipeline import Pipeline, from_port, match_of, nicira, set_field
+from vferry.host.pipeline import Pipeline
 from vferry.host.relay_switch import OURS, PortSpec, drop_bridge, drop_ports, insert_port, ours, refused, unlike
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import Relay, RelayGateway, RelayState
 
 log = logging.getLogger("vferry.agent")
 
-BRIDGE = "vferry-mpls"
-REMOTE = "vferry-remote"
-"""Where a patch's frames go (`external_ids`)."""
-PRIORITY = 100
-ENCAP, DECAP = 46, 47
-MPLS, ETHERNET, NEXT = 0x00018847, 0x00000000, 0x0000FFFE
-"""Types of packets: of the ethertype's namespace, Ethernet, and what the header says that follows."""
-ETH_TYPE, MPLS_LABEL, MPLS_BOS = 0x80000A02, 0x80004404, 0x80004801
+BRIDGE = "vferry-gre"
+TUNNEL = "vferry-tunnel"
+"""By which port a patch's frames go (`external_ids`)."""
 
 
 def far_port(gateway: RelayGateway) -> str:
@@ -74,45 +68,21 @@ def put_flows(root: Path, gateway: RelayGateway) -> None:
 
     Problem ``port-refused``.
     """
-    switch, label = OpenVSwitch(root), gateway.label or 0
-    inner, outer = switch.find(far_port(gateway)), switch.find(_tunnel_name(gateway.remote))
+    switch = OpenVSwitch(root)
+    inner, outer = switch.find(far_port(gateway)), switch.find(tunnel_port(gateway))
     try:
         if inner is None or outer is None:
             raise RefusedError("its ports are not there")
         with Pipeline(way_in(root, BRIDGE), 0) as bridge:
             bridge.drop_flows_of(inner[1])
-            bridge.add_flow(match_of(from_port(inner[1])), labelling(label, outer[1]), **_LASTING)
-            bridge.add_flow(labelled(outer[1], label), unlabelling(inner[1]), **_LASTING)
+            for match, actions in flows(gateway, inner[1], outer[1]):
+                bridge.add_flow(match, actions, cookie=0, priority=PRIORITY, ends_after_s=0)
             bridge.barrier()
     except (OSError, ValueError, RefusedError) as error:
         raise refused(f"the flows of VLAN {gateway.vlan}", str(error)) from error
 
 
-_LASTING: dict[str, int] = {"cookie": 0, "priority": PRIORITY, "ends_after_s": 0}
-
-
-def labelling(label: int, port: int) -> bytes:
-    """Actions: the frame gets a label, and goes out by a tunnel."""
-    put = nicira(ENCAP, struct.pack("!HI", 0, MPLS))
-    return put + set_field(MPLS_LABEL, label.to_bytes(4, "big")) + output(port)
-
-
-def labelled(port: int, label: int) -> bytes:
-    """A match: what comes by a tunnel with one label and no other."""
-    fields = struct.pack("!IHIIIB", ETH_TYPE, MPLS & 0xFFFF, MPLS_LABEL, label, MPLS_BOS, 1)
-    return match_of(from_port(port) + fields)
-
-
-def unlabelling(port: int) -> bytes:
-    """Actions: what is behind the label goes out by a port.
-
-    Before it is an Ethernet header, which the bridge has given to what came without.
-    """
-    taken = (nicira(DECAP, struct.pack("!2xI", kind)) for kind in (NEXT, ETHERNET))
-    return b"".join(taken) + output(port)
-
-
-class Labels:
+class Flows:
     """Follows Open vSwitch's process, and puts the flows again that the one before has had."""
 
     def __init__(self, root: Path, relay: Callable[[], Relay | None]) -> None:
@@ -129,7 +99,7 @@ class Labels:
         try:
             relay = self._relay()
             led = relay.gateways if relay and relay.state is RelayState.ENABLED else ()
-            for gateway in (each for each in led if each.label is not None):
+            for gateway in (each for each in led if each.by_flows):
                 put_flows(self._root, gateway)
                 log.info("%s: its flows are there again", gateway.described)
         except Problem as problem:
@@ -140,14 +110,19 @@ class Labels:
             self._known = process
 
 
-def _tunnel_name(remote: str) -> str:
-    return f"vfm{IPv4Address(remote).packed.hex()}"
+def tunnel_port(gateway: RelayGateway) -> str:
+    """The port that is the tunnel: labels share one to a gateway, and each key has its own."""
+    if gateway.label is not None:
+        return f"vfm{IPv4Address(gateway.remote).packed.hex()}"
+    return f"{gateway.bridge[:9]}-r{gateway.vlan}"
 
 
 def _ports(gateway: RelayGateway) -> dict[str, tuple[str, dict[str, str]]]:
     tunnel = {"remote_ip": gateway.remote, "packet_type": "legacy_l3"}
+    if gateway.key is not None:
+        tunnel["key"] = str(gateway.key)
     return {
-        _tunnel_name(gateway.remote): ("gre", tunnel),
+        tunnel_port(gateway): ("gre", tunnel),
         far_port(gateway): ("patch", {"peer": gateway.port}),
     }
 
@@ -167,13 +142,15 @@ def insert_far(transaction: Any, database: Database, gateway: RelayGateway) -> N
         bridge.verify("ports")
         bridge.fail_mode = ["secure"]
     wanted = _ports(gateway)
-    kept = [port for port in bridge.ports if port.name not in wanted or not _unlike(port, gateway)]
+    needed = {BRIDGE, *_needed(bridge, but=far_port(gateway))} - wanted.keys()
+    right = {port.name for port in bridge.ports if port.name in wanted and not _unlike(port, gateway)}
+    kept = [port for port in bridge.ports if port.name in needed | right]
     missing = wanted.keys() - {port.name for port in kept}
     specs = [PortSpec(name=name, interfaces={name: wanted[name]}) for name in wanted if name in missing]
     made = [insert_port(transaction, database, spec, None) for spec in specs]
     for port in made:
         for interface in port.interfaces:
-            interface.external_ids = {REMOTE: gateway.remote}
+            interface.external_ids = {TUNNEL: tunnel_port(gateway)}
     bridge.ports = [*kept, *made]
 
 
@@ -192,7 +169,7 @@ def _wrong(bridge: Any, gateway: RelayGateway) -> str:
 
 def _unlike(port: Any, gateway: RelayGateway) -> str:
     (interface,) = port.interfaces
-    if interface.external_ids.get(REMOTE) != gateway.remote:
+    if interface.external_ids.get(TUNNEL) != tunnel_port(gateway):
         return "it goes elsewhere"
     return unlike(interface, *_ports(gateway)[port.name])
 
@@ -200,6 +177,6 @@ def _unlike(port: Any, gateway: RelayGateway) -> str:
 def _needed(bridge: Any, but: str) -> set[str]:
     """The ports of the bridge that patches need, all but one of them."""
     interfaces = (interface for port in bridge.ports for interface in port.interfaces)
-    patches = {each.name: each.external_ids.get(REMOTE) for each in interfaces if each.type == "patch"}
+    patches = {each.name: each.external_ids.get(TUNNEL, "") for each in interfaces if each.type == "patch"}
     patches.pop(but, None)
-    return {*patches, *(_tunnel_name(remote) for remote in patches.values() if remote)}
+    return {*patches, *patches.values()}
