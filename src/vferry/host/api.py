@@ -395,6 +395,8 @@ class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
     mac: str
     interface: str | None = None
     vlan: int = 0
+    port: Mac | None = None
+    """Of the guest's NICs the one by whose port they come in, where that is not `mac`: who has that is behind it."""
     addresses: tuple[str, ...] = ()
     router: bool = False
     """Whether the guest forwards IPv6: its neighbours would cease to send by it if that were not said."""

@@ -404,7 +404,7 @@ class Handlers:
 
     def _way(self, wanted: api.Announce) -> Wire:
         if wanted.interface is None:
-            return Inlet(self._root, relay_switch.guest_name(wanted.mac))
+            return Inlet(self._root, relay_switch.guest_name(wanted.port or wanted.mac))
         return self._wire(wanted.interface)
 
     def _destroy(self, operation: str, guest: str) -> api.Done:

@@ -124,6 +124,8 @@ class ChainPlace(Struct, frozen=True, kw_only=True):
     """Whether the VLAN that its port is in is of the chain alone; the last service goes out to the tenant's."""
     vlan: Annotated[int, Meta(ge=0, le=4094)]
     """The VLAN of its own, which its port is in again without the chain."""
+    behind: Annotated[tuple[Mac, ...], Meta(max_length=1024)] = ()
+    """Of a service's NIC away from the guests: whose frames come out of it."""
 
 
 class SwitchPlace(Struct, frozen=True, kw_only=True):

@@ -185,16 +185,19 @@ def _places(
     pairs = (
         (
             _led(wishes.name, inward, vlan, serves=True, within=True),
-            _led(wishes.name, outward, beyond, serves=True, within=beyond != tenant),
+            _led(wishes.name, outward, beyond, serves=True, within=beyond != tenant, behind=wishes.served),
         )
         for (inward, outward), vlan, beyond in zip(services, wishes.vlans, after, strict=True)
     )
     return (*guests, *joined.from_iterable(pairs))
 
 
-def _led(name: str, port: RelayPort, vlan: int, *, serves: bool, within: bool) -> SwitchPlace:
+def _led(
+    name: str, port: RelayPort, vlan: int, *, serves: bool, within: bool, behind: tuple[str, ...] = ()
+) -> SwitchPlace:
     place = _place(port)
-    return replace(place, vlan=vlan, chain=ChainPlace(name=name, serves=serves, within=within, vlan=_own_vlan(place)))
+    chain = ChainPlace(name=name, serves=serves, within=within, vlan=_own_vlan(place), behind=behind)
+    return replace(place, vlan=vlan, chain=chain)
 
 
 def _refuse_other(relay: Relay, name: str, new: dict[str, SwitchPlace]) -> None:

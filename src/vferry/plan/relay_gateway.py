@@ -6,7 +6,8 @@ from ipaddress import IPv4Address
 from msgspec import Struct
 
 from vferry.model.host import Inventory
-from vferry.model.relay import Relay, RelayBridge, RelayGateway, RelayState
+from vferry.model.relay import Relay, RelayBridge, RelayGateway, RelayState, SwitchPlace
+from vferry.plan import switch_place
 from vferry.plan.facts import Finding, Refusal, info, warning
 from vferry.plan.relay import RelayAssessment, RelayPlan
 from vferry.plan.relay_steps import leading, not_leading
@@ -40,6 +41,7 @@ def assess_gateway(host: Inventory, wishes: GatewayWishes) -> RelayAssessment:
             address=str(wishes.address) if wishes.address else None,
         )
         _refuse_taken(relay, gateway)
+        switch_place.refuse_mixed(host, SwitchPlace(bridge=bridge.name, vlan=wishes.vlan), "a gateway")
     except Refusal as refusal:
         return RelayAssessment(findings=(refusal.finding,))
     steps = leading(relay, gateway)

@@ -56,8 +56,9 @@ def refuse_mixed(host: Inventory, place: SwitchPlace, mac: str) -> None:
 
     Raises `Refusal`.
     """
-    others = ((port.mac, port.switch) for port in host.relay.ports) if host.relay else ()
-    for other, there in others:
+    others = [(port.mac, port.switch) for port in host.relay.ports] if host.relay else []
+    gateways = host.relay.gateways if host.relay else ()
+    for other, there in (*others, *(("a gateway", SwitchPlace(bridge=at.bridge, vlan=at.vlan)) for at in gateways)):
         if there is None or other == mac or (there.bridge, there.vlan) != (place.bridge, place.vlan) or not place.vlan:
             continue
         chains = [each.chain for each in (place, there) if each.chain and each.chain.within]

@@ -17,7 +17,9 @@ from ovn_frames import OUTGOING, arp, datagram, reached, tagged
 from switch_ground import BRIDGE, Switch, switch, switches
 
 from fakes.relay import HOST
+from vferry.host.announcement import rarp
 from vferry.host.api import JoinRelay
+from vferry.host.openflow import Inlet
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.relay_guest_port import set_port
 from vferry.host.relay_switch import guest_name
@@ -268,7 +270,7 @@ def test_one_that_is_half_made_is_undone_or_gone_on_with(tmp_path: Path, done: i
 
 def test_it_goes_on_when_its_guest_or_a_service_migrates(tmp_path: Path) -> None:
     """By the chain's VLANs of the network between the hosts, until all of it is on the other one."""
-    with switches(tmp_path, "host1", "host2") as (_, one, two), ExitStack() as stack:
+    with switches(tmp_path, "host1", "host2") as (network, one, two), ExitStack() as stack:
         made, other = Net(stack, one, FIRST), Host(two)
         beside = other.plug(BESIDE)
         made.lead()
@@ -291,5 +293,11 @@ def test_it_goes_on_when_its_guest_or_a_service_migrates(tmp_path: Path) -> None
         gone = [made.host.leave(each) for each in FIRST]
         assert made.both_ways() == (False, False)
         arrived = other.serve(stack, FIRST, *gone)
+        outside = network.outside
+        made.passing = [arrived]
+        frame = tagged(datagram(GUEST, PEER), TENANT)
+        assert reached([frame], outside, made.guest) == [], "the switch between takes it to be behind the first host"
+        Inlet(two.root, guest_name(FIRST[1].mac)).send(rarp(GUEST.mac))
+        assert any(reached([frame], outside, made.guest) for _ in range(5)), "as the agent announces it"
         check(arrived)
         assert list(made.host.ports) == [PEER.mac]

@@ -15,6 +15,7 @@ from relay_host import MINE, MOVING, OTHERS, VFS, Host, refused, running
 from xml_samples import VHOSTUSER, domain
 
 from vferry.host import api
+from vferry.host.announcement import rarp
 from vferry.host.api import JoinRelay, LeaveRelay
 from vferry.host.ovsdb import SOCKET
 from vferry.model.ovn import Chassis
@@ -277,6 +278,22 @@ async def test_the_bridge_is_told_at_which_port_the_guest_is(
     await host.ask(JOIN, MOVING)
     await host.ask(api.TeachBridge(guest="guest1", mac=MAC, uplink=uplink), MOVING)
     assert taught == [(port, held)]
+
+
+@pytest.mark.parametrize(("port", "way"), [(None, "vfg525400aa000c"), (MAC, NAME)])
+async def test_whose_announcement_comes_in_by_which_port(
+    host: Host, monkeypatch: pytest.MonkeyPatch, port: str | None, way: str
+) -> None:
+    """Of whom is behind a service, by the service's."""
+    said: list[tuple[str, bytes]] = []
+
+    def send(inlet: Any, frame: bytes) -> int:
+        said.append((inlet._port, frame))
+        return len(frame)
+
+    monkeypatch.setattr("vferry.host.openflow.Inlet.send", send)
+    await host.ask(api.Announce(guest="guest1", mac=OTHER_MAC, port=port), MOVING)
+    assert said[0] == (way, rarp(OTHER_MAC))
 
 
 async def test_a_record_that_cannot_be_read_keeps_no_guest_from_being_announced(host: Host) -> None:

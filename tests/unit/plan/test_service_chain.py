@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from fakes import facts as f
 from fakes.codes import codes_of
 from fakes.relay import HOST
-from vferry.host.api import JoinRelay
+from vferry.host.api import Announce, JoinRelay, TeachBridge
 from vferry.model.host import Inventory
 from vferry.model.relay import (
     ChainPlace,
@@ -23,8 +23,10 @@ from vferry.model.relay import (
     RelayUplink,
     SwitchPlace,
 )
+from vferry.network.modes import stages
 from vferry.plan import switch_place
 from vferry.plan.facts import Facts, Refusal
+from vferry.plan.plan import Announced
 from vferry.plan.relay_chain import ChainAssessment, ChainWishes, Service, assess_chain, assess_no_chain
 
 
@@ -153,9 +155,9 @@ def test_each_service_joins_two_vlans_and_the_last_the_tenant_s() -> None:
         (mac(1), 901, ChainPlace(name="web", serves=False, within=True, vlan=7)),
         (mac(2), 901, ChainPlace(name="web", serves=False, within=True, vlan=7)),
         (mac(0x21), 901, ChainPlace(name="web", serves=True, within=True, vlan=1001)),
-        (mac(0x22), 902, ChainPlace(name="web", serves=True, within=True, vlan=1002)),
+        (mac(0x22), 902, ChainPlace(name="web", serves=True, within=True, vlan=1002, behind=(mac(1), mac(2)))),
         (mac(0x31), 902, ChainPlace(name="web", serves=True, within=True, vlan=1003)),
-        (mac(0x32), 7, ChainPlace(name="web", serves=True, within=False, vlan=1004)),
+        (mac(0x32), 7, ChainPlace(name="web", serves=True, within=False, vlan=1004, behind=(mac(1), mac(2)))),
     ]
     assert [place.max_tx_rate for _, place in places if place] == [0, 100, 0, 0, 0, 0]
     assert [finding.code for finding in found.findings] == ["chain-vlans"]
@@ -263,6 +265,42 @@ def test_a_guest_takes_its_place_along() -> None:
     (move,) = f.planned(lambda facts: led(facts)).ports
     assert move.destination.switch == LED
     assert move.vlan == 901
+
+
+def test_a_service_announces_whom_it_is_before_by_its_own_port() -> None:
+    chain = ChainPlace(name="web", serves=True, within=False, vlan=1002, behind=(mac(1), mac(2)))
+    service = replace(f.SWITCH_PORT, switch=replace(f.PLACE, chain=chain))
+
+    def change(facts: Facts) -> Facts:
+        facts = f.on_switch(facts)
+        assert facts.source.relay is not None
+        return f.host("source", relay=replace(facts.source.relay, ports=(service,)))(facts)
+
+    plan = f.planned(change)
+    assert [each for each in plan.announced if each.interface is None] == [
+        Announced(mac=mac(number), interface=None, port=service.mac) for number in (1, 2)
+    ]
+    steps = [step for step in stages(plan).all if step.name in ("expect-guest", "announce")]
+    asked = [
+        [each for operation in step.apply for each in getattr(operation, "announced", (operation,))] for step in steps
+    ]
+    for operations in asked:
+        told = [each for each in operations if isinstance(each, Announce) and each.interface is None]
+        assert told == [Announce(guest=plan.guest, mac=mac(number), port=service.mac) for number in (1, 2)]
+    taught = [each.mac for each in asked[1] if isinstance(each, TeachBridge)]
+    assert set(taught).isdisjoint({mac(1), mac(2)}), "where they are nobody is to hold"
+
+
+@pytest.mark.parametrize("gateway", [901, 42])
+def test_a_gateway_in_a_chain_s_vlan_there_is_refused(gateway: int) -> None:
+    there = RelayGateway(bridge="relay0", vlan=gateway, remote="192.0.2.9", key=1)
+
+    def change(facts: Facts) -> Facts:
+        facts = led(facts)
+        assert facts.destination.relay is not None
+        return f.host("destination", relay=replace(facts.destination.relay, gateways=(there,)))(facts)
+
+    assert [each.code for each in f.found(change).errors] == (["chain-vlan-used"] if gateway == 901 else [])
 
 
 @pytest.mark.parametrize(("name", "codes"), [("web", ["chain-apart"]), ("other", [])])

@@ -14,6 +14,7 @@ from fakes.relay import HOST
 from vferry.host.api import KeepRelay, SetRelayGateway
 from vferry.model.host import Inventory
 from vferry.model.relay import (
+    ChainPlace,
     PortCounters,
     Relay,
     RelayBridge,
@@ -84,6 +85,14 @@ def test_a_relay_that_is_half_made_has_none(state: RelayState, *, there: bool) -
     host = with_relay(state=state) if there else HOST
     assert [each.code for each in assess_gateway(host, wishes()).errors] == ["gateway-no-switch"]
     assert [each.code for each in assess_no_gateway(host, 7, None).errors] == ["gateway-no-switch"]
+
+
+def test_a_chain_s_vlan_goes_to_no_gateway_and_what_is_behind_it_may() -> None:
+    chain = ChainPlace(name="web", serves=False, within=True, vlan=7)
+    led = replace(GUEST, switch=SwitchPlace(bridge="relay0", vlan=901, chain=chain))
+    host = with_relay(ports=(led,))
+    assert [each.code for each in assess_gateway(host, wishes(vlan=901)).errors] == ["chain-vlan-used"]
+    assert assess_gateway(host, wishes()).plan is not None
 
 
 def test_without_a_key_it_is_the_vlan_s_number() -> None:
