@@ -40,6 +40,7 @@ APPLY_ACTIONS = 4
 SET_FIELD, EXPERIMENTER_ACTION = 25, 0xFFFF
 NX_CONTROLLER, NX_CT = 20, 35
 CT_COMMIT, CT_FORCE, NO_TABLE = 1, 2, 0xFF
+EVERY_TABLE = 0xFF
 CT_MARK, CT_LABEL = 0x0001D604, 0x0001D810
 REASON_ACTION = 1
 LIMIT = 1 << 16
@@ -103,10 +104,10 @@ class Pipeline:
         head = struct.pack("!QQBBHHHIIIH2x", cookie, mask, 0, DELETE, 0, 0, 0, NOT_BUFFERED, ANY, ANY, 0)
         self._send(FLOW_MOD, head + match_of(b""))
 
-    def drop_flows_of(self, port: int) -> None:
-        """Takes the flows of all tables away by which frames come in by a port, or go out by it."""
+    def drop_flows_of(self, port: int, table: int = EVERY_TABLE) -> None:
+        """Takes the flows of a table away, or of all, by which frames come in by a port, or go out by it."""
         for match, out in ((match_of(from_port(port)), ANY), (match_of(b""), port)):
-            head = struct.pack("!QQBBHHHIIIH2x", 0, 0, NO_TABLE, DELETE, 0, 0, 0, NOT_BUFFERED, out, ANY, 0)
+            head = struct.pack("!QQBBHHHIIIH2x", 0, 0, table, DELETE, 0, 0, 0, NOT_BUFFERED, out, ANY, 0)
             self._send(FLOW_MOD, head + match)
 
     def barrier(self) -> None:

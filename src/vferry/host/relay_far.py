@@ -14,7 +14,7 @@ from vferry.host.gateway_flows import PRIORITY, flows
 from vferry.host.openflow import way_in
 from vferry.host.openvswitch import OpenVSwitch, RefusedError
 from vferry.host.ovsdb import Database, first
-from vferry.host.pipeline import Pipeline
+from vferry.host.pipeline import EVERY_TABLE, Pipeline
 from vferry.host.relay_switch import OURS, PortSpec, drop_bridge, drop_ports, insert_port, ours, refused, unlike
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import Relay, RelayGateway, RelayState
@@ -63,10 +63,10 @@ def drop_far(database: Database, gateway: RelayGateway) -> bool:
     return True
 
 
-def put_flows(root: Path, gateway: RelayGateway) -> None:
+def put_flows(root: Path, gateway: RelayGateway, *, anew: bool = False) -> None:
     """Has the bridge know what to do with a VLAN's frames, and no longer what it was before.
 
-    Problem ``port-refused``.
+    What it has learnt stays, unless its ports are made anew. Problem ``port-refused``.
     """
     switch = OpenVSwitch(root)
     inner, outer = switch.find(far_port(gateway)), switch.find(tunnel_port(gateway))
@@ -74,7 +74,7 @@ def put_flows(root: Path, gateway: RelayGateway) -> None:
         if inner is None or outer is None:
             raise RefusedError("its ports are not there")
         with Pipeline(way_in(root, BRIDGE), 0) as bridge:
-            bridge.drop_flows_of(inner[1])
+            bridge.drop_flows_of(inner[1], EVERY_TABLE if anew else 0)
             for match, actions in flows(gateway, inner[1], outer[1]):
                 bridge.add_flow(match, actions, cookie=0, priority=PRIORITY, ends_after_s=0)
             bridge.barrier()

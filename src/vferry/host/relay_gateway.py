@@ -33,7 +33,7 @@ def set_gateway(root: Path, wanted: SetRelayGateway) -> Done:
             check_far(database)
         changed |= _set(database, bridge, gateway, present=wanted.present)
     if by_flows:
-        put_flows(root, gateway)
+        put_flows(root, gateway, anew=changed)
     if wanted.present and OpenVSwitch(root).way_to(gateway.remote) != gateway.bridge:
         raise _unrouted(gateway)
     return Done(changed=changed, detail=gateway.port)

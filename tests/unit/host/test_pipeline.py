@@ -162,6 +162,7 @@ def test_a_gateway_s_address_is_answered_for_as_open_vswitch_s_own_tool_asks_for
 def test_the_flows_of_a_port_are_those_in_and_out_of_it(tmp_path: Path) -> None:
     with bridge(tmp_path, DONE, DONE) as told, Pipeline(tmp_path / "br-int.mgmt", NUMBER) as made:
         made.drop_flows_of(3)
+        made.drop_flows_of(3, table=0)
         made.barrier()
     head = "060e{}00000000" + "00" * 16 + "0003" + "00" * 6 + "ffffffff{}ffffffff00000000"
     head = head.replace("00" * 16 + "0003", "00" * 16 + "ff03")
@@ -169,6 +170,7 @@ def test_the_flows_of_a_port_are_those_in_and_out_of_it(tmp_path: Path) -> None:
     asked = told.removeprefix(OPENED)
     assert asked[:0x40].hex() == of + "0001000c800000040000000300000000"
     assert asked[0x40 : 0x40 + 0x38].hex() == to + "0001000400000000"
+    assert asked[0x78 : 0x78 + 0x40].hex() == of.replace("ff03", "0003") + "0001000c800000040000000300000000"
 
 
 def test_what_flows_pass_is_heard_in_order_and_in_pieces(tmp_path: Path) -> None:

@@ -313,6 +313,9 @@ def test_what_is_learnt_of_addresses_goes_with_their_tenant(
     back = [in_gre(made, in_ip(each), packet(SEVEN, PUBLIC)) for each in ways]
     for guest, gateway in ((seven, ways[0]), (eight, ways[1])):
         routes(made, guest, gateway)
+    assert lead(made, *ways) == [False, False]
+    Flows(made.root, lambda: relay_with(*ways)).follow()
+    assert reached([back[0]], made.outside, seven, eight) == [seven], "an agent that is started anew has it stay"
     moved = made.plug(replace(SEVEN, mac=BESIDE.mac), 7)
     asked_for(moved, ways[0])
     until(lambda: reached([back[0]], made.outside, moved, seven, eight) == [moved], made.daemon)

@@ -27,7 +27,7 @@ SET = api.SetRelayGateway(gateway=GATEWAY, present=True)
 async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
     """A host with a switched relay, and a way to all gateways by its bridge."""
     monkeypatch.setattr(OpenVSwitch, "way_to", lambda _self, _address: "relay0")
-    monkeypatch.setattr("vferry.host.relay_gateway.put_flows", lambda _root, _gateway: None)
+    monkeypatch.setattr("vferry.host.relay_gateway.put_flows", lambda _root, _gateway, **_: None)
     with running(tmp_path) as host:
         await host.enable(switched=True)
         yield host
