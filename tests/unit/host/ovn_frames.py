@@ -11,6 +11,7 @@ from vferry.host.announcement import BROADCAST
 
 NOT_S = 0.3
 """For how long nothing must come."""
+TRIES = 20
 OUTGOING = 4
 UDP, GENEVE, ETHERNET = 17, 6081, 0x6558
 
@@ -59,6 +60,16 @@ def reached(frames: Iterable[bytes], of: Guest, *to: Guest) -> list[Guest]:
         of.wire.send(frame)
     ends = time.monotonic() + NOT_S
     return [each for each in to if _comes({frame[-8:] for frame in frames}, each, ends)]
+
+
+def arrives(frames: Iterable[bytes], of: Guest, to: Guest, *others: Guest) -> bool:
+    """Whether anything reaches a guest of what another one sends, in one of several tries, and nobody else in any."""
+    frames = list(frames)
+    others = tuple(each for each in others if each is not to)
+    for _ in range(TRIES):
+        if found := reached(frames, of, to, *others):
+            return found == [to]
+    return False
 
 
 def _comes(marks: set[bytes], to: Guest, ends: float) -> bool:

@@ -103,6 +103,8 @@ class Switch:
         here, there = str(self.namespace.pid), str(guest.namespace.pid)
         run(["ip", "link", "add", "name", name, "netns", here, "type", "veth", "peer", "name", "eth0", "netns", there])
         guest.namespace.run(["ip", "link", "set", "eth0", "address", port.mac])
+        # Nothing is sent of its own accord: no IPv6.
+        guest.namespace.run(["ip", "link", "set", "eth0", "addrgenmode", "none"])
         for where, nic in ((self.namespace, name), (guest.namespace, "eth0")):
             inside(where, partial(with_checksums, nic))
             where.run(["ip", "link", "set", nic, "up"])

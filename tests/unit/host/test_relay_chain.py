@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from ovn_chassis import Guest, Logical, as_root
-from ovn_frames import OUTGOING, arp, datagram, reached, tagged
+from ovn_frames import OUTGOING, arp, arrives, datagram, reached, tagged
 from switch_ground import BRIDGE, Switch, switch, switches
 
 from fakes.relay import HOST
@@ -69,7 +69,7 @@ class Passing(threading.Thread):
                 way, other = self._ways[wire]
                 if place[2] == OUTGOING:
                     continue
-                if frame[-8:-4] == b"mark":
+                if frame[-8:-4] == b"mark" and (way, frame[-8:]) not in self.seen:
                     self.seen.append((way, frame[-8:]))
                 if NEVER not in frame:
                     other.send(frame)
@@ -180,8 +180,8 @@ def test_frames_go_through_services_in_order_and_back_in_the_other(tmp_path: Pat
         for each in made.passing:
             each.seen.clear()
         away, back = arp(PEER, GUEST, reply=False), datagram(GUEST, PEER)
-        assert reached([away], made.guest, made.peer) == [made.peer]
-        assert reached([back], made.peer, made.guest) == [made.guest]
+        assert arrives([away], made.guest, made.peer)
+        assert arrives([back], made.peer, made.guest)
         assert first.seen == second.seen == [("away", away[-8:]), ("back", back[-8:])]
         for each in made.passing:
             each.seen.clear()
@@ -197,12 +197,12 @@ def test_what_the_bridge_holds_of_a_guest_leads_nobody_around(tmp_path: Path) ->
     with net(tmp_path, FIRST) as made:
         made.both_ways()
         OpenVSwitch(made.host.made.root).teach(guest_name(GUEST.mac), GUEST.mac, hold=True)
-        assert reached([datagram(GUEST, PEER)], made.peer, made.guest) == [made.guest]
+        assert arrives([datagram(GUEST, PEER)], made.peer, made.guest)
         made.lead()
         assert made.soon()
         made.passing[0].seen.clear()
         frame = datagram(GUEST, PEER)
-        assert reached([frame], made.peer, made.guest) == [made.guest]
+        assert arrives([frame], made.peer, made.guest)
         assert made.passing[0].seen == [("back", frame[-8:])]
         assert made.soon()
 
@@ -243,7 +243,7 @@ def test_outside_nobody_is_reached_but_through_it(tmp_path: Path) -> None:
         assert made.soon()
         first.seen.clear()
         comes = datagram(GUEST, PEER)
-        assert reached([tagged(comes, TENANT)], outside, made.guest) == [made.guest]
+        assert arrives([tagged(comes, TENANT)], outside, made.guest)
         assert first.seen == [("back", comes[-8:])]
         assert reached([tagged(arp(GUEST, PEER, reply=False), 8)], outside, made.guest) == []
         assert reached([arp(GUEST, PEER, reply=False)], outside, made.guest) == []
@@ -281,10 +281,10 @@ def test_it_goes_on_when_its_guest_or_a_service_migrates(tmp_path: Path) -> None
             assert not made.forbidden()
             passing.seen.clear()
             frame = arp(BESIDE, GUEST, reply=False)
-            assert reached([frame], made.guest, beside) == [beside]
+            assert arrives([frame], made.guest, beside)
             assert passing.seen == [("away", frame[-8:])]
             back = datagram(GUEST, BESIDE)
-            assert reached([back], beside, made.guest) == [made.guest]
+            assert arrives([back], beside, made.guest)
             assert passing.seen[1:] == [("back", back[-8:])]
 
         check(first)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 from ovn_chassis import Guest, Logical, as_root, until
-from ovn_frames import NOT_S, OUTGOING, arp, datagram, ipv4, octets, reached, tagged
+from ovn_frames import NOT_S, OUTGOING, TRIES, arp, arrives, datagram, ipv4, octets, reached, tagged
 from switch_ground import BRIDGE, OUTSIDE, Switch, switch
 
 from vferry.host.announcement import BROADCAST
@@ -107,6 +107,12 @@ def leaves(made: Switch, of: Guest, frame: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
+def left(made: Switch, of: Guest, frame: bytes) -> list[tuple[bytes, bytes]]:
+    """The same of one that does leave, in one of several tries."""
+    found = (leaves(made, of, frame) for _ in range(TRIES))
+    return list(dict.fromkeys(next(filter(None, found), [])))
+
+
 def names(made: Switch) -> set[str]:
     """Of all ports of all bridges."""
     return {row["name"] for row in made.store.rows("Port", "name")}
@@ -139,13 +145,13 @@ def test_tenants_with_the_same_addresses_reach_their_own(made: Switch, ways: tup
     for guest, gateway in tenants:
         once_known(made, guest)
         frame = arp(ROUTER, guest.port, reply=False)
-        assert leaves(made, guest, frame) == [(told(gateway), frame)]
+        assert left(made, guest, frame) == [(told(gateway), frame)]
     # What comes back goes to the guest of that tenant alone, though both asked from one address for one.
     for guest, gateway in tenants:
         answer = in_gre(made, told(gateway), arp(guest.port, ROUTER, reply=True))
-        assert reached([answer], made.outside, seven, eight, beside) == [guest]
+        assert arrives([answer], made.outside, guest, seven, eight, beside)
         packet = datagram(ROUTER, guest.port)
-        assert leaves(made, guest, packet) == [(told(gateway), packet)]
+        assert left(made, guest, packet) == [(told(gateway), packet)]
     reached([arp(BESIDE, SEVEN, reply=False)], beside, seven)
     assert leaves(made, seven, datagram(BESIDE, SEVEN)) == [], "what is for a guest here stays here, once it was seen"
 
@@ -160,7 +166,7 @@ def test_nobody_else_speaks_for_the_gateway(made: Switch, ways: tuple[RelayGatew
     def broadcast() -> bytes:
         return arp(SEVEN, ROUTER, reply=False)
 
-    assert reached([in_gre(made, own, broadcast())], made.outside, seven, eight) == [seven], "so it is heard"
+    assert arrives([in_gre(made, own, broadcast())], made.outside, seven, eight), "so it is heard"
     for frame in (
         in_gre(made, by_key(1009), broadcast()),
         in_gre(made, by_label(100009), broadcast()),
@@ -194,7 +200,7 @@ def test_after_a_restart_of_the_switch_it_is_there_by_itself(made: Switch) -> No
     made.daemon.start()
     once_known(made, seven)
     frame = in_gre(made, told(TO_SEVEN), datagram(SEVEN, ROUTER))
-    assert reached([frame], made.outside, seven) == [seven]
+    assert arrives([frame], made.outside, seven)
 
 
 def test_after_a_restart_of_the_switch_labels_are_put_again_and_nothing_passes_until_then(made: Switch) -> None:
@@ -212,7 +218,7 @@ def test_after_a_restart_of_the_switch_labels_are_put_again_and_nothing_passes_u
     assert reached([back], made.outside, seven, eight) == []
     labels.follow()
     once_known(made, seven)
-    assert reached([back], made.outside, seven, eight) == [seven]
+    assert arrives([back], made.outside, seven, eight)
 
 
 def test_tunnels_go_in_the_vlan_of_the_bridge_s_own_port(made: Switch) -> None:
@@ -226,7 +232,7 @@ def test_tunnels_go_in_the_vlan_of_the_bridge_s_own_port(made: Switch) -> None:
     until(lambda: reached([tagged(answer, 5)], made.outside, seven), made.daemon)
     assert reached([answer], made.outside, seven) == []
     frame = arp(ROUTER, SEVEN, reply=False)
-    assert leaves(made, seven, frame) == [(told(TO_SEVEN), frame)]
+    assert left(made, seven, frame) == [(told(TO_SEVEN), frame)]
 
 
 PUBLIC = Logical(name="public", mac="02:00:00:00:00:05", address="203.0.113.5")
@@ -270,8 +276,7 @@ def asked_for(guest: Guest, gateway: RelayGateway) -> bytes:
 def routes(made: Switch, guest: Guest, gateway: RelayGateway) -> None:
     """What a guest sends to the gateway's MAC leaves without Ethernet, one hop further."""
     frame = to_gateway(gateway, guest.port)
-    until(lambda: leaves(made, guest, frame), made.daemon)
-    ((how, got),) = leaves(made, guest, frame)
+    ((how, got),) = left(made, guest, frame)
     assert how == in_ip(gateway)
     assert (got[:8], got[8], got[9], got[12:]) == (frame[14:22], frame[22] - 1, frame[23], frame[26:])
     assert sums(got[:20]) == 0
@@ -289,10 +294,10 @@ def test_a_gateway_that_takes_ip_has_its_address_answered_for(
         assert reached([back], made.outside, seven, eight, beside) == [], "whose it is nobody has said"
         mac = mac_of_gateway(gateway.vlan)
         assert asked_for(guest, gateway) == arp(guest.port, replace(ROUTER, mac=mac.hex(":")), reply=True)[:42]
-        assert reached([back], made.outside, seven, eight, beside) == [guest]
+        assert arrives([back], made.outside, guest, seven, eight, beside)
         routes(made, guest, gateway)
         again = in_gre(made, in_ip(gateway), packet(guest.port, PUBLIC))
-        assert reached([again], made.outside, seven, eight, beside) == [guest]
+        assert arrives([again], made.outside, guest, seven, eight, beside)
     assert leaves(made, seven, arp(BESIDE, SEVEN, reply=False)) == [], "what is the tenant's own stays there"
     assert leaves(made, seven, datagram(ROUTER, SEVEN)) == [], "to another MAC"
     strange = in_gre(made, in_ip(ways[0]), packet(BESIDE, PUBLIC))
@@ -315,14 +320,14 @@ def test_what_is_learnt_of_addresses_goes_with_their_tenant(
         routes(made, guest, gateway)
     assert lead(made, *ways) == [False, False]
     Flows(made.root, lambda: relay_with(*ways)).follow()
-    assert reached([back[0]], made.outside, seven, eight) == [seven], "an agent that is started anew has it stay"
+    assert arrives([back[0]], made.outside, seven, eight), "an agent that is started anew has it stay"
     moved = made.plug(replace(SEVEN, mac=BESIDE.mac), 7)
     asked_for(moved, ways[0])
     until(lambda: reached([back[0]], made.outside, moved, seven, eight) == [moved], made.daemon)
     lead(made, ways[0], present=False)
     lead(made, ways[0])
     assert reached([back[0]], made.outside, moved, seven, eight) == []
-    assert reached([back[1]], made.outside, moved, seven, eight) == [eight]
+    assert arrives([back[1]], made.outside, eight, moved, seven)
     made.daemon.end()
     made.daemon.start()
     follows = Flows(made.root, lambda: relay_with(*ways))
@@ -333,7 +338,7 @@ def test_what_is_learnt_of_addresses_goes_with_their_tenant(
 
     until(again, made.daemon)
     routes(made, seven, ways[0])
-    assert reached([back[0]], made.outside, seven, eight) == [seven]
+    assert arrives([back[0]], made.outside, seven, eight)
     lead(made, *ways, present=False)
     assert names(made) == {*before, guest_name(BESIDE.mac)}
 
@@ -364,24 +369,24 @@ def test_another_gateway_takes_its_place(made: Switch) -> None:
         assert lead(made, gateway) == [gateway != other_label], "another label is another flow, and no other port"
         until(lambda: leaves(made, seven, arp(ROUTER, SEVEN, reply=False)), made.daemon)
         frame = arp(ROUTER, SEVEN, reply=False)
-        assert leaves(made, seven, frame) == [(told(gateway), frame)]
+        assert left(made, seven, frame) == [(told(gateway), frame)]
         back = in_gre(made, told(gateway), datagram(SEVEN, ROUTER))
-        assert reached([back], made.outside, seven) == [seven]
+        assert arrives([back], made.outside, seven)
     lead(made, TO_SEVEN, present=False)
     assert names(made) == before
 
 
-def test_without_a_way_to_it_that_is_said_and_it_works_once_there_is_one(made: Switch) -> None:
-    seven = made.plug(SEVEN, 7)
-    made.namespace.run(["ip", "address", "flush", "dev", BRIDGE])
-    until(lambda: BRIDGE not in made.daemon_routes(), made.daemon)
-    with pytest.raises(Problem) as caught:
-        lead(made, TO_SEVEN)
-    assert caught.value.code == "gateway-unrouted"
-    assert caught.value.remedy
-    give_address(made)
-    assert lead(made, TO_SEVEN) == [False]
-    once_known(made, seven)
+def test_without_a_way_to_it_that_is_said_and_it_works_once_there_is_one(tmp_path: Path) -> None:
+    with switch(tmp_path) as made:
+        made.outside.namespace.run(["ip", "address", "add", f"{OUTSIDE.address}/24", "dev", "eth0"])
+        seven = made.plug(SEVEN, 7)
+        with pytest.raises(Problem) as caught:
+            lead(made, TO_SEVEN)
+        assert caught.value.code == "gateway-unrouted"
+        assert caught.value.remedy
+        give_address(made)
+        assert lead(made, TO_SEVEN) == [False]
+        once_known(made, seven)
 
 
 def test_a_tunnel_that_the_switch_refuses_is_not_kept(made: Switch) -> None:
@@ -400,5 +405,5 @@ def test_a_broadcast_stays_with_its_tenant(made: Switch) -> None:
     once_known(made, seven)
     frame = arp(ROUTER, SEVEN, reply=False)
     assert frame[:6] == BROADCAST
-    assert leaves(made, seven, frame) == [(told(TO_SEVEN), frame)]
+    assert left(made, seven, frame) == [(told(TO_SEVEN), frame)]
     assert reached([frame], seven, eight) == []
