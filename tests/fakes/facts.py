@@ -20,7 +20,17 @@ from vferry.model.host import (
     Vf,
 )
 from vferry.model.ovn import Chassis, LogicalPort
-from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf, SwitchPlace
+from vferry.model.relay import (
+    ChainPlace,
+    Relay,
+    RelayBridge,
+    RelayKind,
+    RelayPort,
+    RelayState,
+    RelayUplink,
+    RelayVf,
+    SwitchPlace,
+)
 from vferry.plan.facts import Assessment, Facts, Wishes
 from vferry.plan.plan import Plan
 from vferry.plan.preflight import assess
@@ -184,6 +194,15 @@ def on_switch(facts: Facts) -> Facts:
         host("destination", relay=SWITCHED),
     )(facts)
     return structs.replace(changed, definition=Definition(live=xml, persistent=xml))
+
+
+def from_chain(facts: Facts) -> Facts:
+    """A guest on a switched relay whose NIC is in a chain, and leaves a service behind."""
+    chain = ChainPlace(name="web", serves=False, within=True, vlan=42)
+    place = structs.replace(PLACE, vlan=901, chain=chain)
+    led = structs.replace(SWITCH_PORT, switch=place)
+    service = structs.replace(led, guest="fw", mac="52:54:00:00:00:21")
+    return both(on_switch, host("source", relay=structs.replace(SWITCHED, ports=(led, service))))(facts)
 
 
 CHASSIS = Chassis(name="c1", bridge="br-int", userspace=True, connected=True)

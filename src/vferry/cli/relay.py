@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 import click
 import msgspec
@@ -12,15 +14,19 @@ from rich.live import Live
 from rich.table import Table
 
 from vferry.cli import output, show
-from vferry.controller import relay
+from vferry.controller import relay, relay_chain
 from vferry.controller.state import find_state
 from vferry.model.problem import Exit
 from vferry.model.relay import PortCounters, Relay, RelayView
 from vferry.plan.relay import RelayPlan
+from vferry.plan.relay_chain import ChainWishes, Service
+from vferry.plan.relay_gateway import GatewayWishes
 from vferry.report import relay_metrics
 
 INTERVAL_S = 2.0
 """Open vSwitch counts anew every five seconds."""
+MAC = r"([0-9a-f]{2}:){5}[0-9a-f]{2}"
+CHAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 pause = asyncio.sleep
 
 
@@ -76,6 +82,148 @@ def disable(host: str) -> None:
         sys.exit(Exit.REFUSED)
     if found.plan is not None:
         click.echo(f"{host} has no relay any more")
+
+
+@command.command()
+@click.argument("host")
+@click.option("--vlan", required=True, type=click.IntRange(1, 4094), help="Whose frames go there: a tenant's VLAN.")
+@click.option("--to", metavar="ADDRESS", help="The gateway's IPv4 address.")
+@click.option("--key", type=click.IntRange(0, 0xFFFFFFFF), help="What tells tenants apart in GRE; else the VLAN.")
+@click.option("--label", type=click.IntRange(16, (1 << 20) - 1), help="MPLS in GRE: what tells tenants apart there.")
+@click.option("--address", metavar="ADDRESS", help="Where it takes IPv4, not Ethernet: its address among the guests.")
+@click.option("--bridge", help="Which of the relay's bridges; needed where it has several.")
+@click.option("--none", is_flag=True, help="Have it go to none any more.")
+@click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
+def gateway(
+    host: str,
+    vlan: int,
+    to: str | None,
+    key: int | None,
+    label: int | None,
+    address: str | None,
+    bridge: str | None,
+    none: bool,  # noqa: FBT001
+    dry_run: bool,  # noqa: FBT001
+) -> None:
+    """Lead a VLAN of HOST's switched relay to a gateway by GRE, or MPLS in GRE: as Ethernet, or IPv4 alone.
+
+    What fails is undone. The host needs an address on the bridge's own interface, and a way to the gateway.
+
+    \b
+    Example: vferry relay gateway host1 --vlan 7 --to 192.0.2.9
+             vferry relay gateway host1 --vlan 8 --to 192.0.2.9 --label 100008 --address 10.0.0.254
+             vferry relay gateway host1 --vlan 7 --none
+    """
+    state = find_state()
+    if none == (to is not None) or (none and (key, label, address) != (None, None, None)):
+        raise click.UsageError("name the gateway with --to, or say --none")
+    if key is not None and label is not None:
+        raise click.UsageError("--key and --label do not go together")
+    if to is None:
+        found = asyncio.run(relay.assess_no_gateway(state, host, vlan, bridge))
+    else:
+        wishes = GatewayWishes(
+            vlan=vlan,
+            remote=_address(to, "--to"),
+            key=key,
+            label=label,
+            address=_address(address, "--address") if address else None,
+            bridge=bridge,
+        )
+        found = asyncio.run(relay.assess_gateway(state, host, wishes))
+    show.findings(found.findings, err=True)
+    if found.errors:
+        sys.exit(Exit.REFUSED)
+    if found.plan is None:
+        return
+    if dry_run:
+        show.host_steps(found.plan.steps)
+        return
+    with show.Line() as line:
+        asyncio.run(relay.change(state, host, found.plan, line.begin))
+    click.echo(f"VLAN {vlan} on {host} goes to {to}" if to else f"VLAN {vlan} on {host} goes to no gateway any more")
+
+
+@command.command()
+@click.argument("host")
+@click.argument("name")
+@click.option("--of", "served", metavar="MAC[,MAC]", help="The NICs whose frames are led through, of one VLAN.")
+@click.option(
+    "--through", multiple=True, metavar="MAC,MAC", help="A service's NICs: towards these, and away. Again for the next."
+)
+@click.option("--vlans", metavar="VLAN[,VLAN]", help="A VLAN before each service, which nobody else is in.")
+@click.option("--none", is_flag=True, help="Take the chain back: its guests are in their own VLAN again.")
+@click.option("--dry-run", is_flag=True, help="Print the steps, and change nothing.")
+def chain(
+    host: str,
+    name: str,
+    served: str | None,
+    through: tuple[str, ...],
+    vlans: str | None,
+    none: bool,  # noqa: FBT001
+    dry_run: bool,  # noqa: FBT001
+) -> None:
+    """Lead guests' frames through services on HOST's switched relay, as the chain NAME.
+
+    Services are guests that pass frames from one NIC to another, as bridges do. While one is away, nothing passes. What
+    fails is undone.
+
+    \b
+    Example: vferry relay chain host1 web --of 52:54:00:aa:00:0b --vlans 901 \\
+                 --through 52:54:00:aa:00:21,52:54:00:aa:00:22
+             vferry relay chain host1 web --none
+    """
+    state = find_state()
+    if none == bool(served or through or vlans) or not (none or (served and through and vlans)):
+        raise click.UsageError("say --of, --through and --vlans, or --none")
+    if none:
+        found = asyncio.run(relay_chain.assess_none(state, host, name))
+    else:
+        found = asyncio.run(relay_chain.assess(state, host, _chain(name, served or "", through, vlans or "")))
+    show.findings(found.findings, err=True)
+    if found.errors:
+        sys.exit(Exit.REFUSED)
+    if dry_run:
+        show.host_steps(each.step for each in found.steps)
+    if dry_run or not found.steps:
+        return
+    with show.Line() as line:
+        asyncio.run(relay_chain.change(state, host, found, line.begin))
+    click.echo(f"The chain {name} on {host} is {'taken back' if none else 'made'}")
+
+
+def _chain(name: str, served: str, through: tuple[str, ...], vlans: str) -> ChainWishes:
+    if not re.fullmatch(CHAIN_NAME, name):
+        raise click.BadParameter(f"{name!r} is no chain's name: letters, digits, and . _ -", param_hint="NAME")
+    pairs = [_macs(each, "--through") for each in through]
+    if any(len(pair) != 2 for pair in pairs):
+        raise click.BadParameter("a service has two NICs: towards the guests, and away", param_hint="--through")
+    numbers = [each.strip() for each in vlans.split(",")]
+    if any(not each.isdecimal() or not 1 <= int(each) <= 4094 for each in numbers):
+        raise click.BadParameter(f"{vlans} are no VLANs: 1 to 4094", param_hint="--vlans")
+    return ChainWishes(
+        name=name,
+        served=_macs(served, "--of"),
+        services=tuple(Service(inward=pair[0], outward=pair[1]) for pair in pairs),
+        vlans=tuple(map(int, numbers)),
+    )
+
+
+def _macs(text: str, option: str) -> tuple[str, ...]:
+    found = tuple(each.strip().lower() for each in text.split(","))
+    if wrong := [each for each in found if not re.fullmatch(MAC, each)]:
+        raise click.BadParameter(f"{wrong[0]!r} is no MAC", param_hint=option)
+    return found
+
+
+def _address(text: str, option: str) -> IPv4Address:
+    try:
+        found = IPv4Address(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text} is no IPv4 address", param_hint=option) from error
+    if found.is_multicast or found.is_unspecified or found.is_loopback or int(found) == 0xFFFFFFFF:
+        raise click.BadParameter(f"{text} is no host's address", param_hint=option)
+    return found
 
 
 @command.command(name="show")
@@ -148,6 +296,8 @@ def summary(made: Relay | None) -> Iterator[tuple[str, str]]:
     yield "CPUs", ", ".join(map(str, made.cores))
     yield "Memory", _memory(made)
     yield "VFs", ", ".join(f"{vf.address} ({vf.index} of {vf.pf})" for vf in made.vfs) or "as guests come"
+    if made.gateways:
+        yield "Gateways", "\n".join(each.described for each in made.gateways)
     if made.ports:
         yield (
             "Guests",

@@ -2,15 +2,29 @@
 
 import secrets
 
+from msgspec.structs import replace
+
 from vferry.controller.hosts import open_host
 from vferry.controller.state import State
-from vferry.controller.stepping import STEP_TIMEOUT_S, Tell, carry_out, look, outcome, session_of, take_back, told
+from vferry.controller.stepping import (
+    STEP_TIMEOUT_S,
+    Tell,
+    carry_out,
+    look,
+    outcome,
+    session_of,
+    take_back,
+    told,
+    undo,
+)
 from vferry.host.api import ClaimResources, ReadRelay, ReleaseClaim, Session
 from vferry.model.host import Inventory
-from vferry.model.problem import Problem
+from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayState, RelayView
+from vferry.plan import relay_gateway
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay import RelayAssessment, RelayPlan, RelayWishes, assess_disabling, assess_enabling
+from vferry.plan.relay_gateway import GatewayWishes
 
 PREFIX = "relay-"
 """How the ids of operations begin that make relays."""
@@ -49,6 +63,42 @@ async def enable(state: State, name: str, plan: RelayPlan, tell: Tell) -> None:
             failed = await take_back(host, begun, tell)
             again = f"When the host answers again, take the rest back: vferry relay disable {name}"
             raise outcome(problem, "the relay", failed, again) from problem
+
+
+async def assess_gateway(state: State, name: str, wishes: GatewayWishes) -> RelayAssessment:
+    """What stands in the way of a VLAN's gateway, or the way to it. Changes nothing."""
+    return relay_gateway.assess_gateway(await look(state, name), wishes)
+
+
+async def assess_no_gateway(state: State, name: str, vlan: int, bridge: str | None) -> RelayAssessment:
+    """The way back from a VLAN's gateway. Changes nothing."""
+    return relay_gateway.assess_no_gateway(await look(state, name), vlan, bridge)
+
+
+async def change(state: State, name: str, plan: RelayPlan, tell: Tell) -> None:
+    """Changes a relay that is made, and stays so: what fails is undone, and its claim stays.
+
+    Problems: the failed step's own, with exit 4 where all was undone and 5 where not; ``relay-changed`` where it is
+    another one than it was when the plan was made.
+    """
+    inventory = await look(state, name)
+    if inventory.relay is None or replace(inventory.relay, ports=()) != replace(plan.relay, ports=()):
+        raise Problem(
+            "relay-changed",
+            f"The relay of {name} has been changed meanwhile",
+            "Ask again",
+            exit=Exit.REFUSED,
+        )
+    async with open_host(name, session_of(inventory, plan.relay.operation), state) as host:
+        await host.call(ClaimResources(vfs=plan.relay.addresses, slot=False), timeout_s=STEP_TIMEOUT_S)
+        begun: list[HostStep] = []
+        try:
+            await carry_out(host, plan.steps, begun, tell)
+        except Problem as problem:
+            if problem.code == "stale-controller":
+                raise  # somebody else goes on with it now
+            failed = await undo(host, begun, tell)
+            raise outcome(problem, "it", failed, f"When the host answers again, ask again for {name}") from problem
 
 
 async def disable(state: State, name: str, tell: Tell) -> RelayAssessment:

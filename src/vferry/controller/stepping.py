@@ -38,7 +38,18 @@ async def carry_out(host: Host, steps: Iterable[HostStep], begun: list[HostStep]
 
 
 async def take_back(host: Host, begun: list[HostStep], tell: Tell) -> list[str]:
-    """Undoes steps, the last one first, with the one that failed; then releases the claim. What fails, in words.
+    """Undoes steps, and then releases the claim. What fails, in words."""
+    failed = await undo(host, begun, tell)
+    if not failed:
+        try:
+            await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
+        except Problem as problem:
+            failed.append(f"release: {problem.message}")
+    return failed
+
+
+async def undo(host: Host, begun: list[HostStep], tell: Tell) -> list[str]:
+    """Undoes steps, the last one first, with the one that failed. What fails, in words.
 
     Then the first is left: it is what whoever comes next goes on from.
     """
@@ -52,11 +63,6 @@ async def take_back(host: Host, begun: list[HostStep], tell: Tell) -> list[str]:
                 await host.call(operation, timeout_s=STEP_TIMEOUT_S)
             except Problem as problem:
                 failed.append(f"{step.name}: {problem.message}")
-    if not failed:
-        try:
-            await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
-        except Problem as problem:
-            failed.append(f"release: {problem.message}")
     return failed
 
 

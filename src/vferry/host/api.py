@@ -15,7 +15,7 @@ from vferry.model.guest import Guest, GuestNetwork, VfRef
 from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
 from vferry.model.ovn import LogicalPort
-from vferry.model.relay import Mac, Number, Relay, RelayBridge, RelayPort, RelayView, Value, Word
+from vferry.model.relay import Mac, Number, Relay, RelayBridge, RelayGateway, RelayPort, RelayView, Value, Word
 
 R = TypeVar("R")
 
@@ -395,6 +395,8 @@ class Announce(Operation[Done], frozen=True, kw_only=True, tag="announce"):
     mac: str
     interface: str | None = None
     vlan: int = 0
+    port: Mac | None = None
+    """Of the guest's NICs the one by whose port they come in, where that is not `mac`: who has that is behind it."""
     addresses: tuple[str, ...] = ()
     router: bool = False
     """Whether the guest forwards IPv6: its neighbours would cease to send by it if that were not said."""
@@ -679,6 +681,18 @@ class SetRelayBridge(Operation[Done], frozen=True, kw_only=True, tag="set-relay-
     """
 
     bridge: RelayBridge
+    present: bool
+
+
+class SetRelayGateway(Operation[Done], frozen=True, kw_only=True, tag="set-relay-gateway"):
+    """Has a VLAN of a switched relay's bridge go to a gateway, too, or no longer.
+
+    The tunnel is a port of the bridge, in that VLAN. Problems: as of `SetRelayBridge`, ``relay-missing`` where the
+    relay has no such bridge, and ``gateway-unrouted`` where the host has no way to the gateway by that bridge: then the
+    tunnel is there, and works once the way is.
+    """
+
+    gateway: RelayGateway
     present: bool
 
 

@@ -208,15 +208,21 @@ def _said(what: str | tuple[str, ...] | None) -> str:
 
 
 def _taken(code: str, what: str, claim: Claim) -> Problem:
-    wait = f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover"
-    lasting = "It is the relay's: look with vferry relay show HOST"
     return Problem(
         code,
         f"{what} is claimed by operation {claim.operation}",
-        wait if claim.slot or claim.guest else lasting,
+        _awaited(claim),
         exit=Exit.REFUSED,
         operation=claim.operation,
     )
+
+
+def _awaited(claim: Claim) -> str:
+    if claim.operation.startswith("chain-"):
+        return "Wait until it has ended; if its controller is gone, ask again: vferry relay chain"
+    if claim.slot or claim.guest:
+        return f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover"
+    return "It is the relay's: look with vferry relay show HOST"
 
 
 def _not_claimed(who: str, guest: str | None, vf: str | None) -> Problem:

@@ -37,6 +37,8 @@ from vferry.host.migration_held import Held
 from vferry.host.openflow import Inlet
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
+from vferry.host.relay_far import Flows
+from vferry.host.relay_gateway import set_gateway
 from vferry.host.relay_ports import RelayPorts
 from vferry.host.relay_restore import restore
 from vferry.host.relay_store import RelayStore
@@ -90,6 +92,7 @@ class Handlers:
         self._hypervisor = hypervisor or Hypervisor()
         self._relay = RelayStore(directory)
         self._ports = RelayPorts(directory, self._relay.read, root, write)
+        self._flows = Flows(root, self._relay.read)
         self._switch_connections = SwitchConnections(root)
         self._arriving = Arriving(self._hypervisor, self._announce_arrived, root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
@@ -108,6 +111,10 @@ class Handlers:
     async def started(self) -> None:
         """Puts back what a restart of the host has taken away."""
         await self._in_thread(lambda: restore(self._root, self._relay.read, self._ports, self._links, self._write))
+
+    async def follow(self) -> None:
+        """Puts back what a restart of Open vSwitch has taken away, where it has; asked for again and again."""
+        await self._in_thread(self._flows.follow)
 
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         """The guests that have VFs, running or only defined, by the VFs' addresses."""
@@ -266,6 +273,9 @@ class Handlers:
                 for uplink in bridge.uplinks:
                     check(session, vf=uplink.address)
                 return lambda: relay_switch.set_bridge(root, operation)
+            case api.SetRelayGateway(gateway=gateway):
+                self._check_bridge(session, gateway.bridge)
+                return lambda: set_gateway(root, operation)
             case api.JoinRelay(port=port):
                 check(session, guest=port.guest, vf=port.vf.address if port.vf else None)
                 return lambda: self._ports.join(operation)
@@ -334,6 +344,17 @@ class Handlers:
             log.warning("%s", why)
         return done
 
+    def _check_bridge(self, session: api.Session | None, name: str) -> None:
+        """Whether the session holds the claim on the relay that has a bridge. Problems: ``not-claimed`` and others."""
+        relay, of = self._relay.read(), self._claims.check(session).operation
+        if relay is None or relay.operation != of or relay.bridge(name) is None:
+            raise Problem(
+                "relay-missing",
+                f"Operation {of} has no relay with a bridge {name} on this host",
+                "Make one: vferry relay enable HOST --uplink PF --switched",
+                exit=Exit.REFUSED,
+            )
+
     def _forget_relay(self, holder: api.Session) -> api.Done:
         done = self._relay.forget(holder)
         if done.changed:
@@ -383,7 +404,7 @@ class Handlers:
 
     def _way(self, wanted: api.Announce) -> Wire:
         if wanted.interface is None:
-            return Inlet(self._root, relay_switch.guest_name(wanted.mac))
+            return Inlet(self._root, relay_switch.guest_name(wanted.port or wanted.mac))
         return self._wire(wanted.interface)
 
     def _destroy(self, operation: str, guest: str) -> api.Done:

@@ -32,6 +32,8 @@ COLUMNS = {
 }
 ABILITIES = ("other_config", "ovs_version", "dpdk_version", "dpdk_initialized")
 VERSION = re.compile(r"\d+\.\d+\.\d+")
+ROUTE = re.compile(r"^dev (\S+)$", re.MULTILINE)
+"""What a line of ovs/route/lookup says by which interface it is."""
 LEARNT = re.compile(r"^\s*(\S+)\s+(\d+)\s+([0-9a-f:]{17})\s+(\S+)\s*$", re.MULTILINE)
 """A line of fdb/show: port, VLAN, MAC, and the age or ``static``."""
 
@@ -98,6 +100,14 @@ class OpenVSwitch:
         found = ((bridge["name"], int(ports[port].number)) for bridge, ports in self._read() if port in ports)
         return next(found, None)
 
+    def way_to(self, address: str) -> str | None:
+        """The bridge by whose own interface tunnels to an address leave; None where there is no way, or no word."""
+        try:
+            found = ROUTE.search(self.ask_switch("ovs/route/lookup", address))
+        except (OSError, ValueError, RefusedError):
+            return None
+        return found[1] if found else None
+
     def _hold(self, bridge: str, port: str, settings: "_Port", mac: str) -> Done:
         vlan = settings.tag or 0
         if self._learnt(bridge, mac).get(vlan) == (settings.number, "static"):
@@ -131,6 +141,13 @@ class OpenVSwitch:
                 yield bridge, {at["name"]: _port(row, at) for row, at in alone if _number(at) > 0}
         except (OSError, RefusedError, ValueError, LookupError, TypeError):
             return  # no Open vSwitch, or none that works: then nothing is on it
+
+    def process(self) -> str | None:
+        """The number of its process: of another one, when it was started anew; None where it does not run."""
+        try:
+            return (self._directory / "ovs-vswitchd.pid").read_text().strip() or None
+        except OSError:
+            return None
 
     def ask_switch(self, command: str, *arguments: str) -> str:
         number = (self._directory / "ovs-vswitchd.pid").read_text().strip()

@@ -36,6 +36,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "Bridge": {
         "name": "string",
         "datapath_type": "string",
+        "fail_mode": _OPTIONAL_WORD,
         "ports": _rows("Port"),
         "flood_vlans": {"key": "integer", "min": 0, "max": 4096},
         "other_config": _WORDS,

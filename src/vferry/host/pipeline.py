@@ -1,4 +1,4 @@
-"""A bridge of Open vSwitch from within, as far as guests' connections need it: frames into its tables and out of them.
+"""A bridge of Open vSwitch from within, as far as it is needed: frames into its tables and out of them, and flows.
 
 Spoken as `openflow` does. What is here of Open vSwitch's own (`NX`) is in its include/openflow/nicira-ext.h and
 lib/ofp-actions.c.
@@ -20,6 +20,7 @@ from vferry.host.openflow import (
     ERROR,
     HEADER,
     HELLO,
+    IN_PORT,
     NOT_BUFFERED,
     message,
     packet_out,
@@ -39,6 +40,7 @@ APPLY_ACTIONS = 4
 SET_FIELD, EXPERIMENTER_ACTION = 25, 0xFFFF
 NX_CONTROLLER, NX_CT = 20, 35
 CT_COMMIT, CT_FORCE, NO_TABLE = 1, 2, 0xFF
+EVERY_TABLE = 0xFF
 CT_MARK, CT_LABEL = 0x0001D604, 0x0001D810
 REASON_ACTION = 1
 LIMIT = 1 << 16
@@ -93,14 +95,20 @@ class Pipeline:
         self._say(packet_out(port, frame))
 
     def add_flow(self, match: bytes, actions: bytes, *, cookie: int, priority: int, ends_after_s: int) -> None:
-        """Adds a flow to the first table, which goes by itself, whatever becomes of us."""
+        """Adds a flow to the first table, which goes by itself, whatever becomes of us; with 0 it stays."""
         head = struct.pack("!QQBBHHHIIIH2x", cookie, 0, 0, ADD, 0, ends_after_s, priority, NOT_BUFFERED, ANY, ANY, 0)
         self._send(FLOW_MOD, head + match + struct.pack("!HH4x", APPLY_ACTIONS, 8 + len(actions)) + actions)
 
     def drop_flows(self, cookie: int, mask: int) -> None:
         """Takes the flows of the first table away whose cookie is this one where the mask has bits."""
         head = struct.pack("!QQBBHHHIIIH2x", cookie, mask, 0, DELETE, 0, 0, 0, NOT_BUFFERED, ANY, ANY, 0)
-        self._send(FLOW_MOD, head + _match(b""))
+        self._send(FLOW_MOD, head + match_of(b""))
+
+    def drop_flows_of(self, port: int, table: int = EVERY_TABLE) -> None:
+        """Takes the flows of a table away, or of all, by which frames come in by a port, or go out by it."""
+        for match, out in ((match_of(from_port(port)), ANY), (match_of(b""), port)):
+            head = struct.pack("!QQBBHHHIIIH2x", 0, 0, table, DELETE, 0, 0, 0, NOT_BUFFERED, out, ANY, 0)
+            self._send(FLOW_MOD, head + match)
 
     def barrier(self) -> None:
         """Waits until all is done that was asked for."""
@@ -167,6 +175,11 @@ class Pipeline:
             self._received += data
 
 
+def from_port(port: int) -> bytes:
+    """The field of a match: what comes in by a port."""
+    return struct.pack("!II", IN_PORT, port)
+
+
 def tcp_from(port: int, way: Way) -> bytes:
     """A match: what comes in by a port, of one direction of a TCP connection."""
     source, destination = ip_address(way.source), ip_address(way.destination)
@@ -182,35 +195,38 @@ def tcp_from(port: int, way: Way) -> bytes:
         (13, struct.pack("!H", way.ports[0])),
         (14, struct.pack("!H", way.ports[1])),
     )
-    return _match(b"".join(struct.pack("!HBB", 0x8000, field << 1, len(value)) + value for field, value in fields))
+    return match_of(b"".join(struct.pack("!HBB", 0x8000, field << 1, len(value)) + value for field, value in fields))
 
 
 def to_controller(controller: int) -> bytes:
     """An action: the whole frame to the connection of this number."""
-    return _nicira(NX_CONTROLLER, struct.pack("!HHBx", WHOLE, controller, REASON_ACTION))
+    return nicira(NX_CONTROLLER, struct.pack("!HHBx", WHOLE, controller, REASON_ACTION))
 
 
 def track(zone: int) -> bytes:
     """An action: the frame's connection in a zone sees it, if it is known there."""
-    return _nicira(NX_CT, struct.pack("!HIHB3xH", 0, 0, zone, NO_TABLE, 0))
+    return nicira(NX_CT, struct.pack("!HIHB3xH", 0, 0, zone, NO_TABLE, 0))
 
 
 def commit(zone: int, mark: int, labels: int) -> bytes:
     """An action: the frame's connection is known in a zone from now on, this being the direction in which it began."""
-    fields = _set_field(CT_MARK, mark.to_bytes(4, "big")) + _set_field(CT_LABEL, labels.to_bytes(16, "big"))
-    return _nicira(NX_CT, struct.pack("!HIHB3xH", CT_COMMIT | CT_FORCE, 0, zone, NO_TABLE, 0) + fields)
+    fields = set_field(CT_MARK, mark.to_bytes(4, "big")) + set_field(CT_LABEL, labels.to_bytes(16, "big"))
+    return nicira(NX_CT, struct.pack("!HIHB3xH", CT_COMMIT | CT_FORCE, 0, zone, NO_TABLE, 0) + fields)
 
 
-def _set_field(field: int, value: bytes) -> bytes:
+def set_field(field: int, value: bytes) -> bytes:
+    """An action: the frame's field, by its header in OXM, has a value."""
     length = 8 + len(value)
     return struct.pack("!HHI", SET_FIELD, length + -length % 8, field) + value + bytes(-length % 8)
 
 
-def _nicira(subtype: int, body: bytes) -> bytes:
+def nicira(subtype: int, body: bytes) -> bytes:
+    """An action of Open vSwitch's own."""
     return struct.pack("!HHIH", EXPERIMENTER_ACTION, 10 + len(body), NICIRA, subtype) + body
 
 
-def _match(fields: bytes) -> bytes:
+def match_of(fields: bytes) -> bytes:
+    """A match by fields of OXM's; without any, all frames."""
     length = 4 + len(fields)
     return struct.pack("!HH", 1, length) + fields + bytes(-length % 8)
 

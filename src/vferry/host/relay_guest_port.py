@@ -48,11 +48,21 @@ def _set(database: Database, port: RelayPort, place: SwitchPlace, *, present: bo
     row = _row(bridge, name)
     if present and row is not None and not _wrong(row, port, place):
         return Done(changed=False)
+    if present and row is not None and not _other(row, port, place):
+        return _change(database, row, port, place)
     if row is not None:
         database.change(lambda _: drop_ports(bridge, (name,)))
     if present:
         _make(database, bridge, port, place)
     return Done(changed=present or row is not None, detail=name)
+
+
+def _change(database: Database, row: Any, port: RelayPort, place: SwitchPlace) -> Done:
+    """Gives it another VLAN or rate while its guest uses it; what the bridge has learnt there is gone."""
+    database.change(lambda _: _configure(row, place))
+    if why := _wrong(row, port, place):
+        raise refused(f"the port {row.name}", why)
+    return Done(detail=row.name)
 
 
 def _takes(bridge: Any, place: SwitchPlace) -> bool:
@@ -93,14 +103,18 @@ def _make(database: Database, bridge: Any, port: RelayPort, place: SwitchPlace) 
 def _insert(transaction: Any, database: Database, bridge: Any, port: RelayPort, place: SwitchPlace) -> None:
     name = guest_name(port.mac)
     made = insert_port(transaction, database, PortSpec(name=name, interfaces={name: by_socket(port)}), port.mtu)
-    if place.vlan:
-        made.tag, made.vlan_mode = [place.vlan], ["access"]
+    _configure(made, place)
     for interface in made.interfaces:
-        interface.ingress_policing_rate, interface.ingress_policing_burst = policing(place)
         if place.logical_port:
             interface.external_ids = {"iface-id": place.logical_port, "attached-mac": port.mac}
     bridge.verify("ports")
     bridge.ports = [*bridge.ports, made]
+
+
+def _configure(row: Any, place: SwitchPlace) -> None:
+    row.tag, row.vlan_mode = ([place.vlan], ["access"]) if place.vlan else ([], [])
+    for interface in row.interfaces:
+        interface.ingress_policing_rate, interface.ingress_policing_burst = policing(place)
 
 
 def policing(place: SwitchPlace) -> tuple[int, int]:
@@ -115,11 +129,21 @@ def _row(bridge: Any, name: str) -> Any | None:
 
 def _wrong(row: Any, port: RelayPort, place: SwitchPlace) -> str:
     """What is not as it is to be; empty if nothing is."""
-    interface = first(row.interfaces)
-    if interface is None or (first(row.tag) or 0) != place.vlan:
-        return "it is not as it should be"
+    if why := _other(row, port, place):
+        return why
+    (interface,) = row.interfaces
+    if (first(row.tag) or 0) != place.vlan:
+        return "it is in another VLAN"
     if (interface.ingress_policing_rate, interface.ingress_policing_burst) != policing(place):
         return "it lets pass another rate"
+    return ""
+
+
+def _other(row: Any, port: RelayPort, place: SwitchPlace) -> str:
+    """Why it is no port for this guest's NIC; empty if it is one, whatever it does to frames."""
+    interface = first(row.interfaces)
+    if interface is None or len(row.interfaces) > 1:
+        return "it is not as it should be"
     if interface.external_ids.get("iface-id") != place.logical_port:
         return "it is another one of OVN's"
     return unlike(interface, *by_socket(port))

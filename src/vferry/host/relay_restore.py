@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from vferry.host.api import BindVf, Done, SetHugePages, SetRelayBridge
+from vferry.host.api import BindVf, Done, SetHugePages, SetRelayBridge, SetRelayGateway
 from vferry.host.huge_pages import set_huge_pages
+from vferry.host.relay_gateway import set_gateway
 from vferry.host.relay_ports import RelayPorts
 from vferry.host.relay_switch import set_bridge
 from vferry.host.sriov_netlink import Links
@@ -62,6 +63,9 @@ def _works(
             yield f"right to other MACs on VF {vf.address}", partial(_open, links, vf)
     for bridge in relay.bridges:
         yield f"bridge {bridge.name}", partial(set_bridge, root, SetRelayBridge(bridge=bridge, present=True))
+    for gateway in relay.gateways:
+        wanted_there = SetRelayGateway(gateway=gateway, present=True)
+        yield f"way of VLAN {gateway.vlan} to {gateway.remote}", partial(set_gateway, root, wanted_there)
     for joined in ports.all():
         own = joined.port.vf
         if own is None:

@@ -211,7 +211,7 @@ def _remove(database: Database, spec: BridgeSpec) -> Done:
             "Move the guests that they are of, or take their NICs off the relay",
             exit=Exit.REFUSED,
         )
-    database.change(lambda _: _drop(database, spec.name))
+    database.change(lambda _: drop_bridge(database, spec.name))
     return Done(detail=f"{spec.name} is gone")
 
 
@@ -219,8 +219,8 @@ def _others(bridge: Any, spec: BridgeSpec) -> list[str]:
     return sorted({port.name for port in bridge.ports} - {spec.name, *(port.name for port in spec.ports)})
 
 
-def _drop(database: Database, name: str) -> None:
-    """Its ports go with it: nothing else refers to them."""
+def drop_bridge(database: Database, name: str) -> None:
+    """Takes a bridge out of the database. Its ports go with it: nothing else refers to them."""
     row = database.named("Bridge", name)
     if row is not None:
         database.switch.verify("bridges")

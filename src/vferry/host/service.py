@@ -42,6 +42,10 @@ class Handling(Protocol):
         """Puts back what a restart of the host has taken away."""
         ...
 
+    async def follow(self) -> None:
+        """Puts back what others may undo meanwhile."""
+        ...
+
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         """The guests that have VFs, by the VFs' addresses."""
         ...

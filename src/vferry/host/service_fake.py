@@ -54,6 +54,9 @@ class FakeHandlers:
     async def started(self) -> None:
         pass
 
+    async def follow(self) -> None:
+        pass
+
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
         return {vf: self.vfs[vf] for vf in vfs if vf in self.vfs}
 

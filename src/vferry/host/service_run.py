@@ -19,6 +19,8 @@ from vferry.model.problem import Problem
 
 log = logging.getLogger("vferry.agent")
 
+FOLLOWS_EVERY_S = 5.0
+
 
 def run(configuration_file: Path, directory: Path) -> None:
     """Runs the agent until SIGTERM or SIGINT.
@@ -59,7 +61,7 @@ async def serve(configuration: AgentConfiguration, claims: Claims, handlers: Han
                 log.error("no TLS API, only the socket: %s", error)
         notify("READY=1")
         starting = asyncio.create_task(_started(handlers))
-        await stopping.wait()
+        await follow(handlers, starting, stopping)
         notify("STOPPING=1")
         await starting
     finally:
@@ -72,6 +74,18 @@ async def _started(handlers: Handling) -> None:
         await handlers.started()
     except Problem as problem:
         log.error("not everything is as before the restart: %s", problem)
+
+
+async def follow(handlers: Handling, starting: asyncio.Task[None], stopping: asyncio.Event) -> None:
+    """Looks after what others may undo, once all is as it was, until the end; serving goes on whatever comes of it."""
+    while not stopping.is_set():
+        if starting.done():
+            try:
+                await handlers.follow()
+            except Exception:
+                log.exception("what others have undone is not put back")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), FOLLOWS_EVERY_S)
 
 
 @contextlib.contextmanager

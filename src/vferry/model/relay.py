@@ -10,6 +10,8 @@ from vferry.model.ovn import LogicalName
 PciAddress = Annotated[str, Meta(pattern=r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\Z")]
 PortName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,14}\Z")]
 Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{0,40}\Z")]
+ChainName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}\Z")]
+Ipv4 = Annotated[str, Meta(pattern=r"^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!\Z)|\Z)){4}")]
 Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
 Value = Annotated[str, Meta(max_length=500)]
 Number = Annotated[int, Meta(ge=0, le=1 << 20)]
@@ -78,12 +80,62 @@ class RelayBridge(Struct, frozen=True, kw_only=True):
     mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
 
 
+class RelayGateway(Struct, frozen=True, kw_only=True):
+    """Where a VLAN of a switched relay's bridge goes beside its uplinks: by GRE, to a gateway's address.
+
+    By one of two it is told from others there: GRE's key, or a label of MPLS in GRE. What goes is Ethernet; or IPv4,
+    where there is an address by which guests know the gateway.
+    """
+
+    bridge: PortName
+    vlan: Annotated[int, Meta(ge=1, le=4094)]
+    remote: Ipv4
+    """The gateway's IPv4 address."""
+    key: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)] | None = None
+    label: Annotated[int, Meta(ge=16, lt=1 << 20)] | None = None
+    address: Ipv4 | None = None
+    """The gateway's among the guests: what they send to it goes there, without Ethernet."""
+
+    @property
+    def by_flows(self) -> bool:
+        """Whether it takes more than a port: a label, or another header."""
+        return self.label is not None or self.address is not None
+
+    @property
+    def port(self) -> str:
+        """The port of the bridge by which it leaves; a name of its own for each VLAN of each bridge."""
+        return f"{self.bridge[:9]}-t{self.vlan}"
+
+    @property
+    def described(self) -> str:
+        """Where the VLAN goes, in a few words."""
+        how = f"GRE, key {self.key}" if self.label is None else f"MPLS in GRE, label {self.label}"
+        what = f", IPv4 by {self.address}" if self.address else ""
+        return f"VLAN {self.vlan} of {self.bridge} to {self.remote} by {how}{what}"
+
+
+class ChainPlace(Struct, frozen=True, kw_only=True):
+    """A NIC's place in a service chain: its port is in a VLAN of the chain's for as long."""
+
+    name: ChainName
+    serves: bool
+    """Whether it is a NIC of a service's, or else of a guest whose frames are led through."""
+    within: bool
+    """Whether the VLAN that its port is in is of the chain alone; the last service goes out to the tenant's."""
+    vlan: Annotated[int, Meta(ge=0, le=4094)]
+    """The VLAN of its own, which its port is in again without the chain."""
+    behind: Annotated[tuple[Mac, ...], Meta(max_length=1024)] = ()
+    """Of a service's NIC away from the guests: whose frames come out of it."""
+
+
 class SwitchPlace(Struct, frozen=True, kw_only=True):
     """A guest's place on a switched relay: the bridge, and what its port there does to the guest's frames."""
 
     bridge: PortName
     vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
     """What the guest sends untagged is in it; 0 lets all pass as they are tagged."""
+    chain: ChainPlace | None = None
+    """The service chain that it is in, and goes along with."""
     max_tx_rate: Annotated[int, Meta(ge=0, le=4_000_000)] = 0
     """What the guest may send, in Mbit/s; 0 is unlimited."""
     logical_port: LogicalName | None = None
@@ -111,8 +163,9 @@ class RelayPort(Struct, frozen=True, kw_only=True):
             return f"VF {self.vf.index} of {self.vf.pf}"
         if self.switch is None:
             return "nothing"
-        vlan, logical = self.switch.vlan, self.switch.logical_port
-        return f"bridge {self.switch.bridge}{f', VLAN {vlan}' if vlan else ''}{f', as {logical}' if logical else ''}"
+        vlan, logical, chain = self.switch.vlan, self.switch.logical_port, self.switch.chain
+        said = f"bridge {self.switch.bridge}{f', VLAN {vlan}' if vlan else ''}{f', as {logical}' if logical else ''}"
+        return f"{said} of chain {chain.name}" if chain else said
 
 
 class Relay(Struct, frozen=True, kw_only=True):
@@ -128,6 +181,8 @@ class Relay(Struct, frozen=True, kw_only=True):
     pages: Annotated[tuple[HugePages, ...], Meta(max_length=64)] = ()
     vfs: Annotated[tuple[RelayVf, ...], Meta(max_length=1024)] = ()
     bridges: Annotated[tuple[RelayBridge, ...], Meta(max_length=16)] = ()
+    gateways: Annotated[tuple[RelayGateway, ...], Meta(max_length=4094)] = ()
+    """Where VLANs of its bridges go beside their uplinks."""
     settings: Annotated[dict[Word, Value], Meta(max_length=32)] = field(default_factory=dict)
     """What it has set of Open vSwitch (`other_config`); what the operator had set is not among it."""
     ports: Annotated[tuple[RelayPort, ...], Meta(max_length=1024)] = ()
@@ -148,6 +203,10 @@ class Relay(Struct, frozen=True, kw_only=True):
     def bridge(self, name: str) -> RelayBridge | None:
         """One of a switched relay's bridges."""
         return next((bridge for bridge in self.bridges if bridge.name == name), None)
+
+    def gateway(self, bridge: str, vlan: int) -> RelayGateway | None:
+        """Where a VLAN of a bridge goes beside its uplinks."""
+        return next((each for each in self.gateways if (each.bridge, each.vlan) == (bridge, vlan)), None)
 
     @property
     def users(self) -> dict[str, str]:

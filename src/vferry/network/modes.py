@@ -151,7 +151,8 @@ def _expect_announcing(plan: Plan) -> list[Step]:
     if not plan.announced:
         return []
     frames = (
-        Announce(guest=plan.guest, mac=each.mac, interface=each.interface, vlan=each.vlan) for each in plan.announced
+        Announce(guest=plan.guest, mac=each.mac, interface=each.interface, vlan=each.vlan, port=each.port)
+        for each in plan.announced
     )
     return [
         Step(
@@ -228,6 +229,7 @@ def _announcements(plan: Plan) -> list[Step]:
             mac=each.mac,
             interface=each.interface,
             vlan=each.vlan,
+            port=each.port,
             addresses=each.addresses,
             router=plan.routes_ipv6,
         )

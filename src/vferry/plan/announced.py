@@ -38,7 +38,15 @@ def announced(facts: Facts, moves: list[VfMove], ports: tuple[PortMove, ...] = (
     ]
     known = {move.mac for move in moves} | {port.mac for port in ports}
     others = (nic for nic in facts.guest.nics if nic.mac not in known)
-    return (*of_vfs, *of_ports, *(each for nic in others for each in _plain(facts, nic)))
+    return (*of_vfs, *of_ports, *_served(ports), *(each for nic in others for each in _plain(facts, nic)))
+
+
+def _served(ports: tuple[PortMove, ...]) -> Iterator[Announced]:
+    """Guests that are behind a service, as if they had sent something: switches take them to be where it was."""
+    for port in ports:
+        place = port.destination.switch
+        for mac in place.chain.behind if place and place.chain else ():
+            yield Announced(mac=mac, interface=None, port=port.mac)
 
 
 def _plain(facts: Facts, nic: Nic) -> Iterator[Announced]:

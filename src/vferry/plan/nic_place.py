@@ -30,6 +30,13 @@ class NicPlace:
                 f"{self.nic.mac} is on {self.nic.socket}, which is not of the relay of {self.host.name}",
                 "Change its definition by hand: virsh edit",
             )
+        if port and port.switch and port.switch.chain:
+            name = port.switch.chain.name
+            raise Refusal(
+                "nic-in-chain",
+                f"{self.nic.mac} is in the service chain {name}",
+                f"Take the chain back first: vferry relay chain {self.host.name} {name} --none",
+            )
         return port
 
     def relay_vf(self) -> RelayVf:
@@ -52,6 +59,7 @@ class NicPlace:
             place = switch_place.bound(chassis, logical_port, self.settings, mac, self.network)
         else:
             place = switch_place.place(bridge, self.settings, mac)
+            switch_place.refuse_mixed(self.host, place, mac)
         return RelayPort(guest=self.guest.name, mac=mac, socket=self._socket, switch=place, mtu=bridge.mtu)
 
     def free_vf(self) -> VfRef:

@@ -206,6 +206,8 @@ class Announced(Struct, frozen=True, kw_only=True):
     """Those that the guest's agent has told of, and that the NIC has all the time."""
     uplink: str | None = None
     """Where the guest resumes on a VF: the port of the host's bridge behind which it then is; else its NIC's own is."""
+    port: str | None = None
+    """Whose MAC is behind a service: the service's NIC, by whose port it is announced."""
 
 
 class TransferPlan(Struct, frozen=True, kw_only=True):

@@ -87,10 +87,11 @@ def assess_disabling(host: Inventory, view: RelayView) -> RelayAssessment:
 
 
 def _foreign(relay: Relay, view: RelayView) -> list[PortCounters]:
-    """The ports of a switched relay's bridges that are neither its uplinks nor its guests'."""
+    """The ports of a switched relay's bridges that are neither its own nor its guests'."""
     bridges = {bridge.name for bridge in relay.bridges}
-    uplinks = {uplink.name for bridge in relay.bridges for uplink in bridge.uplinks}
-    return [port for port in view.ports if port.bridge in bridges and not port.guest and port.name not in uplinks]
+    own = {uplink.name for bridge in relay.bridges for uplink in bridge.uplinks}
+    own |= {gateway.port for gateway in relay.gateways}
+    return [port for port in view.ports if port.bridge in bridges and not port.guest and port.name not in own]
 
 
 def _again(relay: Relay, wishes: RelayWishes, name: str) -> RelayAssessment:

@@ -4,9 +4,18 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vferry.host.api import BindVf, ForgetRelay, KeepRelay, SetHugePages, SetRelayBridge, SetSwitch, SetVf
+from vferry.host.api import (
+    BindVf,
+    ForgetRelay,
+    KeepRelay,
+    SetHugePages,
+    SetRelayBridge,
+    SetRelayGateway,
+    SetSwitch,
+    SetVf,
+)
 from vferry.model.host import VfSettings, opened
-from vferry.model.relay import HugePages, Relay, RelayBridge, RelayState, RelayVf
+from vferry.model.relay import HugePages, Relay, RelayBridge, RelayGateway, RelayState, RelayVf
 from vferry.plan.host_step import HostStep
 
 
@@ -35,6 +44,33 @@ def disabling(relay: Relay) -> tuple[HostStep, ...]:
     return (first, *back, last)
 
 
+def leading(before: Relay, gateway: RelayGateway) -> tuple[HostStep, ...]:
+    """Has a VLAN go to a gateway, in place of the one that it went to. The relay stays made for its guests."""
+    old = before.gateway(gateway.bridge, gateway.vlan)
+    others = tuple(each for each in before.gateways if each != old)
+    made = replace(before, gateways=(*others, gateway))
+    keep = HostStep(
+        name="keep",
+        summary="remember where the VLAN is to go",
+        apply=(KeepRelay(relay=made),),
+        undo=(KeepRelay(relay=before),),
+    )
+    step = _gateway(gateway)
+    if old is not None:
+        step = replace(step, undo=(SetRelayGateway(gateway=old, present=True),))
+    return (keep, step)
+
+
+def not_leading(before: Relay, gateway: RelayGateway) -> tuple[HostStep, ...]:
+    """Has a VLAN go to its uplinks alone; what fails may be asked for again."""
+    step = _gateway(gateway)
+    left = replace(before, gateways=tuple(each for each in before.gateways if each != gateway))
+    return (
+        HostStep(name=step.name, summary=f"take back: {step.summary}", apply=step.undo, undo=step.apply),
+        HostStep(name="forget", summary="forget where the VLAN went", apply=(KeepRelay(relay=left),)),
+    )
+
+
 def _keep(relay: Relay) -> HostStep:
     return HostStep(
         name="keep",
@@ -56,6 +92,7 @@ def _making(relay: Relay) -> Iterator[HostStep]:
         yield from map(_open, relay.vfs)
     yield _switch(relay)
     yield from map(_bridge, relay.bridges)
+    yield from map(_gateway, relay.gateways)
 
 
 def _pages(pages: HugePages) -> HostStep:
@@ -104,4 +141,13 @@ def _bridge(bridge: RelayBridge) -> HostStep:
         summary=f"bridge {bridge.name} in user space, with {uplinks} as its uplink",
         apply=(SetRelayBridge(bridge=bridge, present=True),),
         undo=(SetRelayBridge(bridge=bridge, present=False),),
+    )
+
+
+def _gateway(gateway: RelayGateway) -> HostStep:
+    return HostStep(
+        name="gateway",
+        summary=gateway.described,
+        apply=(SetRelayGateway(gateway=gateway, present=True),),
+        undo=(SetRelayGateway(gateway=gateway, present=False),),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from vferry.model.host import LinkState, VfSettings
+from vferry.model.host import Inventory, LinkState, VfSettings
 from vferry.model.ovn import Chassis
 from vferry.model.relay import RelayBridge, RelayPort, SwitchPlace
 from vferry.plan.facts import Finding, Refusal, warning
@@ -49,6 +49,25 @@ def settings_of(port: RelayPort | None) -> VfSettings:
     if port is None or port.switch is None:
         return VfSettings()
     return VfSettings(vlan=port.switch.vlan, max_tx_rate=port.switch.max_tx_rate or None)
+
+
+def refuse_mixed(host: Inventory, place: SwitchPlace, mac: str) -> None:
+    """A VLAN that is a service chain's is nobody else's: whoever is in it is past the services, or before them.
+
+    Raises `Refusal`.
+    """
+    others = [(port.mac, port.switch) for port in host.relay.ports] if host.relay else []
+    gateways = host.relay.gateways if host.relay else ()
+    for other, there in (*others, *(("a gateway", SwitchPlace(bridge=at.bridge, vlan=at.vlan)) for at in gateways)):
+        if there is None or other == mac or (there.bridge, there.vlan) != (place.bridge, place.vlan) or not place.vlan:
+            continue
+        chains = [each.chain for each in (place, there) if each.chain and each.chain.within]
+        if chains and (place.chain is None or there.chain is None or place.chain.name != there.chain.name):
+            raise Refusal(
+                "chain-vlan-used",
+                f"VLAN {place.vlan} is the service chain {chains[0].name}'s: {mac} and {other} are not both of it",
+                f"Have one of them be in another VLAN; look with: vferry relay show {host.name}",
+            )
 
 
 def about(mac: str, settings: VfSettings) -> Iterator[Finding]:

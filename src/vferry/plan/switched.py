@@ -1,13 +1,15 @@
 """NICs on a switched relay: which bridge of the destination's each becomes a port of."""
 
+from collections.abc import Iterator
+
 from msgspec.structs import replace
 
 from vferry.model.guest import Nic
 from vferry.model.host import Inventory
 from vferry.model.ovn import Chassis, LogicalPort
 from vferry.model.relay import RelayBridge, RelayPort, RelayState, SwitchPlace
-from vferry.plan import networks
-from vferry.plan.facts import Facts, Finding, Refusal, Wishes
+from vferry.plan import networks, switch_place
+from vferry.plan.facts import Facts, Finding, Refusal, Wishes, info
 from vferry.plan.plan import NetworkMode, PortMove, Rebinding
 
 
@@ -23,6 +25,20 @@ def moves(facts: Facts, wishes: Wishes) -> tuple[tuple[PortMove, ...], tuple[Fin
         except Refusal as refusal:
             refused.append(refusal.finding)
     return tuple(found), tuple(refused)
+
+
+def about(facts: Facts) -> Iterator[Finding]:
+    """What becomes of a service chain that the guest leaves others of on its host."""
+    relay, going = facts.source.relay, {nic.mac for nic in facts.guest.nics}
+    places = [(port.mac, port.switch) for port in relay.ports if port.switch and port.switch.chain] if relay else []
+    left = {place.chain.name for mac, place in places if mac not in going and place.chain}
+    for mac, place in places:
+        if mac in going and place.chain and place.chain.name in left:
+            yield info(
+                "chain-apart",
+                f"{mac} leaves others of the chain {place.chain.name} on {facts.source.name}: their frames go by "
+                f"VLAN {place.vlan} of the network from then on, or are lost where that does not have it",
+            )
 
 
 def bridge_on(host: Inventory, network: str, mac: str) -> tuple[RelayBridge, str]:
@@ -74,7 +90,8 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic) -> PortMove:
             f"The bridge {bridge.name} of {destination.name} takes {bridge.mtu} bytes; {nic.mac} may send {own.mtu}",
             f"Give its uplinks' PFs that MTU, and make the relay of {destination.name} anew",
         )
-    there = SwitchPlace(bridge=bridge.name, vlan=own.switch.vlan, max_tx_rate=own.switch.max_tx_rate)
+    there = replace(own.switch, bridge=bridge.name)
+    switch_place.refuse_mixed(destination, there, nic.mac)
     return PortMove(
         mac=nic.mac,
         reason=_reason(wishes),

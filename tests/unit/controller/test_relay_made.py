@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from vferry.host.api import Operation, Session
 from vferry.host.service_fake import FakeAgent, fake_agent
 from vferry.model.host import Inventory, MigrationEndpoint
 from vferry.model.problem import Exit, Problem
-from vferry.model.relay import PortCounters, Relay, RelayCpu, RelayState, RelayView
+from vferry.model.relay import PortCounters, Relay, RelayCpu, RelayGateway, RelayState, RelayView
 from vferry.plan.relay import RelayPlan
+from vferry.plan.relay_gateway import GatewayWishes
 
 ON_AIR = replace(HOST, migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49215)))
 UNDONE: dict[type[Operation[Any]], Callable[[Any], bool]] = {
@@ -33,6 +35,7 @@ UNDONE: dict[type[Operation[Any]], Callable[[Any], bool]] = {
     api.SetVf: lambda asked: asked.settings.trust is False,
     api.SetSwitch: lambda asked: None in asked.settings.values(),
     api.SetRelayBridge: lambda asked: not asked.present,
+    api.SetRelayGateway: lambda asked: not asked.present,
 }
 """Which operations there are, and how each is told from what takes it back."""
 
@@ -260,6 +263,123 @@ async def test_one_that_is_taken_over_is_not_undone(host: RelayHost, state: Stat
         await relay.enable(state, "host1", made, lambda _: None)
     assert caught.value.code == "stale-controller"
     assert not [each for each in host.order if each.startswith("-")]
+
+
+# --- a VLAN's gateway ------------------------------------------------------------------------------------
+
+GATEWAY = RelayGateway(bridge="relay0", vlan=7, remote="192.0.2.9", key=7)
+WISHES = GatewayWishes(vlan=7, remote=IPv4Address(GATEWAY.remote))
+
+
+async def lead(state: State) -> None:
+    found = await relay.assess_gateway(state, "host1", WISHES)
+    assert found.plan is not None, found.errors
+    await relay.change(state, "host1", found.plan, lambda _: None)
+
+
+async def test_a_gateway_there_and_back(host: RelayHost, state: State) -> None:
+    await enable(state)
+    (claim,), before = host.agent.claims.all(), host.relay
+    await lead(state)
+    assert host.relay is not None
+    assert host.relay.gateways == (GATEWAY,)
+    assert host.done == [*ALL, "SetRelayGateway"]
+    (held,) = host.agent.claims.all()
+    assert (held.operation, held.vfs) == (claim.operation, claim.vfs)
+    found = await relay.assess_no_gateway(state, "host1", 7, None)
+    assert found.plan is not None
+    await relay.change(state, "host1", found.plan, lambda _: None)
+    assert (host.relay, host.done) == (before, ALL)
+
+
+@pytest.mark.parametrize("name", ["KeepRelay", "SetRelayGateway"])
+async def test_a_gateway_that_fails_is_undone_and_the_relay_stays(host: RelayHost, state: State, name: str) -> None:
+    await enable(state)
+    before = host.relay
+    host.fails.add(name)
+    host.order.clear()
+    with pytest.raises(Problem, match="does not go") as caught:
+        await lead(state)
+    assert caught.value.code == "refused"
+    assert host.done == ALL
+    assert len(host.agent.claims.all()) == 1
+    if name == "SetRelayGateway":
+        assert caught.value.exit == Exit.UNDONE
+        assert host.relay == before
+        assert host.order == ["KeepRelay", "SetRelayGateway", "-SetRelayGateway", "KeepRelay"]
+
+
+async def test_a_gateway_that_cannot_be_undone_is_known_and_taken_back_later(host: RelayHost, state: State) -> None:
+    await enable(state)
+    host.fails.add("SetRelayGateway")
+    host.sticks.add("SetRelayGateway")
+    with pytest.raises(Problem, match="Nor could all be undone") as caught:
+        await lead(state)
+    assert caught.value.exit == Exit.OPERATOR
+    assert host.relay is not None
+    assert host.relay.gateways == (GATEWAY,)
+    host.sticks.clear()
+    await relay.disable(state, "host1", lambda _: None)
+    host.check_untouched()
+
+
+async def test_a_gateway_for_a_relay_that_is_another_one_by_now_is_refused(host: RelayHost, state: State) -> None:
+    await enable(state)
+    found = await relay.assess_gateway(state, "host1", WISHES)
+    assert found.plan is not None
+    await lead(state)
+    host.order.clear()
+    with pytest.raises(Problem) as caught:
+        await relay.change(state, "host1", found.plan, lambda _: None)
+    assert (caught.value.code, caught.value.exit, host.order) == ("relay-changed", Exit.REFUSED, [])
+
+
+async def test_the_command_for_a_gateway(host: RelayHost, state: State) -> None:
+    refused = await run("gateway", "host1", "--vlan", "7", "--to", "192.0.2.9")
+    assert refused.exit_code == Exit.REFUSED
+    assert "vferry relay enable host1" in refused.output
+    await enable(state)
+    host.order.clear()
+    dry = await run("gateway", "host1", "--vlan", "7", "--to", "192.0.2.9", "--dry-run")
+    assert "VLAN 7 of relay0 to 192.0.2.9 by GRE, key 7" in dry.output
+    assert (dry.exit_code, host.order) == (0, [])
+    made = await run("gateway", "host1", "--vlan", "7", "--to", "192.0.2.9")
+    assert (made.exit_code, made.output.splitlines()[-1]) == (0, "VLAN 7 on host1 goes to 192.0.2.9")
+    shown = " ".join((await run("show", "host1")).output.split())
+    assert "Gateways VLAN 7 of relay0 to 192.0.2.9 by GRE, key 7" in shown
+    labelled = await run("gateway", "host1", "--vlan", "7", "--to", "192.0.2.9", "--label", "100007", "--dry-run")
+    assert "VLAN 7 of relay0 to 192.0.2.9 by MPLS in GRE, label 100007" in labelled.output
+    words = ("gateway", "host1", "--vlan", "7", "--to", "192.0.2.9", "--address", "10.0.0.254", "--dry-run")
+    assert "by GRE, key 7, IPv4 by 10.0.0.254" in (await run(*words)).output
+    gone = await run("gateway", "host1", "--vlan", "7", "--none")
+    assert (gone.exit_code, gone.output.splitlines()[-1]) == (0, "VLAN 7 on host1 goes to no gateway any more")
+    again = await run("gateway", "host1", "--vlan", "7", "--none")
+    assert (again.exit_code, "VLAN 7 of relay0 on host1 goes to no gateway" in again.output) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--vlan", "7"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--none"),
+        ("--vlan", "7", "--key", "7", "--none"),
+        ("--vlan", "0", "--to", "192.0.2.9"),
+        ("--vlan", "4095", "--to", "192.0.2.9"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--key", "4294967296"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--label", "15"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--label", "1048576"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--label", "16", "--key", "7"),
+        ("--vlan", "7", "--label", "16", "--none"),
+        ("--vlan", "7", "--address", "10.0.0.254", "--none"),
+        ("--vlan", "7", "--to", "192.0.2.9", "--address", "fd00::1"),
+        *(("--vlan", "7", "--to", each) for each in ("a.example", "::1", "224.0.0.1", "127.0.0.1", "0.0.0.0")),
+        ("--vlan", "7", "--to", "255.255.255.255"),
+    ],
+    ids=" ".join,
+)
+async def test_a_gateway_that_makes_no_sense_is_refused(host: RelayHost, words: tuple[str, ...]) -> None:
+    assert (await run("gateway", "host1", *words)).exit_code == 2
+    assert host.order == []
 
 
 # --- the commands ----------------------------------------------------------------------------------------

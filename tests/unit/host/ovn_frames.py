@@ -11,6 +11,7 @@ from vferry.host.announcement import BROADCAST
 
 NOT_S = 0.3
 """For how long nothing must come."""
+TRIES = 20
 OUTGOING = 4
 UDP, GENEVE, ETHERNET = 17, 6081, 0x6558
 
@@ -61,6 +62,16 @@ def reached(frames: Iterable[bytes], of: Guest, *to: Guest) -> list[Guest]:
     return [each for each in to if _comes({frame[-8:] for frame in frames}, each, ends)]
 
 
+def arrives(frames: Iterable[bytes], of: Guest, to: Guest, *others: Guest) -> bool:
+    """Whether anything reaches a guest of what another one sends, in one of several tries, and nobody else in any."""
+    frames = list(frames)
+    others = tuple(each for each in others if each is not to)
+    for _ in range(TRIES):
+        if found := reached(frames, of, to, *others):
+            return found == [to]
+    return False
+
+
 def _comes(marks: set[bytes], to: Guest, ends: float) -> bool:
     while True:
         to.wire.settimeout(max(0.001, ends - time.monotonic()))
@@ -74,8 +85,12 @@ def _comes(marks: set[bytes], to: Guest, ends: float) -> bool:
 
 def _udp(to: str, of: str, port: int, payload: bytes) -> bytes:
     """With IPv4's header, and without UDP's checksum, which may be left out."""
-    message = struct.pack("!HHHH", port, port, 8 + len(payload), 0) + payload
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, UDP, 0) + _ip(of) + _ip(to)
+    return ipv4(to, of, UDP, struct.pack("!HHHH", port, port, 8 + len(payload), 0) + payload)
+
+
+def ipv4(to: str, of: str, protocol: int, message: bytes) -> bytes:
+    """A packet."""
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, protocol, 0) + _ip(of) + _ip(to)
     total = sum(struct.unpack("!10H", header))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

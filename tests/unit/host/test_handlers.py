@@ -33,7 +33,7 @@ from vferry.host.wire import operations
 from vferry.model.guest import VfRef
 from vferry.model.host import WIPED, Attachment, Bridge, Inventory, MigrationEndpoint, Network, VfSettings
 from vferry.model.problem import Problem
-from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf
+from vferry.model.relay import Relay, RelayBridge, RelayGateway, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf
 
 MINE = Session(operation="op-1")
 OTHERS = Session(operation="op-2")
@@ -83,6 +83,10 @@ ACTING_ON_RELAY: list[Operation[Any]] = [
     api.BindVf(address=VF, driver="vfio-pci"),
     api.SetSwitch(settings={"dpdk-init": "try"}),
     api.SetRelayBridge(bridge=RelayBridge(name="relay0", uplinks=(RelayUplink(name="up", address=VF),)), present=True),
+    api.SetRelayGateway(
+        gateway=RelayGateway(bridge="relay0", vlan=7, remote="192.0.2.9", key=7),
+        present=True,
+    ),
     api.JoinRelay(port=PORT, settings=VfSettings()),
     api.LeaveRelay(guest="guest1", mac=MAC),
 ]

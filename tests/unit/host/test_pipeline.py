@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from vferry.host import pipeline
+from vferry.host.gateway_flows import flows
 from vferry.host.openvswitch import RefusedError
 from vferry.host.pipeline import PacketIn, Pipeline, commit, tcp_from, to_controller, track
 from vferry.model.connections import Way
+from vferry.model.relay import RelayGateway
 
 NUMBER = 0x7666
 BARRIER, DONE = bytes.fromhex("0614000800000000"), bytes.fromhex("0615000800000000")
@@ -111,6 +114,63 @@ def test_matches_and_actions_are_those_of_open_vswitch() -> None:
     assert to_controller(NUMBER).hex() == "ffff0010000023200014ffff76660100"
     with pytest.raises(ValueError, match="no ports"):
         tcp_from(7, Way(source="10.0.0.1", destination="10.0.0.2"))
+
+
+GATEWAY = RelayGateway(bridge="relay0", vlan=7, remote="192.0.2.9", label=100007)
+
+
+def test_labels_are_put_and_taken_off_as_open_vswitch_s_own_tool_asks_for_it() -> None:
+    """As `ovs-ofctl -O OpenFlow15` of 3.1 says on the wire, but for the order of a match's fields, which is free."""
+    out, back = flows(GATEWAY, 3, 4)
+    assert [each.hex() for each in out] == [
+        "0001000c800000040000000300000000",
+        "ffff001000002320002e0000000188470019001080004404000186a70000000000000010000000040000000000000000",
+    ]
+    assert [each.hex() for each in back] == [
+        "0001001f8000000400000004" + "80000a028847" + "80004404000186a7" + "8000480101" + "00",
+        "ffff001000002320002f00000000fffeffff001000002320002f00000000000000000010000000030000000000000000",
+    ]
+
+
+def test_a_gateway_s_address_is_answered_for_as_open_vswitch_s_own_tool_asks_for_it() -> None:
+    """So are the priority and the times of what is learnt, which are ours."""
+    asked, sent, back = flows(replace(GATEWAY, address="10.0.0.254"), 7, 4)
+    assert asked[0].hex() == "0001002080000004" + "00000007" + "80000a020806" + "80002a020001" + "80002e040a0000fe"
+    learn = (
+        "ffff006800002320002d0e1000000064000000000000000700000100000000000000100000000000"
+        "20100800000006020000202000000007000100040000"
+    )
+    rest = "1010000000020000000000000000"
+    of_arp = learn + "002000002004000000001004000008300001220600000000020600001010000000020000000000000000"
+    of_ip = learn + "002000000e0400000000100400000830000004060000000002060000" + rest
+    assert asked[1].hex() == of_arp + (
+        "001c0018003000000000000080000806800006060000000000190010800008060276660000070000"
+        "0019001080002a020002000000000000001c0018003000000000000080003006800032060000000"
+        "0001c0018002000000000000080002c0480002e0400000000"
+        "00190010800030060276660000070000" + "0019001080002c040a0000fe00000000" + "00000010fffffff80000000000000000"
+    )
+    assert sent[0].hex() == "0001001c80000004" + "00000007" + "80000606027666000007" + "80000a020800" + "00000000"
+    assert sent[1].hex() == of_ip + "0018000800000000" + "ffff001000002320002f00000000fffe" + (
+        "ffff001000002320002e0000000188470019001080004404000186a700000000" + "00000010000000040000000000000000"
+    )
+    assert back[1].hex() == (
+        "0014000808000000" + "00190010000100040000000700000000" + "00190010800008060276660000070000"
+        "ffff001000002320000efff801000000"
+    )
+
+
+def test_the_flows_of_a_port_are_those_in_and_out_of_it(tmp_path: Path) -> None:
+    with bridge(tmp_path, DONE, DONE) as told, Pipeline(tmp_path / "br-int.mgmt", NUMBER) as made:
+        made.drop_flows_of(3)
+        made.drop_flows_of(3, table=0)
+        made.barrier()
+    head = "060e{}00000000" + "00" * 16 + "0003" + "00" * 6 + "ffffffff{}ffffffff00000000"
+    head = head.replace("00" * 16 + "0003", "00" * 16 + "ff03")
+    of, to = head.format("0040", "ffffffff"), head.format("0038", "00000003")
+    asked = told.removeprefix(OPENED)
+    assert asked[:0x40].hex() == of + "0001000c800000040000000300000000"
+    assert asked[0x40 : 0x40 + 0x38].hex() == to + "0001000400000000"
+    assert asked[0x78 : 0x78 + 0x40].hex() == of.replace("ff03", "0003") + "0001000c800000040000000300000000"
 
 
 def test_what_flows_pass_is_heard_in_order_and_in_pieces(tmp_path: Path) -> None:

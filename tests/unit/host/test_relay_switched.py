@@ -15,10 +15,11 @@ from relay_host import MINE, MOVING, OTHERS, VFS, Host, refused, running
 from xml_samples import VHOSTUSER, domain
 
 from vferry.host import api
+from vferry.host.announcement import rarp
 from vferry.host.api import JoinRelay, LeaveRelay
 from vferry.host.ovsdb import SOCKET
 from vferry.model.ovn import Chassis
-from vferry.model.relay import RelayPort, RelayState, RelayVf, SwitchPlace
+from vferry.model.relay import ChainPlace, RelayPort, RelayState, RelayVf, SwitchPlace
 
 MAC, OTHER_MAC = "52:54:00:aa:00:0b", "52:54:00:aa:00:0c"
 NAME = "vfg525400aa000b"
@@ -85,14 +86,50 @@ async def test_without_a_vlan_and_a_rate_it_passes_all(host: Host) -> None:
 @pytest.mark.parametrize(
     "place", [replace(PLACE, vlan=0), replace(PLACE, vlan=7), replace(PLACE, max_tx_rate=0)], ids=str
 )
-async def test_asked_for_otherwise_it_is_made_so(host: Host, place: SwitchPlace) -> None:
+async def test_asked_for_otherwise_it_is_made_so_while_its_guest_uses_it(host: Host, place: SwitchPlace) -> None:
     await host.ask(JOIN, MOVING)
+    (before,) = rows(host, "Port", NAME, "_uuid", "interfaces")
     assert (await host.ask(JoinRelay(port=replace(PORT, switch=place)), MOVING)).changed
     assert rows(host, "Port", NAME, "tag") == [{"tag": place.vlan or ["set", []]}]
     assert rows(host, "Interface", NAME, "ingress_policing_rate") == [
         {"ingress_policing_rate": 1000 * place.max_tx_rate}
     ]
     assert await relay_ports(host) == (replace(PORT, switch=place),)
+    assert rows(host, "Port", NAME, "_uuid", "interfaces") == [before]
+
+
+async def test_a_port_on_another_socket_is_made_anew(host: Host) -> None:
+    await host.ask(JOIN, MOVING)
+    (before,) = rows(host, "Port", NAME, "_uuid")
+    assert (await host.ask(JoinRelay(port=replace(PORT, socket="/run/vferry/other.sock")), MOVING)).changed
+    assert rows(host, "Port", NAME, "_uuid") != [before]
+
+
+async def test_its_place_in_a_chain_is_kept(host: Host) -> None:
+    chain = ChainPlace(name="web", serves=False, within=True, vlan=42)
+    led = replace(PORT, switch=replace(PLACE, vlan=901, chain=chain))
+    await host.ask(JOIN, MOVING)
+    assert (await host.ask(JoinRelay(port=led), MOVING)).changed
+    host.restart()
+    assert await relay_ports(host) == (led,)
+    drop = {"op": "update", "table": "Open_vSwitch", "where": [], "row": {"bridges": ["set", []]}}
+    transact(host.root / SOCKET, drop)
+    await host.handlers.started()
+    assert rows(host, "Port", NAME, "tag", "vlan_mode") == [{"tag": 901, "vlan_mode": "access"}]
+    await host.ask(JOIN, MOVING)
+    assert await relay_ports(host) == (PORT,)
+
+
+async def test_a_switch_that_is_silent_has_its_port_in_the_chain_s_vlan_once_it_speaks(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await host.ask(JOIN, MOVING)
+    monkeypatch.setattr("vferry.host.ovsdb.TIMEOUT_S", 0.3)
+    host.switch.deaf = True
+    assert await refused(host, JoinRelay(port=replace(PORT, switch=replace(PLACE, vlan=901)))) == "switch-silent"
+    host.switch.deaf = False
+    await host.ask(JOIN, MOVING)
+    assert rows(host, "Port", NAME, "tag") == [{"tag": 42}]
 
 
 @pytest.mark.parametrize("goes_on", [False, True])
@@ -241,6 +278,22 @@ async def test_the_bridge_is_told_at_which_port_the_guest_is(
     await host.ask(JOIN, MOVING)
     await host.ask(api.TeachBridge(guest="guest1", mac=MAC, uplink=uplink), MOVING)
     assert taught == [(port, held)]
+
+
+@pytest.mark.parametrize(("port", "way"), [(None, "vfg525400aa000c"), (MAC, NAME)])
+async def test_whose_announcement_comes_in_by_which_port(
+    host: Host, monkeypatch: pytest.MonkeyPatch, port: str | None, way: str
+) -> None:
+    """Of whom is behind a service, by the service's."""
+    said: list[tuple[str, bytes]] = []
+
+    def send(inlet: Any, frame: bytes) -> int:
+        said.append((inlet._port, frame))
+        return len(frame)
+
+    monkeypatch.setattr("vferry.host.openflow.Inlet.send", send)
+    await host.ask(api.Announce(guest="guest1", mac=OTHER_MAC, port=port), MOVING)
+    assert said[0] == (way, rarp(OTHER_MAC))
 
 
 async def test_a_record_that_cannot_be_read_keeps_no_guest_from_being_announced(host: Host) -> None:

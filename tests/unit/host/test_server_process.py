@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from vferry.host import service_run
 from vferry.host.api import Done, Session, TakeInventory, Unplug
+from vferry.host.claims import Claims
 from vferry.host.client import connect
 from vferry.host.configuration import EXAMPLE
+from vferry.host.service_fake import FakeHandlers, empty_inventory
 from vferry.host.service_run import lock
 from vferry.model.problem import Problem
 
@@ -97,3 +100,31 @@ def test_there_is_one_agent_for_a_state_directory(tmp_path: Path) -> None:
     assert caught.value.code == "agent-running"
     with lock(tmp_path):
         pass
+
+
+async def test_what_others_undo_is_looked_after_until_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service_run, "FOLLOWS_EVERY_S", 0.01)
+    handlers = FakeHandlers(empty_inventory("host1"), Claims(tmp_path, 2))
+    started, stopping, looked = asyncio.Event(), asyncio.Event(), 0
+
+    async def look() -> None:
+        nonlocal looked
+        looked += 1
+        assert started.is_set(), "it is not looked at before all is as it was"
+        if looked == 1:
+            raise ValueError("a fault")
+        if looked == 3:
+            stopping.set()
+
+    async def start() -> None:
+        await asyncio.sleep(0.05)
+        started.set()
+
+    monkeypatch.setattr(handlers, "follow", look)
+    starting = asyncio.create_task(start())
+    await asyncio.wait_for(service_run.follow(handlers, starting, stopping), 20)
+    assert looked == 3
+    assert caplog.text.count("ValueError: a fault") == 1
+    await starting

@@ -176,7 +176,7 @@ def test_what_stands_in_the_way_is_said_with_what_to_do(
 
 
 def test_every_code_is_tested() -> None:
-    tested = {row[0] for row in REFUSED} | {"nic-there", "lease-not-renewed"}
+    tested = {row[0] for row in REFUSED} | {"nic-there", "lease-not-renewed", "nic-in-chain"}
     assert codes_of({"running_nic", "nic_slots", "nic_place"}) <= tested
 
 

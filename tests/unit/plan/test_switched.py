@@ -15,7 +15,16 @@ from vferry.host.api import Define, Definition, JoinRelay, LeaveRelay, Operation
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import NO_MAC, Bridge, Inventory, LinkState, Network, VfSettings
 from vferry.model.ovn import LogicalPort
-from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, SwitchPlace
+from vferry.model.relay import (
+    ChainPlace,
+    Relay,
+    RelayBridge,
+    RelayKind,
+    RelayPort,
+    RelayState,
+    RelayUplink,
+    SwitchPlace,
+)
 from vferry.plan import switch_place
 from vferry.plan.facts import Facts, Refusal
 from vferry.plan.guest_nic import assess
@@ -296,6 +305,8 @@ def test_what_a_switch_does_not_check_is_said(check: bool | None) -> None:  # no
     assert found(NicTarget.VF, NicTarget.VIRTIO, used(spoof_check=check)).findings == ()
 
 
+CHAIN = ChainPlace(name="web", serves=False, within=True, vlan=7)
+IN_CHAIN = structs.replace(PORT, mac=SECOND, switch=structs.replace(PLACE, chain=CHAIN))
 REFUSED: list[tuple[str, Callable[[], Inventory]]] = [
     ("port-cannot", lambda: used(qos=3)),
     ("port-cannot", lambda: used(min_tx_rate=10)),
@@ -303,6 +314,7 @@ REFUSED: list[tuple[str, Callable[[], Inventory]]] = [
     ("relay-missing", lambda: structs.replace(used(), relay=structs.replace(SWITCHED, bridges=()))),
     ("relay-missing", lambda: structs.replace(used(), relay=structs.replace(SWITCHED, state=RelayState.ENABLING))),
     ("pf-missing", lambda: with_pf(used(), "pf0", up=False)),
+    ("chain-vlan-used", lambda: structs.replace(used(), relay=structs.replace(SWITCHED, ports=(IN_CHAIN,)))),
 ]
 
 
@@ -311,6 +323,15 @@ def test_what_stands_in_the_way_is_said_with_what_to_do(code: str, host: Callabl
     assessed = found(NicTarget.VF, NicTarget.RELAY, host())
     assert [(each.code, bool(each.remedy)) for each in assessed.errors] == [(code, True)]
     assert assessed.plan is None
+
+
+@pytest.mark.parametrize("to", [NicTarget.VF, NicTarget.VIRTIO])
+def test_a_nic_in_a_chain_stays_on_the_relay(to: NicTarget) -> None:
+    port = structs.replace(PORT, switch=structs.replace(PLACE, chain=CHAIN))
+    host = structs.replace(HOSTS[NicTarget.RELAY], relay=structs.replace(SWITCHED, ports=(port,)))
+    assessed = found(NicTarget.RELAY, to, host)
+    assert [each.code for each in assessed.errors] == ["nic-in-chain"]
+    assert "vferry relay chain host1 web --none" in assessed.errors[0].remedy
 
 
 ON_OVN = structs.replace(BASE, chassis=f.CHASSIS)
@@ -376,7 +397,7 @@ def test_what_ovn_gives_a_port_no_vf_had(settings: VfSettings, code: str | None)
 
 
 def test_every_code_is_tested() -> None:
-    assert codes_of({"switch_place"}) == {"port-cannot", "relay-unchecked", "port-is-ovns"}
+    assert codes_of({"switch_place"}) == {"port-cannot", "relay-unchecked", "port-is-ovns", "chain-vlan-used"}
 
 
 def test_asked_for_again_it_goes_on_with_the_port_that_is_there() -> None:
