@@ -221,7 +221,8 @@ def _awaited(claim: Claim) -> str:
     if claim.operation.startswith("chain-"):
         return "Wait until it has ended; if its controller is gone, ask again: vferry relay chain"
     if claim.slot or claim.guest:
-        return f"Wait for it (vferry operation show {claim.operation}); if its controller is gone: vferry operation recover"
+        wait = f"Wait for it (vferry operation show {claim.operation})"
+        return f"{wait}; if its controller is gone: vferry operation recover"
     return "It is the relay's: look with vferry relay show HOST"
 
 
