@@ -146,6 +146,10 @@ class Guest:
         made.bind(("eth0", ETH_P_ALL))
         return made
 
+    def forget_wire(self) -> None:
+        """Its eth0 is another one from now on."""
+        self.__dict__.pop("wire", None)
+
     def endpoint(self, kind: int, port: int = 0) -> socket.socket:
         """One of its kernel's sockets, for IPv4, bound to its address."""
         made = self._made(socket.AF_INET, kind, 0)
@@ -225,11 +229,15 @@ class Chassis:
             inside(where, partial(with_checksums, nic))
             where.run(["ip", "link", "set", nic, "up"])
         guest.namespace.run(["ip", "address", "add", f"{port.address}/24", "dev", "eth0"])
-        self.store.transact(
-            *_port(name, external_ids=_ids(port)),
-            _mutate("Bridge", [["name", "==", "br-int"]], "ports", name),
-        )
+        self.join(name, port)
         return guest
+
+    def join(self, nic: str, port: Logical) -> None:
+        """Has a NIC of its namespace be a port on the integration bridge, under the name of the logical port."""
+        self.store.transact(
+            *_port(nic, external_ids=_ids(port)),
+            _mutate("Bridge", [["name", "==", "br-int"]], "ports", nic),
+        )
 
     def tell_ovn(self, port: Logical, *, here: bool) -> None:
         """Has what was plugged be the logical port, or nobody's."""
