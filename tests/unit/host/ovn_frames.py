@@ -2,7 +2,7 @@
 
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 from ovn_chassis import Guest, Logical
@@ -52,24 +52,37 @@ def tunnelled(frame: bytes, network: int, key: int, to: str, of: Logical) -> byt
 
 def reached(frames: Iterable[bytes], of: Guest, *to: Guest) -> list[Guest]:
     """Whom anything reaches of what a guest sends."""
-    frames = list(frames)
+    marks = _send(frames, of, *to)
+    ends = time.monotonic() + NOT_S
+    return [each for each in to if any(_coming(marks, each, ends))]
+
+
+def received(frames: Iterable[bytes], of: Guest, to: Guest) -> list[bytes]:
+    """What comes to one of what a guest sends, as it comes: also what is in another frame."""
+    marks = _send(frames, of, to)
+    return list(_coming(marks, to, time.monotonic() + NOT_S))
+
+
+def _send(frames: Iterable[bytes], of: Guest, *to: Guest) -> set[bytes]:
+    """Answers their marks."""
     for each in to:
         assert each.wire, "who is not listening hears nothing"
+    marks = set()
     for frame in frames:
         of.wire.send(frame)
-    ends = time.monotonic() + NOT_S
-    return [each for each in to if _comes({frame[-8:] for frame in frames}, each, ends)]
+        marks.add(frame[-8:])
+    return marks
 
 
-def _comes(marks: set[bytes], to: Guest, ends: float) -> bool:
+def _coming(marks: set[bytes], to: Guest, ends: float) -> Iterator[bytes]:
     while True:
         to.wire.settimeout(max(0.001, ends - time.monotonic()))
         try:
             got, place = to.wire.recvfrom(2000)
         except TimeoutError:
-            return False
+            return
         if place[2] != OUTGOING and any(each in got for each in marks):
-            return True
+            yield got
 
 
 def _udp(to: str, of: str, port: int, payload: bytes) -> bytes:

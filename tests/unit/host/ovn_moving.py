@@ -10,6 +10,8 @@ Its port has the MAC and the name of the plans in `fakes.facts`.
 """
 
 import asyncio
+import os
+import socket
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -144,3 +146,14 @@ class Traveller:
     def _ip(self, *lines: str) -> None:
         for line in lines:
             self.guest.namespace.run(["ip", *line.split()])
+
+
+def passes(of: socket.socket, to: socket.socket, within_s: float = 2.0) -> bool:
+    """Whether what one end sends comes to the other."""
+    data = os.urandom(16)
+    of.send(data)
+    to.settimeout(within_s)
+    try:
+        return to.recv(2000) == data
+    except TimeoutError:
+        return False

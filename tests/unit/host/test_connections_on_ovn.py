@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ovn_chassis import Chassis, Guest, Logical, Ovn, as_root, inside, ovn, until
-from ovn_moving import MTU, Traveller
+from ovn_chassis import Chassis, Guest, Logical, Ovn, acl, as_root, inside, ovn, until
+from ovn_moving import MTU, Traveller, passes
 
 from fakes.samples import GUEST, MAC
 from vferry.host.api import PutPortConnections, ReadPortConnections
@@ -32,11 +31,11 @@ SIX = {WEB: "fd00::1", PEER: "fd00::2"}
 """Their other addresses, of which OVN does not know."""
 SERVICE, THEIRS, DATAGRAMS, FORBIDDEN = 80, 7000, 53, 81
 RULES = (
-    ("from-lport", 1, 'inport == "web-0" && (ip4 || tcp)', "drop"),
-    ("to-lport", 1, 'outport == "web-0" && (ip4 || tcp)', "drop"),
-    ("from-lport", 2, f'inport == "web-0" && tcp.dst == {THEIRS}', "allow-related"),
-    ("to-lport", 2, f'outport == "web-0" && tcp.dst == {SERVICE}', "allow-related"),
-    ("to-lport", 2, f'outport == "web-0" && udp.dst == {DATAGRAMS}', "allow-related"),
+    acl("from", 1, 'inport == "web-0" && (ip4 || tcp)', "drop"),
+    acl("to", 1, 'outport == "web-0" && (ip4 || tcp)', "drop"),
+    acl("from", 2, f'inport == "web-0" && tcp.dst == {THEIRS}', "allow-related"),
+    acl("to", 2, f'outport == "web-0" && tcp.dst == {SERVICE}', "allow-related"),
+    acl("to", 2, f'outport == "web-0" && udp.dst == {DATAGRAMS}', "allow-related"),
 )
 """By default nothing; and what may be is said of those who begin."""
 NOT_S = 0.5
@@ -51,7 +50,7 @@ class Moving(Traveller):
 
     def __init__(self, net: Ovn) -> None:
         net.add_switch("ls", WEB, PEER)
-        filtered(net)
+        net.give("Logical_Switch", "ls", "acls", "ACL", *RULES)
         self.peer = net.chassis["c2"].plug(PEER)
         six = (f"address add {SIX[each]}/64 dev eth0 nodad" for each in (WEB, PEER))
         super().__init__(net, WEB, next(six))
@@ -93,24 +92,6 @@ def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moving]:
         yield made
 
 
-def filtered(net: Ovn) -> None:
-    names = [f"a{at}" for at in range(len(RULES))]
-    rows = [
-        inserted("ACL", name, direction=direction, priority=priority, match=match, action=action)
-        for name, (direction, priority, match, action) in zip(names, RULES, strict=True)
-    ]
-    net.northbound.transact(*rows, added("Logical_Switch", [], "acls", *names))
-
-
-def inserted(table: str, identity: str, /, **row: Any) -> dict[str, Any]:
-    return {"op": "insert", "table": table, "row": row, "uuid-name": identity}
-
-
-def added(table: str, where: list[Any], column: str, *names: str) -> dict[str, Any]:
-    mutations = [[column, "insert", ["set", [["named-uuid", name] for name in names]]]]
-    return {"op": "mutate", "table": table, "where": where, "mutations": mutations}
-
-
 def listen(at: Guest, port: int) -> socket.socket:
     listening = at.endpoint(socket.SOCK_STREAM, port)
     listening.settimeout(5)
@@ -123,17 +104,6 @@ def datagrams(of: Guest, to: Guest) -> Pair:
     asking.connect(asked.getsockname())
     asked.connect(asking.getsockname())
     return asking, asked
-
-
-def passes(of: socket.socket, to: socket.socket, within_s: float = 2.0) -> bool:
-    """Whether what one end sends comes to the other."""
-    data = os.urandom(16)
-    of.send(data)
-    to.settimeout(within_s)
-    try:
-        return to.recv(2000) == data
-    except TimeoutError:
-        return False
 
 
 def is_let_in(moving: Moving, port: int) -> bool:

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from ovn_chassis import Guest, Logical, Ovn, as_root, ovn, until
+from ovn_chassis import Guest, Logical, Ovn, acl, as_root, ovn, until
 from ovn_frames import arp, datagram, reached, tagged, tunnelled
 
 from vferry.controller.northbound import Northbound
@@ -86,17 +86,14 @@ def test_a_guest_does_not_pass_for_its_neighbour(net: Ovn) -> None:
 
 def closed_from_outside(net: Ovn, port: Logical) -> None:
     """Lets a guest open connections, and nobody to it."""
-    rules = {
-        "out": {"direction": "from-lport", "match": f'inport == "{port.name}" && ip', "action": "allow-related"},
-        "in": {"direction": "to-lport", "match": f'outport == "{port.name}" && ip', "action": "drop"},
-    }
-    inserts = [
-        {"op": "insert", "table": "ACL", "row": {"priority": 1000, **row}, "uuid-name": name}
-        for name, row in rules.items()
-    ]
-    added = [["acls", "insert", ["set", [["named-uuid", name] for name in rules]]]]
-    net.northbound.transact(*inserts, {"op": "mutate", "table": "Logical_Switch", "where": [], "mutations": added})
-    net.settle()
+    net.give(
+        "Logical_Switch",
+        "red",
+        "acls",
+        "ACL",
+        acl("from", 1000, f'inport == "{port.name}" && ip', "allow-related"),
+        acl("to", 1000, f'outport == "{port.name}" && ip', "drop"),
+    )
 
 
 def connects(of: Guest, to: Guest, port: int) -> bool:
