@@ -41,6 +41,7 @@ T = TypeVar("T")
 PATIENCE_S = 60.0
 NAMES = ("c1", "c2")
 DAEMONS = ("ovs-vswitchd", "ovn-northd", "ovn-controller")
+GENEVE, VXLAN = "geneve", "vxlan"
 UNDERLAY = "192.0.2.{}"
 ETH_P_ALL, CLONE_NEWNET, SIOCETHTOOL, ETHTOOL_STXCSUM = 0x0003, 0x40000000, 0x8946, 0x17
 
@@ -260,7 +261,7 @@ class Ovn:
         self.southbound = Store(central, central / "sb.sock", "ovn/ovn-sb.ovsschema", "OVN_Southbound")
         words = ("ovn-northd", f"--ovnnb-db={self.northbound.remote}", f"--ovnsb-db={self.southbound.remote}")
         self.northd = Daemon(central, "ovn-northd", words)
-        remote = self.southbound.remote
+        self.encapsulation, remote = encapsulation, self.southbound.remote
         self.chassis = {name: Chassis(stack, folder / name, name, remote, encapsulation) for name in NAMES}
         self.settings = OvnSettings(northbound=self.northbound.remote)
 
@@ -350,12 +351,14 @@ class Ovn:
         for each in self.chassis.values():
             each.link()
             each.controller.start()
-        until(lambda: len(self.southbound.rows("Chassis", "name")) == len(NAMES), *self.daemons)
+        tunnel = (["type", "==", self.encapsulation],)
+        stores = [each.store for each in self.chassis.values()]
+        until(lambda: all(each.rows("Interface", "name", where=tunnel) for each in stores), *self.daemons)
         self.settle()
 
 
 @contextmanager
-def ovn(folder: Path, encapsulation: str = "geneve") -> Iterator[Ovn]:
+def ovn(folder: Path, encapsulation: str = GENEVE) -> Iterator[Ovn]:
     """Such a one below a folder. What cannot start says why; all of it is gone afterwards."""
     needed(*DAEMONS)
     with ExitStack() as stack:

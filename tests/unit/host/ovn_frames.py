@@ -12,7 +12,7 @@ from vferry.host.announcement import BROADCAST
 NOT_S = 0.3
 """For how long nothing must come."""
 OUTGOING = 4
-UDP, GENEVE, ETHERNET = 17, 6081, 0x6558
+UDP, GENEVE, VXLAN, ETHERNET = 17, 6081, 4789, 0x6558
 
 _number = count(1)
 
@@ -42,12 +42,17 @@ def tagged(frame: bytes, *vlans: int) -> bytes:
     return frame[:12] + b"".join(struct.pack("!HH", 0x8100, vlan) for vlan in vlans) + frame[12:]
 
 
-def tunnelled(frame: bytes, network: int, key: int, to: str, of: Logical) -> bytes:
-    """The same in Geneve, as a chassis sends it to another: with OVN's option for the port, in and out."""
-    option = struct.pack("!HBBI", 0x0102, 0x80, 1, key)
-    header = struct.pack("!BBHI", len(option) // 4, 0x40, ETHERNET, network << 8)
-    outer = _udp(to, of.address, GENEVE, header + option + frame)
-    return BROADCAST + octets(of.mac) + b"\x08\x00" + outer
+def tunnelled(frame: bytes, network: int, ports: tuple[int, int], to: str, of: Logical) -> tuple[bytes, bytes]:
+    """The same as a chassis sends it to another, in Geneve and in VXLAN, with the keys of the ports, in and out.
+
+    Geneve has them in an option of OVN's, VXLAN that of the port out beside the network's.
+    """
+    option = struct.pack("!HBBHH", 0x0102, 0x80, 1, *ports)
+    geneve = struct.pack("!BBHI", len(option) // 4, 0x40, ETHERNET, network << 8) + option
+    vxlan = struct.pack("!II", 8 << 24, (ports[1] << 12 | network) << 8)
+    in_geneve, in_vxlan = _udp(to, of.address, GENEVE, geneve + frame), _udp(to, of.address, VXLAN, vxlan + frame)
+    outer = BROADCAST + octets(of.mac) + b"\x08\x00"
+    return outer + in_geneve, outer + in_vxlan
 
 
 def reached(frames: Iterable[bytes], of: Guest, *to: Guest) -> list[Guest]:
