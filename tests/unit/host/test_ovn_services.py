@@ -147,6 +147,32 @@ def test_a_balancer_goes_on_giving_it_connections(net: Ovn, routed: Routed, *, w
             assert passes(far, near)
 
 
+@pytest.mark.parametrize("with_them", [True, False], ids=["tracked", "not-tracked"])
+def test_a_connection_of_its_own_stays_with_whom_a_balancer_gave_it_to(
+    net: Ovn, routed: Routed, *, with_them: bool
+) -> None:
+    """Also where that one is the first to say something: else that would come from whom the guest does not know."""
+    net.give(
+        "Logical_Switch",
+        "inside",
+        "acls",
+        "ACL",
+        acl("from", 1, 'inport == "web-0" && ip4', "drop"),
+        acl("to", 1, 'outport == "web-0" && ip4', "drop"),
+        # OVN looks at it with its first packet as it was sent, and with the others as they go on.
+        acl("from", 2, f'inport == "web-0" && tcp.dst == {{{SERVICE}, {BEHIND}}}', "allow-related"),
+    )
+    balancer = {"name": "lb", "protocol": "tcp", "vips": mapped({f"{VIP}:{SERVICE}": f"{CLIENT.address}:{BEHIND}"})}
+    net.give("Logical_Switch", "inside", "load_balancer", "Load_Balancer", balancer)
+    with contextlib.ExitStack() as stack:
+        near, far = Served(stack, routed.guest, routed.client).by(routed.client)
+        assert passes(near, far)
+        said = routed.traveller.migrate(with_them=with_them)
+        assert said == ("1 connection" if with_them else "")
+        assert passes(far, near, within_s=2.0 if with_them else 0.5) == with_them
+        assert passes(near, far) or not with_them
+
+
 # --- limits, marks, mirrors ------------------------------------------------------------------------------
 
 
