@@ -57,7 +57,7 @@ class Connection(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class PortConnection(Struct, frozen=True, kw_only=True, array_like=True):
-    """One connection of a guest's port that Open vSwitch tracks in user space, of TCP or UDP, without NAT of its source."""
+    """One connection of a guest's port that Open vSwitch tracks in user space: TCP or UDP, and no NAT of its source."""
 
     protocol: Literal[6, 17]
     way: Way

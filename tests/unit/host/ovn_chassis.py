@@ -352,8 +352,8 @@ class Ovn:
             each.link()
             each.controller.start()
         tunnel = (["type", "==", self.encapsulation],)
-        stores = [each.store for each in self.chassis.values()]
-        until(lambda: all(each.rows("Interface", "name", where=tunnel) for each in stores), *self.daemons)
+        switches = [each.store for each in self.chassis.values()]
+        until(lambda: all(each.rows("Interface", "name", where=tunnel) for each in switches), *self.daemons)
         self.settle()
 
 
