@@ -26,6 +26,7 @@ from vferry.host.openflow import (
     packet_out,
 )
 from vferry.host.openvswitch import TIMEOUT_S, RefusedError
+from vferry.host.segments import ports
 from vferry.model.connections import Way
 
 ECHO_REQUEST, ECHO_REPLY, EXPERIMENTER, SET_CONFIG, PACKET_IN, FLOW_MOD = 2, 3, 4, 9, 10, 14
@@ -38,7 +39,9 @@ ANY, WHOLE = 0xFFFFFFFF, 0xFFFF
 ADD, DELETE = 0, 3
 APPLY_ACTIONS = 4
 SET_FIELD, EXPERIMENTER_ACTION = 25, 0xFFFF
-NX_CONTROLLER, NX_CT = 20, 35
+NX_CONTROLLER, NX_CT, NX_NAT = 20, 35, 36
+NAT_DESTINATION = 2
+NAT_IPV4, NAT_IPV6, NAT_PORT = 1, 4, 16
 CT_COMMIT, CT_FORCE, NO_TABLE = 1, 2, 0xFF
 EVERY_TABLE = 0xFF
 CT_MARK, CT_LABEL = 0x0001D604, 0x0001D810
@@ -184,16 +187,13 @@ def tcp_from(port: int, way: Way) -> bytes:
     """A match: what comes in by a port, of one direction of a TCP connection."""
     source, destination = ip_address(way.source), ip_address(way.destination)
     kind, (from_address, to_address) = (0x0800, (11, 12)) if source.version == 4 else (0x86DD, (26, 27))
-    if way.ports is None:
-        raise ValueError(f"no ports: {way}")
     fields = (
         (0, struct.pack("!I", port)),
         (5, struct.pack("!H", kind)),
         (10, b"\x06"),
         (from_address, source.packed),
         (to_address, destination.packed),
-        (13, struct.pack("!H", way.ports[0])),
-        (14, struct.pack("!H", way.ports[1])),
+        *((field, struct.pack("!H", port)) for field, port in zip((13, 14), ports(way), strict=True)),
     )
     return match_of(b"".join(struct.pack("!HBB", 0x8000, field << 1, len(value)) + value for field, value in fields))
 
@@ -208,10 +208,22 @@ def track(zone: int) -> bytes:
     return nicira(NX_CT, struct.pack("!HIHB3xH", 0, 0, zone, NO_TABLE, 0))
 
 
-def commit(zone: int, mark: int, labels: int) -> bytes:
-    """An action: the frame's connection is known in a zone from now on, this being the direction in which it began."""
-    fields = set_field(CT_MARK, mark.to_bytes(4, "big")) + set_field(CT_LABEL, labels.to_bytes(16, "big"))
+def commit(zone: int, mark: int, labels: int, served: Way | None = None) -> bytes:
+    """An action: the frame's connection is known in a zone from now on, this being the direction in which it began.
+
+    It goes to where `served` goes, if that is said, and what is answered there comes from where it went.
+    """
+    fields = b"" if served is None else _turn(served)
+    fields += set_field(CT_MARK, mark.to_bytes(4, "big")) + set_field(CT_LABEL, labels.to_bytes(16, "big"))
     return nicira(NX_CT, struct.pack("!HIHB3xH", CT_COMMIT | CT_FORCE, 0, zone, NO_TABLE, 0) + fields)
+
+
+def _turn(to: Way) -> bytes:
+    """Of a commit: its destination is another one."""
+    address, (_, port) = ip_address(to.destination), ports(to)
+    family = NAT_IPV4 if address.version == 4 else NAT_IPV6
+    body = struct.pack("!2xHH", NAT_DESTINATION, family | NAT_PORT) + address.packed + struct.pack("!H", port)
+    return nicira(NX_NAT, body + bytes(-(10 + len(body)) % 8))
 
 
 def set_field(field: int, value: bytes) -> bytes:

@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from vferry.host.announcement import IPV6, checksum
-from vferry.model.connections import Way
+from vferry.model.connections import PortConnection, Way
 
 IPV4 = 0x0800
 TCP: Literal[6] = 6
@@ -32,13 +32,18 @@ class Segment(Struct, frozen=True, kw_only=True):
 
 def backwards(way: Way) -> Way:
     """The other direction of a connection."""
-    ports = (way.ports[1], way.ports[0]) if way.ports else None
-    return Way(source=way.destination, destination=way.source, ports=ports)
+    exchanged = (way.ports[1], way.ports[0]) if way.ports else None
+    return Way(source=way.destination, destination=way.source, ports=exchanged)
+
+
+def answers(connection: PortConnection) -> Way:
+    """The other direction of a connection, as who serves it sends."""
+    return backwards(connection.served or connection.way)
 
 
 def tcp(way: Way, seq: int, ack: int, *, to: bytes = STRANGER, timestamps: tuple[int, int] | None = None) -> bytes:
     """A segment that acknowledges, without data (RFC 9293); with `timestamps`, the option of RFC 7323 is in it."""
-    source, destination = _ports(way)
+    source, destination = ports(way)
     options = b"" if timestamps is None else TIMESTAMPS.pack(1, 1, 8, 10, *timestamps)
     words = (TCP_HEADER + len(options)) // 4
     numbers = struct.pack("!HHIIBBH", source, destination, seq % 2**32, ack % 2**32, words << 4, ACK, WINDOW)
@@ -49,7 +54,7 @@ def tcp(way: Way, seq: int, ack: int, *, to: bytes = STRANGER, timestamps: tuple
 
 def udp(way: Way) -> bytes:
     """A datagram without data (RFC 768)."""
-    header = struct.pack("!HHH", *_ports(way), 8)
+    header = struct.pack("!HHH", *ports(way), 8)
     # Of a sum that is 0 the other form goes: 0 says that there is none.
     total = checksum(_pseudo(way, UDP, 8) + header + bytes(2)) or 0xFFFF
     return _frame(way, UDP, header + struct.pack("!H", total), STRANGER)
@@ -96,7 +101,8 @@ def _read_ipv6(frame: bytes) -> tuple[str, str, bytes] | None:
     return source, destination, packet[IPV6_HEADER : IPV6_HEADER + length]
 
 
-def _ports(way: Way) -> tuple[int, int]:
+def ports(way: Way) -> tuple[int, int]:
+    """Those that it must have."""
     if way.ports is None:
         raise ValueError(f"no ports: {way}")
     return way.ports

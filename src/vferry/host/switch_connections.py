@@ -20,7 +20,7 @@ from vferry.host.api import PutOutcome, PutPortConnections
 from vferry.host.openflow import output, way_in
 from vferry.host.openvswitch import RefusedError
 from vferry.host.pipeline import PacketIn, Pipeline, commit, tcp_from, to_controller, track
-from vferry.host.segments import RST, SYN, TCP, Segment, backwards, read_tcp, tcp, udp
+from vferry.host.segments import RST, SYN, TCP, Segment, answers, backwards, read_tcp, tcp, udp
 from vferry.host.switch_tracking import Place, find_place, read_tracked
 from vferry.model.connections import PortConnection, Way
 from vferry.model.problem import Problem
@@ -108,7 +108,7 @@ class Asking:
         """How many are not known after that."""
         for each in connections:
             if each.protocol != TCP:
-                self._know(each, udp(each.way), udp(backwards(each.way)))
+                self._know(each, udp(each.way), udp(answers(each)))
         streams = [each for each in connections if each.protocol == TCP]
         if not streams:
             self._pipeline.barrier()
@@ -127,7 +127,7 @@ class Asking:
     def _know(self, connection: PortConnection, forth: bytes, back: bytes) -> None:
         """Both ends have sent, and the first one once more: it is established from then on."""
         zone = self._place.zone
-        self._pipeline.put(forth, commit(zone, connection.mark, int(connection.labels, 16)))
+        self._pipeline.put(forth, commit(zone, connection.mark, int(connection.labels, 16), connection.served))
         self._pipeline.put(back, track(zone))
         self._pipeline.put(forth, track(zone))
 
@@ -230,4 +230,4 @@ def sent(streams: Sequence[PortConnection]) -> Iterator[tuple[Way, ...]]:
 def _both(connection: PortConnection, told: Segment) -> tuple[bytes, bytes]:
     """The first direction's segment, and its answer, by what the guest has said of both numbers."""
     mine, other = (told.seq, told.ack) if told.way == connection.way else (told.ack, told.seq)
-    return tcp(connection.way, mine, other), tcp(backwards(connection.way), other, mine)
+    return tcp(connection.way, mine, other), tcp(answers(connection), other, mine)

@@ -10,7 +10,7 @@ from vferry.host.api import MOST_PORT_CONNECTIONS, PortTracked
 from vferry.host.openvswitch import OpenVSwitch, RefusedError
 from vferry.host.ovn import read_zone
 from vferry.host.relay_switch import guest_name
-from vferry.host.segments import TCP, UDP, backwards
+from vferry.host.segments import TCP, UDP, backwards, ports
 from vferry.model.connections import PortConnection, Way
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort
@@ -81,14 +81,15 @@ def _portable(line: str, zone: int) -> tuple[PortConnection, ...] | None:
     numbers = {name: int(match[1], 0) for name, pattern in NUMBERS.items() if (match := pattern.search(entry["rest"]))}
     if numbers.get("zone", 0) != zone or (protocol == "tcp" and not _lives(entry["rest"])):
         return ()
-    way, reply = _way(*entry.groups()[1:5]), _way(*entry.groups()[5:9])
-    if reply != backwards(way):
+    way, served = _way(*entry.groups()[1:5]), backwards(_way(*entry.groups()[5:9]))
+    if (served.source, ports(served)[0]) != (way.source, ports(way)[0]):
         return None
     known = PortConnection(
         protocol=TCP if protocol == "tcp" else UDP,
         way=way,
         mark=numbers.get("mark", 0),
         labels=f"{numbers.get('labels', 0):x}",
+        served=None if served == way else served,
     )
     return (known,)
 

@@ -57,7 +57,7 @@ class Connection(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class PortConnection(Struct, frozen=True, kw_only=True, array_like=True):
-    """One connection of a guest's port that Open vSwitch tracks in user space, without NAT: TCP or UDP."""
+    """One connection of a guest's port that Open vSwitch tracks in user space: TCP or UDP, and no NAT of its source."""
 
     protocol: Literal[6, 17]
     way: Way
@@ -65,3 +65,5 @@ class PortConnection(Struct, frozen=True, kw_only=True, array_like=True):
     mark: Word = 0
     labels: Annotated[str, Meta(pattern=r"^[0-9a-f]{1,32}\Z")] = "0"
     """Those of the connection (ct_label), 128 bits in hexadecimal."""
+    served: Way | None = None
+    """The same as it gets to who serves it, where a balancer has chosen that one."""

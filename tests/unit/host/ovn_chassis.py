@@ -41,6 +41,7 @@ T = TypeVar("T")
 PATIENCE_S = 60.0
 NAMES = ("c1", "c2")
 DAEMONS = ("ovs-vswitchd", "ovn-northd", "ovn-controller")
+GENEVE, VXLAN = "geneve", "vxlan"
 UNDERLAY = "192.0.2.{}"
 ETH_P_ALL, CLONE_NEWNET, SIOCETHTOOL, ETHTOOL_STXCSUM = 0x0003, 0x40000000, 0x8946, 0x17
 
@@ -146,6 +147,10 @@ class Guest:
         made.bind(("eth0", ETH_P_ALL))
         return made
 
+    def forget_wire(self) -> None:
+        """Its eth0 is another one from now on."""
+        self.__dict__.pop("wire", None)
+
     def endpoint(self, kind: int, port: int = 0) -> socket.socket:
         """One of its kernel's sockets, for IPv4, bound to its address."""
         made = self._made(socket.AF_INET, kind, 0)
@@ -167,8 +172,9 @@ class Guest:
 class Chassis:
     """A host as OVN has it. Its folder is what an agent has as its root."""
 
-    def __init__(self, stack: ExitStack, folder: Path, name: str, southbound: str) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, name: str, southbound: str, encapsulation: str) -> None:
         self.name, self.root, self._stack = name, folder, stack
+        self._encapsulation = encapsulation
         self.namespace = stack.enter_context(Namespace())
         self.address = UNDERLAY.format(NAMES.index(name) + 1)
         self._inside = tuple(self.namespace.inside())
@@ -186,11 +192,11 @@ class Chassis:
         told = {
             "system-id": self.name,
             "ovn-remote": self._southbound,
-            "ovn-encap-type": "geneve",
+            "ovn-encap-type": self._encapsulation,
             "ovn-encap-ip": self.address,
             "ovn-bridge-datapath-type": "netdev",
         }
-        self.store.transact({"op": "insert", "table": "Open_vSwitch", "row": {"external_ids": _map(told)}})
+        self.store.transact({"op": "insert", "table": "Open_vSwitch", "row": {"external_ids": mapped(told)}})
         self.store.transact(
             *_port("phy", type="internal"),
             *_port("under"),
@@ -210,8 +216,8 @@ class Chassis:
         for line in (f"address add {self.address}/24 dev phy", "link set phy up", "link set lo up"):
             self.namespace.run(["ip", *line.split()])
 
-    def plug(self, port: Logical, name: str = "") -> Guest:
-        """A guest whose NIC is a port on the integration bridge, under the name of the logical port.
+    def plug(self, port: Logical, name: str = "", *, bridge: str = "br-int") -> Guest:
+        """A guest whose NIC is a port on the integration bridge, or on another one, under the name of the logical port.
 
         The port is called as vferry would call it, or otherwise.
         """
@@ -225,15 +231,19 @@ class Chassis:
             inside(where, partial(with_checksums, nic))
             where.run(["ip", "link", "set", nic, "up"])
         guest.namespace.run(["ip", "address", "add", f"{port.address}/24", "dev", "eth0"])
-        self.store.transact(
-            *_port(name, external_ids=_ids(port)),
-            _mutate("Bridge", [["name", "==", "br-int"]], "ports", name),
-        )
+        self.join(name, port, bridge)
         return guest
+
+    def join(self, nic: str, port: Logical, bridge: str = "br-int") -> None:
+        """Has a NIC of its namespace be a port, under the name of the logical port."""
+        self.store.transact(
+            *_port(nic, external_ids=_ids(port)),
+            _mutate("Bridge", [["name", "==", bridge]], "ports", nic),
+        )
 
     def tell_ovn(self, port: Logical, *, here: bool) -> None:
         """Has what was plugged be the logical port, or nobody's."""
-        row = {"external_ids": _ids(port) if here else _map({})}
+        row = {"external_ids": _ids(port) if here else mapped({})}
         where = [["name", "==", guest_name(port.mac)]]
         self.store.transact({"op": "update", "table": "Interface", "where": where, "row": row})
 
@@ -245,13 +255,14 @@ class Chassis:
 class Ovn:
     """All of it."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, encapsulation: str) -> None:
         central = folder / "central"
         self.northbound = Store(central, central / "nb.sock", "ovn/ovn-nb.ovsschema", "OVN_Northbound")
         self.southbound = Store(central, central / "sb.sock", "ovn/ovn-sb.ovsschema", "OVN_Southbound")
         words = ("ovn-northd", f"--ovnnb-db={self.northbound.remote}", f"--ovnsb-db={self.southbound.remote}")
         self.northd = Daemon(central, "ovn-northd", words)
-        self.chassis = {name: Chassis(stack, folder / name, name, self.southbound.remote) for name in NAMES}
+        self.encapsulation, remote = encapsulation, self.southbound.remote
+        self.chassis = {name: Chassis(stack, folder / name, name, remote, encapsulation) for name in NAMES}
         self.settings = OvnSettings(northbound=self.northbound.remote)
 
     @property
@@ -272,6 +283,26 @@ class Ovn:
         ]
         names = _named(*(f"p{at}" for at in range(len(ports))))
         self.northbound.transact(*rows, _insert("Logical_Switch", "ls", name=name, ports=names))
+
+    def give(self, table: str, name: str, column: str, of: str, *rows: Mapping[str, Any]) -> None:
+        """Gives a switch, or a port, rows of another table, and has all chassis know."""
+        new = [_insert(of, f"n{at}", **row) for at, row in enumerate(rows)]
+        names = (f"n{at}" for at in range(len(rows)))
+        self.northbound.transact(*new, _mutate(table, [["name", "==", name]], column, *names))
+        self.settle()
+
+    def route(self, **ends: tuple[str, str]) -> None:
+        """A router between switches, with a MAC and an address of its own on each."""
+        for switch in ends:
+            options = mapped({"router-port": f"to-{switch}"})
+            port = {"name": f"from-{switch}", "type": "router", "addresses": "router", "options": options}
+            self.give("Logical_Switch", switch, "ports", "Logical_Switch_Port", port)
+        rows = [
+            _insert("Logical_Router_Port", switch, name=f"to-{switch}", mac=mac, networks=f"{address}/24")
+            for switch, (mac, address) in ends.items()
+        ]
+        self.northbound.transact(*rows, _insert("Logical_Router", "lr", name="lr", ports=_named(*ends)))
+        self.settle()
 
     def places(self, port: str) -> list[str]:
         """The chassis that have a logical port: the main one, then others."""
@@ -320,16 +351,18 @@ class Ovn:
         for each in self.chassis.values():
             each.link()
             each.controller.start()
-        until(lambda: len(self.southbound.rows("Chassis", "name")) == len(NAMES), *self.daemons)
+        tunnel = (["type", "==", self.encapsulation],)
+        switches = [each.store for each in self.chassis.values()]
+        until(lambda: all(each.rows("Interface", "name", where=tunnel) for each in switches), *self.daemons)
         self.settle()
 
 
 @contextmanager
-def ovn(folder: Path) -> Iterator[Ovn]:
+def ovn(folder: Path, encapsulation: str = GENEVE) -> Iterator[Ovn]:
     """Such a one below a folder. What cannot start says why; all of it is gone afterwards."""
     needed(*DAEMONS)
     with ExitStack() as stack:
-        made = Ovn(stack, folder)
+        made = Ovn(stack, folder, encapsulation)
         for daemon in made.daemons:
             stack.callback(daemon.end)
         made.start()
@@ -366,16 +399,22 @@ def with_checksums(nic: str) -> None:
         fcntl.ioctl(asked, SIOCETHTOOL, struct.pack("16sP16x", nic.encode(), ctypes.addressof(value)))
 
 
+def mapped(words: Mapping[str, Any]) -> list[Any]:
+    """A column of keys and values."""
+    return ["map", [[key, value] for key, value in words.items()]]
+
+
+def acl(direction: str, priority: int, match: str, action: str) -> dict[str, Any]:
+    """A row by which OVN filters."""
+    return {"direction": f"{direction}-lport", "priority": priority, "match": match, "action": action}
+
+
 def _insert(table: str, identity: str, /, **row: Any) -> dict[str, Any]:
     return {"op": "insert", "table": table, "row": row, "uuid-name": identity}
 
 
-def _map(words: Mapping[str, str]) -> list[Any]:
-    return ["map", [[key, value] for key, value in words.items()]]
-
-
 def _ids(port: Logical) -> list[Any]:
-    return _map({"iface-id": port.name, "attached-mac": port.mac})
+    return mapped({"iface-id": port.name, "attached-mac": port.mac})
 
 
 def _identities(column: list[Any]) -> list[str]:
@@ -400,6 +439,5 @@ def _identity(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _mutate(table: str, where: list[Any], column: str, added: str) -> dict[str, Any]:
-    mutations = [[column, "insert", ["named-uuid", _identity(added)]]]
-    return {"op": "mutate", "table": table, "where": where, "mutations": mutations}
+def _mutate(table: str, where: list[Any], column: str, *added: str) -> dict[str, Any]:
+    return {"op": "mutate", "table": table, "where": where, "mutations": [[column, "insert", _named(*added)]]}

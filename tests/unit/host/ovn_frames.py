@@ -2,7 +2,7 @@
 
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 
 from ovn_chassis import Guest, Logical
@@ -13,7 +13,7 @@ NOT_S = 0.3
 """For how long nothing must come."""
 TRIES = 20
 OUTGOING = 4
-UDP, GENEVE, ETHERNET = 17, 6081, 0x6558
+UDP, GENEVE, VXLAN, ETHERNET = 17, 6081, 4789, 0x6558
 
 _number = count(1)
 
@@ -43,23 +43,41 @@ def tagged(frame: bytes, *vlans: int) -> bytes:
     return frame[:12] + b"".join(struct.pack("!HH", 0x8100, vlan) for vlan in vlans) + frame[12:]
 
 
-def tunnelled(frame: bytes, network: int, key: int, to: str, of: Logical) -> bytes:
-    """The same in Geneve, as a chassis sends it to another: with OVN's option for the port, in and out."""
-    option = struct.pack("!HBBI", 0x0102, 0x80, 1, key)
-    header = struct.pack("!BBHI", len(option) // 4, 0x40, ETHERNET, network << 8)
-    outer = _udp(to, of.address, GENEVE, header + option + frame)
-    return BROADCAST + octets(of.mac) + b"\x08\x00" + outer
+def tunnelled(frame: bytes, network: int, ports: tuple[int, int], to: str, of: Logical) -> tuple[bytes, bytes]:
+    """The same as a chassis sends it to another, in Geneve and in VXLAN, with the keys of the ports, in and out.
+
+    Geneve has them in an option of OVN's, VXLAN that of the port out beside the network's.
+    """
+    option = struct.pack("!HBBHH", 0x0102, 0x80, 1, *ports)
+    geneve = struct.pack("!BBHI", len(option) // 4, 0x40, ETHERNET, network << 8) + option
+    vxlan = struct.pack("!II", 8 << 24, (ports[1] << 12 | network) << 8)
+    in_geneve, in_vxlan = _udp(to, of.address, GENEVE, geneve + frame), _udp(to, of.address, VXLAN, vxlan + frame)
+    outer = BROADCAST + octets(of.mac) + b"\x08\x00"
+    return outer + in_geneve, outer + in_vxlan
 
 
 def reached(frames: Iterable[bytes], of: Guest, *to: Guest) -> list[Guest]:
     """Whom anything reaches of what a guest sends."""
-    frames = list(frames)
+    marks = _send(frames, of, *to)
+    ends = time.monotonic() + NOT_S
+    return [each for each in to if any(_coming(marks, each, ends))]
+
+
+def received(frames: Iterable[bytes], of: Guest, to: Guest) -> list[bytes]:
+    """What comes to one of what a guest sends, as it comes: also what is in another frame."""
+    marks = _send(frames, of, to)
+    return list(_coming(marks, to, time.monotonic() + NOT_S))
+
+
+def _send(frames: Iterable[bytes], of: Guest, *to: Guest) -> set[bytes]:
+    """Answers their marks."""
     for each in to:
         assert each.wire, "who is not listening hears nothing"
+    marks = set()
     for frame in frames:
         of.wire.send(frame)
-    ends = time.monotonic() + NOT_S
-    return [each for each in to if _comes({frame[-8:] for frame in frames}, each, ends)]
+        marks.add(frame[-8:])
+    return marks
 
 
 def arrives(frames: Iterable[bytes], of: Guest, to: Guest, *others: Guest) -> bool:
@@ -72,15 +90,15 @@ def arrives(frames: Iterable[bytes], of: Guest, to: Guest, *others: Guest) -> bo
     return False
 
 
-def _comes(marks: set[bytes], to: Guest, ends: float) -> bool:
+def _coming(marks: set[bytes], to: Guest, ends: float) -> Iterator[bytes]:
     while True:
         to.wire.settimeout(max(0.001, ends - time.monotonic()))
         try:
             got, place = to.wire.recvfrom(2000)
         except TimeoutError:
-            return False
+            return
         if place[2] != OUTGOING and any(each in got for each in marks):
-            return True
+            yield got
 
 
 def _udp(to: str, of: str, port: int, payload: bytes) -> bytes:

@@ -1,9 +1,5 @@
-"""A guest's connections through OVN's filters, from one chassis to the other: its kernel's own, with OVN itself.
+"""A guest's connections through OVN's filters, from one chassis to the other: its kernel's own, with OVN itself."""
 
-The guest is a namespace with a NIC at each chassis, of which one is up: so it keeps its sockets, as in a migration.
-"""
-
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -11,46 +7,21 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
-from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
-from ovn_chassis import Chassis, Guest, Logical, Ovn, as_root, inside, ovn, until, with_checksums
-from xml_samples import domain
+from ovn_chassis import Chassis, Guest, Logical, Ovn, acl, as_root, inside, ovn, until
+from ovn_moving import MTU, Traveller, passes
 
-from fakes import facts as f
 from fakes.samples import GUEST, MAC
-from vferry.controller.northbound import Northbound
-from vferry.host.api import (
-    Announce,
-    ExpectGuest,
-    JoinRelay,
-    Operation,
-    PutPortConnections,
-    R,
-    ReadPortConnections,
-    Session,
-    SetBinding,
-)
-from vferry.host.claims import Claims
-from vferry.host.configuration import AgentConfiguration
-from vferry.host.handlers import Handlers
-from vferry.host.hypervisor import Hypervisor
-from vferry.host.hypervisor_events import RESUMED
+from vferry.host.api import PutPortConnections, ReadPortConnections
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.pipeline import Pipeline, tcp_from, to_controller
-from vferry.host.relay_switch import guest_name
 from vferry.host.segments import tcp
 from vferry.host.switch_connections import CONTROLLER, PRIORITY
-from vferry.migration.connections import Connections
 from vferry.model.connections import PortConnection, Way
-from vferry.model.host import MigrationEndpoint
-from vferry.model.ovn import LogicalPort
 from vferry.model.problem import Problem
-from vferry.trial.namespace import run
 
 pytestmark = as_root
 
@@ -60,15 +31,13 @@ SIX = {WEB: "fd00::1", PEER: "fd00::2"}
 """Their other addresses, of which OVN does not know."""
 SERVICE, THEIRS, DATAGRAMS, FORBIDDEN = 80, 7000, 53, 81
 RULES = (
-    ("from-lport", 1, 'inport == "web-0" && (ip4 || tcp)', "drop"),
-    ("to-lport", 1, 'outport == "web-0" && (ip4 || tcp)', "drop"),
-    ("from-lport", 2, f'inport == "web-0" && tcp.dst == {THEIRS}', "allow-related"),
-    ("to-lport", 2, f'outport == "web-0" && tcp.dst == {SERVICE}', "allow-related"),
-    ("to-lport", 2, f'outport == "web-0" && udp.dst == {DATAGRAMS}', "allow-related"),
+    acl("from", 1, 'inport == "web-0" && (ip4 || tcp)', "drop"),
+    acl("to", 1, 'outport == "web-0" && (ip4 || tcp)', "drop"),
+    acl("from", 2, f'inport == "web-0" && tcp.dst == {THEIRS}', "allow-related"),
+    acl("to", 2, f'outport == "web-0" && tcp.dst == {SERVICE}', "allow-related"),
+    acl("to", 2, f'outport == "web-0" && udp.dst == {DATAGRAMS}', "allow-related"),
 )
 """By default nothing; and what may be is said of those who begin."""
-MTU = 1400
-"""It goes through a tunnel."""
 NOT_S = 0.5
 """For how long nothing must come."""
 
@@ -76,62 +45,22 @@ Pair = tuple[socket.socket, socket.socket]
 """Who began, and the other end."""
 
 
-class Agent:
-    """The agent of a chassis, as a controller asks it."""
-
-    def __init__(self, chassis: Chassis) -> None:
-        self.name = chassis.name
-        self.guest = FakeDomain(persistent=domain(name=GUEST))
-        self.library = FakeLibvirt(self.guest)
-        state = chassis.root / "state"
-        state.mkdir()
-        port = msgspec.structs.replace(f.BOUND_PORT, guest=GUEST, mac=MAC)
-        (state / "relay-ports.json").write_bytes(msgspec.json.encode([JoinRelay(port=port)]))
-        claims = Claims(chassis.root / "claims", 2)
-        self._session = Session(operation="op-1")
-        claims.claim(self._session, GUEST)
-        self.handlers = Handlers(
-            AgentConfiguration(name=self.name, migration=MigrationEndpoint(address="127.0.0.1", ports=(1, 2))),
-            claims,
-            state,
-            hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
-            runtime=chassis.root / "run/vferry",
-            root=chassis.root,
-        )
-
-    async def call(self, operation: Operation[R], *, timeout_s: float = 30.0) -> R:
-        async with asyncio.timeout(timeout_s):
-            answer: Any = await self.handlers.handle(operation, self._session)
-        return answer  # type: ignore[no-any-return]
-
-    def resume(self) -> None:
-        """Has libvirt tell that the guest runs here."""
-        self.library.emit(self.library.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self.guest, RESUMED, 1)
-
-
-class Moving:
-    """A guest behind filters on the first chassis, with connections to a peer on the other one, where it goes."""
+class Moving(Traveller):
+    """One that is behind filters, with connections to a peer on the chassis where it goes."""
 
     def __init__(self, net: Ovn) -> None:
-        self.net = net
         net.add_switch("ls", WEB, PEER)
-        filtered(net)
-        here, there = net.chassis.values()
-        self.there = there
-        self.guest, self.peer = here.plug(WEB), there.plug(PEER)
-        asyncio.run(self.bind("c1"))
-        self._add_nic()
-        for end, nic in ((self.guest, "eth0"), (self.guest, "next"), (self.peer, "eth0")):
-            end.namespace.run(["ip", "link", "set", nic, "mtu", str(MTU)])
-        for end in (self.guest, self.peer):
-            end.namespace.run(["ip", "address", "add", f"{SIX[end.port]}/64", "dev", "eth0", "nodad"])
-        self.agents = Agent(here), Agent(there)
+        net.give("Logical_Switch", "ls", "acls", "ACL", *RULES)
+        self.peer = net.chassis["c2"].plug(PEER)
+        six = (f"address add {SIX[each]}/64 dev eth0 nodad" for each in (WEB, PEER))
+        super().__init__(net, WEB, next(six))
+        for line in (f"link set eth0 mtu {MTU}", next(six)):
+            self.peer.namespace.run(["ip", *line.split()])
         self.listening = {SERVICE: listen(self.guest, SERVICE), THEIRS: listen(self.peer, THEIRS)}
         self.ended: list[socket.socket] = []
 
     def close(self) -> None:
-        for agent in self.agents:
-            agent.handlers.close()
+        super().close()
         for each in self.ended:
             each.close()
 
@@ -155,85 +84,12 @@ class Moving:
         self.ended.append(answered)
         return calling, answered
 
-    def migrate(self, *, with_them: bool = True, meanwhile: Callable[[], None] = lambda: None) -> str:
-        """As the steps do it, with what the agents do by themselves; `meanwhile`: while the guest stands still."""
-        return asyncio.run(self._migrate(with_them, meanwhile))
-
-    async def _migrate(self, with_them: bool, meanwhile: Callable[[], None]) -> str:  # noqa: FBT001
-        here, there = self.agents
-        plan = msgspec.structs.replace(f.planned(f.on_ovn), guest=GUEST)
-        connections = Connections(plan, here, there)
-        await self.bind("c1", "c2")
-        await there.call(ExpectGuest(guest=GUEST, announced=(Announce(guest=GUEST, mac=MAC),)))
-        if with_them:
-            async with connections.followed():
-                await asyncio.sleep(0.3)
-        self._move(meanwhile)
-        there.resume()
-        said = (await connections.last_of_ports())[0] if with_them else ""
-        await self.bind("c2")
-        return said
-
-    async def bind(self, *chassis: str) -> None:
-        strategy = "rarp" if len(chassis) > 1 else None
-        port = LogicalPort(name=WEB.name, requested_chassis=",".join(chassis), activation_strategy=strategy)
-        await Northbound(self.net.settings).call(SetBinding(port=port))
-        self.net.settle()
-        until(lambda: self.net.places(WEB.name) == [*chassis])
-        self.net.settle()
-
-    def _add_nic(self) -> None:
-        """Its NIC at the destination, which is down yet."""
-        name, at, of = guest_name(MAC), str(self.there.namespace.pid), str(self.guest.namespace.pid)
-        run(["ip", "link", "add", "name", name, "netns", at, "type", "veth", "peer", "name", "next", "netns", of])
-        self.guest.namespace.run(["ip", "link", "set", "next", "address", MAC])
-        inside(self.guest.namespace, lambda: with_checksums("next"))
-        self.there.namespace.run(["ip", "link", "set", name, "up"])
-        told = ["map", [["iface-id", WEB.name], ["attached-mac", MAC]]]
-        self.there.store.transact(
-            inserted("Interface", "i", name=name, external_ids=told),
-            inserted("Port", "p", name=name, interfaces=["named-uuid", "i"]),
-            added("Bridge", [["name", "==", "br-int"]], "ports", "p"),
-        )
-
-    def _move(self, meanwhile: Callable[[], None]) -> None:
-        """The guest stands still, and goes on at the destination, with all that its kernel knows."""
-        self._links(
-            "link set eth0 down", "address flush dev eth0", "link set eth0 name gone", "link set next name eth0"
-        )
-        meanwhile()
-        known = (f"neighbour replace {each} lladdr {PEER.mac} dev eth0" for each in (PEER.address, SIX[PEER]))
-        addresses = f"address add {WEB.address}/24 dev eth0", f"address add {SIX[WEB]}/64 dev eth0 nodad"
-        self._links(*addresses, "link set eth0 up", *known)
-
-    def _links(self, *lines: str) -> None:
-        for line in lines:
-            self.guest.namespace.run(["ip", *line.split()])
-
 
 @pytest.fixture
 def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moving]:
     monkeypatch.setattr("vferry.host.announcing.TIMES_S", (0.0,))
     with ovn(tmp_path) as net, contextlib.closing(Moving(net)) as made:
         yield made
-
-
-def filtered(net: Ovn) -> None:
-    names = [f"a{at}" for at in range(len(RULES))]
-    rows = [
-        inserted("ACL", name, direction=direction, priority=priority, match=match, action=action)
-        for name, (direction, priority, match, action) in zip(names, RULES, strict=True)
-    ]
-    net.northbound.transact(*rows, added("Logical_Switch", [], "acls", *names))
-
-
-def inserted(table: str, identity: str, /, **row: Any) -> dict[str, Any]:
-    return {"op": "insert", "table": table, "row": row, "uuid-name": identity}
-
-
-def added(table: str, where: list[Any], column: str, *names: str) -> dict[str, Any]:
-    mutations = [[column, "insert", ["set", [["named-uuid", name] for name in names]]]]
-    return {"op": "mutate", "table": table, "where": where, "mutations": mutations}
 
 
 def listen(at: Guest, port: int) -> socket.socket:
@@ -248,17 +104,6 @@ def datagrams(of: Guest, to: Guest) -> Pair:
     asking.connect(asked.getsockname())
     asked.connect(asking.getsockname())
     return asking, asked
-
-
-def passes(of: socket.socket, to: socket.socket, within_s: float = 2.0) -> bool:
-    """Whether what one end sends comes to the other."""
-    data = os.urandom(16)
-    of.send(data)
-    to.settimeout(within_s)
-    try:
-        return to.recv(2000) == data
-    except TimeoutError:
-        return False
 
 
 def is_let_in(moving: Moving, port: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_libvirt import FakeAgents, FakeDomain, FakeLibvirt
 from msgspec import structs
-from ovn_chassis import Guest, Logical, Ovn, as_root, ovn, until
+from ovn_chassis import GENEVE, VXLAN, Guest, Logical, Ovn, as_root, ovn, until
 from ovn_frames import datagram, reached
 from xml_samples import domain
 
@@ -40,8 +40,9 @@ PEER = Logical(name="peer-0", mac="52:54:00:00:00:02", address="10.0.0.2")
 
 
 @pytest.fixture
-def net(tmp_path: Path) -> Iterator[Ovn]:
-    with ovn(tmp_path) as made:
+def net(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ovn]:
+    """With Geneve, or what a test asks for."""
+    with ovn(tmp_path, getattr(request, "param", GENEVE)) as made:
         yield made
 
 
@@ -124,6 +125,7 @@ def pair(net: Ovn) -> Pair:
     return Pair(net)
 
 
+@pytest.mark.parametrize("net", [GENEVE, VXLAN], indirect=True)
 def test_a_guest_is_blocked_where_it_will_be_until_a_rarp_comes_from_it(net: Ovn, pair: Pair) -> None:
     before, of_migration = bound(net), steps(net)
     share(net, of_migration["share-port"])

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from ovn_chassis import Guest, Logical, Ovn, as_root, ovn, until
+from ovn_chassis import GENEVE, VXLAN, Guest, Logical, Ovn, acl, as_root, ovn, until
 from ovn_frames import arp, datagram, reached, tagged, tunnelled
 
 from vferry.controller.northbound import Northbound
@@ -25,8 +25,9 @@ DOUBLE = Logical(name="blue-1", mac=FRIEND.mac, address=FRIEND.address)
 
 
 @pytest.fixture
-def net(tmp_path: Path) -> Iterator[Ovn]:
-    with ovn(tmp_path) as made:
+def net(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ovn]:
+    """With Geneve, or what a test asks for."""
+    with ovn(tmp_path, getattr(request, "param", GENEVE)) as made:
         yield made
 
 
@@ -35,6 +36,7 @@ def disguised(as_whom: Logical, mac: str = "") -> Logical:
     return Logical(name="", mac=mac or as_whom.mac, address=as_whom.address)
 
 
+@pytest.mark.parametrize("net", [GENEVE, VXLAN], indirect=True)
 def test_tenants_with_the_same_addresses_do_not_reach_each_other_whatever_they_send(net: Ovn) -> None:
     first, second = net.chassis.values()
     net.add_switch("red", VICTIM, FRIEND)
@@ -55,11 +57,12 @@ def test_tenants_with_the_same_addresses_do_not_reach_each_other_whatever_they_s
     ]
     in_vlans = [tagged(each, *vlans) for each in spoofed for vlans in ((0,), (1,), (4095,), *product(networks, ports))]
     in_tunnels = [
-        tunnelled(each, network, port << 16 | other, to, of)
+        frame
         for each in spoofed[:2]
-        for network, port, other in product(networks, ports, ports)
+        for network, *keys in product(networks, ports, ports)
         for to in underlay
         for of in (HOSTILE, Logical(name="", mac=HOSTILE.mac, address=underlay[1]))
+        for frame in tunnelled(each, network, (keys[0], keys[1]), to, of)
     ]
     for frames in (spoofed, in_vlans, in_tunnels):
         assert reached(frames, hostile, victim, friend) == []
@@ -86,17 +89,14 @@ def test_a_guest_does_not_pass_for_its_neighbour(net: Ovn) -> None:
 
 def closed_from_outside(net: Ovn, port: Logical) -> None:
     """Lets a guest open connections, and nobody to it."""
-    rules = {
-        "out": {"direction": "from-lport", "match": f'inport == "{port.name}" && ip', "action": "allow-related"},
-        "in": {"direction": "to-lport", "match": f'outport == "{port.name}" && ip', "action": "drop"},
-    }
-    inserts = [
-        {"op": "insert", "table": "ACL", "row": {"priority": 1000, **row}, "uuid-name": name}
-        for name, row in rules.items()
-    ]
-    added = [["acls", "insert", ["set", [["named-uuid", name] for name in rules]]]]
-    net.northbound.transact(*inserts, {"op": "mutate", "table": "Logical_Switch", "where": [], "mutations": added})
-    net.settle()
+    net.give(
+        "Logical_Switch",
+        "red",
+        "acls",
+        "ACL",
+        acl("from", 1000, f'inport == "{port.name}" && ip', "allow-related"),
+        acl("to", 1000, f'outport == "{port.name}" && ip', "drop"),
+    )
 
 
 def connects(of: Guest, to: Guest, port: int) -> bool:

@@ -111,6 +111,10 @@ def test_matches_and_actions_are_those_of_open_vswitch() -> None:
         "0001d810"
         "00000000000000770000000000000000"
     )
+    served = (Way(source="10.0.0.2", destination=each, ports=(4000, 8080)) for each in ("10.0.0.9", "fd00::9"))
+    turned = [commit(5, 0, 0, each).hex() for each in served]
+    assert "ffff00180000232000240000000200110a0000091f900000" in turned[0]
+    assert "ffff0028000023200024000000020014fd0000000000000000000000000000091f90000000000000" in turned[1]
     assert to_controller(NUMBER).hex() == "ffff0010000023200014ffff76660100"
     with pytest.raises(ValueError, match="no ports"):
         tcp_from(7, Way(source="10.0.0.1", destination="10.0.0.2"))

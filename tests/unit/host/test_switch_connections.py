@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from fakes import facts as f
 from fakes.samples import GUEST
@@ -16,7 +17,7 @@ from vferry.host.api import PortTracked, PutOutcome, PutPortConnections
 from vferry.host.openflow import output
 from vferry.host.openvswitch import RefusedError
 from vferry.host.pipeline import PacketIn, commit, track
-from vferry.host.segments import ACK, RST, SYN, Segment, backwards, read_tcp, tcp, udp
+from vferry.host.segments import ACK, RST, SYN, Segment, answers, backwards, read_tcp, tcp, udp
 from vferry.host.switch_connections import Asking, SwitchConnections, sent
 from vferry.host.switch_tracking import Place
 from vferry.model.connections import PortConnection, Way
@@ -35,7 +36,7 @@ def stream(source: str, destination: str, port: int = 80) -> PortConnection:
 
 INWARD, OUTWARD, THIRD = stream(PEER, OWN), stream(OWN, PEER), stream(OTHER, OWN)
 DATAGRAMS = PortConnection(protocol=17, way=INWARD.way)
-OUT, KNOWN = output(PLACE.port), commit(PLACE.zone, 3, 0xFF)
+OUT = output(PLACE.port)
 Answer = Callable[[Segment], list[bytes]]
 
 
@@ -127,8 +128,12 @@ def with_data(frame: bytes, data: bytes) -> bytes:
 
 def known(connection: PortConnection, seq: int, ack: int) -> list[tuple[bytes, bytes]]:
     """What makes a stream known whose first direction has these numbers."""
-    forth, back = tcp(connection.way, seq, ack), tcp(backwards(connection.way), ack, seq)
-    return [(forth, KNOWN), (back, track(PLACE.zone)), (forth, track(PLACE.zone))]
+    forth, back = tcp(connection.way, seq, ack), tcp(answers(connection), ack, seq)
+    return [
+        (forth, commit(PLACE.zone, 3, 0xFF, connection.served)),
+        (back, track(PLACE.zone)),
+        (forth, track(PLACE.zone)),
+    ]
 
 
 def test_a_stream_is_known_by_the_numbers_that_the_guest_tells() -> None:
@@ -139,6 +144,15 @@ def test_a_stream_is_known_by_the_numbers_that_the_guest_tells() -> None:
     assert switch.put_there == [*known(OUTWARD, SEQ, ACKED), *known(THIRD, ACKED, SEQ)]
     assert [each.way for each in switch.asked] == [backwards(OUTWARD.way), THIRD.way]
     assert switch.let == [tcp(OUTWARD.way, SEQ, ACKED), tcp(backwards(THIRD.way), SEQ, ACKED)]
+
+
+def test_one_that_a_balancer_gave_to_another_is_asked_for_as_the_guest_has_it() -> None:
+    balanced = structs.replace(OUTWARD, served=Way(source=OWN, destination=OTHER, ports=(4000, 8080)))
+    switch, left = ask(balanced, THIRD, answer=lambda asked: [told(asked)])
+    assert left == 0
+    assert switch.put_there[:3] == known(balanced, SEQ, ACKED)
+    assert switch.asked[0].way == backwards(OUTWARD.way)
+    assert answers(balanced) == Way(source=OTHER, destination=OWN, ports=(8080, 4000))
 
 
 def test_datagrams_need_nothing_of_the_guest() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from fakes import facts as f
 from vferry.host import switch_tracking
@@ -34,7 +35,8 @@ def line(
 
 
 TCP, UDP = PortConnection(protocol=6, way=WAY), PortConnection(protocol=17, way=WAY)
-NAT = FOUR.replace("reply=(src=10.0.0.1", "reply=(src=10.0.0.9")
+BALANCED = FOUR.replace("reply=(src=10.0.0.1,dst=10.0.0.2,sport=80", "reply=(src=10.0.0.9,dst=10.0.0.2,sport=8080")
+SERVED = Way(source="10.0.0.2", destination="10.0.0.9", ports=(4000, 8080))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,12 @@ NAT = FOUR.replace("reply=(src=10.0.0.1", "reply=(src=10.0.0.9")
         (line(states=("ESTABLISHED", "FIN_WAIT_2")), PortTracked(connections=(TCP,))),
         (line(zone=",zone=6"), PortTracked()),
         (line(zone=""), PortTracked()),
-        (line(ways=NAT), PortTracked(left_out=1)),
+        (line(ways=BALANCED), PortTracked(connections=(structs.replace(TCP, served=SERVED),))),
+        *(
+            (line(ways=each.replace(own, other)), PortTracked(left_out=1))
+            for each in (FOUR, BALANCED)
+            for own, other in (("dst=10.0.0.2", "dst=10.0.0.7"), ("dport=4000", "dport=1024"))
+        ),
         (line("sctp"), PortTracked(left_out=1)),
         (f"icmp,{FOUR.replace('sport', 'id').replace('dport=80', 'type=8')},zone=5", PortTracked()),
         ("tcp,orig=(src=10.0.0.2),reply=()", PortTracked(left_out=1)),
