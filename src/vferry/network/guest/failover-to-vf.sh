@@ -28,4 +28,5 @@ done
 direct ingress
 sends
 direct egress
+tidy
 echo "$vf is the one that net_failover uses"

@@ -3,3 +3,4 @@
 
 direct egress
 direct ingress
+tidy
