@@ -1,5 +1,6 @@
 """Open vSwitch: its bridges as its database has them, and its learning table, over sockets that speak as its own do."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -43,7 +44,8 @@ class Server:
                 wire, _ = self._listening.accept()
             except OSError:
                 return
-            with wire:
+            # Who asked may hang up when it has all that it needs.
+            with wire, contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 request = msgspec.json.decode(wire.recv(1 << 16))
                 self.asked.append((request["method"], request["params"]))
                 for part in self._answer(request["method"], request["params"]).split(b"|"):

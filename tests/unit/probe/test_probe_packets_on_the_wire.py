@@ -28,6 +28,8 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="making network namespaces needs root and ip"
 )
 
+FAR_MAC = "02:00:00:00:00:02"
+
 
 class Pair(NamedTuple):
     """Two namespaces with a cable between them: `near` probes, `far` answers."""
@@ -48,7 +50,7 @@ def pair() -> Iterator[Pair]:
     try:
         for name in (near, far):
             ip("netns", "add", name)
-        ip("link", "add", "p0", "netns", near, "type", "veth", "peer", "name", "p0", "netns", far)
+        ip("link", "add", "p0", "netns", near, "type", "veth", "peer", "name", "p0", "netns", far, "address", FAR_MAC)
         for at, name in enumerate((near, far), 1):
             ip("-n", name, "addr", "add", f"192.0.2.{at}/24", "dev", "p0")
             ip("-n", name, "addr", "add", f"2001:db8::{at}/64", "dev", "p0", "nodad")
@@ -152,6 +154,8 @@ def echo_in(namespace: str) -> Iterator[None]:
 
 
 async def test_a_connection_outlives_an_interrupted_link(ready: Pair) -> None:
+    # A neighbour that has to be asked for anew has what is sent wait for it, rather than be lost.
+    ip("-n", ready.near, "neigh", "replace", ready.address, "lladdr", FAR_MAC, "dev", "p0", "nud", "permanent")
     with echo_in(ready.far):
         async with await TcpSession.start(ready.address, 7, namespace=ready.near) as session:
             await asyncio.sleep(0.7)
