@@ -1,6 +1,7 @@
 """A host's relay as the operator asks for it: looked at, refused or made, and undone where that fails."""
 
 import secrets
+from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
@@ -17,7 +18,7 @@ from vferry.controller.stepping import (
     told,
     undo,
 )
-from vferry.host.api import ClaimResources, ReadRelay, ReleaseClaim, Session
+from vferry.host.api import ClaimResources, Host, ReadRelay, ReleaseClaim, Session
 from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayState, RelayView
@@ -28,6 +29,8 @@ from vferry.plan.relay_gateway import GatewayWishes
 
 PREFIX = "relay-"
 """How the ids of operations begin that make relays."""
+
+SeeTo = Callable[[Host, list[HostStep], Problem], Awaitable[Problem]]
 
 
 async def view(state: State, name: str) -> RelayView:
@@ -50,19 +53,15 @@ async def enable(state: State, name: str, plan: RelayPlan, tell: Tell) -> None:
     inventory = await look(state, name)
     made = inventory.relay
     repairs = made is not None and (made.operation, made.state) == (plan.relay.operation, RelayState.ENABLED)
-    async with open_host(name, session_of(inventory, plan.relay.operation), state) as host:
-        await host.call(ClaimResources(vfs=plan.relay.addresses, slot=False), timeout_s=STEP_TIMEOUT_S)
-        begun: list[HostStep] = []
-        try:
-            await carry_out(host, plan.steps, begun, tell)
-        except Problem as problem:
-            if problem.code == "stale-controller":
-                raise  # somebody else goes on with it now
-            if repairs:
-                raise _left(name, problem) from problem
-            failed = await take_back(host, begun, tell)
-            again = f"When the host answers again, take the rest back: vferry relay disable {name}"
-            raise outcome(problem, "the relay", failed, again) from problem
+
+    async def see_to(host: Host, begun: list[HostStep], problem: Problem) -> Problem:
+        if repairs:
+            return _left(name, problem)
+        failed = await take_back(host, begun, tell)
+        again = f"When the host answers again, take the rest back: vferry relay disable {name}"
+        return outcome(problem, "the relay", failed, again)
+
+    await _carried_out(state, name, session_of(inventory, plan.relay.operation), plan, tell, see_to)
 
 
 async def assess_gateway(state: State, name: str, wishes: GatewayWishes) -> RelayAssessment:
@@ -83,22 +82,18 @@ async def change(state: State, name: str, plan: RelayPlan, tell: Tell) -> None:
     """
     inventory = await look(state, name)
     if inventory.relay is None or replace(inventory.relay, ports=()) != replace(plan.relay, ports=()):
-        raise Problem(
-            "relay-changed",
-            f"The relay of {name} has been changed meanwhile",
-            "Ask again",
-            exit=Exit.REFUSED,
-        )
-    async with open_host(name, session_of(inventory, plan.relay.operation), state) as host:
-        await host.call(ClaimResources(vfs=plan.relay.addresses, slot=False), timeout_s=STEP_TIMEOUT_S)
-        begun: list[HostStep] = []
-        try:
-            await carry_out(host, plan.steps, begun, tell)
-        except Problem as problem:
-            if problem.code == "stale-controller":
-                raise  # somebody else goes on with it now
-            failed = await undo(host, begun, tell)
-            raise outcome(problem, "it", failed, f"When the host answers again, ask again for {name}") from problem
+        raise changed(name)
+
+    async def see_to(host: Host, begun: list[HostStep], problem: Problem) -> Problem:
+        failed = await undo(host, begun, tell)
+        return outcome(problem, "it", failed, f"When the host answers again, ask again for {name}")
+
+    await _carried_out(state, name, session_of(inventory, plan.relay.operation), plan, tell, see_to)
+
+
+def changed(name: str) -> Problem:
+    """A relay is another one than it was when its change was planned."""
+    return Problem("relay-changed", f"The relay of {name} has been changed meanwhile", "Ask again", exit=Exit.REFUSED)
 
 
 async def disable(state: State, name: str, tell: Tell) -> RelayAssessment:
@@ -120,6 +115,19 @@ async def disable(state: State, name: str, tell: Tell) -> RelayAssessment:
         except Problem as problem:
             raise _half_gone(name, problem) from problem
     return assessment
+
+
+async def _carried_out(state: State, name: str, session: Session, plan: RelayPlan, tell: Tell, see_to: SeeTo) -> None:
+    """Claims a relay's VFs, and does a plan's steps. Where one fails, `see_to` answers what is raised of it."""
+    async with open_host(name, session, state) as host:
+        await host.call(ClaimResources(vfs=plan.relay.addresses, slot=False), timeout_s=STEP_TIMEOUT_S)
+        begun: list[HostStep] = []
+        try:
+            await carry_out(host, plan.steps, begun, tell)
+        except Problem as problem:
+            if problem.code == "stale-controller":
+                raise  # somebody else goes on with it now
+            raise await see_to(host, begun, problem) from problem
 
 
 async def _release_strays(state: State, inventory: Inventory) -> None:

@@ -4,10 +4,11 @@ import hashlib
 from contextlib import AsyncExitStack
 
 from vferry.controller.hosts import open_host
+from vferry.controller.relay import changed
 from vferry.controller.state import State
 from vferry.controller.stepping import STEP_TIMEOUT_S, Tell, look, outcome, session_of, undo
 from vferry.host.api import ClaimResources, Host, ReleaseClaim
-from vferry.model.problem import Exit, Problem
+from vferry.model.problem import Problem
 from vferry.plan import relay_chain
 from vferry.plan.relay_chain import ChainAssessment, ChainStep, ChainWishes
 
@@ -71,9 +72,7 @@ async def _check_unchanged(state: State, name: str, found: ChainAssessment) -> N
     """Whether the ports are as they were, now that nobody else of vferry can change them."""
     relay = (await look(state, name)).relay
     if relay is None or any(relay.port(port.mac) != port for port in found.ports):
-        raise Problem(
-            "relay-changed", f"The relay of {name} has been changed meanwhile", "Ask again", exit=Exit.REFUSED
-        )
+        raise changed(name)
 
 
 async def _release(hosts: dict[str, Host]) -> list[str]:
