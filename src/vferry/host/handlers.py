@@ -26,6 +26,7 @@ from vferry.host.guest_agent import run_in_guest
 from vferry.host.guest_agent_latency import measure_guest
 from vferry.host.guest_agent_network import SCRIPT, read_network
 from vferry.host.guest_memory import measure_memory
+from vferry.host.hiding import Hiding
 from vferry.host.huge_pages import set_huge_pages
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_guests import describe, describe_all, guest_of
@@ -95,6 +96,7 @@ class Handlers:
         self._flows = Flows(root, self._relay.read)
         self._switch_connections = SwitchConnections(root)
         self._arriving = Arriving(self._hypervisor, self._announce_arrived, root, links)
+        self._hiding = Hiding(root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
@@ -182,9 +184,13 @@ class Handlers:
     def _on_device(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:
         check = self._claims.check
         match operation:
-            case api.SetVf(pf=pf, index=index, settings=settings):
+            case api.SetVf(pf=pf, index=index):
                 check(session, vf=vf_address(self._root, pf, index))
-                return lambda: self._arriving.set_vf(pf, index, settings, operation.arriving)
+                return lambda: self._set_vf(operation)
+            case api.HideMac(pf=pf, index=index, mac=mac, hidden=hidden):
+                check(session, vf=vf_address(self._root, pf, index))
+                change = self._hiding.hide if hidden else self._hiding.show
+                return lambda: change(pf, index, mac)
             case api.SetForwarding(pf=pf, mac=mac, present=present, arriving=guest):
                 check(session)
                 if present and guest:
@@ -368,6 +374,10 @@ class Handlers:
 
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
+
+    def _set_vf(self, wanted: api.SetVf) -> api.Done:
+        self._hiding.forget(wanted.pf, wanted.index)
+        return self._arriving.set_vf(wanted.pf, wanted.index, wanted.settings, wanted.arriving)
 
     def _plug_relayed(self, wanted: api.PlugRelayed) -> api.Done:
         socket = self._ports.whole(wanted.guest, wanted.mac).socket

@@ -67,6 +67,11 @@ def vf_under(root: Path, interface: str) -> str | None:
     return device.resolve().name if (device / "physfn").exists() else None
 
 
+def vf_interface(root: Path, pf: str, index: int) -> str | None:
+    """The interface of a VF; None where it has none, or there is no such VF."""
+    return _interface(root / "sys/class/net" / pf / "device" / f"virtfn{index}")
+
+
 def slaves(root: Path, bond: str) -> tuple[str, ...]:
     """The interfaces that a bond consists of; none where it is no bond."""
     return tuple(read_file(root / "sys/class/net" / bond / "bonding/slaves").split())

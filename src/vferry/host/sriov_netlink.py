@@ -143,6 +143,15 @@ def set_vf(index: int, vf: int, attribute: str, values: Mapping[str, Any]) -> An
     return message
 
 
+def set_address(index: int, mac: str) -> Any:
+    """The message of ``ip link set … address …``."""
+    message = ifinfmsg()
+    message["index"] = index
+    message["attrs"] = [("IFLA_ADDRESS", mac)]
+    message["header"].update(type=RTM_NEWLINK, flags=NLM_F_REQUEST | NLM_F_ACK)
+    return message
+
+
 def set_forwarding(index: int, mac: str, *, present: bool) -> Any:
     """The message of ``bridge fdb add`` (or ``del``) ``MAC dev … self permanent``."""
     message = ndmsg()

@@ -7,7 +7,8 @@ from vferry.host.sriov_netlink import NTF_SELF, RTM_NEWNEIGH
 from vferry.model.host import NO_MAC
 from vferry.model.problem import Problem
 
-PF_INDEX, BOND_INDEX = 2, 3
+PF_INDEX, BOND_INDEX, VF_INDEX = 2, 3, 4
+VF_INTERFACE = "pf0v1"
 
 
 class Attributes:
@@ -27,9 +28,10 @@ class Attributes:
 
 
 class FakeNic:
-    """One PF, ``pf0``, whose filter is also that of the bond over it, ``bond0``.
+    """One PF, ``pf0``, whose filter is also that of the bond over it, ``bond0``, and the interface of its VF 1.
 
-    `lacks` are attributes its driver does not implement; `hides` those it does not tell.
+    `lacks` are attributes its driver does not implement; `hides` those it does not tell. `overridden`:
+    the VF may not change its MAC (`refused`), or the PF does not hear of it (`unheard`).
     """
 
     def __init__(self, vfs: int = 2, filters: int = 24) -> None:
@@ -49,6 +51,9 @@ class FakeNic:
         self.lacks: set[str] = set()
         self.ignores: set[str] = set()
         self.hides: set[str] = set()
+        self.address = "52:54:00:00:01:02"
+        """That of the VF's interface."""
+        self.overridden: str = ""
         self.asked: list[int] = []
         """Of which interface each change of a filter was asked."""
         self.packets: list[list[str]] = []
@@ -57,6 +62,15 @@ class FakeNic:
     def mac(self, vf: int) -> str:
         mac: str = self.vfs[vf]["IFLA_VF_MAC"]["mac"]
         return mac
+
+    def set_address(self, mac: str) -> int:
+        """What the VF's driver makes of a MAC for its interface."""
+        if self.overridden == "refused":
+            return errno.EADDRNOTAVAIL
+        self.address = mac
+        if self.overridden != "unheard":
+            self.vfs[1]["IFLA_VF_MAC"] = {"mac": mac}
+        return 0
 
 
 class FakeLinks:
@@ -72,11 +86,14 @@ class FakeLinks:
         pass
 
     def index(self, name: str) -> int:
-        if name not in ("pf0", "bond0"):
+        known = {"pf0": PF_INDEX, "bond0": BOND_INDEX, VF_INTERFACE: VF_INDEX}
+        if name not in known:
             raise Problem("interface-unknown", f"This host has no interface {name}")
-        return PF_INDEX if name == "pf0" else BOND_INDEX
+        return known[name]
 
     def get(self, index: int) -> Attributes:
+        if index == VF_INDEX:
+            return Attributes({"index": index, "flags": 0x1003}, [("IFLA_ADDRESS", self.nic.address)])
         infos = [
             ("IFLA_VF_INFO", Attributes({}, [(k, {"vf": n, **v}) for k, v in vf.items() if k not in self.nic.hides]))
             for n, vf in enumerate(self.nic.vfs)
@@ -105,6 +122,9 @@ class FakeLinks:
     def _change(self, message: Any) -> int:
         if "ifindex" in message:
             return self._forward(message)
+        if message["index"] == VF_INDEX:
+            self.nic.packets[-1].append("address")
+            return self.nic.set_address(message["attrs"][0][1])
         info = message["attrs"][0][1]["attrs"][0][1]["attrs"]
         (attribute, values) = info[0]
         if attribute in self.nic.lacks:

@@ -1,4 +1,5 @@
 import errno
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self, cast
@@ -52,6 +53,8 @@ ACTING: list[Operation[Any]] = [
     api.Unplug(guest="guest1", alias="ua-vf"),
     api.RunInGuest(guest="guest1", script=":"),
     api.SetVf(pf="pf0", index=1, settings=WIPED),
+    api.HideMac(pf="pf0", index=1, mac=MAC, hidden=True),
+    api.HideMac(pf="pf0", index=1, mac=MAC, hidden=False),
     api.SetMdev(guest="guest1", uuid=MDEV, kind="mtty-2", parent="mtty", present=True),
     api.SetForwarding(pf="pf0", mac=MAC, present=True),
     api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=False, uplink="pf0"),
@@ -211,6 +214,7 @@ async def test_without_the_claim_nothing_is_changed(host: Host, operation: Opera
     [
         api.PlugVf(guest="guest1", address="0000:01:10.0", alias="ua-y"),
         api.SetVf(pf="pf0", index=0, settings=WIPED),
+        api.HideMac(pf="pf0", index=0, mac=MAC, hidden=True),
         api.MoveFilter(pf="pf0", index=0, mac=MAC, to_vf=True, uplink="pf0"),
         api.MoveFilter(pf="pf0", index=1, mac=MAC, to_vf=True, uplink=None, other=FIRST),
         api.PlugRelayed(guest="guest2", mac=MAC, alias="ua-z"),
@@ -282,6 +286,20 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     with pytest.raises(Problem) as caught:
         await host.ask(api.Destroy(guest="guest1"))
     assert caught.value.code == "guest-running"
+
+
+async def test_a_vf_that_is_set_is_kept_from_no_mac_any_more(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vferry.host.hiding.LOOK_S", 0.01)
+    hide = api.HideMac(pf="pf0", index=1, mac=MAC, hidden=True)
+    assert [await host.ask(hide) for _ in range(2)] == [api.Done(), api.Done(changed=False)]
+    await host.ask(api.SetVf(pf="pf0", index=1, settings=VfSettings()))
+    assert await host.ask(hide) == api.Done()
+    assert await host.ask(msgspec.structs.replace(hide, hidden=False)) == api.Done(changed=False)
+    assert await host.ask(hide) == api.Done()
+    await host.ask(msgspec.structs.replace(hide, hidden=False))
+    for thread in threading.enumerate():
+        if thread.name == f"hide-{MAC}":
+            thread.join(5)
 
 
 async def test_the_source_of_a_migration_is_never_destroyed(host: Host) -> None:
