@@ -40,7 +40,7 @@ def answer(
             host.gateways.pop(session.operation, None)
             host.jobs.pop(session.operation, None)
             return api.Done(changed=host.claims.release(session))
-        case api.SetVf() | api.MoveFilter() | api.Unpark() | api.SetForwarding():
+        case api.SetVf() | api.HideMac() | api.MoveFilter() | api.Unpark() | api.SetForwarding():
             return _filter(host, operation, session)
         case api.StartReceiving() | api.StartSending() | api.StopGateway():
             return _gateway(host, operation, session)
@@ -158,11 +158,19 @@ def _filter(host: HostState, operation: api.Operation[Any], session: api.Session
             host.claims.check(session, vf=function.address)
             before = function.settings
             host.arriving.pop(index, None)
+            host.hidden.pop(index, None)
             if guest and wanted.mac is not None:
                 host.arriving[index] = guest, wanted.mac
                 wanted = structs.replace(wanted, mac=None)
             function.settings = _set(before, wanted)
             return api.Done(changed=before != function.settings)
+        case api.HideMac(index=index, mac=mac, hidden=hidden):
+            host.claims.check(session, vf=host.function(index).address)
+            if not hidden:
+                host.hidden.pop(index, None)
+                return api.Done(changed=host.show(index, mac))
+            before_it, host.hidden[index] = host.hidden.get(index), mac
+            return api.Done(changed=before_it != mac)
         case api.MoveFilter(index=index, mac=mac, to_vf=to_vf, uplink=uplink, other=other):
             assert uplink == host.standby.filtered or uplink is None
             function = host.function(index)

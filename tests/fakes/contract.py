@@ -41,6 +41,7 @@ def _host(host: HostState) -> dict[str, Any]:
         "functions": {address: (one.settings, one.driver) for address, one in host.functions.items()},
         "ports": dict(host.ports),
         "arriving": dict(host.arriving),
+        "hidden": dict(host.hidden),
         "forwarding": set(host.forwarding),
         "definitions": dict(host.definitions),
         "mdevs": set(host.mdevs),
@@ -80,6 +81,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append("the guest's pair still takes what its virtio NIC receives")
     if machine.inside.quiet:
         wrong.append("the guest's own network configuration is still kept quiet")
+    if source.hidden or destination.hidden:
+        wrong.append("a VF is kept from a MAC still")
     if source.ports or source.arriving or destination.arriving:
         wrong.append(f"the relay's {source.ports} are left at the source, and MACs that wait for their guests")
     ports = {mac: port.vf.address if port.vf else "" for mac, port in destination.ports.items()}

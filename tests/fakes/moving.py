@@ -7,6 +7,7 @@ from msgspec import structs
 
 from fakes.world import Device, HostState, Job, Machine, name_of
 from vferry.host.api import Done, Migration
+from vferry.host.forwarding import parked
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
 
@@ -47,7 +48,7 @@ def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
 
 
 def _arriving(device: Device, target: HostState, job: Job) -> Device:
-    """The device at the destination; a macvtap's VF is given the MAC when QEMU starts there, a relay has its port."""
+    """The device at the destination; a macvtap's VF has the MAC, or is kept from it, when QEMU starts there."""
     if device.address is None and device.socket is not None:
         assert target.ports[device.mac].switch is not None
         return replace(device)
@@ -62,7 +63,8 @@ def _arriving(device: Device, target: HostState, job: Job) -> Device:
         return replace(device, address=job.vfs[device.address])
     wanted = job.attached[device.mac].device
     (function,) = (each for each in target.functions.values() if each.interface == wanted)
-    function.settings = structs.replace(function.settings, mac=device.mac)
+    hidden = target.hidden.get(function.index) == device.mac
+    function.settings = structs.replace(function.settings, mac=parked(device.mac) if hidden else device.mac)
     return replace(device, address=function.address)
 
 

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 from msgspec import structs
 
 from vferry.host.claims import Claims
+from vferry.host.forwarding import parked
 from vferry.model.compression import Codec
 from vferry.model.connections import Connection, PortConnection
 from vferry.model.definition import pci_address
@@ -163,6 +164,8 @@ class HostState:
     """The guests that bring MACs for `forwarding` with them, by these."""
     arriving: dict[int, tuple[str, str]] = field(default_factory=dict)
     """The guests, with their MACs, that VFs wait for, by their indices."""
+    hidden: dict[int, str] = field(default_factory=dict)
+    """The MACs that VFs are kept from, by their indices, until their guests run."""
     ports: dict[str, RelayPort] = field(default_factory=dict)
     """What its relay joins, by MAC."""
     relay_uplink: str | None = None
@@ -226,8 +229,20 @@ class HostState:
             del self.arriving[index]
             function = self.function(index)
             function.settings = structs.replace(function.settings, mac=mac)
+        for index in [
+            each for each, mac in self.hidden.items() if any(nic.mac == mac for nic in machine.devices.values())
+        ]:
+            self.show(index, self.hidden.pop(index))
         self.announced |= self.unsaid.pop(guest, set())
         self.port_connections |= self.to_ask.pop(guest, set())
+
+    def show(self, index: int, mac: str) -> bool:
+        """Gives a VF the MAC that it was kept from, if it was; says whether."""
+        function = self.function(index)
+        if function.settings.mac != parked(mac):
+            return False
+        function.settings = structs.replace(function.settings, mac=mac)
+        return True
 
     def end(self, guest: str) -> None:
         """A guest's QEMU ends, and libvirt takes its MAC from the VFs that its macvtaps are on."""

@@ -90,7 +90,7 @@ _PARTS: dict[NetworkMode, dict[str, tuple[Part, ...]]] = {
         "restore": (switch.settle, vf.wipe),
     },
     NetworkMode.MACVTAP: {
-        "prepare": (vf.configure,),
+        "prepare": (vf.configure, vf.hide),
         "leave": (),
         "landing": (vf.settle,),
         "arrive": (),

@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from vferry.host.api import PlugVf, SetVf
+from vferry.host.api import HideMac, PlugVf, SetVf
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.report import Phase
 from vferry.network.step import Step
@@ -32,16 +32,39 @@ def prepared(plan: Plan, move: VfMove, settings: VfSettings, summary: str) -> li
     ]
 
 
-def settle(plan: Plan, move: VfMove) -> list[Step]:
-    """Mode `macvtap`: libvirt has set MAC and VLAN of the destination's VF, the VLAN as the definition says it."""
+def hide(plan: Plan, move: VfMove) -> list[Step]:
+    """Mode `macvtap`: libvirt gives the destination's VF the MAC before the copy, and the NIC keeps what is for it."""
+    if not move.hidden:
+        return []
     vf = move.destination
+    return [
+        Step(
+            phase=Phase.PREPARE,
+            name="hide-mac",
+            host=plan.destination,
+            summary=f"keep what is for {move.mac} from VF {vf.index} of {vf.pf} until {plan.guest} runs here",
+            apply=(HideMac(pf=vf.pf, index=vf.index, mac=move.mac, hidden=True),),
+            # Which ends it, and leaves it to libvirt what MAC the VF has.
+            undo=(SetVf(pf=vf.pf, index=vf.index, settings=VfSettings()),),
+        )
+    ]
+
+
+def settle(plan: Plan, move: VfMove) -> list[Step]:
+    """Mode `macvtap`: libvirt has set MAC and VLAN of the destination's VF, the VLAN as the definition says it.
+
+    An agent that was started anew in the copy does not know that it has hidden the MAC.
+    """
+    vf = move.destination
+    shown = (HideMac(pf=vf.pf, index=vf.index, mac=move.mac, hidden=False),) if move.hidden else ()
     return [
         Step(
             phase=Phase.SWITCHOVER,
             name="settle-vf",
             host=plan.destination,
-            summary=f"make sure that VF {vf.index} of {vf.pf}, {plan.attached[move.mac].device}, has kept the settings",
-            apply=(SetVf(pf=vf.pf, index=vf.index, settings=move.carried),),
+            summary=f"make sure that VF {vf.index} of {vf.pf}, {plan.attached[move.mac].device}, has kept the settings"
+            + (f", and has {move.mac}" if shown else ""),
+            apply=(*shown, SetVf(pf=vf.pf, index=vf.index, settings=move.carried)),
         )
     ]
 

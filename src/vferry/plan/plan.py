@@ -80,6 +80,8 @@ class VfMove(Struct, frozen=True, kw_only=True):
     """That of the guest's VF, which names it there."""
     relay_port: RelayPort | None = None
     """What joins it to the destination's VF, in mode `relay`."""
+    hidden: bool = False
+    """Whether its MAC is kept from the destination's VF until the guest runs there, although libvirt sets it before."""
     contested: bool = False
     """Whether something in the guest fights two NICs of one MAC, and is kept quiet for the migration."""
 

@@ -11,6 +11,7 @@ from vferry.plan import (
     carried,
     definition,
     destination_vf,
+    hiding,
     inside,
     networks,
     relayed,
@@ -168,6 +169,7 @@ def _move(facts: Facts, wishes: Wishes, nic: Nic, ref: VfRef, taken: set[str]) -
         standby_stays=own_standby is not None,
         mtu=mtu,
         relay_port=port,
+        hidden=mode is NetworkMode.MACVTAP and hiding.hides(destination, vf),
         contested=own_standby is None and inside.contested(facts, mode, side),
     )
     if move.stands_by:
@@ -223,6 +225,7 @@ def _forwarded(facts: Facts, moves: list[VfMove], plain: tuple[str, ...]) -> Ite
 
 def _about(facts: Facts, move: VfMove) -> Iterator[Finding]:
     yield from carried.missing(facts, move)
+    yield from hiding.about(facts, move)
     if move.stands_by:
         for inventory in (facts.source, facts.destination):
             yield from standby.missing(inventory, move.network, move.vlan, move.mtu)

@@ -42,6 +42,7 @@ SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
 OWN_STANDBY = Case(NetworkMode.SWITCH, GuestSide.BOND, own_standby=True)
 DETACH = Case(NetworkMode.DETACH, GuestSide.ADDRESSES)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
+MACVTAP = Case(NetworkMode.MACVTAP, GuestSide.NOBODY, nics=0, macvtaps=1)
 MEDIATED = Case(NetworkMode.VFIO, GuestSide.NOBODY, mediated=True)
 RELAY = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=1)
 TWO_RELAYED = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, relayed=2)
@@ -508,18 +509,29 @@ def test_the_deadline_is_for_the_memory_and_not_for_what_devices_send_in_the_pau
     assert not any(isinstance(call.operation, AbortMigration) for call in fleet.calls)
 
 
-def test_a_mac_that_the_agent_has_forgotten_comes_after_the_resume() -> None:
+@pytest.mark.parametrize("case", [RELAY, MACVTAP], ids=str)
+def test_a_mac_that_the_agent_has_forgotten_comes_after_the_resume(case: Case) -> None:
     """Until then the guest is without network: the agent was started anew in the copy."""
-    drive = drive_of(RELAY)
+    drive = drive_of(case)
     drive.fleet.never_dark = frozenset()
-    started = faults.at_operation(ReadMigration, SOURCE)
-    drive.fleet.faults.append(faults.doing(started, drive.fleet.hosts[DESTINATION].arriving.clear))
+    destination = drive.fleet.hosts[DESTINATION]
+
+    def forget() -> None:
+        destination.arriving.clear()
+        destination.hidden.clear()
+
+    drive.fleet.faults.append(faults.doing(faults.at_operation(ReadMigration, SOURCE), forget))
     assert drive.run().exit is Exit.DONE
     assert moved(drive.fleet, drive.plan) == []
 
 
-def test_a_vf_takes_the_mac_with_the_guest_and_the_other_loses_it_after() -> None:
-    drive = drive_of(RELAY)
+@pytest.mark.parametrize(
+    ("case", "leaving"), [(RELAY, [(True, True, True)]), (MACVTAP, [])], ids=["by-vferry", "by-libvirt"]
+)
+def test_a_vf_takes_the_mac_with_the_guest_and_the_other_loses_it_after(
+    case: Case, leaving: list[tuple[bool, bool, bool]]
+) -> None:
+    drive = drive_of(case)
     (move,) = drive.plan.moves
     here = drive.fleet.hosts[SOURCE].functions[move.source.address]
     there = drive.fleet.hosts[DESTINATION].functions[move.destination.address]
@@ -533,7 +545,7 @@ def test_a_vf_takes_the_mac_with_the_guest_and_the_other_loses_it_after() -> Non
     every.times = 1000
     drive.fleet.faults.append(every)
     assert drive.run().exit is Exit.DONE
-    assert list(seen) == [(False, True, False), (True, True, True), (True, False, True)]
+    assert list(seen) == [(False, True, False), *leaving, (True, False, True)]
 
 
 @pytest.mark.parametrize(("case", "nic"), [(RELAY, 0), (TWO_RELAYED, 0), (TWO_RELAYED, 1)])

@@ -10,6 +10,7 @@ from vferry.host.api import (
     Announce,
     ClaimResources,
     ExpectGuest,
+    HideMac,
     JoinRelay,
     LeaveRelay,
     MoveFilter,
@@ -187,6 +188,7 @@ GOLDEN = {
     MACVTAP: [
         *CLAIMS,
         "prepare: configure-vf @host2",
+        "prepare: hide-mac @host2",
         "prepare: expect-guest @host2",
         "prepare: open-gateways @host1",
         *COPY,
@@ -546,6 +548,24 @@ def test_a_mac_that_an_earlier_guest_has_left_on_the_destination_s_vf_is_cleared
     assert isinstance(configured, SetVf)
     assert isinstance(restored, SetVf)
     assert (configured.settings.mac, restored.settings.mac) == (cleared, left)
+
+
+def test_a_macvtaps_vf_is_kept_from_the_mac_until_the_guest_runs() -> None:
+    stages = stages_of(MACVTAP)
+    hide, settle = step_named(stages.before, "hide-mac"), step_named(stages.landing, "settle-vf")
+    (hidden,) = hide.apply
+    assert isinstance(hidden, HideMac)
+    assert (hidden.mac, hidden.hidden) == (MAC, True)
+    assert hide.undo == (SetVf(pf="pf0", index=hidden.index, settings=VfSettings()),), "libvirt puts its MAC back"
+    assert settle.apply[0] == structs.replace(hidden, hidden=False)
+
+
+def test_where_it_is_not_known_what_a_driver_does_the_vf_has_what_libvirt_gives_it() -> None:
+    plan = make_plan(make_fleet(MACVTAP), MACVTAP)
+    plan = structs.replace(plan, moves=tuple(structs.replace(move, hidden=False) for move in plan.moves))
+    steps = modes.stages(plan).all
+    assert "hide-mac" not in {step.name for step in steps}
+    assert not [each for step in steps for each in (*step.apply, *step.undo) if isinstance(each, HideMac)]
 
 
 def test_the_bridge_keeps_the_guest_at_its_port_until_the_filter_has_moved() -> None:

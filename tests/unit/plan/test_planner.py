@@ -297,6 +297,13 @@ def test_a_nic_on_a_macvtap_gets_a_vf_that_has_an_interface(mode: NetworkMode | 
     assert [each.interface for each in plan.announced if each.mac == MAC] == ["pf0"]
 
 
+@pytest.mark.parametrize(("driver", "hidden"), [("igb", True), ("i40e", False)])
+def test_its_mac_is_kept_from_the_vf_where_the_driver_is_known_to_take_that(driver: str, *, hidden: bool) -> None:
+    (move,) = f.planned(f.both(INTERFACES, f.on_macvtap, f.pf("destination", driver=driver))).moves
+    assert move.hidden == hidden
+    assert not f.planned(f.pf("destination", driver=driver)).moves[0].hidden
+
+
 def test_it_does_not_matter_whether_its_guest_answers() -> None:
     assert f.planned(f.both(INTERFACES, f.on_macvtap, f.silent)).network_mode == "macvtap"
 

@@ -387,6 +387,12 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("network-missing", ERROR, f.both(f.on_macvtap, f.host("destination", networks={})), {}),
     ("network-missing", ERROR, f.both(on_interface("pf0"), f.host("destination", networks={})), {}),
     ("interface-in-bridge", ERROR, on_interface("pf0"), {}),
+    (
+        "neighbours-wait",
+        INFO,
+        f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), f.pf("destination", driver="i40e")),
+        {},
+    ),
     ("macvtap-from-pool", ERROR, f.both(f.on_macvtap, f.vf("destination", 2, interface="pf0v2"), pooled), {}),
     ("no-standby-path", ERROR, f.both(teamed(), f.host("source", bridges=())), {}),
     ("hotplug-only", WARNING, f.both(teamed(), f.silent), {}),
