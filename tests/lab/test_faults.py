@@ -59,6 +59,7 @@ CASES = [
     Case(faults.ABORT, "copy", ("aborted",), "guest2"),
     Case(faults.CONTROLLER, "copy", EITHER, "guest2"),
     Case(faults.RECEIVING, "copy", STAYS, "macvtap1"),
+    Case(faults.DESTINATION_AGENT, "copy", EITHER, "macvtap1"),
 ]
 
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from lab.operator import HOSTS, Scene, migrate, other
+from lab.operator import HOSTS, PF, Scene, asked, migrate, other
+from vferry.host.forwarding import parked
 
 pytestmark = [pytest.mark.lab, pytest.mark.matrix]
 
@@ -41,6 +42,8 @@ def answers(scene: Scene, host: str) -> list[float]:
     [
         pytest.param("switch", marks=pytest.mark.guest("guest1")),
         pytest.param("virtio", marks=pytest.mark.guest("guest2")),
+        pytest.param("failover", marks=pytest.mark.guest("failover1")),
+        pytest.param("macvtap", marks=pytest.mark.guest("macvtap1")),
     ],
 )
 def test_the_neighbours_on_both_hosts_reach_it_all_the_time(scene: Scene, mode: str) -> None:
@@ -55,3 +58,21 @@ def test_the_neighbours_on_both_hosts_reach_it_all_the_time(scene: Scene, mode: 
         longest = max((after - before for before, after in pairwise(at)), default=600.0)
         assert longest < LONGEST_S, (host, longest, report)
         assert at[-1] - at[0] > 2 * report["total_s"] / 3, (host, report)
+
+
+@pytest.mark.guest("macvtap1")
+def test_a_macvtaps_vf_has_the_guest_s_mac_only_when_the_guest_runs_there(scene: Scene) -> None:
+    (nic,) = asked("guest", "show", scene.guest)["nics"]
+    migration = scene.migrate()
+
+    def filters() -> str:
+        return scene.run(migration.destination, f"ip link show dev {PF}")
+
+    migration.wait_for("copy")
+    migration.wait_until(lambda: parked(nic["mac"]) in filters())
+    assert nic["mac"] not in filters()
+    code, report = migration.end()
+    assert code == 0, report
+    assert (nic["mac"] in filters(), parked(nic["mac"]) in filters()) == (True, False)
+    scene.assert_whole(migration.destination)
+    scene.assert_nothing_left()
