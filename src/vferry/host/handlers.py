@@ -104,6 +104,7 @@ class Handlers:
         self._held = Held(self._hypervisor, self._migrations, self._gateways, runtime)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
         self._pool.submit(self._lent.take_back)  # what stopped while there was no agent
+        self._pool.submit(self._hide_again)
 
     async def handle(self, operation: api.Operation[Any], session: api.Session | None) -> Struct:
         """The answer to an operation. Raises `Problem`."""
@@ -374,6 +375,15 @@ class Handlers:
 
     def _read_network(self, guest: str) -> GuestNetwork:
         return read_network(guest, run_in_guest(self._hypervisor, guest, SCRIPT, GUEST_NETWORK_TIMEOUT_S))
+
+    def _hide_again(self) -> None:
+        """For guests that are on their way since before this agent was started."""
+        try:
+            running = [each.live for each in describe_all(self._hypervisor, self._root) if each.live]
+            nics = [(nic.interface, nic.mac) for xml in running for nic in xml.nics if nic.interface and nic.mac]
+            self._hiding.take_up(nics)
+        except (Problem, OSError) as problem:
+            log.warning("Whether VFs wait for the MACs of guests is not known: %s", problem)
 
     def _set_vf(self, wanted: api.SetVf) -> api.Done:
         self._hiding.forget(wanted.pf, wanted.index)

@@ -8,13 +8,13 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
 from vferry.host.api import Done
 from vferry.host.forwarding import parked
-from vferry.host.sriov import IFF_UP, vf_interface
+from vferry.host.sriov import IFF_UP, vf_interface, vf_of
 from vferry.host.sriov_netlink import Links, set_address
 from vferry.host.sriov_settings import apply_settings
 from vferry.host.sysfs import read_file
@@ -49,7 +49,7 @@ class Changes:
 
 
 class Hiding:
-    """The VFs whose MACs wait for their guests, in memory: after a restart, the controller's next steps see to them."""
+    """The VFs whose MACs wait for their guests: in memory, and after a restart known by what they have meanwhile."""
 
     def __init__(
         self,
@@ -74,6 +74,14 @@ class Hiding:
             self._waiting[vf] = mac
         threading.Thread(target=self._follow, args=(vf, mac, changes), name=f"hide-{mac}", daemon=True).start()
         return Done()
+
+    def take_up(self, nics: Iterable[tuple[str, str]]) -> None:
+        """Goes on with what an agent before this one has begun. `nics`: the guests' interfaces here and their MACs."""
+        with self._links() as links:
+            for interface, mac in nics:
+                vf = vf_of(self._root, interface)
+                if vf is not None and self._own(links, vf)[1] == parked(mac.lower()):
+                    self.hide(*vf, mac)
 
     def forget(self, pf: str, index: int) -> None:
         """Leaves a VF as it is from now on."""

@@ -72,6 +72,16 @@ def vf_interface(root: Path, pf: str, index: int) -> str | None:
     return _interface(root / "sys/class/net" / pf / "device" / f"virtfn{index}")
 
 
+def vf_of(root: Path, interface: str) -> tuple[str, int] | None:
+    """The PF and the index of the VF that an interface is; None where it is none."""
+    device = root / "sys/class/net" / interface / "device"
+    pfs = (path.name for path in sorted((device / "physfn/net").glob("*")))
+    found = (
+        (pf, index) for pf in pfs for index, each in vf_addresses(root, pf).items() if each == device.resolve().name
+    )
+    return next(found, None)
+
+
 def slaves(root: Path, bond: str) -> tuple[str, ...]:
     """The interfaces that a bond consists of; none where it is no bond."""
     return tuple(read_file(root / "sys/class/net" / bond / "bonding/slaves").split())

@@ -1,3 +1,4 @@
+import asyncio
 import errno
 import threading
 from collections.abc import AsyncIterator
@@ -28,6 +29,7 @@ from vferry.host.api import Operation, Session
 from vferry.host.claims import Claims
 from vferry.host.codecs import installed_codecs
 from vferry.host.configuration import AgentConfiguration
+from vferry.host.forwarding import parked
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.wire import operations
@@ -165,7 +167,13 @@ class Host:
         self.library = FakeLibvirt(self.guest)
         self.claims = Claims(root / "claims", 2)
         self.claims.claim(MINE, "guest1", (VF,))
-        self.handlers = Handlers(
+        self.root = root
+        self.sent: list[tuple[str, bytes]] = []
+        self.handlers = self.new_handlers()
+
+    def new_handlers(self) -> Handlers:
+        root = self.root
+        return Handlers(
             AgentConfiguration(
                 name="host1",
                 migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210)),
@@ -180,7 +188,6 @@ class Host:
             table=lambda: cast("Any", EmptyTable()),
             wire=lambda interface: OneFrame(self.sent, interface),
         )
-        self.sent: list[tuple[str, bytes]] = []
 
     async def ask(self, operation: Operation[Any], session: Session | None = MINE) -> Struct:
         return await self.handlers.handle(operation, session)
@@ -300,6 +307,21 @@ async def test_a_vf_that_is_set_is_kept_from_no_mac_any_more(host: Host, monkeyp
     for thread in threading.enumerate():
         if thread.name == f"hide-{MAC}":
             thread.join(5)
+
+
+async def test_an_agent_that_is_started_anew_gives_a_guest_s_vf_its_mac(host: Host) -> None:
+    net, device = host.root / "sys/class/net", (host.root / "sys/class/net/pf0/device/virtfn1").resolve()
+    for path in (device / "physfn/net/pf0", device / "net/pf0v1", net / "pf0v1/upper_macvtap0"):
+        path.mkdir(parents=True)
+    (net / "pf0v1/device").symlink_to(device)
+    (net / "pf0v1/upper_macvtap0/flags").write_text("0x1003\n")
+    host.guest.live_xml = domain(MACVTAP)
+    host.nic.set_address(parked(MAC))
+    host.handlers.close()
+    host.handlers = host.new_handlers()
+    async with asyncio.timeout(10):
+        while host.nic.mac(1) != MAC:
+            await asyncio.sleep(0.01)
 
 
 async def test_the_source_of_a_migration_is_never_destroyed(host: Host) -> None:

@@ -51,6 +51,8 @@ class Host:
         self.net = root / "sys/class/net"
         (self.net / "pf0/device/virtfn1/net" / VF_INTERFACE).mkdir(parents=True)
         (self.net / VF_INTERFACE).mkdir()
+        (self.net / VF_INTERFACE / "device").symlink_to((self.net / "pf0/device/virtfn1").resolve())
+        (self.net / VF_INTERFACE / "device/physfn/net/pf0").mkdir(parents=True)
         self.nic = FakeNic()
         self.told: list[Told] = []
         self.root = root
@@ -184,6 +186,31 @@ def test_an_agent_that_has_forgotten_gives_the_mac_when_it_is_asked(host: Host) 
     assert host.hiding.show("pf0", 1, MAC.upper()) == Done()
     assert host.macs == SHOWN
     assert host.hiding.show("pf0", 1, MAC) == Done(changed=False)
+
+
+@pytest.mark.parametrize("came", [False, True], ids=["on its way", "here since"])
+def test_an_agent_that_is_started_anew_goes_on(host: Host, *, came: bool) -> None:
+    host.hide()
+    host.libvirt(DOWN, MAC)
+    host.hiding.forget("pf0", 1)
+    assert host.ended()
+    host.told.clear()
+    host.hiding = host.new_agent()
+    if came:
+        host.macvtap(UP)
+    host.hiding.take_up([("pf0", OTHER), ("none0", OTHER), (VF_INTERFACE, OTHER), (VF_INTERFACE, MAC.upper())])
+    assert len(host.told) == 1
+    assert host.told[0].looked.acquire(timeout=5)
+    assert host.macs == (SHOWN if came else HIDDEN)
+    host.macvtap(UP)
+    assert host.ended()
+    assert host.macs == SHOWN
+
+
+def test_an_agent_that_is_started_anew_leaves_other_guests_alone(host: Host) -> None:
+    host.libvirt(UP, MAC)
+    host.hiding.take_up([(VF_INTERFACE, MAC)])
+    assert (host.told, host.nic.packets) == ([], [])
 
 
 def test_a_mac_is_given_also_where_the_macvtap_is_down(host: Host) -> None:
