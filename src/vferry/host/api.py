@@ -330,7 +330,7 @@ class HideMac(Operation[Done], frozen=True, kw_only=True, tag="hide-mac"):
 
     pf: str
     index: int
-    mac: str
+    mac: Mac
     hidden: bool
 
 

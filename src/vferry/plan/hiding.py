@@ -7,8 +7,8 @@ from vferry.plan.facts import Facts, Finding, info
 from vferry.plan.plan import NetworkMode, VfMove
 
 HIDES = frozenset({"igb"})
-"""Of which it is known that a VF may change its MAC while it is up, that this is one message to the PF, which changes
-the filter before it answers, and that nothing is reset. Others keep what libvirt sets (docs/decisions/0025)."""
+"""By whose source a VF may change its MAC while it is up, by one message to its PF, which changes the filter before it
+answers, and nothing is reset. Others keep what libvirt sets (docs/decisions/0025)."""
 
 
 def hides(inventory: Inventory, vf: Vf) -> bool:
