@@ -16,7 +16,7 @@ from vferry.host.api import Done
 from vferry.host.forwarding import parked
 from vferry.host.sriov import IFF_UP, vf_interface, vf_of
 from vferry.host.sriov_netlink import Links, set_address
-from vferry.host.sriov_settings import apply_settings
+from vferry.host.sriov_settings import apply_settings, read_settings
 from vferry.host.sysfs import read_file
 from vferry.model.host import VfSettings
 from vferry.model.problem import Problem
@@ -80,7 +80,7 @@ class Hiding:
         with self._links() as links:
             for interface, mac in nics:
                 vf = vf_of(self._root, interface)
-                if vf is not None and self._own(links, vf)[1] == parked(mac.lower()):
+                if vf is not None and self._filtered(links, vf) == parked(mac.lower()):
                     self.hide(*vf, mac)
 
     def forget(self, pf: str, index: int) -> None:
@@ -128,10 +128,17 @@ class Hiding:
         return any(int(read_file(each / "flags") or "0", 16) & IFF_UP for each in above) if above else None
 
     def _take(self, links: Links, vf: tuple[str, int], mac: str) -> None:
-        """Not in mode bridge and the like, in which the interface has a MAC of its own."""
+        """Not in mode bridge and the like, in which the interface has a MAC of its own.
+
+        By the PF where the interface may not, as libvirt does it then.
+        """
         interface, address = self._own(links, vf)
-        if address == mac:
+        if (address, self._filtered(links, vf)) != (mac, mac):
+            return
+        try:
             links.change(set_address(interface, parked(mac)))
+        except OSError:
+            apply_settings(links, *vf, VfSettings(mac=parked(mac)))
 
     def _give(self, links: Links, vf: tuple[str, int], mac: str) -> Done:
         """By the interface, as libvirt did; else by the PF, which keeps the VF from another one afterwards."""
@@ -143,6 +150,10 @@ class Hiding:
             return Done(changed=False)
         by_pf = apply_settings(links, *vf, VfSettings(mac=mac))
         return Done(changed=address != mac or by_pf.changed)
+
+    def _filtered(self, links: Links, vf: tuple[str, int]) -> str | None:
+        """The MAC that the PF has for a VF."""
+        return read_settings(links, links.index(vf[0]), *vf).mac
 
     def _own(self, links: Links, vf: tuple[str, int]) -> tuple[int, str]:
         """The index of a VF's interface, and its MAC; none where it has no interface."""

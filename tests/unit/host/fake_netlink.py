@@ -123,8 +123,9 @@ class FakeLinks:
         if "ifindex" in message:
             return self._forward(message)
         if message["index"] == VF_INDEX:
-            self.nic.packets[-1].append("address")
-            return self.nic.set_address(message["attrs"][0][1])
+            error = self.nic.set_address(message["attrs"][0][1])
+            self.nic.packets[-1].append("refused address" if error else "address")
+            return error
         info = message["attrs"][0][1]["attrs"][0][1]["attrs"]
         (attribute, values) = info[0]
         if attribute in self.nic.lacks:

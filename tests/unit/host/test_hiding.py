@@ -222,14 +222,33 @@ def test_a_mac_is_given_also_where_the_macvtap_is_down(host: Host) -> None:
     assert host.macs == SHOWN
 
 
-def test_a_vf_that_may_not_change_its_mac_keeps_it(host: Host) -> None:
+def test_a_vf_whose_mac_the_pf_has_set_is_hidden_and_shown_by_that(host: Host) -> None:
+    """libvirt has had to do it so, too."""
     host.hide()
     host.nic.set_address(MAC)
     host.nic.overridden = "refused"
+    host.libvirt(DOWN)
+    assert host.macs == (MAC, parked(MAC))
+    host.look()
+    assert host.nic.packets.count(["refused address"]) == 1
+    assert host.nic.packets.count(["IFLA_VF_MAC"]) == 1
+    host.hiding.forget("pf0", 1)
+    assert host.ended()
+    host.hiding = host.new_agent()
+    host.hiding.take_up([(VF_INTERFACE, MAC)])
+    host.macvtap(UP)
+    assert host.ended()
+    assert host.macs == SHOWN
+
+
+def test_a_vf_that_may_not_change_its_mac_keeps_it(host: Host) -> None:
+    host.hide()
+    host.nic.set_address(MAC)
+    host.nic.overridden, host.nic.lacks = "refused", {"IFLA_VF_MAC"}
     host.macvtap(DOWN)
     assert host.ended()
     assert host.macs == SHOWN
-    assert host.nic.packets.count(["address"]) == 1
+    assert host.nic.packets.count(["refused address"]) == 1
 
 
 @pytest.mark.parametrize("overridden", ["refused", "unheard"])
@@ -263,18 +282,22 @@ def test_a_vf_without_an_interface_is_left_alone(host: Host) -> None:
     assert host.nic.packets == []
 
 
-# An interface without VFs stands for the VF's, and a bridge over it for the macvtap: what it is to the kernel, not to
-# its driver. The PF is not there.
+# A pair of interfaces without VFs stands for the PF and the VF's own, and files for the macvtap: the kernel's messages
+# are its own, and what a PF says of a VF is not asked.
 PROGRAM = f"""
 import subprocess, sys, time
 from pathlib import Path
 from vferry.host import hiding as watched
+from vferry.host.api import Done
 from vferry.host.hiding import Hiding
+from vferry.model.host import VfSettings
 watched.LOOK_S = 60.0
+watched.read_settings = lambda *_: VfSettings(mac=address())
+watched.apply_settings = lambda *_: Done(changed=False)
 run = lambda *words: subprocess.run(words, check=True, capture_output=True, text=True).stdout
 root = Path(sys.argv[1])
 (root / "sys/class/net/pf0/device/virtfn0/net/vf0").mkdir(parents=True)
-upper = root / "sys/class/net/vf0/upper_over0"
+upper = root / "sys/class/net/vf0/upper_macvtap0"
 upper.mkdir(parents=True)
 def address(): return run("ip", "link", "show", "dev", "vf0").split("link/ether ")[1][:17]
 def awaited(mac):
@@ -286,10 +309,10 @@ hiding = Hiding(root)
 hiding.hide("pf0", 0, "{MAC}")
 run("ip", "link", "set", "dev", "vf0", "address", "{MAC}")
 (upper / "flags").write_text("0x1002")
-run("ip", "link", "set", "dev", "over0", "mtu", "1400")
+run("ip", "link", "set", "dev", "pf0", "mtu", "1400")
 awaited("{parked(MAC)}")
 (upper / "flags").write_text("0x1003")
-run("ip", "link", "set", "dev", "over0", "up")
+run("ip", "link", "set", "dev", "pf0", "up")
 awaited("{MAC}")
 """
 
@@ -299,7 +322,7 @@ awaited("{MAC}")
     reason="making a network namespace needs root, ip and unshare",
 )
 def test_the_kernel_tells_of_interfaces_and_changes_their_macs(tmp_path: Path) -> None:
-    network = 'ip link add name vf0 type veth peer name over0 && exec "$@"'
+    network = 'ip link add name vf0 type veth peer name pf0 && exec "$@"'
     done = subprocess.run(
         ["unshare", "-n", "sh", "-c", network, "sh", sys.executable, "-c", PROGRAM, str(tmp_path)],
         capture_output=True,
