@@ -322,8 +322,8 @@ class SetVf(Operation[Done], frozen=True, kw_only=True, tag="set-vf"):
 class HideMac(Operation[Done], frozen=True, kw_only=True, tag="hide-mac"):
     """Keeps what is for a guest's MAC from the VF that its macvtap is on, until the guest goes on here.
 
-    Once libvirt has made the macvtap, and given the VF's interface the MAC for it, the VF gets one that nobody uses, and
-    the guest's again as libvirt brings the macvtap up. Setting the VF (`SetVf`) ends that, whatever it sets.
+    Once libvirt has made the macvtap, and given the VF's interface the MAC for it, the VF gets one that nobody uses,
+    and the guest's again as libvirt brings the macvtap up. Setting the VF (`SetVf`) ends that, whatever it sets.
     `hidden` False: the VF gets the guest's MAC now, where it was taken away. Unchanged where the interface has a MAC of
     its own. Problem ``vf-setting-refused``.
     """

@@ -115,8 +115,8 @@ class Hiding:
                 over = bool(up)
             except (OSError, Problem) as error:
                 log.warning("VF %d of %s, for %s: %s", vf[1], vf[0], mac, error)
-                # One that cannot be hidden stays as libvirt has made it; one that is, must not stay so.
-                over = up is False
+                # One that cannot be hidden stays as libvirt has made it; one that is hidden must not stay so.
+                over = up is False and isinstance(error, Problem) and error.code == "vf-setting-refused"
             if over:
                 del self._waiting[vf]
             return not over

@@ -277,6 +277,23 @@ def test_what_neither_gives_is_tried_again(host: Host) -> None:
     assert host.ended()
 
 
+def test_what_goes_wrong_for_a_moment_ends_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.hide()
+    host.libvirt(DOWN, MAC)
+
+    def silent(*_: object) -> None:
+        raise TimeoutError("timed out")
+
+    for flags in (DOWN, UP):
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeLinks, "get", silent)
+            host.libvirt(flags)
+    assert host.macs == HIDDEN
+    host.look()
+    assert host.macs == SHOWN
+    assert host.ended()
+
+
 def test_a_vf_without_an_interface_is_left_alone(host: Host) -> None:
     assert host.hiding.show("pf0", 0, MAC) == Done(changed=False)
     assert host.nic.packets == []
