@@ -17,7 +17,17 @@ from fakes.world import (
 from vferry.host import api
 from vferry.host.conntrack import ends
 from vferry.model.definition import mac_of, parse, pci_address
-from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestNetwork, GuestState, HostDevice, Nic, VfRef
+from vferry.model.guest import (
+    Guest,
+    GuestAddress,
+    GuestLink,
+    GuestNetwork,
+    GuestState,
+    HostDevice,
+    Nic,
+    StateSize,
+    VfRef,
+)
 from vferry.model.host import Bond, Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
 from vferry.model.memory import MemoryUse, Sample
 from vferry.model.ovn import Chassis
@@ -29,6 +39,8 @@ CODECS = ("lz4", "zstd", "deflate")
 RELAY = Relay(operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.DIRECT, uplinks=(PF,), cores=(1,))
 """Each host's, with no guest on it."""
 RELAY_BRIDGE = "relay0"
+STATE_BYTES = 3 << 20
+"""Of a device that migrates itself."""
 
 
 def look(host: HostState, operation: api.Operation[Any]) -> Any:
@@ -56,7 +68,8 @@ def look(host: HostState, operation: api.Operation[Any]) -> Any:
             xml = host.definitions[_guest(host, guest).name]
             return api.Definition(live=xml if guest in host.machines else None, persistent=xml)
         case api.ReadBlockers(guest=guest):
-            return api.Blockers(reasons=tuple(_blockers(host.machines[guest])))
+            machine = host.machines[guest]
+            return api.Blockers(reasons=tuple(_blockers(machine)), state=_state(machine))
         case api.AskQemu():
             return api.QemuAbilities(capabilities=("multifd", "xbzrle"), multifd_compression=("none", "zlib", "zstd"))
         case api.CheckFit():
@@ -179,6 +192,13 @@ def _blockers(machine: Machine) -> Iterator[str]:
     for device in machine.devices.values():
         if device.passed_through:
             yield f"{device.address}: VFIO migration is not supported in kernel"
+
+
+def _state(machine: Machine) -> StateSize | None:
+    """Of the devices that QEMU would migrate."""
+    vfs = sum(device.passed_through for device in machine.devices.values())
+    count = len(machine.mdevs) + (vfs if machine.inside.side is GuestSide.NOBODY else 0)
+    return StateSize(bytes=count * STATE_BYTES) if count else None
 
 
 def _nic(host: HostState, machine: Machine, device: Device) -> Nic:

@@ -254,10 +254,11 @@ async def survey(
     except Problem as problem:
         silence = problem.message
     described = await here.call(ReadDefinition(guest=GUEST))
+    told = await here.call(ReadBlockers(guest=GUEST))
     facts = Facts(
         source=inventory,
         destination=await there.call(TakeInventory()),
-        guest=structs.replace(guest, blockers=(await here.call(ReadBlockers(guest=GUEST))).reasons),
+        guest=structs.replace(guest, blockers=told.reasons, device_state=told.state),
         definition=described,
         fit=await there.call(CheckFit(live_xml=described.persistent)),
         guest_network=network,

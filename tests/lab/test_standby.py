@@ -25,6 +25,7 @@ def standby(lab: Lab) -> Standby:
     [
         pytest.param("switch", marks=pytest.mark.guest("guest1"), id="guest1"),
         pytest.param("switch", marks=pytest.mark.guest("bond1"), id="bond1"),
+        pytest.param("failover", marks=pytest.mark.guest("failover1"), id="failover1"),
         pytest.param("virtio", marks=pytest.mark.guest("guest2"), id="guest2"),
     ],
 )
@@ -34,7 +35,7 @@ def test_a_guest_goes_and_comes_back(scene: Scene, standby: Standby, mode: str) 
         assert report["network_mode"] == ("macvtap" if mode == "virtio" and standby.bridge is None else mode)
         assert report["network"] is not None, report["network_note"]
         assert report["network"]["lost"] < report["network"]["sent"] / 10, report["network"]
-        if mode == "switch":
+        if mode in {"switch", "failover"}:
             # host2 of a lab with a bond takes the VFs of its second PF first.
             vf = next(nic["vf"] for nic in asked("guest", "show", scene.guest)["nics"] if nic["vf"])
             assert vf["pf"] == standby.pfs[0 if report["destination"] == HOSTS[0] else -1]

@@ -16,10 +16,11 @@ from vferry.controller.hosts import list_hosts, open_host
 from vferry.controller.state import find_state
 from vferry.controller.survey import with_blockers
 from vferry.host.api import TakeInventory
-from vferry.model.guest import Guest, GuestState, HostDevice, Nic
+from vferry.model.guest import Guest, GuestState, HostDevice, Nic, StateSize
 from vferry.model.problem import Exit, Problem
 from vferry.plan import vfio
 from vferry.plan.nic_plan import NicTarget
+from vferry.report import words
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 TIMEOUT_S = 60.0
@@ -211,10 +212,16 @@ def _summary(guest: Guest) -> Table:
         ("Address", guest.address or "-"),
         ("Guest agent", "connected" if guest.agent_connected else "not connected"),
         *([("QEMU would not", "\n".join(guest.blockers))] if guest.blockers else []),
+        *([("Device state", _device_state(guest.device_state))] if guest.device_state else []),
     )
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _device_state(state: StateSize) -> str:
+    silent = f"; {state.silent} more do not say" if state.silent else ""
+    return f"{'at most ' if state.precopy else ''}{words.size(state.bytes)}, sent in its pause{silent}"
 
 
 def _devices(guest: Guest) -> Table:

@@ -95,14 +95,17 @@ async def _facts(
 
 
 async def with_blockers(source: Host, guest: Guest) -> tuple[Guest, Problem | None]:
-    """The guest with what QEMU says against migrating it, or why that is not known; asked only where it matters."""
+    """The guest with what QEMU says against migrating it, and how much state its devices have; or why it is not known.
+
+    Asked only where it matters.
+    """
     if not guest.uses_vfio:
         return guest, None
     try:
         answer = await source.call(ReadBlockers(guest=guest.name))
     except Problem as problem:
         return guest, problem
-    return replace(guest, blockers=answer.reasons), None
+    return replace(guest, blockers=answer.reasons, device_state=answer.state), None
 
 
 async def with_lacks(destination: Host, facts: Facts) -> Facts:

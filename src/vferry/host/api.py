@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from vferry.model.compression import Codec, Compressed, Count, DeltaMib, Streams
 from vferry.model.connections import Address, Connection, PortConnection
-from vferry.model.guest import Guest, GuestNetwork, VfRef
+from vferry.model.guest import Guest, GuestNetwork, StateSize, VfRef
 from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
 from vferry.model.ovn import LogicalPort
@@ -124,13 +124,19 @@ class ReadConnections(Operation[Tracked], frozen=True, kw_only=True, tag="connec
 
 
 class Blockers(Struct, frozen=True, kw_only=True):
-    """Why a guest's QEMU would not migrate it as it is now, in QEMU's words; empty when it would."""
+    """Why a guest's QEMU would not migrate it as it is now, in QEMU's words; empty when it would.
+
+    `state` is what devices that migrate themselves have of it; None where there are none, or they cannot be asked.
+    """
 
     reasons: tuple[str, ...] = ()
+    state: StateSize | None = None
 
 
 class ReadBlockers(Operation[Blockers], frozen=True, kw_only=True, tag="blockers"):
-    """Asks a guest's running QEMU, over its monitor. Not while it migrates: it answers nobody in its pause.
+    """Asks a guest's running QEMU, over its monitor, and the kernel how much state its devices have.
+
+    Not while it migrates: it answers nobody in its pause.
 
     Problems: ``guest-unknown``, ``guest-off``, ``libvirt-failed``.
     """

@@ -1,20 +1,26 @@
-"""What QEMU says of the state of a guest's devices: whether it migrates them, and how much of it it has sent."""
+"""The state of a guest's devices: whether QEMU migrates them, how much there is, and how much of it it has sent."""
 
 import contextlib
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 from vferry.host.api import Blockers
 from vferry.host.hypervisor import Hypervisor
+from vferry.host.vfio_state import read_state
+
+IDLE = (None, "none", "completed", "cancelled", "failed")
+"""Of QEMU's words for how its migration stands: while it migrates its devices are left alone."""
 
 
-def read_blockers(hypervisor: Hypervisor, guest: str) -> Blockers:
+def read_blockers(hypervisor: Hypervisor, guest: str, root: Path = Path("/")) -> Blockers:
     """Problems ``guest-unknown``, ``guest-off``, ``libvirt-failed``."""
     domain = hypervisor.running(guest)
     with hypervisor.calling(f"Asking QEMU whether {guest} can migrate"):
         said = hypervisor.query_migrate(domain)
-    return Blockers(reasons=tuple(str(reason) for reason in said.get("blocked-reasons", ())))
+    reasons = tuple(str(reason) for reason in said.get("blocked-reasons", ()))
+    return Blockers(reasons=reasons, state=read_state(root, guest) if said.get("status") in IDLE else None)
 
 
 ANSWER_S = 1.0

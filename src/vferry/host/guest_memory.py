@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from vferry.host.domain_xml import read_domain
 from vferry.host.gateways_process import COMMAND, environment
 from vferry.host.hypervisor import Hypervisor
-from vferry.host.hypervisor_domains import job_runs
+from vferry.host.hypervisor_domains import job_runs, qemu_pid
 from vferry.model.memory import MemoryUse, Sample
 from vferry.model.problem import Problem
 
@@ -66,8 +66,7 @@ def measure_memory(hypervisor: Hypervisor, guest: str, seconds: int, root: Path 
 
 def look(domain: Any, guest: str, root: Path) -> Seen:
     """Pieces of a guest's memory, from places spread over it. Raises OSError, and `Problem` ``memory-not-found``."""
-    pid = int((root / f"run/libvirt/qemu/{guest}.pid").read_text())
-    process = root / f"proc/{pid}"
+    process = root / f"proc/{qemu_pid(root, guest)}"
     where = ram((process / "maps").read_text(), read_domain(domain.XMLDesc(0)).memory)
     pieces, unused = [], 0
     with (process / "mem").open("rb", buffering=0) as memory, (process / "pagemap").open("rb", buffering=0) as pagemap:

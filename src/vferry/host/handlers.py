@@ -164,7 +164,7 @@ class Handlers:
             case api.ReadDefinition(guest=guest):
                 return lambda: hypervisor_domains.read_definition(hypervisor, guest)
             case api.ReadBlockers(guest=guest):
-                return lambda: read_blockers(hypervisor, guest)
+                return lambda: read_blockers(hypervisor, guest, self._root)
             case api.AskQemu(live_xml=xml):
                 return lambda: ask_qemu(hypervisor, xml)
             case api.CheckFit():

@@ -1,7 +1,7 @@
 """A VF that has a guest's macvtap takes what is for the guest from the guest's resume on, and not from before the copy.
 
 libvirt gives the VF's interface the guest's MAC as it makes the macvtap, and brings the macvtap up just before the
-guest goes on: what is between is seen by the kernel's word of it (docs/decisions/0025).
+guest goes on: what is between is seen by the kernel's word of it (docs/decisions/0026).
 """
 
 import contextlib

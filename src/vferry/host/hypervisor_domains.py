@@ -1,5 +1,6 @@
 """A guest's definition and state: read, defined, undefined, resumed, and its incoming remains destroyed."""
 
+from pathlib import Path
 from typing import Any
 
 from vferry.host.api import Definition, Done
@@ -46,6 +47,11 @@ def job_runs(hypervisor: Hypervisor, domain: Any) -> bool:
     except hypervisor.libvirt.libvirtError:
         # libvirt says so of a guest that is off.
         return False
+
+
+def qemu_pid(root: Path, guest: str) -> int:
+    """The process that runs a guest, as libvirt notes it. Raises OSError."""
+    return int((root / f"run/libvirt/qemu/{guest}.pid").read_text())
 
 
 def uses_vfio(hypervisor: Hypervisor, domain: Any) -> bool:

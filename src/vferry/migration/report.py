@@ -116,6 +116,7 @@ def _transfer(plan: Plan, figures: dict[str, Any]) -> Transfer:
         cpu_s=figures.get("cpu_s"),
         cpu_peak=figures.get("cpu_peak"),
         device_bytes=figures.get("device_bytes"),
+        device_bytes_estimated=plan.device_state.bytes if plan.device_state else None,
         pause_limit_ms=figures.get("pause_limit_ms"),
         throttle=figures.get("throttle"),
         **_compression(convert(figures.get("compressed"), Compressed | None)),

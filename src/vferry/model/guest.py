@@ -1,8 +1,9 @@
 """A virtual machine as its host's libvirt describes it, and the network as the guest itself sees it."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 
 class GuestState(StrEnum):
@@ -66,6 +67,18 @@ class HostDevice(Struct, frozen=True, kw_only=True):
     type: str | None = None
 
 
+class StateSize(Struct, frozen=True, kw_only=True):
+    """How much state the devices of a guest have that migrate themselves, as their drivers say; all of them together.
+
+    `bytes` is to be sent while the guest stands still, or, with `precopy`, that at most: some may go before.
+    `silent` is how many more do not say.
+    """
+
+    bytes: Annotated[int, Meta(ge=0)]
+    precopy: bool = False
+    silent: int = 0
+
+
 class Guest(Struct, frozen=True, kw_only=True):
     """A guest on one host. `memory` in bytes; `address` is what its definition's metadata says, for probing."""
 
@@ -90,6 +103,8 @@ class Guest(Struct, frozen=True, kw_only=True):
     """Which run of it on its host this is: another one each time that it is started; None while it is off."""
     blockers: tuple[str, ...] | None = None
     """Why its QEMU would not migrate it as it is now, in QEMU's words; None where it was not asked."""
+    device_state: StateSize | None = None
+    """None where no device migrates itself, or none was asked."""
 
     @property
     def uses_vfio(self) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from vferry.model.compression import Codec, Count, Name
+from vferry.model.guest import StateSize
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -54,5 +55,9 @@ class Estimate(Struct, frozen=True, kw_only=True):
     seconds: float | None
     """Until the guest is paused; None, too, when it never would be."""
     pause_ms: float | None
-    """For what memory is left then; devices come on top."""
+    """For what memory is left then, and for `device_ms`; the state of emulated devices comes on top."""
     converges: bool | None
+    device_state: StateSize | None = None
+    """Of the VFIO devices that migrate themselves; None where there are none, or nothing is known of it."""
+    device_ms: float | None = None
+    """For sending that; what their drivers take to read it, and to load it, comes on top."""

@@ -104,6 +104,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     the gateway compressed, `ratio` how many bytes of it went over the wire as one; null where nothing was compressed.
     Of the `pages` in multifd's packets, `zero_pages` were empty and `delta_pages` went as differences; null where there
     were no such packets. `device_bytes` is the state that VFIO devices sent; null where none migrated itself.
+    `device_bytes_estimated` is how much their drivers said before that it would be; null where they did not.
     """
 
     policy: str
@@ -120,6 +121,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     delta_pages: int | None = None
     codecs: dict[str, CodecShare] = {}
     device_bytes: int | None = None
+    device_bytes_estimated: int | None = None
     pause_limit_ms: int | None = None
     throttle: int | None = None
 

@@ -1,8 +1,9 @@
 """How long the copy will take, and whether it ends: from what was measured before, with a model as plain as can be.
 
 The first pass sends all memory that is not zero; each one after it what was written during the one before, until the
-rest fits into the pause. A page is taken to be written once a second at most, as it was measured, and differences to
-copies sent before are not counted on: what comes is likelier to be better than worse.
+rest fits into the pause, beside the state of devices that migrate themselves. A page is taken to be written once a
+second at most, as it was measured, and differences to copies sent before are not counted on: what comes is likelier to
+be better than worse.
 """
 
 import math
@@ -11,22 +12,30 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from vferry.model.compression import AUTOMATIC, Codec
+from vferry.model.guest import StateSize
 from vferry.model.memory import CodecTrial, Estimate, MemoryUse
 from vferry.plan.facts import Facts, Finding, info, warning
 from vferry.plan.plan import TransferPlan
 from vferry.plan.transfer import LIKE, MIB, choose
 
 AS_IT_IS = CodecTrial(ratio=1.0, rate=math.inf)
+LONGEST_PAUSE_S = 30
+"""More cannot be allowed."""
 
 
-def estimate(facts: Facts, transfer: TransferPlan) -> Estimate | None:
-    """What to expect of a transfer; None where the guest's memory was not looked at."""
+def estimate(facts: Facts, transfer: TransferPlan, state: StateSize | None = None) -> Estimate | None:
+    """What to expect of a transfer, with the state of devices; None where the guest's memory was not looked at."""
     if facts.memory is None:
         return None
+    link_rate, transfer = _way(facts, transfer)
+    return _estimate(facts.guest.memory, facts.memory, transfer, link_rate, state)
+
+
+def _way(facts: Facts, transfer: TransferPlan) -> tuple[int | None, TransferPlan]:
+    """The link's bytes per second, where known, and the transfer with the source's own limit."""
     rates = [host.link_rate for host in (facts.source, facts.destination) if host.link_rate is not None]
     limits = [limit for limit in (transfer.bandwidth, facts.source.migration.bandwidth) if limit]
-    transfer = replace(transfer, bandwidth=min(limits, default=None))
-    return _estimate(facts.guest.memory, facts.memory, transfer, min(rates, default=None))
+    return min(rates, default=None), replace(transfer, bandwidth=min(limits, default=None))
 
 
 def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Finding]:
@@ -40,7 +49,10 @@ def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Fin
             f"Compressing gains nothing on a link of {_rate(found.link_rate)}: the memory will go as it is, unless the "
             "way turns out to be slower",
         )
-    if found.converges is False:
+    state, rate = found.device_state, found.copy_rate
+    if state is not None and rate is not None and _room(rate, transfer, state) is None:
+        yield _too_much_state(rate, transfer, state)
+    elif found.converges is False:
         yield warning(
             "will-not-converge",
             f"{facts.guest.name} writes {_rate(found.dirty_rate)} and only {_rate(found.copy_rate)} can be copied",
@@ -74,20 +86,69 @@ def text(found: Estimate) -> str:
     if found.dirty_rate is not None:
         parts.append(f"the guest writes {_rate(found.dirty_rate)}")
     if found.pause_ms is not None:
-        parts.append(f"{found.pause_ms:.0f} ms of its pause for memory")
+        devices = "" if found.device_ms is None else " and the state of devices"
+        parts.append(f"{found.pause_ms:.0f} ms of its pause for memory{devices}")
     return ", ".join(parts)
 
 
-def _estimate(memory: int, use: MemoryUse, transfer: TransferPlan, link_rate: int | None) -> Estimate:
+def device_text(facts: Facts, transfer: TransferPlan, state: StateSize | None) -> str:
+    """What the state of devices does to the guest's pause, as the end of a sentence."""
+    if state is None or state.silent:
+        return "which makes the guest's pause longer; how much it is is not known"
+    rate = _pause_rate(*_way(facts, transfer))
+    if rate is None:
+        return f"{_amount(state)}, which makes the guest's pause longer"
+    seconds = state.bytes / rate
+    time = "less than a millisecond" if seconds < 0.001 else f"about {_short(seconds)}"
+    return f"{_amount(state)}, which makes the guest's pause longer by {time} at {_rate(rate)}"
+
+
+def _pause_rate(link_rate: int | None, transfer: TransferPlan) -> int | None:
+    """What the state of devices is sent at: the link's rate, as in the pause QEMU keeps to no limit.
+
+    That it may be compressed, as in a plain stream, is not counted on.
+    """
+    return link_rate or transfer.bandwidth
+
+
+def _room(rate: float, transfer: TransferPlan, state: StateSize | None) -> float | None:
+    """Seconds of the pause for what memory is left, beside the state of devices; None where that does not fit.
+
+    QEMU ends the copy when both fit, at the copy's rate. If not even the state does, the pause is made longer where
+    that is allowed, by which memory gains nothing.
+    """
+    needed = 0.0 if state is None else state.bytes / rate
+    usual, most = transfer.downtime_ms / 1000, transfer.most_downtime_ms / 1000
+    room = usual - needed if needed < usual else min(usual, most - needed)
+    return room if room > 0 else None
+
+
+def _too_much_state(rate: float, transfer: TransferPlan, state: StateSize) -> Finding:
+    needed, allowed = state.bytes / rate, _short(transfer.most_downtime_ms / 1000)
+    longer = f"Allow a longer pause: --max-pause {math.floor(needed) + 1}"
+    more = ", or raise --bandwidth" if transfer.bandwidth else ""
+    return warning(
+        "too-much-device-state",
+        f"The state of its devices, {_amount(state)}, takes {_short(needed)} at {_rate(rate)}, and the pause may last "
+        f"{allowed}: the copy {'may' if state.precopy else 'will'} not end",
+        (longer if needed < LONGEST_PAUSE_S else "Use a faster link: no pause that can be allowed would do") + more,
+    )
+
+
+def _estimate(
+    memory: int, use: MemoryUse, transfer: TransferPlan, link_rate: int | None, state: StateSize | None
+) -> Estimate:
     codec, trial = _codec(use, transfer, link_rate)
     sample = use.sample
     size = memory if sample is None else round(memory * (1 - sample.zero_pages / sample.pages))
     rate = _copy_rate(trial, transfer, link_rate)
     dirty = use.dirty_rate
-    converges = None if rate is None or dirty is None else dirty < rate
+    room = None if rate is None else _room(rate, transfer, state)
     seconds, pause_s = None, None
-    if rate is not None and dirty is not None and converges:
-        seconds, pause_s = passes(size, rate, dirty, transfer.downtime_ms / 1000)
+    if rate is not None and dirty is not None and room is not None and dirty < rate:
+        seconds, pause_s = passes(size, rate, dirty, room)
+    pause_rate = _pause_rate(link_rate, transfer)
+    device_s = None if state is None or pause_rate is None else state.bytes / pause_rate
     return Estimate(
         codec=codec,
         guest_bytes=size,
@@ -96,9 +157,20 @@ def _estimate(memory: int, use: MemoryUse, transfer: TransferPlan, link_rate: in
         link_rate=link_rate,
         copy_rate=rate,
         seconds=seconds,
-        pause_ms=None if pause_s is None else pause_s * 1000,
-        converges=converges,
+        pause_ms=None if pause_s is None else (pause_s + (device_s or 0.0)) * 1000,
+        converges=_converges(rate, dirty, room, state),
+        device_state=state,
+        device_ms=None if device_s is None else device_s * 1000,
     )
+
+
+def _converges(rate: float | None, dirty: float | None, room: float | None, state: StateSize | None) -> bool | None:
+    if rate is None or dirty is None:
+        return None
+    if dirty < rate and room is None and state is not None and state.precopy:
+        # Some of it goes before the pause, into which the rest may fit.
+        return None
+    return dirty < rate and room is not None
 
 
 def passes(size: float, rate: float, dirty: float, pause_s: float) -> tuple[float, float]:
@@ -148,19 +220,29 @@ def _remedy(facts: Facts, transfer: TransferPlan, found: Estimate) -> str:
     tried = facts.memory.sample.codecs if facts.memory and facts.memory.sample else {}
     for codec in sorted(both.intersection(tried), key=lambda name: -tried[name].ratio):
         other = choose("auto", Codec(codec), None, transfer.delta_memory, bandwidth=transfer.bandwidth)
-        expected = estimate(facts, other)
+        expected = estimate(facts, other, found.device_state)
         if expected and expected.converges and codec != found.codec:
             return f"Use --codec {codec}, with which it is expected to end"
     more = ", or raise --bandwidth" if transfer.bandwidth else ""
     return f"Allow a longer pause (--max-pause) or a slower guest (--throttle){more}"
 
 
+def _amount(state: StateSize) -> str:
+    return f"at most {_size(state.bytes)}" if state.precopy else _size(state.bytes)
+
+
 def _size(number: float) -> str:
-    return f"{number / MIB:.0f} MiB"
+    if number < 1024:
+        return f"{number:.0f} bytes"
+    return f"{number / 1024:.1f} KiB" if number < MIB else f"{number / MIB:.0f} MiB"
 
 
 def _rate(rate: float | None) -> str:
     return "?" if rate is None else f"{rate / 1e6:.{0 if rate >= 1e7 else 1}f} MB/s"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _time(seconds: float) -> str:

@@ -8,7 +8,7 @@ from vferry.plan.plan import NetworkMode, VfMove
 
 HIDES = frozenset({"igb"})
 """By whose source a VF may change its MAC while it is up, by one message to its PF, which changes the filter before it
-answers, and nothing is reset. Others keep what libvirt sets (docs/decisions/0025)."""
+answers, and nothing is reset. Others keep what libvirt sets (docs/decisions/0026)."""
 
 
 def hides(inventory: Inventory, vf: Vf) -> bool:

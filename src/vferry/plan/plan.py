@@ -5,7 +5,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from vferry.model.compression import Codec
-from vferry.model.guest import VfRef
+from vferry.model.guest import StateSize, VfRef
 from vferry.model.host import Attachment, VfSettings
 from vferry.model.ovn import LogicalPort
 from vferry.model.relay import RelayPort
@@ -252,6 +252,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """The MACs of NICs that migrate by themselves, over a bridge."""
     ports: tuple[PortMove, ...] = ()
     devices: tuple[DeviceMove, ...] = ()
+    device_state: StateSize | None = None
+    """What is known before of the state that QEMU sends of these, and of VFs that it migrates."""
     forwarded: tuple[Forwarded, ...] = ()
     announced: tuple[Announced, ...] = ()
     routes_ipv6: bool = False

@@ -117,6 +117,7 @@ def _plan(
         ports=ports,
         plain_macs=plain,
         devices=tuple(devices),
+        device_state=facts.guest.device_state if devices or vfio.staying(moves) else None,
         attached=attached,
         standby_vhost=not vhost.lacking(facts.source, facts.destination),
         forwarded=tuple(_forwarded(facts, moves, plain)),

@@ -16,7 +16,8 @@ _MEMORY_MARGIN = 256 * 2**20
 def assess(facts: Facts, wishes: Wishes) -> Assessment:
     """All findings, and the plan where none is an error."""
     drafted = draft(facts, wishes)
-    expected = estimate.estimate(facts, wishes.transfer)
+    state = drafted.plan.device_state if drafted.plan else None
+    expected = estimate.estimate(facts, wishes.transfer, state)
     findings = (
         *_guest(facts),
         *_platform(facts),

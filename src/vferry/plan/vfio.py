@@ -5,13 +5,13 @@ Old ones name none.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from vferry.model.guest import Guest, HostDevice, Nic, VfRef
 from vferry.model.host import Inventory, Vf
-from vferry.plan import teaming
+from vferry.plan import estimate, teaming
 from vferry.plan.facts import Facts, Finding, Refusal, error, info
-from vferry.plan.plan import DeviceMove, NetworkMode, Plan
+from vferry.plan.plan import DeviceMove, NetworkMode, Plan, VfMove
 
 _NAMED = re.compile(r"([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}): ")
 _OVERRIDE = (
@@ -142,7 +142,7 @@ def _has(devices: Collection[HostDevice], name: str) -> bool:
 def about(facts: Facts, plan: Plan) -> Iterator[Finding]:
     """What QEMU says against the migration, once the VFs are gone that are unplugged before it."""
     guest = facts.guest
-    names = [*(move.uuid for move in plan.devices), *(m.source.address for m in plan.moves if _stays(m.mode))]
+    names = [*(move.uuid for move in plan.devices), *staying(plan.moves)]
     if guest.blockers is None and plan.devices:
         yield error(
             "not-asked",
@@ -154,7 +154,13 @@ def about(facts: Facts, plan: Plan) -> Iterator[Finding]:
         if not (unplugged and _concerns(reason, unplugged)):
             yield error("qemu-refuses", f"QEMU does not migrate {guest.name}: {reason}", _OVERRIDE)
     if names:
-        yield info("device-state", f"QEMU sends the state of {', '.join(names)}; the guest's pause is longer by that")
+        how_much = estimate.device_text(facts, plan.transfer, plan.device_state)
+        yield info("device-state", f"QEMU sends the state of {', '.join(names)}, {how_much}")
+
+
+def staying(moves: Iterable[VfMove]) -> list[str]:
+    """The addresses of the VFs that stay plugged."""
+    return [move.source.address for move in moves if _stays(move.mode)]
 
 
 def _stays(mode: NetworkMode) -> bool:

@@ -73,7 +73,7 @@ def _summary(report: Report) -> Table:
 def _migration(report: Report) -> list[tuple[str, str]]:
     network = report.network
     compressed = words.compression(report.transfer) if report.transfer else None
-    devices = report.transfer.device_bytes if report.transfer else None
+    devices = words.device_state(report.transfer) if report.transfer else None
     return [
         ("network mode", report.network_mode or "not chosen"),
         ("total", words.seconds(report.total_s)),
@@ -86,7 +86,7 @@ def _migration(report: Report) -> list[tuple[str, str]]:
         ("transfer", _transfer(report)),
         *([("compression", compressed)] if compressed else []),
         *([("connections", words.connections(report.connections))] if report.connections else []),
-        *([("devices", f"{words.size(devices)} of their state sent")] if devices is not None else []),
+        *([("state of devices", devices)] if devices else []),
         *(line for vf in (report.vf, *report.more_vfs) for line in _vf_lines(vf)),
     ]
 

@@ -145,12 +145,20 @@ def headline(report: Report) -> str:
     )
 
 
+def device_state(transfer: Transfer) -> str | None:
+    """How much state devices have sent, with what was expected; None where none has."""
+    if transfer.device_bytes is None:
+        return None
+    before = transfer.device_bytes_estimated
+    return f"{size(transfer.device_bytes)} sent" + ("" if before is None else f", {size(before)} estimated before")
+
+
 def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
     """The memory path as pairs of label and value."""
     if transfer is None:
         return [("transfer", NOT_MEASURED)]
     peak = NOT_MEASURED if transfer.cpu_peak is None else f"{transfer.cpu_peak:.2f} cores"
-    compressed = compression(transfer)
+    compressed, devices = compression(transfer), device_state(transfer)
     return [
         ("policy", transfer.policy),
         ("codec", transfer.codec or NOT_MEASURED),
@@ -161,7 +169,7 @@ def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
         ("CPU time", seconds(transfer.cpu_s)),
         ("CPU at most", peak),
         *([("compression", compressed)] if compressed else []),
-        *([("state of devices", size(transfer.device_bytes))] if transfer.device_bytes is not None else []),
+        *([("state of devices", devices)] if devices else []),
         *([("pause allowed", milliseconds(transfer.pause_limit_ms))] if transfer.pause_limit_ms else []),
         *([("guest slowed by", f"{transfer.throttle} %")] if transfer.throttle is not None else []),
     ]

@@ -7,7 +7,7 @@ import pytest
 from fakes import facts as f
 from vferry.controller.survey import with_blockers, with_lacks
 from vferry.host.api import AskDriver, Blockers, DriverAbilities, Operation, ReadBlockers
-from vferry.model.guest import Guest, GuestState, HostDevice
+from vferry.model.guest import Guest, GuestState, HostDevice, StateSize
 from vferry.model.problem import Problem
 
 PLAIN = Guest(name="guest1", uuid="u-1", host="host1", state=GuestState.RUNNING)
@@ -34,10 +34,12 @@ class Answering:
 
 @pytest.mark.parametrize("guest", [PLAIN, MEDIATED])
 async def test_only_of_a_guest_with_devices_of_its_host_is_it_asked(guest: Guest) -> None:
-    host = Answering(Blockers(reasons=("m: no",)))
+    state = StateSize(bytes=96)
+    host = Answering(Blockers(reasons=("m: no",), state=state))
     found, silence = await with_blockers(host, guest)
     assert host.asked == ([ReadBlockers(guest="guest1")] if guest is MEDIATED else [])
-    assert (found.blockers, silence) == (("m: no",) if guest is MEDIATED else None, None)
+    assert silence is None
+    assert (found.blockers, found.device_state) == ((("m: no",), state) if guest is MEDIATED else (None, None))
 
 
 async def test_a_qemu_that_says_nothing_leaves_it_unknown_and_why() -> None:

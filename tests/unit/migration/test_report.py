@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from fakes.looking import STATE_BYTES
 from fakes.samples import Case, Drive, make_fleet, make_plan
 from vferry.migration.record import Outcome, StepRecord
 from vferry.migration.report import Measured, make_report, phase_spans, status
@@ -18,6 +19,7 @@ from vferry.probe.tcp import TcpRecord
 from vferry.report.page import page
 
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
+MEDIATED = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, mediated=True)
 TWO = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, nics=2)
 MEASURED = Measured(began=0.0, started="2026-01-01T00:00:00.000Z", ended=1000.0)
 
@@ -42,6 +44,14 @@ def test_a_migration_that_went_well() -> None:
         (drive.plan.source, drive.plan.moves[0].mac),
         (drive.plan.destination, drive.plan.moves[0].mac),
     ]
+
+
+def test_what_was_expected_of_devices_is_beside_what_they_sent() -> None:
+    fleet = make_fleet(MEDIATED)
+    drive = Drive(fleet, make_plan(fleet, MEDIATED))
+    transfer = make_report(drive.plan, drive.run(), MEASURED).transfer
+    assert transfer is not None
+    assert transfer.device_bytes_estimated == STATE_BYTES
 
 
 def test_each_vf_of_a_guest_with_several_is_in_it() -> None:

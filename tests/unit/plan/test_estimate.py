@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from fakes import facts as f
 from vferry.model.compression import Codec
+from vferry.model.guest import StateSize
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
-from vferry.plan.estimate import about, estimate, passes, text
+from vferry.plan.estimate import about, device_text, estimate, passes, text
 from vferry.plan.facts import Facts
 from vferry.plan.plan import TransferPlan
 
@@ -175,6 +176,126 @@ def test_what_will_not_end_is_said_before(dirty: int, wanted: TransferPlan, code
     assert first.code == "estimate"
     assert [finding.code for finding in rest] == ([code] if code else [])
     assert [finding.remedy for finding in rest] == ([remedy] if code else [])
+
+
+SECOND = 50 * MIB
+"""Bytes that the link takes in a second."""
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted", "converges", "memory_ms", "device_ms"),
+    [
+        (None, plan(), True, 82, None),
+        (StateSize(bytes=96), plan(), True, 82, 0),
+        # It leaves 50 ms of the 300 to memory, which takes a pass more.
+        (StateSize(bytes=SECOND // 4), plan(), True, 16, 250),
+        (StateSize(bytes=SECOND // 4, precopy=True), plan(), True, 16, 250),
+        (StateSize(bytes=SECOND), plan(most_downtime_ms=1050), True, 16, 1000),
+        (StateSize(bytes=SECOND), plan(most_downtime_ms=5000), True, 82, 1000),
+        # With zstd QEMU sees 150 MiB/s, and the state goes as it is.
+        (StateSize(bytes=SECOND // 2), plan("zstd"), True, None, 500),
+        # A limit of QEMU's makes it stop later, and does not hold in the pause.
+        (StateSize(bytes=SECOND // 5), plan(bandwidth=40 * MIB), True, None, 200),
+        (StateSize(bytes=SECOND), plan(), False, None, 1000),
+        (StateSize(bytes=SECOND, precopy=True), plan(), None, None, 1000),
+        (StateSize(bytes=SECOND // 5), plan(bandwidth=20 * MIB), False, None, 200),
+    ],
+)
+def test_the_state_of_devices_takes_its_part_of_the_pause(
+    state: StateSize | None,
+    wanted: TransferPlan,
+    converges: bool | None,  # noqa: FBT001
+    memory_ms: int | None,
+    device_ms: int | None,
+) -> None:
+    found = estimate(facts(), wanted, state)
+    assert found is not None
+    assert (found.converges, found.device_state) == (converges, state)
+    assert found.device_ms == (None if device_ms is None else pytest.approx(device_ms, abs=0.01))
+    assert (found.pause_ms is None) == (found.seconds is None) == (converges is not True)
+    if memory_ms is not None:
+        assert found.pause_ms == pytest.approx(memory_ms + (device_ms or 0), abs=0.5)
+
+
+@pytest.mark.parametrize("known", [facts(link=None), facts(dirty=None), facts(link=None, dirty=None)])
+def test_the_state_of_devices_where_the_rest_is_not_known(known: Facts) -> None:
+    state = StateSize(bytes=SECOND)
+    found = estimate(known, plan(), state)
+    assert found is not None
+    assert (found.device_state, found.device_ms) == (state, 1000 if known.source.link_rate else None)
+    assert (found.converges, found.pause_ms) == (None, None)
+    codes = [finding.code for finding in about(known, plan(), found)]
+    assert codes == (["estimate", "too-much-device-state"] if known.source.link_rate else ["estimate"])
+
+
+MAY_LAST = "and the pause may last"
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted", "said", "remedy"),
+    [
+        (
+            StateSize(bytes=SECOND),
+            plan(),
+            f"50 MiB, takes 1000 ms at 52 MB/s, {MAY_LAST} 300 ms: the copy will not end",
+            "Allow a longer pause: --max-pause 2",
+        ),
+        (
+            StateSize(bytes=29 * SECOND, precopy=True),
+            plan(bandwidth=50 * MIB, most_downtime_ms=2000),
+            f"at most 1450 MiB, takes 29 s at 52 MB/s, {MAY_LAST} 2000 ms: the copy may not end",
+            "Allow a longer pause: --max-pause 30, or raise --bandwidth",
+        ),
+        (
+            StateSize(bytes=30 * SECOND),
+            plan(most_downtime_ms=30_000),
+            f"1500 MiB, takes 30 s at 52 MB/s, {MAY_LAST} 30 s: the copy will not end",
+            "Use a faster link: no pause that can be allowed would do",
+        ),
+    ],
+)
+def test_more_state_of_devices_than_fits_into_the_pause_is_said_before(
+    state: StateSize, wanted: TransferPlan, said: str, remedy: str
+) -> None:
+    found = estimate(facts(), wanted, state)
+    assert found is not None
+    _, finding = about(facts(), wanted, found)
+    assert (finding.code, finding.message, finding.remedy) == (
+        "too-much-device-state",
+        f"The state of its devices, {said}",
+        remedy,
+    )
+
+
+LONGER = "which makes the guest's pause longer"
+
+
+@pytest.mark.parametrize(
+    ("state", "link", "wanted", "said"),
+    [
+        (None, 50 * MIB, plan(), f"{LONGER}; how much it is is not known"),
+        (StateSize(bytes=96, silent=1), 50 * MIB, plan(), f"{LONGER}; how much it is is not known"),
+        (StateSize(bytes=96), None, plan(), f"96 bytes, {LONGER}"),
+        (StateSize(bytes=96), 50 * MIB, plan(), f"96 bytes, {LONGER} by less than a millisecond at 52 MB/s"),
+        (StateSize(bytes=4252, precopy=True), None, plan(), f"at most 4.2 KiB, {LONGER}"),
+        (
+            StateSize(bytes=5 * MIB, precopy=True),
+            None,
+            plan(bandwidth=50 * MIB),
+            f"at most 5 MiB, {LONGER} by about 100 ms at 52 MB/s",
+        ),
+    ],
+)
+def test_what_the_state_of_devices_does_to_the_pause(
+    state: StateSize | None, link: int | None, wanted: TransferPlan, said: str
+) -> None:
+    assert device_text(facts(link=link), wanted, state) == said
+
+
+def test_the_sentence_has_the_state_of_devices() -> None:
+    found = estimate(facts(), plan("lz4"), StateSize(bytes=5 * MIB))
+    assert found is not None
+    assert text(found).endswith("151 ms of its pause for memory and the state of devices")
 
 
 def test_the_sentence() -> None:

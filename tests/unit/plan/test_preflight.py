@@ -8,7 +8,7 @@ from fakes.codes import codes_of, modules
 from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit, QemuAbilities, RunInGuest
 from vferry.model.compression import Codec
-from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic, VfRef
+from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic, StateSize, VfRef
 from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, LinkState, Mdev, Network, VfSettings
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
 from vferry.model.relay import RelayGround, RelayKind, RelayState, SwitchAbilities
@@ -99,6 +99,12 @@ def memory(**use: object) -> f.Change:
     """The guest's memory was looked at, and the link is one of a gigabit per second."""
     measured = MemoryUse(**use)  # type: ignore[arg-type]
     return f.both(f.host("source", link_rate=125_000_000), lambda facts: structs.replace(facts, memory=measured))
+
+
+def much_state(facts: Facts) -> Facts:
+    """A second's of the link."""
+    changes = (memory(dirty_rate=1e6), f.mediated(MDEV_UUID), f.guest(device_state=StateSize(bytes=125_000_000)))
+    return f.both(*changes)(facts)
 
 
 def without_xbzrle(facts: Facts) -> Facts:
@@ -305,6 +311,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("estimate", INFO, memory(dirty_rate=1e6), {}),
     ("nothing-to-gain", INFO, memory(sample=SLOW), {"transfer": TransferPlan(codec=Codec.AUTO)}),
     ("will-not-converge", WARNING, memory(dirty_rate=2e8), {}),
+    ("too-much-device-state", WARNING, much_state, {}),
     ("past-deadline", WARNING, memory(dirty_rate=1e6), {"transfer": TransferPlan(deadline_s=1.0)}),
     ("method-missing", ERROR, without_xbzrle, {"transfer": TransferPlan(policy="xbzrle")}),
     ("method-unknown", WARNING, silent_qemu, {"transfer": TransferPlan(policy="multifd")}),

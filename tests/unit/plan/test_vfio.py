@@ -8,7 +8,7 @@ from msgspec import structs
 from fakes import facts as f
 from fakes.samples import MAC, definition
 from vferry.host.api import Definition, SetVf, StartMigration, Unplug
-from vferry.model.guest import Guest, GuestState, HostDevice
+from vferry.model.guest import Guest, GuestState, HostDevice, StateSize
 from vferry.model.host import Mdev, MdevType
 from vferry.network.modes import stages
 from vferry.plan import vfio
@@ -38,6 +38,29 @@ def test_a_mediated_device_goes_along_while_the_vf_is_switched() -> None:
     assert plan.devices == (
         DeviceMove(uuid=UUID, type="sample-1", source_parent="parent0", destination_parent="parent1"),
     )
+
+
+STATE = StateSize(bytes=96, precopy=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "mode", "goes"),
+    [
+        (f.both(live, f.mediated(UUID)), None, UUID),
+        (f.both(live, f.mediated(UUID), f.migratable), None, f"{UUID}, {f.VF}"),
+        (f.migratable, None, f.VF),
+        (f.migratable, NetworkMode.SWITCH, None),
+    ],
+)
+def test_how_much_state_goes_is_planned_with_where_any_does(
+    change: f.Change, mode: NetworkMode | None, goes: str | None
+) -> None:
+    found = f.found(f.both(change, f.guest(device_state=STATE)), mode=mode)
+    assert found.plan is not None
+    assert found.plan.device_state == (STATE if goes else None)
+    said = [finding.message for finding in found.findings if finding.code == "device-state"]
+    longer = "at most 96 bytes, which makes the guest's pause longer"
+    assert said == ([f"QEMU sends the state of {goes}, {longer}"] if goes else [])
 
 
 def test_two_of_a_type_are_spread_over_what_is_left() -> None:

@@ -92,6 +92,24 @@ def test_what_was_not_compressed_has_no_line_of_it() -> None:
     assert "compression" not in printed(sample(transfer=plain))
 
 
+@pytest.mark.parametrize(
+    ("sent", "before", "said"),
+    [
+        (None, None, None),
+        (None, 96, None),
+        (4252, None, "4.2 KiB sent"),
+        (4252, 96, "4.2 KiB sent, 96 B estimated before"),
+    ],
+)
+def test_the_state_that_devices_sent_is_beside_what_was_expected(
+    sent: int | None, before: int | None, said: str | None
+) -> None:
+    report = sample(transfer=transfer(device_bytes=sent, device_bytes_estimated=before))
+    for shown in (printed(report), page(report)):
+        assert ("state of devices" in shown) == (said is not None)
+        assert said is None or said in shown
+
+
 def test_quickassist_that_was_not_there_is_told() -> None:
     share = CodecShare(blocks=131, stream_bytes=4096, wire_bytes=2048, software_blocks=131)
     found = transfer(codec="qatzip", ratio=2.0, stream_bytes=4096, pages=None, codecs={"qatzip": share})
