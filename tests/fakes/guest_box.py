@@ -1,6 +1,7 @@
 """A guest's network without a guest: real links in a namespace of their own, under a /sys/class/net with drivers.
 
-veth pairs stand in for NICs. What a NIC's directory shows is the kernel's, but for the driver.
+veth pairs stand in for NICs. What a NIC's directory shows is the kernel's, but for the driver. Processes are the
+guest's own, too: a script that has NetworkManager read its configuration anew must not find this machine's.
 """
 
 import os
@@ -18,6 +19,7 @@ FILES = "address ifindex carrier operstate mtu master ifalias"
 SETUP = """
 set -eu
 mount --make-rprivate /
+mount -t proc none /proc
 mount -t tmpfs none {place}
 mkdir {place}/sys {place}/net {place}/bin {place}/run
 mount -t sysfs none {place}/sys
@@ -50,10 +52,15 @@ class GuestBox:
         self.pid = pid
         self.place = place
 
+    @property
+    def inside(self) -> list[str]:
+        """What runs a command in it."""
+        return ["nsenter", "-t", str(self.pid), "-m", "-n", f"--pid=/proc/{self.pid}/ns/pid_for_children"]
+
     def run(self, script: str, *, watched: bool = False, check: bool = True) -> subprocess.CompletedProcess[str]:
         path = f"{self.place}/bin:{os.environ['PATH']}" if watched else os.environ["PATH"]
         done = subprocess.run(
-            ["nsenter", "-t", str(self.pid), "-m", "-n", "sh", "-c", script],
+            [*self.inside, "sh", "-c", script],
             capture_output=True,
             text=True,
             timeout=60,
@@ -101,9 +108,8 @@ class GuestBox:
 def guest_box(place: Path) -> Iterator[GuestBox]:
     """A guest with its VF, on which it has its addresses and routes; a standby NIC is plugged by the test."""
     place.mkdir()
-    holder = subprocess.Popen(
-        ["unshare", "-m", "-n", "sh", "-c", SETUP.format(place=place)], stdout=subprocess.PIPE, text=True
-    )
+    unshare = ["unshare", "-m", "-n", "-p", "--fork", "--kill-child"]
+    holder = subprocess.Popen([*unshare, "sh", "-c", SETUP.format(place=place)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -522,20 +523,37 @@ def managed(box: GuestBox) -> Iterator[Managed]:
 mkdir -p /run/NetworkManager; touch {place}/reloads
 printf '%s' '{RESOLV}' > {place}/resolv; mount --bind {place}/resolv /etc/resolv.conf
 printf '#!/bin/sh\\n[ "$1" != info ] || cat {place}/properties\\n' > {place}/bin/udevadm
-printf '#!/bin/sh\\ntrap "echo reload >> {place}/reloads" HUP; echo up >> {place}/reloads\\n' > {place}/NetworkManager
-printf 'while :; do sleep 0.05; done\\n' >> {place}/NetworkManager
-chmod +x {place}/bin/udevadm {place}/NetworkManager""")
+chmod +x {place}/bin/udevadm""")
     manager = Managed(box)
     manager.plugged(anew=False)
-    enter = ["nsenter", "-t", str(box.pid), "-m", "-n"]
-    process = subprocess.Popen([*enter, f"{place}/NetworkManager"], stderr=subprocess.DEVNULL)
-    try:
-        while "up" not in box.read(f"{place}/reloads"):
-            time.sleep(0.02)
+    with network_manager(place, "reloads", box.inside):
         yield manager
+
+
+@contextmanager
+def network_manager(place: Path, note: str, inside: Sequence[str] = ()) -> Iterator[Path]:
+    """A process of this name, which notes in a file what it is told."""
+    told = place / note
+    program = place / note.upper() / "NetworkManager"
+    words = f"set -e; mkdir {program.parent}; cat > {program}; chmod +x {program}"
+    script = f'#!/bin/sh\ntrap "echo reload >> {told}" HUP; echo up > {told}\nwhile :; do sleep 0.05; done\n'
+    subprocess.run([*inside, "sh", "-c", words], input=script, text=True, check=True)
+    process = subprocess.Popen([*inside, program], stderr=subprocess.DEVNULL)
+    try:
+        while "up" not in subprocess.run([*inside, "cat", told], capture_output=True, text=True).stdout:
+            time.sleep(0.02)
+        yield told
     finally:
         process.kill()
         process.wait()
+
+
+@in_a_namespace
+def test_the_network_manager_of_this_machine_is_told_nothing(managed: Managed, tmp_path: Path) -> None:
+    with network_manager(tmp_path, "others") as told:
+        managed.box.run(guest_script.quiet(MAC), watched=True)
+        assert managed.reloads(1)
+        assert told.read_text() == "up\n"
 
 
 @in_a_namespace
