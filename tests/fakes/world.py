@@ -167,6 +167,8 @@ class HostState:
     """What its relay joins, by MAC."""
     relay_uplink: str | None = None
     """The VF of its relay's bridge, where that is a switched one."""
+    held: set[str] = field(default_factory=set)
+    """The MACs that this bridge holds at their guests' ports."""
     bindings: dict[str, LogicalPort] = field(default_factory=dict)
     """What OVN's northbound database has of ports."""
     unsaid: dict[str, set[str]] = field(default_factory=dict)
