@@ -102,7 +102,7 @@ def take_vf(swap: Swap) -> list[Step]:
         phase=Phase.TO_VF,
         name="filter-to-vf",
         host=swap.host,
-        summary=f"move {swap.mac} from {_other(swap)} to that of VF {vf.index}",
+        summary=f"move {swap.mac} from {_other(swap)} to the filter of VF {vf.index}",
         apply=(_filter(swap, to_vf=True), *_at_uplink(swap), *_told(swap, vf.pf)),
         undo=(
             *_in_guest(swap, _TO_STANDBY),
@@ -163,7 +163,7 @@ def _other(swap: Swap) -> str:
     if swap.switch:
         return f"the uplinks of {swap.switch}"
     other = swap.relay_vf
-    return f"that of VF {other.index} of {other.pf}" if other else f"that of {swap.uplink}"
+    return f"the filter of VF {other.index} of {other.pf}" if other else f"the filter of {swap.uplink}"
 
 
 def _filter(swap: Swap, *, to_vf: bool) -> MoveFilter:
