@@ -219,6 +219,7 @@ def wrong_there(fleet: Fleet, case: NicCase, plan: NicPlan) -> list[str]:
 
 def _wrong_inside(machine: Machine, kind: str) -> list[str]:
     found = [] if machine.inside.chosen[MAC] == kind else [f"the guest uses {machine.inside.chosen[MAC]}"]
+    found += ["its bond still waits for longer"] if machine.inside.patient else []
     return [*found, *(["it is still kept quiet"] if machine.inside.quiet else [])]
 
 

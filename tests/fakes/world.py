@@ -87,6 +87,8 @@ class Inside:
     """The MACs for which its manager was told to keep quiet."""
     listening: set[str] = field(default_factory=set)
     """The MACs of pairs that take what their virtio NIC receives although they have a VF."""
+    patient: set[str] = field(default_factory=set)
+    """The MACs whose bond waits longer for its slaves than the guest has told it to."""
     bonds: set[str] = field(default_factory=set)
     """The MACs for which vferry has made a bond in it."""
 

@@ -48,14 +48,18 @@ def _given_back(leg: NicLeg) -> list[Step]:
 
 
 def _configure(leg: NicLeg) -> Step:
-    """All settings but the MAC, not even one that an earlier guest has left."""
+    """All settings but the MAC, not even one that an earlier guest has left.
+
+    Its undo is the last of the way back to the virtio NIC, which a bond has then as before.
+    """
     vf = leg.swap.vf
+    settled = (_run(leg, guest_script.settle_bond),) if leg.swap.side is GuestSide.BOND else ()
     return _step(
         leg,
         "configure-vf",
         f"give VF {vf.index} of {vf.pf} the settings of {leg.swap.mac}, without the MAC",
         apply=(_set(vf, replace(leg.settings, mac=NO_MAC)),),
-        undo=(_set(vf, leg.vf_before),),
+        undo=(_set(vf, leg.vf_before), *settled),
     )
 
 
