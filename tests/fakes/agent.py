@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import structs
 
 from fakes import inside, moving
-from fakes.looking import look
+from fakes.looking import RELAY_BRIDGE, look
 from fakes.world import PF, Device, Gateway, HostState, Job, Machine, name_of
 from vferry.host import api
 from vferry.host.forwarding import parked
@@ -80,10 +80,8 @@ def _on_guest(
         case api.RunInGuest(guest=guest, script=script):
             return _run(host, guest, script)
         case api.TeachBridge(guest=guest, mac=mac, uplink=uplink):
-            assert uplink in (None, host.standby.uplink)
             assert not _ovns(host, mac)
-            assert mac in _active(host, guest).inside.chosen
-            return api.Done()
+            return _teach(host, _active(host, guest), mac, uplink)
         case api.Announce(guest=guest, mac=mac, interface=interface):
             assert interface in ((None,) if _ovns(host, mac) else (PF, host.standby.uplink))
             assert mac in _active(host, guest).inside.chosen
@@ -181,7 +179,7 @@ def _filter(host: HostState, operation: api.Operation[Any], session: api.Session
                 assert uplink is None
                 host.claims.check(session, vf=other.address)
                 joined = host.functions[other.address]
-                joined.settings = structs.replace(joined.settings, mac=parked(mac) if to_vf else mac)
+                joined.settings = structs.replace(joined.settings, mac=parked(mac, relay=True) if to_vf else mac)
             forwarded = uplink is not None and _forward(host, mac, present=not to_vf).changed
             return api.Done(changed=forwarded or before != function.settings)
         case api.Unpark(index=index, mac=mac):
@@ -249,6 +247,18 @@ def _active(host: HostState, guest: str) -> Machine:
         if job.guest == guest and job.state == "active":
             raise Problem("guest-busy", f"libvirt is at another job of guest {guest}", exit=Exit.REFUSED)
     return machine
+
+
+def _teach(host: HostState, machine: Machine, mac: str, uplink: str | None) -> api.Done:
+    """Of a NIC with a tap it is that one's bridge which is told, and else that of its port on the relay."""
+    assert mac in machine.inside.chosen
+    assert uplink in (None, host.standby.uplink, RELAY_BRIDGE)
+    tapped = any(nic.mac == mac and nic.bridge for nic in machine.devices.values())
+    if uplink == RELAY_BRIDGE:
+        host.held.discard(mac)
+    elif uplink is None and not tapped and (port := host.ports.get(mac)) and port.switch:
+        host.held.add(mac)
+    return api.Done()
 
 
 def _plug(host: HostState, machine: Machine, device: Device) -> api.Done:
@@ -352,6 +362,7 @@ def _leave(host: HostState, guest: str, mac: str) -> api.Done:
     if there.vf:
         host.functions[there.vf.address].driver = there.vf.driver
     del host.ports[mac]
+    host.held.discard(mac)
     return api.Done()
 
 

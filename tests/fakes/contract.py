@@ -53,6 +53,7 @@ def _host(host: HostState) -> dict[str, Any]:
                 {(device.mac, device.address, device.bridge) for device in machine.devices.values()},
                 dict(machine.inside.chosen),
                 set(machine.inside.quiet | machine.inside.listening),
+                set(machine.inside.patient),
                 set(machine.inside.bonds),
             )
             for name, machine in host.machines.items()

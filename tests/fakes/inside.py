@@ -14,6 +14,8 @@ def _to_standby(machine: Machine, mac: str) -> GuestRun:
     if machine.nic(mac, STANDBY) is None:
         return GuestRun(code=3, stderr=f"no standby NIC for {mac} has appeared in the guest")
     # Addresses that went with a VF do not come back by themselves.
+    if machine.inside.side is GuestSide.BOND:
+        machine.inside.patient.add(mac)
     if machine.nic(mac, VF) is not None or machine.inside.side is GuestSide.BOND:
         machine.inside.chosen[mac] = STANDBY
     return GuestRun(code=0, stdout="on the standby NIC\n")
@@ -29,6 +31,7 @@ def _to_vf(machine: Machine, mac: str) -> GuestRun:
         return GuestRun(code=5, stderr=f"the standby NIC of {mac} is gone")
     vf.knows_mac = True
     machine.inside.chosen[mac] = VF
+    machine.inside.patient.discard(mac)
     return GuestRun(code=0, stdout="on the VF\n")
 
 
@@ -77,6 +80,7 @@ def _settle_on_standby(machine: Machine, mac: str) -> GuestRun:
 
 def _settle_bond(machine: Machine, mac: str) -> GuestRun:
     assert machine.nic(mac, STANDBY) is not None
+    machine.inside.patient.discard(mac)
     return GuestRun(code=0)
 
 

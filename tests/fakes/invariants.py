@@ -11,7 +11,7 @@ from vferry.model.host import NO_MAC
 def broken(hosts: Iterable[HostState], never_dark: frozenset[str]) -> list[str]:
     """The invariants that do not hold, in words. `never_dark`: MACs whose path must always be complete."""
     hosts = [host for host in hosts if not host.dead]
-    return [*_two_places(hosts), *_doubles(hosts), *_dark(hosts, never_dark)]
+    return [*_two_places(hosts), *_doubles(hosts), *_dark(hosts, never_dark), *_misled(hosts)]
 
 
 def path(host: HostState, machine: Machine, mac: str) -> str | None:
@@ -35,11 +35,12 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
         if vf.socket is not None and not _joined(host, vf):
             return f"the relay does not join its socket to VF {owner.index}"
         return None if vf.knows_mac else "its VF receives frames for a MAC that the guest has not given it"
-    nic = machine.nic(mac, chosen)
-    if nic is not None and nic.address is None and nic.socket is not None:
-        port = host.ports.get(mac)
-        joined = port is not None and port.switch is not None and port.socket == nic.socket
-        return None if joined else "the relay's switch has no port for its socket"
+    port = host.ports.get(mac)
+    sockets = {nic.socket for nic in machine.devices.values() if nic.mac == mac and nic.address is None}
+    if port is not None and port.switch is not None and port.socket in sockets:
+        return None  # the relay's uplinks get what is in no filter, and the guest listens there whatever it has chosen
+    if used is not None and used.socket is not None and used.address is None:
+        return "the relay's switch has no port for its socket"
     if not host.passes(mac):
         return f"no filter of {host.name} lets its frames in"
     standby = machine.nic(mac, STANDBY)
@@ -47,6 +48,15 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
         return "its frames go to the bridge, where it has no NIC"
     on = host.standby.on.device
     return None if standby.bridge == on else f"its standby NIC is on {standby.bridge}, and {host.name} has {on}"
+
+
+def _misled(hosts: list[HostState]) -> Iterator[str]:
+    """What is held at a port ends with that; until then, other guests' frames go to nobody if the NIC is gone."""
+    for host in hosts:
+        for machine in host.machines.values():
+            for mac in host.held & set(machine.inside.chosen):
+                if not any(nic.mac == mac and nic.socket for nic in machine.devices.values()):
+                    yield f"the switch of {host.name} has {mac} at a port whose NIC is gone"
 
 
 def _joined(host: HostState, device: Device) -> bool:

@@ -174,7 +174,8 @@ def _defined(host: HostState, name: str) -> Iterator[Nic]:
         if nic.get("type") == "vhostuser":
             port = host.ports.get(mac)
             vf = VfRef(pf=PF, index=port.vf.index, address=port.vf.address) if port and port.vf else None
-            yield Nic(mac=mac, model="virtio", alias="", vf=vf, socket=source.get("path"))
+            on = port.switch.bridge if port and port.switch else None
+            yield Nic(mac=mac, model="virtio", alias="", vf=vf, socket=source.get("path"), relay_bridge=on)
         elif nic.get("type") == "hostdev":
             found = source.find("address")
             function = host.functions[pci_address(found) or ""] if found is not None else None

@@ -1,4 +1,4 @@
-"""A guest that runs on one host, whose NIC is moved between a VF and a virtio NIC; and what each ending owes it."""
+"""A guest that runs on one host, whose NIC is put on something else; and what each ending owes it."""
 
 from dataclasses import dataclass, field
 
@@ -7,6 +7,7 @@ from msgspec import structs
 from fakes.clock import run_virtually
 from fakes.fleet import Fleet
 from fakes.journal import MemoryJournal, Witness
+from fakes.looking import RELAY_BRIDGE
 from fakes.samples import CARRIED, GUEST, MAC, SOURCE, join
 from fakes.world import (
     BRIDGE,
@@ -23,16 +24,19 @@ from fakes.world import (
 )
 from vferry.controller.guest_nic import read_facts
 from vferry.host.api import ClaimResources, ReadDefinition, ReleaseClaim, ShowGuest, TakeInventory
-from vferry.migration.nic_mover import NicMover
+from vferry.migration.nic_mover import NicMover, left_of
 from vferry.migration.stepper import Ending
 from vferry.model.definition import mac_of, parse
 from vferry.model.problem import Exit
+from vferry.model.relay import RelayPort, SwitchPlace
 from vferry.plan import running_nic
 from vferry.plan.nic_definition import on_relay, on_vf
 from vferry.plan.nic_plan import NicAssessment, NicPlan, NicTarget, defined_on
 from vferry.plan.plan import GuestSide
 
 OPERATION = "nic-525400123456-1"
+SOCKET = f"/run/vferry-relay/{MAC.replace(':', '')}.sock"
+RATE = CARRIED.max_tx_rate or 0
 OWN = 1
 """The index of the VF that the guest has, or that the relay joins it to."""
 ALIAS = "net7"
@@ -54,10 +58,18 @@ class NicCase:
     manager: str | None = None
     told: bool = True
     """Of a NIC on a bridge: whether the PF's filter has its MAC."""
+    switched: bool = False
+    """Whether the relay is."""
 
     def __str__(self) -> str:
-        words = (self.of.value, self.to.value, self.side.value, self.manager, None if self.told else "untold")
+        more = ("switched" if self.switched else None, None if self.told else "untold")
+        words = (self.of.value, self.to.value, self.side.value, self.manager, *more)
         return "-".join(word for word in words if word)
+
+    @property
+    def place(self) -> SwitchPlace:
+        """Of the guest's port, where the relay is switched: it does what a port can of what its VF did."""
+        return SwitchPlace(bridge=RELAY_BRIDGE, max_tx_rate=0 if self.of is NicTarget.VIRTIO else RATE)
 
 
 WAYS = (
@@ -66,28 +78,45 @@ WAYS = (
     (NicTarget.VIRTIO, NicTarget.VF),
     (NicTarget.RELAY, NicTarget.VF),
 )
+BETWEEN = (
+    (NicTarget.RELAY, NicTarget.VIRTIO),
+    (NicTarget.VIRTIO, NicTarget.RELAY),
+)
+"""By way of a VF."""
 CASES = (
     *(NicCase(of, to) for of, to in WAYS),
     *(NicCase(of, to, GuestSide.BOND) for of, to in WAYS),
     *(NicCase(of, to, manager="networkd") for of, to in WAYS),
     NicCase(NicTarget.VIRTIO, NicTarget.VF, told=False),
+    *(NicCase(of, to) for of, to in BETWEEN),
+    NicCase(*BETWEEN[0], side=GuestSide.BOND),
+    NicCase(*BETWEEN[1], manager="networkd"),
+    NicCase(NicTarget.VF, NicTarget.RELAY, switched=True),
+    NicCase(NicTarget.RELAY, NicTarget.VF, switched=True),
+    *(NicCase(of, to, manager="networkd", switched=True) for of, to in BETWEEN),
 )
 
 
 def make_fleet(case: NicCase) -> Fleet:
     """One host with the guest on it."""
     host = make_host(SOURCE, with_interface=(3,))
+    if case.switched:
+        host.relay_uplink = host.function(3).address
     own = host.function(OWN)
     device = Device(ALIAS, MAC, bridge=BRIDGE)
     xml = BASE
-    if case.of is not NicTarget.VIRTIO:
+    if case.of is NicTarget.RELAY and case.switched:
+        device = Device(ALIAS, MAC, socket=SOCKET)
+        host.ports[MAC] = RelayPort(guest=GUEST, mac=MAC, socket=SOCKET, switch=case.place)
+        xml = on_relay(BASE, MAC, SOCKET)
+    elif case.of is not NicTarget.VIRTIO:
         own.settings = structs.replace(CARRIED, mac=MAC, spoof_check=True)
         device = Device(ALIAS, MAC, address=own.address, managed=case.of is NicTarget.VF)
         xml = on_vf(BASE, MAC, own.address)
-    if case.of is NicTarget.RELAY:
-        device.socket = f"/run/vferry-relay/{MAC.replace(':', '')}.sock"
-        join(host, own, MAC, device.socket)
-        xml = on_relay(BASE, MAC, device.socket)
+    if case.of is NicTarget.RELAY and not case.switched:
+        device.socket = SOCKET
+        join(host, own, MAC, SOCKET)
+        xml = on_relay(BASE, MAC, SOCKET)
     if case.of is NicTarget.VIRTIO and case.told:
         host.forwarding.add(MAC)
     inside = Inside(case.side, {MAC: device.kind}, manager=case.manager)
@@ -127,6 +156,7 @@ class NicDrive:
     plan: NicPlan
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     epoch: int = 0
+    left: tuple[str, ...] = ()
 
     def run(self) -> Ending:
         """Carries the plan out, or goes on with it where the last controller died."""
@@ -134,7 +164,9 @@ class NicDrive:
 
     def repair(self, ending: Ending) -> Ending:
         """What asking again does of one that has ended, and needs the operator."""
+        assert self.plan.move is not None
         self.journal = MemoryJournal()
+        self.left = left_of(self.plan.move, ending, self.left)
         return run_virtually(self._carry_out(ending))
 
     async def _carry_out(self, ended: Ending | None) -> Ending:
@@ -146,7 +178,7 @@ class NicDrive:
         if ended is None:
             ending = await mover.run()
         else:
-            ending = await (mover.finish() if ended.at_destination else mover.take_back(""))
+            ending = await (mover.finish() if ended.at_destination else mover.take_back("", self.left))
         if ending.exit is not Exit.OPERATOR:
             await host.call(ReleaseClaim())
         return ending
@@ -162,17 +194,22 @@ def wrong_there(fleet: Fleet, case: NicCase, plan: NicPlan) -> list[str]:
         found.append("it is defined on something else")
     found += _wrong_inside(machine, VF if case.to is NicTarget.VF else STANDBY)
     (device,) = machine.devices.values()
-    used = {NicTarget.VF: move.swap.vf.address, NicTarget.RELAY: move.joined.address if move.joined else None}
+    joined = move.legs[-1].joined
+    used = {NicTarget.VF: move.swap.vf.address, NicTarget.RELAY: joined.address if joined else None}
     if (device.address, device.socket is None) != (used.get(case.to), case.to is not NicTarget.RELAY):
         found.append(f"its NIC is {device}")
     if (MAC in host.forwarding) != (case.to is NicTarget.VIRTIO):
         found.append(f"the PF's filter has {host.forwarding}")
     if set(host.ports) != ({MAC} if case.to is NicTarget.RELAY else set()):
         found.append(f"the relay joins {host.ports}")
+    if case.switched and [port.switch for port in host.ports.values()] != [case.place] * len(host.ports):
+        found.append(f"the guest's port is {host.ports}")
     for function in host.functions.values():
         settings = fresh_settings()
         if function.address == device.address:
             carried = settings if case.of is NicTarget.VIRTIO else structs.replace(CARRIED, spoof_check=True)
+            if case.switched and case.of is NicTarget.RELAY:
+                carried = structs.replace(settings, max_tx_rate=RATE)
             settings = structs.replace(carried, mac=MAC)
         driver = "vfio-pci" if function.address == device.address and device.socket else DRIVER
         if (function.settings, function.driver) != (settings, driver):
@@ -182,6 +219,7 @@ def wrong_there(fleet: Fleet, case: NicCase, plan: NicPlan) -> list[str]:
 
 def _wrong_inside(machine: Machine, kind: str) -> list[str]:
     found = [] if machine.inside.chosen[MAC] == kind else [f"the guest uses {machine.inside.chosen[MAC]}"]
+    found += ["its bond still waits for longer"] if machine.inside.patient else []
     return [*found, *(["it is still kept quiet"] if machine.inside.quiet else [])]
 
 
@@ -208,8 +246,7 @@ def _defined(host: HostState, xml: str) -> Device:
         return Device(ALIAS, MAC, bridge=source.get("bridge"))
     if to is NicTarget.RELAY:
         vf = host.ports[MAC].vf
-        assert vf is not None
-        return Device(ALIAS, MAC, address=vf.address, socket=source.get("path"))
+        return Device(ALIAS, MAC, address=vf.address if vf else None, socket=source.get("path"))
     (address,) = vfs_of(xml)
     function = host.functions[address]  # which libvirt sets up
     function.settings = structs.replace(function.settings, mac=MAC)

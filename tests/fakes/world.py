@@ -88,6 +88,8 @@ class Inside:
     """The MACs for which its manager was told to keep quiet."""
     listening: set[str] = field(default_factory=set)
     """The MACs of pairs that take what their virtio NIC receives although they have a VF."""
+    patient: set[str] = field(default_factory=set)
+    """The MACs whose bond waits longer for its slaves than the guest has told it to."""
     bonds: set[str] = field(default_factory=set)
     """The MACs for which vferry has made a bond in it."""
 
@@ -170,6 +172,8 @@ class HostState:
     """What its relay joins, by MAC."""
     relay_uplink: str | None = None
     """The VF of its relay's bridge, where that is a switched one."""
+    held: set[str] = field(default_factory=set)
+    """The MACs that this bridge holds at their guests' ports."""
     bindings: dict[str, LogicalPort] = field(default_factory=dict)
     """What OVN's northbound database has of ports."""
     unsaid: dict[str, set[str]] = field(default_factory=dict)

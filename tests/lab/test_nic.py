@@ -43,13 +43,17 @@ def on(scene: Scene) -> str:
     return "vf" if nic["model"] == "hostdev" else "virtio"
 
 
-def assert_alone(scene: Scene, ports: list[str] | None = None) -> None:
-    """Who has the guest's MAC on its host: one VF at most, or the PF's filter; and no claim is left."""
+def assert_alone(scene: Scene, ports: list[str] | None = None, given: int | None = None) -> None:
+    """Who has the guest's MAC on its host: one VF at most, or the PF's filter; and no claim is left.
+
+    `given`: the VF that has it by hand, as the uplink of a switched relay.
+    """
     mac, shown = guests.named(scene.guest).mac, asked("host", "show", scene.host)
-    vfs = [vf["address"] for pf in shown["pfs"] for vf in pf["vfs"] if vf["settings"]["mac"] == mac]
+    have = [vf for pf in shown["pfs"] for vf in pf["vfs"] if vf["settings"]["mac"] == mac]
+    vfs = [vf["address"] for vf in have if vf["index"] != given]
     forwarded = [pf["name"] for pf in shown["pfs"] if mac in pf["forwarding"]]
-    bridged = on(scene) == "virtio"
-    assert (len(vfs), len(forwarded)) == ((0, 1) if bridged else (1, 0)), (vfs, forwarded)
+    owned = {"virtio": (0, 1), "vf": (1, 0), "relay": (1, 0) if given is None else (0, 0)}[on(scene)]
+    assert (len(vfs), len(forwarded)) == owned, (vfs, forwarded)
     assert not [claim for claim in shown["claims"] if claim["guest"]], shown["claims"]
     if ports is not None:
         assert [port["mac"] for port in asked("relay", "show", scene.host)["relay"]["ports"]] == ports

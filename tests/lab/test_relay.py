@@ -230,40 +230,83 @@ def test_a_running_guest_goes_to_a_vf_and_a_bridge_and_back_to_the_relay(put_on:
 
 
 @pytest.mark.guest("guest2")
-def test_between_two_virtio_nics_a_running_guest_goes_by_a_vf(put_on: Scene) -> None:
-    done = vferry("guest", "nic", put_on.guest, guests.named(put_on.guest).mac, "--to", "virtio")
-    assert done.returncode == 3
-    assert "--to vf" in done.stderr
-    assert on_relay(put_on)
+def test_between_the_relay_and_a_bridge_a_running_guest_goes_by_a_vf(put_on: Scene) -> None:
+    """In one command each way, of which the VF is left as nobody had it."""
+    scene = put_on
+    mac = guests.named(scene.guest).mac
+    with more_vfs(scene):
+        scene.await_agent()
+        with reached(scene):
+            for to in ("virtio", "relay"):
+                put_running(scene, to)
+                assert_alone(scene, [mac] if to == "relay" else [])
+        answers(scene)
+        scene.cold_boot(scene.host)
+        assert on_relay(scene)
+        left_nothing(scene)
+
+
+def killed(scene: Scene, to: str, said: str) -> str:
+    """The operation of a command that was killed as it said something; the NIC goes nowhere else meanwhile."""
+    words = ("guest", "nic", scene.guest, guests.named(scene.guest).mac, "--to")
+    command = subprocess.Popen([*VFERRY, *words, to], stderr=subprocess.PIPE, text=True)
+    assert command.stderr is not None
+    assert any(said in line for line in command.stderr), "it ended before that"
+    command.kill()
+    command.communicate()
+    other_way = vferry(*words, "relay")
+    assert (other_way.returncode, f"--to {to}" in other_way.stderr) == (3, True), other_way.stderr
+    (row,) = [row for row in asked("operation", "list") if row["status"] == "interrupted"]
+    assert (row["kind"], row["guest"], row["to"]) == ("nic", scene.guest, to), row
+    return str(row["operation"])
 
 
 @pytest.mark.guest("guest2")
 @pytest.mark.parametrize("asked_again", [True, False], ids=["asked-again", "recovered"])
-def test_a_command_that_was_killed_goes_on(put_on: Scene, *, asked_again: bool) -> None:
+@pytest.mark.parametrize(("to", "said"), [("vf", "routes to the VF"), ("virtio", "routes to the standby NIC")])
+def test_a_command_that_was_killed_goes_on(put_on: Scene, to: str, said: str, *, asked_again: bool) -> None:
+    """To a bridge, it has come to the VF by then, and to no NIC that its definition names."""
     scene = put_on
-    words = ("guest", "nic", scene.guest, guests.named(scene.guest).mac, "--to")
     with more_vfs(scene):
         scene.await_agent()
         with reached(scene):
-            command = subprocess.Popen([*VFERRY, *words, "vf"], stderr=subprocess.PIPE, text=True)
-            assert command.stderr is not None
-            assert any("addresses and routes" in line for line in command.stderr), "it ended before that"
-            command.kill()
-            command.communicate()
-            other_way = vferry(*words, "relay")
-            assert (other_way.returncode, "--to vf" in other_way.stderr) == (3, True), other_way.stderr
-            (row,) = [row for row in asked("operation", "list") if row["status"] == "interrupted"]
-            assert (row["kind"], row["guest"], row["to"]) == ("nic", scene.guest, "vf"), row
+            operation = killed(scene, to, said)
             if asked_again:
-                put_running(scene, "vf")
+                put_running(scene, to)
             else:
-                recovered = vferry("operation", "recover", row["operation"])
+                recovered = vferry("operation", "recover", operation)
                 assert recovered.returncode == 0, recovered.stderr
                 assert not on_relay(scene)
-            assert asked("operation", "show", row["operation"])["status"] == "completed"
+            assert asked("operation", "show", operation)["status"] == "completed"
+            assert_alone(scene, [])
             put_running(scene, "relay")
         answers(scene)
         left_nothing(scene)
+
+
+@pytest.mark.guest("guest2")
+def test_a_running_guest_goes_from_a_switch_to_a_vf_and_back(put_on_switch: Scene) -> None:
+    """The uplink has its MAC by hand beside its VF, and no bridge would get what is for it.
+
+    That of the other host's relay is without it meanwhile: else that host's own frames for the guest went there.
+    """
+    scene = put_on_switch
+    mac = guests.named(scene.guest).mac
+    (uplink,) = asked("relay", "show", scene.host)["relay"]["vfs"]
+    (outside,) = asked("relay", "show", other(scene.host))["relay"]["vfs"]
+    scene.run(other(scene.host), f"ip link set {PF} vf {outside['index']} mac {NO_MAC}")
+    with more_vfs(scene):
+        scene.await_agent()
+        with reached(scene):
+            for to in ("vf", "relay"):
+                put_running(scene, to)
+                assert_alone(scene, [mac] if to == "relay" else [], given=uplink["index"])
+        answers(scene)
+        held = scene.run(scene.host, "ovs-appctl fdb/show relay0")
+        assert re.search(rf"{mac}\s+static", held), held
+        scene.cold_boot(scene.host)
+        assert on_relay(scene) == "relay0"
+        answers(scene)
 
 
 @pytest.mark.guest("guest2")

@@ -62,7 +62,7 @@ async def _drive(state: State, folder: OperationFolder, plan: NicPlan, tell: Tel
             return problem
         kept = nic_moves.set_out(folder, kept)
         if kept.plan.move:
-            ending = await running_nic.carry_out(state, folder, kept, host, session.epoch, tell)
+            ending = await running_nic.carry_out(state, folder, kept, host, tell)
             problem = running_nic.problem_of(kept, ending)
         else:
             ending, problem = await _redefine(folder, plan, host, tell)

@@ -13,6 +13,7 @@ from vferry.controller.state import State
 from vferry.controller.stepping import Tell
 from vferry.host.api import Define, JoinRelay, LeaveRelay, Migration, SetForwarding, SetVf
 from vferry.host.durable import write_durably
+from vferry.migration.nic_mover import left_of
 from vferry.migration.nic_report import make_nic_report
 from vferry.migration.record import StepRecord, now_text
 from vferry.migration.stepper import Ending
@@ -56,6 +57,10 @@ class KeptMove(msgspec.Struct, frozen=True, kw_only=True):
     plan: NicPlan
     steps: tuple[KeptStep, ...] = ()
     way: Way = Way.PLANNED
+    left: tuple[str, ...] = ()
+    """The steps that are still to be taken back, where the guest runs."""
+    runs: int = 0
+    """How often it was carried out, there or back, to an end that was none."""
 
     @property
     def whole(self) -> NicPlan:
@@ -101,7 +106,8 @@ def set_out(folder: OperationFolder, kept: KeptMove) -> KeptMove:
 def end(folder: OperationFolder, kept: KeptMove, ending: Ending) -> None:
     """Writes the report, and what is left to be done."""
     if ending.exit is Exit.OPERATOR and kept.plan.move:
-        _kept(folder, replace(kept, way=Way.REST if ending.at_destination else Way.BACK))
+        way, left = Way.REST if ending.at_destination else Way.BACK, left_of(kept.plan.move, ending, kept.left)
+        _kept(folder, replace(kept, way=way, left=left, runs=kept.runs + 1))
     was = folder.stored()
     report = make_nic_report(kept.plan, ending, was.started, time.monotonic() - was.began)
     folder.write_report(report)

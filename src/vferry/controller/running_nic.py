@@ -12,9 +12,7 @@ from vferry.network.nic import stages
 from vferry.plan.nic_plan import NicMove
 
 
-async def carry_out(
-    state: State, folder: OperationFolder, kept: KeptMove, host: Host, epoch: int, tell: Tell
-) -> Ending:
+async def carry_out(state: State, folder: OperationFolder, kept: KeptMove, host: Host, tell: Tell) -> Ending:
     """Carries a move out, or goes on with it. What fails is undone: that is in the ending."""
     # The engine takes half a second to import, which a refused move need not wait for.
     from vferry.controller.journal import run_journaled
@@ -25,29 +23,29 @@ async def carry_out(
     async def body(journal: Journal) -> Ending:
         mover = NicMover(move, {host.name: host}, journal, told)
         if kept.way is Way.BACK:
-            return await mover.take_back("what was begun was to be undone")
+            return await mover.take_back("what was begun was to be undone", kept.left)
         return await (mover.finish() if kept.way is Way.REST else mover.run())
 
-    # A repair is a run of its own: the first one has ended.
-    run = folder.name if kept.way is Way.THERE else f"{folder.name}.{epoch}"
+    # A repair is a run of its own, since the one before has ended; whoever takes a repair over goes on with it.
+    run = f"{folder.name}.{kept.runs}" if kept.runs else folder.name
     return await run_journaled(state.journal, run, body)
 
 
 def problem_of(kept: KeptMove, ending: Ending) -> Problem | None:
     """What is to be said of an ending that is not well: as the step that failed says it."""
-    swap, to = _move_of(kept).swap, kept.plan.to
-    again = f"vferry guest nic {swap.guest} {swap.mac} --to {to}"
+    guest, mac, to = kept.plan.guest, kept.plan.mac, kept.plan.to
+    again = f"vferry guest nic {guest} {mac} --to {to}"
     if ending.exit is Exit.OPERATOR:
         what = f"is on {to.described}" if ending.at_destination else "could not be given all back that it had"
         return Problem(
             _code(ending),
-            f"{swap.mac} of {swap.guest} {what}: {' '.join(ending.notes)}",
+            f"{mac} of {guest} {what}: {' '.join(ending.notes)}",
             f"When the cause is gone, once more: {again}",
             exit=Exit.OPERATOR,
         )
     if ending.exit is Exit.DONE:
         return None
-    message = f"{ending.reason}. All that was done for {swap.mac} of {swap.guest} is undone"
+    message = f"{ending.reason}. All that was done for {mac} of {guest} is undone"
     return Problem(_code(ending), message, _remedy(ending) or f"Then: {again}", exit=ending.exit)
 
 

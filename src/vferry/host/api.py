@@ -390,8 +390,8 @@ class TeachBridge(Operation[Done], frozen=True, kw_only=True, tag="teach-bridge"
     Else it may think otherwise until the guest sends something. At the NIC's own port the MAC is held: frames from it
     that come in by the uplink, sent by the guest's VF or to announce it, change nothing until `uplink` is told, or the
     entry ages; in Open vSwitch it does not age, and ends with the port. At `uplink` it is as if learnt; Open vSwitch
-    forgets the MAC instead, and floods its frames. Unchanged where that is no port of a bridge, or of an Open vSwitch
-    before 2.16.
+    forgets the MAC instead, and floods its frames, whichever of its bridge's ports that names. Unchanged where that is
+    no port of a bridge, or of an Open vSwitch before 2.16.
     Problem ``bridge-refused``.
     """
 

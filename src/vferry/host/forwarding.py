@@ -58,14 +58,14 @@ def set_forwarding(links: Links, root: Path, pf: str, mac: str, *, present: bool
     return Done()
 
 
-def parked(mac: str) -> str:
-    """A MAC that no frame is sent to, for a VF that must not take the guest's back.
+def parked(mac: str, *, relay: bool = False) -> str:
+    """A MAC that no frame is sent to, for a VF that must not take the guest's back; another one for its `relay`'s.
 
     With no MAC from the PF, igb lets the VF's driver set one itself, and igbvf asks for the guest's again whenever
     it resets, as it does while it is unplugged: frames would then go to a VF that nobody reads. Seen on igb.
     """
-    first = "02" if not mac.startswith("02") else "06"
-    return first + mac[2:]
+    first, second = ("0a", "0e") if relay else ("02", "06")
+    return (second if mac.startswith(first) else first) + mac[2:]
 
 
 def move_filter(links: Links, root: Path, wanted: MoveFilter) -> Done:
@@ -84,9 +84,9 @@ def move_filter(links: Links, root: Path, wanted: MoveFilter) -> Done:
     )
     driver = pf_driver(root, pf)
     order = ORDERS.get(driver, DEFAULT_ORDER)
-    changes = [*_of_vf(links, pf, index, mac, present=to_vf)]
+    changes = [*_of_vf(links, pf, index, mac, parked(mac), present=to_vf)]
     if other is not None:
-        changes += _of_vf(links, other.pf, other.index, mac, present=not to_vf)
+        changes += _of_vf(links, other.pf, other.index, mac, parked(mac, relay=True), present=not to_vf)
     elif uplink is not None:
         changes += _of_uplink(links, root, uplink, mac, present=not to_vf)
     # Whoever lets go has `present` False.
@@ -115,11 +115,11 @@ def unpark(links: Links, pf: str, index: int, mac: str) -> Done:
     return Done()
 
 
-def _of_vf(links: Links, pf: str, index: int, mac: str, *, present: bool) -> Iterator["_Change"]:
+def _of_vf(links: Links, pf: str, index: int, mac: str, instead: str, *, present: bool) -> Iterator["_Change"]:
     interface = links.index(pf)
     before = read_settings(links, interface, pf, index).mac or NO_MAC
-    if before != (mac if present else parked(mac)):
-        yield _Change(interface=interface, mac=mac, vf=index, present=present, back=before)
+    if before != (mac if present else instead):
+        yield _Change(interface=interface, mac=mac, vf=index, present=present, instead=instead, back=before)
 
 
 def _of_uplink(links: Links, root: Path, uplink: str, mac: str, *, present: bool) -> Iterator["_Change"]:
@@ -134,19 +134,20 @@ def _of_uplink(links: Links, root: Path, uplink: str, mac: str, *, present: bool
 class _Change(Struct, frozen=True, kw_only=True):
     """A MAC comes to (`present`) or leaves a filter: that of VF number `vf` of an interface, or the interface's own.
 
-    `back`: the VF's before.
+    `instead`: what a VF has that it leaves. `back`: the VF's before.
     """
 
     interface: int
     mac: str
     vf: int | None
     present: bool
+    instead: str = NO_MAC
     back: str = NO_MAC
 
     def message(self) -> Any:
         if self.vf is None:
             return forwarding_message(self.interface, self.mac, present=self.present)
-        return set_vf(self.interface, self.vf, "IFLA_VF_MAC", {"mac": self.mac if self.present else parked(self.mac)})
+        return set_vf(self.interface, self.vf, "IFLA_VF_MAC", {"mac": self.mac if self.present else self.instead})
 
     def undoing(self) -> Any:
         if self.vf is None:

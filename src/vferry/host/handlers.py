@@ -406,8 +406,9 @@ class Handlers:
         return done
 
     def _teach_bridge(self, wanted: api.TeachBridge) -> api.Done:
-        port = wanted.uplink or self._ports.on_switch(wanted.guest, wanted.mac)
-        port = port or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
+        # A guest that goes from the relay to a bridge has a port at both, and its NIC at the bridge alone.
+        port = wanted.uplink or hypervisor_devices.tap_of(self._hypervisor, wanted.guest, wanted.mac)
+        port = port or self._ports.on_switch(wanted.guest, wanted.mac)
         return self._with_links(lambda links: teach_bridge(links, self._root, port, wanted.mac, hold=not wanted.uplink))
 
     def _put_port_connections(self, wanted: api.PutPortConnections) -> api.PutOutcome:

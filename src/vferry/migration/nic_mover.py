@@ -4,18 +4,28 @@ A guest that is shut down or started anew meanwhile has what it is defined with 
 is done in it is left out from there on, since a device of it may have the name of one that was to be unplugged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
 from vferry.host.api import Host, Operation, ReadDefinition, ShowGuest
-from vferry.migration.record import Observer
+from vferry.migration.record import Observer, Outcome
 from vferry.migration.stepper import IN_GUEST, PATIENCE_S, Acted, Ending, Journal, Stepper, advice, left_out
 from vferry.model.problem import Exit, Problem
 from vferry.model.report import Phase
 from vferry.network import nic
 from vferry.network.step import Step
 from vferry.plan.nic_plan import NicMove, defined_on
+
+
+def left_of(move: NicMove, ending: Ending, begun: Collection[str] = ()) -> tuple[str, ...]:
+    """The names of the steps that were begun, before or since, and are not taken back.
+
+    One that is taken back is not to be again: on its way by a VF the NIC was elsewhere when that was right.
+    """
+    done = {record.name for record in ending.records if record.outcome is not Outcome.UNDO_FAILED} | {*begun}
+    undone = {record.name for record in ending.records if record.outcome is Outcome.UNDONE}
+    return tuple(step.name for step in nic.stages(move).before if step.name in done - undone)
 
 
 class NicMover(Stepper):
@@ -44,7 +54,9 @@ class NicMover(Stepper):
         self._onward = True
         touched, failed = await self._forward(self._stages.before, abortable=False)
         self._onward = False
-        return await (self.finish() if failed is None else self.take_back(failed.detail, touched))
+        if failed is None:
+            return await self.finish()
+        return await self.take_back(failed.detail, {step.name for step in touched})
 
     async def finish(self) -> Ending:
         """What is left to be done once the guest has its new NIC alone."""
@@ -52,8 +64,8 @@ class NicMover(Stepper):
         notes = tuple(advice(record) for record in records if not record.ok)
         return self._ending(Exit.OPERATOR if notes else Exit.DONE, "", notes, there=True)
 
-    async def take_back(self, why: str, touched: tuple[Step, ...] | None = None) -> Ending:
-        """Gives the guest the NIC back that it had; undoes all steps where it is not said which were begun.
+    async def take_back(self, why: str, begun: Collection[str]) -> Ending:
+        """Gives the guest the NIC back that it had; `begun`: the names of the steps that are to be undone.
 
         One that was started anew with the new one keeps that.
         """
@@ -62,7 +74,7 @@ class NicMover(Stepper):
             return self._ending(Exit.OPERATOR, why, (advice(seen),), there=False)
         if seen.data["new"]:
             return await self.finish()
-        records = await self._undo(self._stages.before if touched is None else touched)
+        records = await self._undo(tuple(step for step in self._stages.before if step.name in begun))
         notes = tuple(advice(record) for record in records if not record.ok)
         return self._ending(Exit.OPERATOR if notes else Exit.UNDONE, why, notes, there=False)
 

@@ -2,7 +2,8 @@
 
 The new NIC's way is complete before the guest is moved to it, the definition names it before the old one is unplugged,
 and what the old one was on is given back last. All that can be undone is in one phase: where one step cannot be taken
-back, the guest keeps what it has then, with the path to it.
+back, the guest keeps what it has then, with the path to it. From one virtio NIC to another it goes by a VF, which no
+definition names: what the first was on is kept until the guest has the second.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from vferry.model.relay import RelayVf
 from vferry.model.report import Phase
 from vferry.network import guest_script, swap
 from vferry.network.step import Stages, Step
-from vferry.plan.nic_plan import NicMove, NicTarget
+from vferry.plan.nic_plan import NicLeg, NicMove, NicTarget
 from vferry.plan.plan import GuestSide
 
 Operations = tuple[Operation[Any], ...]
@@ -24,73 +25,91 @@ Operations = tuple[Operation[Any], ...]
 
 def stages(move: NicMove) -> Stages:
     """All steps, in order. Pure: a controller that takes over builds the same ones."""
-    if move.to is NicTarget.VF:
-        *steps, unplug = swap.take_vf(move.swap)
-        quiet = [_quiet_on_standby(move)] if move.swap.contested else []
-        before = (_configure(move), *_open(move), *quiet, *steps, _define(move), unplug)
-        return Stages(before=before, after=(*_settle(move), *_leave_relay(move)))
-    *steps, unplug = swap.leave_vf(move.swap)
-    before = (*_join(move), *steps, *_close(move), _define(move), unplug)
-    return Stages(before=before, after=(*_settle(move), _wipe(move, move.swap.vf, move.vf_wiped)))
+    *steps, unplug = (step for leg in move.legs for step in _steps(leg))
+    undone_together = Phase.TO_VF if move.to is NicTarget.VF else Phase.TO_STANDBY
+    before = tuple(replace(step, phase=undone_together) for step in (*steps, _define(move), unplug))
+    given_back = (step for leg in move.legs for step in _given_back(leg))
+    return Stages(before=before, after=(*_settle(move), *given_back))
 
 
-def _configure(move: NicMove) -> Step:
-    """All settings but the MAC, not even one that an earlier guest has left."""
-    vf = move.swap.vf
+def _steps(leg: NicLeg) -> list[Step]:
+    """All that can be undone, the old NIC's unplugging last."""
+    if leg.to is NicTarget.VF:
+        quiet = [_quiet_on_standby(leg)] if leg.swap.contested else []
+        return [_configure(leg), *_open(leg), *quiet, *swap.take_vf(leg.swap)]
+    *steps, unplug = swap.leave_vf(leg.swap)
+    return [*_join(leg), *steps, *_close(leg), unplug]
+
+
+def _given_back(leg: NicLeg) -> list[Step]:
+    if leg.to is NicTarget.VF:
+        return _leave_relay(leg)
+    return [_wipe(leg, "wipe-vf", leg.swap.vf, leg.vf_wiped)]
+
+
+def _configure(leg: NicLeg) -> Step:
+    """All settings but the MAC, not even one that an earlier guest has left.
+
+    Its undo is the last of the way back to the virtio NIC, which a bond has then as before.
+    """
+    vf = leg.swap.vf
+    settled = (_run(leg, guest_script.settle_bond),) if leg.swap.side is GuestSide.BOND else ()
     return _step(
-        move,
+        leg,
         "configure-vf",
-        f"give VF {vf.index} of {vf.pf} the settings of {move.swap.mac}, without the MAC",
-        apply=(_set(vf, replace(move.settings, mac=NO_MAC)),),
-        undo=(_set(vf, move.vf_before),),
+        f"give VF {vf.index} of {vf.pf} the settings of {leg.swap.mac}, without the MAC",
+        apply=(_set(vf, replace(leg.settings, mac=NO_MAC)),),
+        undo=(_set(vf, leg.vf_before), *settled),
     )
 
 
-def _join(move: NicMove) -> list[Step]:
-    """The relay's VF, which lets the guest's frames out before it has the guest's MAC, and its port."""
-    port, vf = move.port, move.joined
-    if port is None or vf is None:
+def _join(leg: NicLeg) -> list[Step]:
+    """A direct relay's VF, which lets the guest's frames out before it has the guest's MAC, and the port."""
+    port, vf = leg.port, leg.joined
+    if port is None:
         return []
-    configure = _step(
-        move,
-        "configure-vf",
-        f"give {_named(vf)} the settings of {port.mac}, without the MAC, and have it send with any",
-        apply=(_set(vf, replace(move.settings, mac=NO_MAC, spoof_check=_unchecked(move))),),
-        undo=(_set(vf, move.relay_before),),
-    )
     join = _step(
-        move,
+        leg,
         "join-relay",
-        f"join {port.mac} to {_named(vf)} by the relay",
-        apply=(JoinRelay(port=port, settings=move.settings),),
+        f"join {port.mac} to {port.joined_to} by the relay",
+        apply=(JoinRelay(port=port, settings=leg.settings if vf else VfSettings()),),
         undo=(LeaveRelay(guest=port.guest, mac=port.mac),),
+    )
+    if vf is None:
+        return [join]
+    configure = _step(
+        leg,
+        "configure-relay-vf",
+        f"give {_named(vf)} the settings of {port.mac}, without the MAC, and have it send with any",
+        apply=(_set(vf, replace(leg.settings, mac=NO_MAC, spoof_check=_unchecked(leg))),),
+        undo=(_set(vf, leg.relay_before),),
     )
     return [configure, join]
 
 
-def _close(move: NicMove) -> list[Step]:
+def _close(leg: NicLeg) -> list[Step]:
     """The relay's VF has the MAC by now: it is checked as before, and kept with it for the next boot of the host."""
-    port, vf = move.port, move.joined
+    port, vf = leg.port, leg.joined
     if port is None or vf is None:
         return []
-    settings = replace(move.settings, mac=port.mac)
+    settings = replace(leg.settings, mac=port.mac)
     settle = _step(
-        move,
+        leg,
         "settle-vf",
         f"make sure that {_named(vf)} has {port.mac} and its settings, also after a boot",
         apply=(_set(vf, settings), JoinRelay(port=port, settings=settings)),
-        undo=(_set(vf, VfSettings(spoof_check=_unchecked(move))),),
+        undo=(_set(vf, VfSettings(spoof_check=_unchecked(leg))),),
     )
     return [settle]
 
 
-def _open(move: NicMove) -> list[Step]:
+def _open(leg: NicLeg) -> list[Step]:
     """The relay's VF lets the guest's frames out also where it has lost the MAC, and the way is gone back."""
-    port, vf = move.port, move.joined
-    if port is None or vf is None or not move.relay_before.spoof_check:
+    port, vf = leg.port, leg.joined
+    if port is None or vf is None or not leg.relay_before.spoof_check:
         return []
     opened = _step(
-        move,
+        leg,
         "open-vf",
         f"have {_named(vf)} send with any MAC",
         apply=(_set(vf, VfSettings(spoof_check=False)),),
@@ -99,24 +118,24 @@ def _open(move: NicMove) -> list[Step]:
     return [opened]
 
 
-def _unchecked(move: NicMove) -> bool | None:
+def _unchecked(leg: NicLeg) -> bool | None:
     """Off, where the driver knows of it."""
-    return None if move.settings.spoof_check is None else False
+    return None if leg.settings.spoof_check is None else False
 
 
-def _quiet_on_standby(move: NicMove) -> Step:
+def _quiet_on_standby(leg: NicLeg) -> Step:
     return _step(
-        move,
+        leg,
         "quiet-guest",
         "keep the guest's own network configuration from the VF",
-        apply=(_run(move, guest_script.quiet_on_standby),),
-        undo=(_run(move, guest_script.settle_on_standby),),
+        apply=(_run(leg, guest_script.quiet_on_standby),),
+        undo=(_run(leg, guest_script.settle_on_standby),),
     )
 
 
 def _define(move: NicMove) -> Step:
     return _step(
-        move,
+        move.legs[-1],
         "define",
         f"define {move.swap.guest} with {move.swap.mac} on {move.to.described}, for the next cold boot",
         apply=(Define(xml=move.xml),),
@@ -126,34 +145,34 @@ def _define(move: NicMove) -> Step:
 
 def _settle(move: NicMove) -> list[Step]:
     """The guest is told that it has one NIC again."""
-    stays = move.to is NicTarget.VF
-    settle = [guest_script.settle if stays else guest_script.settle_on_standby] if move.swap.contested else []
-    patience = [guest_script.settle_bond] if move.swap.side is GuestSide.BOND and not stays else []
+    leg, stays = move.legs[-1], move.to is NicTarget.VF
+    contested = any(leg.swap.contested for leg in move.legs)
+    settle = [guest_script.settle if stays else guest_script.settle_on_standby] if contested else []
+    patience = [guest_script.settle_bond] if leg.swap.side is GuestSide.BOND and not stays else []
     scripts = (*settle, *patience)
     if not scripts:
         return []
     what = "give the guest's NIC back to its own network configuration"
-    return [_step(move, "settle-guest", what, apply=tuple(_run(move, script) for script in scripts))]
+    return [_step(leg, "settle-guest", what, apply=tuple(_run(leg, script) for script in scripts))]
 
 
-def _leave_relay(move: NicMove) -> list[Step]:
-    port, vf = move.port, move.joined
-    if port is None or vf is None:
+def _leave_relay(leg: NicLeg) -> list[Step]:
+    port, vf = leg.port, leg.joined
+    if port is None:
         return []
-    what = f"take {port.mac} off the relay, and give {_named(vf)} back"
-    leave = _step(move, "leave-relay", what, apply=(LeaveRelay(guest=port.guest, mac=port.mac),))
-    return [leave, _wipe(move, vf, move.relay_wiped)]
+    what = (
+        f"take {port.mac} off the relay, and give {_named(vf)} back" if vf else f"take {port.mac} off {port.joined_to}"
+    )
+    leave = _step(leg, "leave-relay", what, apply=(LeaveRelay(guest=port.guest, mac=port.mac),))
+    return [leave, *([_wipe(leg, "wipe-relay-vf", vf, leg.relay_wiped)] if vf else [])]
 
 
-def _wipe(move: NicMove, vf: VfRef | RelayVf, wiped: VfSettings) -> Step:
-    return _step(move, "wipe-vf", f"wipe VF {vf.index} of {vf.pf}", apply=(_set(vf, wiped),))
+def _wipe(leg: NicLeg, name: str, vf: VfRef | RelayVf, wiped: VfSettings) -> Step:
+    return _step(leg, name, f"wipe VF {vf.index} of {vf.pf}", apply=(_set(vf, wiped),))
 
 
-def _step(move: NicMove, name: str, summary: str, *, apply: Operations, undo: Operations = ()) -> Step:
-    """What cannot be undone puts things in order."""
-    phase = Phase.TO_VF if move.to is NicTarget.VF else Phase.TO_STANDBY
-    phase = phase if undo else Phase.RESTORE
-    return Step(phase=phase, name=name, host=move.swap.host, summary=summary, apply=apply, undo=undo)
+def _step(leg: NicLeg, name: str, summary: str, *, apply: Operations, undo: Operations = ()) -> Step:
+    return Step(phase=Phase.RESTORE, name=name, host=leg.swap.host, summary=summary, apply=apply, undo=undo)
 
 
 def _named(vf: RelayVf) -> str:
@@ -164,5 +183,5 @@ def _set(vf: VfRef | RelayVf, settings: VfSettings) -> SetVf:
     return SetVf(pf=vf.pf, index=vf.index, settings=settings)
 
 
-def _run(move: NicMove, script: guest_script.Script) -> RunInGuest:
-    return guest_script.run(move.swap.guest, script(move.swap.mac))
+def _run(leg: NicLeg, script: guest_script.Script) -> RunInGuest:
+    return guest_script.run(leg.swap.guest, script(leg.swap.mac))

@@ -50,9 +50,9 @@ def leave_vf(swap: Swap) -> list[Step]:
     )
     filters = Step(
         phase=Phase.TO_STANDBY,
-        name="filter-to-relay" if swap.relay_vf else "filter-to-bridge",
+        name="filter-to-relay" if isinstance(swap.virtio, PlugRelayed) else "filter-to-bridge",
         host=swap.host,
-        summary=f"move {swap.mac} from the filter of VF {vf.index} to that of {_other(swap)}",
+        summary=f"move {swap.mac} from the filter of VF {vf.index} to {_other(swap)}",
         apply=(*_at_port(swap), _filter(swap, to_vf=False), *_told(swap, swap.uplink)),
         undo=(*_guest_back(swap), _filter(swap, to_vf=True), *_at_uplink(swap), *_told(swap, vf.pf)),
     )
@@ -102,7 +102,7 @@ def take_vf(swap: Swap) -> list[Step]:
         phase=Phase.TO_VF,
         name="filter-to-vf",
         host=swap.host,
-        summary=f"move {swap.mac} from the filter of {_other(swap)} to that of VF {vf.index}",
+        summary=f"move {swap.mac} from {_other(swap)} to the filter of VF {vf.index}",
         apply=(_filter(swap, to_vf=True), *_at_uplink(swap), *_told(swap, vf.pf)),
         undo=(
             *_in_guest(swap, _TO_STANDBY),
@@ -159,8 +159,11 @@ def _where(swap: Swap) -> str:
 
 
 def _other(swap: Swap) -> str:
+    """Who gets what is for the MAC where the VF does not."""
+    if swap.switch:
+        return f"the uplinks of {swap.switch}"
     other = swap.relay_vf
-    return f"VF {other.index} of {other.pf}" if other else swap.uplink
+    return f"the filter of VF {other.index} of {other.pf}" if other else f"the filter of {swap.uplink}"
 
 
 def _filter(swap: Swap, *, to_vf: bool) -> MoveFilter:
@@ -170,12 +173,13 @@ def _filter(swap: Swap, *, to_vf: bool) -> MoveFilter:
 
 
 def _at_port(swap: Swap) -> Operations:
-    """The bridge told that the guest is behind its virtio NIC's port; a relay's has nothing to learn."""
+    """The bridge told that the guest is behind its virtio NIC's port; a direct relay's has nothing to learn."""
     return () if swap.relay_vf else (TeachBridge(guest=swap.guest, mac=swap.mac),)
 
 
 def _at_uplink(swap: Swap) -> Operations:
-    return () if swap.relay_vf else (TeachBridge(guest=swap.guest, mac=swap.mac, uplink=swap.uplink),)
+    outside = swap.switch or swap.uplink
+    return () if swap.relay_vf else (TeachBridge(guest=swap.guest, mac=swap.mac, uplink=outside),)
 
 
 def _told(swap: Swap, interface: str) -> Operations:

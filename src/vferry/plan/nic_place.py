@@ -1,5 +1,7 @@
 """A guest's NIC on its host, with what it could be put on there."""
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from vferry.model.guest import Guest, Nic, VfRef
@@ -39,6 +41,11 @@ class NicPlace:
             )
         return port
 
+    @property
+    def on_switch(self) -> bool:
+        """Whether the host's relay is a switched one."""
+        return self.host.relay is not None and self.host.relay.switched
+
     def relay_vf(self) -> RelayVf:
         """A free VF that a direct relay could join it to. Raises `Refusal`."""
         return relayed.free_vf(self.host, self.network, self.nic.mac)
@@ -62,9 +69,9 @@ class NicPlace:
             switch_place.refuse_mixed(self.host, place, mac)
         return RelayPort(guest=self.guest.name, mac=mac, socket=self._socket, switch=place, mtu=bridge.mtu)
 
-    def free_vf(self) -> VfRef:
-        """A VF that the guest could be given. Raises `Refusal`."""
-        vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, ())
+    def free_vf(self, taken: Collection[str] = ()) -> VfRef:
+        """A VF that the guest could be given, not one of `taken`, PCI addresses. Raises `Refusal`."""
+        vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, taken)
         return VfRef(pf=vf.pf, index=vf.index, address=vf.address)
 
     def settings_on(self, vf: Vf | None) -> VfSettings:

@@ -38,13 +38,11 @@ def defined_on(persistent: str, mac: str) -> NicTarget | None:
     return _TYPES.get(nic_definition.type_of(persistent, mac))
 
 
-class NicMove(Struct, frozen=True, kw_only=True):
-    """The NIC of a guest that runs, on its way: all that its steps are built from. Nothing in it is a secret."""
+class NicLeg(Struct, frozen=True, kw_only=True):
+    """From a VF to a virtio NIC, or the other way: all that its steps are built from. Nothing in it is a secret."""
 
     to: NicTarget
     swap: Swap
-    run: int | None
-    """Of the guest (`Guest.run`): one that was started anew meanwhile has what it is defined with."""
     settings: VfSettings
     """Those of the VF that it comes to, whether the guest has it or the relay joins it; without the MAC."""
     vf_before: VfSettings
@@ -52,18 +50,38 @@ class NicMove(Struct, frozen=True, kw_only=True):
     vf_wiped: VfSettings
     """What it is given back with, where the guest leaves it."""
     port: RelayPort | None = None
-    """What joins the virtio NIC to a VF, where it is on the relay."""
+    """What joins the virtio NIC to a VF or to a switch, where it is on the relay."""
     relay_before: VfSettings = VfSettings()
     """What that VF has now."""
     relay_wiped: VfSettings = VfSettings()
-    xml: str
-    """The definition for the next cold boot."""
-    xml_before: str
 
     @property
     def joined(self) -> RelayVf | None:
         """The VF that the relay joins the virtio NIC to."""
         return self.port.vf if self.port else None
+
+
+class NicMove(Struct, frozen=True, kw_only=True):
+    """The NIC of a guest that runs, on its way; from one virtio NIC to another by a VF, in two legs."""
+
+    to: NicTarget
+    run: int | None
+    """Of the guest (`Guest.run`): one that was started anew meanwhile has what it is defined with."""
+    legs: tuple[NicLeg, ...]
+    xml: str
+    """The definition for the next cold boot."""
+    xml_before: str
+
+    @property
+    def swap(self) -> Swap:
+        """What leads to the NIC that it is to have."""
+        return self.legs[-1].swap
+
+    @property
+    def vfs(self) -> tuple[str, ...]:
+        """The VFs that it takes or gives back, by their PCI addresses."""
+        used = {leg.swap.vf.address for leg in self.legs}
+        return tuple(sorted(used | {leg.joined.address for leg in self.legs if leg.joined}))
 
 
 class NicPlan(Struct, frozen=True, kw_only=True):

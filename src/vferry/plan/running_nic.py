@@ -1,6 +1,7 @@
-"""Moving the NIC of a guest that runs between a VF and a virtio NIC, on its host: the way, or why there is none.
+"""Moving the NIC of a guest that runs to a VF, the relay or the standby path: the way, or why there is none.
 
-Both NICs are in the guest meanwhile, and told apart by one of them being on virtio (docs/decisions/0021).
+Two NICs are in the guest meanwhile, and told apart by one of them being on virtio (docs/decisions/0021): so from one
+virtio NIC to another the way is by a VF.
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,11 @@ from vferry.model.definition import shares_memory
 from vferry.model.guest import GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import Inventory, Vf, VfSettings
 from vferry.model.relay import RelayPort, RelayVf
-from vferry.plan import inside, nic_definition, nic_slots, standby
+from vferry.plan import inside, nic_definition, nic_slots, standby, switch_place, switched
 from vferry.plan.facts import Facts, Finding, Refusal, Severity, error, hardware_links, info, warning
 from vferry.plan.guest_nic import left_behind, nic_of, refuse_definition, target_of, with_own
 from vferry.plan.nic_place import NicPlace
-from vferry.plan.nic_plan import NicAssessment, NicMove, NicPlan, NicTarget, defined_on
+from vferry.plan.nic_plan import NicAssessment, NicLeg, NicMove, NicPlan, NicTarget, defined_on
 from vferry.plan.plan import GuestSide, NetworkMode
 from vferry.plan.swap import Swap
 
@@ -44,8 +45,7 @@ def assess(facts: Facts, mac: str, to: NicTarget, operation: str, unplug_timeout
     findings = tuple(found.about(move))
     if any(finding.severity is Severity.ERROR for finding in findings):
         return NicAssessment(findings=findings)
-    vfs = tuple(sorted({move.swap.vf.address, *([move.joined.address] if move.joined else [])}))
-    plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation, vfs=vfs, move=move)
+    plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation, vfs=move.vfs, move=move)
     return NicAssessment(findings=findings, plan=plan)
 
 
@@ -74,13 +74,7 @@ def _refuse(facts: Facts, host: Inventory, nic: Nic, to: NicTarget, operation: s
     if not nic.passed_through and (nic.model != "virtio" or (nic.vf and nic.interface)):
         what = f"a macvtap on VF {nic.vf.index}" if nic.vf else nic.model
         raise Refusal("nic-not-moved", f"{mac} is on {what}, from where no running guest is moved", _WHILE_OFF)
-    if NicTarget.VF not in (to, target_of(nic)):
-        raise Refusal(
-            "nic-both-virtio",
-            f"{mac} would be on two virtio NICs for a moment, which nobody in {guest.name} could tell apart",
-            f"Go by a VF: vferry guest nic {guest.name} {mac} --to vf, and from there --to {to.value}",
-        )
-    _refuse_switched(host, nic, to)
+    _refuse_ovns(host, nic)
     if to is NicTarget.RELAY and not shares_memory(facts.definition.live or ""):
         raise Refusal(
             "memory-not-shared",
@@ -89,14 +83,12 @@ def _refuse(facts: Facts, host: Inventory, nic: Nic, to: NicTarget, operation: s
         )
 
 
-def _refuse_switched(host: Inventory, nic: Nic, to: NicTarget) -> None:
-    """Its filter is not a VF's, which would have to give the MAC to the guest's own."""
-    if host.relay and host.relay.switched and NicTarget.RELAY in (to, target_of(nic)):
-        raise Refusal(
-            "relay-is-switched",
-            f"The relay of {host.name} is switched, and no running guest is put on it or taken off",
-            _WHILE_OFF,
-        )
+def _refuse_ovns(host: Inventory, nic: Nic) -> None:
+    """Where its frames go is OVN's to say, for both NICs."""
+    port = host.relay.port(nic.mac) if host.relay else None
+    if port and port.switch and port.switch.logical_port:
+        what = f"{port.switch.logical_port} of OVN's"
+        raise Refusal("nic-not-moved", f"{nic.mac} is {what}, from where no running guest is moved", _WHILE_OFF)
 
 
 def _refuse_differing(facts: Facts, nic: Nic) -> None:
@@ -120,20 +112,22 @@ class _Running(NicPlace):
 
     def move(self, to: NicTarget) -> NicMove:
         """All that the steps are built from."""
-        if to is NicTarget.VF:
-            return self._to_vf(self.port())
-        return self._from_vf(to, self.port_on(self.relay_vf()) if to is NicTarget.RELAY else None)
+        legs = tuple(self._legs(to))
+        return NicMove(to=to, run=self.guest.run, legs=legs, xml=self._defined(to, legs[-1]), xml_before=self.xml)
 
     def about(self, move: NicMove) -> Iterator[Finding]:
         """What is to say of the way; an error ends it."""
-        swap = move.swap
         yield from nic_slots.about(self.facts.definition.live or "", self.nic.alias, self.nic.mac)
-        if move.port is None:
-            found = standby.missing(self.host, self.network, swap.vlan, self.link.mtu)
-            yield from (replace(each, remedy=standby.without_detach(each.remedy)) for each in found)
-        yield from self._too_small(swap.vf if move.to is NicTarget.VF else move.joined or swap.vf)
-        yield from inside.told(self.facts, self.link, self.side, contested=swap.contested)
-        if self.side is GuestSide.ADDRESSES and not swap.contested:
+        for leg in move.legs:
+            if leg.port is None:
+                found = standby.missing(self.host, self.network, leg.swap.vlan, self.link.mtu)
+                yield from (replace(each, remedy=standby.without_detach(each.remedy)) for each in found)
+            yield from self._too_small(leg)
+        if move.to is NicTarget.RELAY and self.on_switch:
+            yield from switch_place.about(self.nic.mac, self.settings)
+        contested = move.legs[0].swap.contested
+        yield from inside.told(self.facts, self.link, self.side, contested=contested)
+        if self.side is GuestSide.ADDRESSES and not contested:
             yield from self._leased()
 
     def _leased(self) -> Iterator[Finding]:
@@ -145,71 +139,98 @@ class _Running(NicPlace):
                 "Boot the guest before the lease ends, or give it a fixed address",
             )
 
-    def _from_vf(self, to: NicTarget, port: RelayPort | None) -> NicMove:
-        own = self._known(self.nic.vf)
-        vf = self._known(port.vf) if port else own
-        vlan = self.settings.vlan or 0
-        xml = (
-            nic_definition.on_relay(self.xml, self.nic.mac, port.socket)
-            if port
-            else nic_definition.on_bridge(self.xml, self.nic.mac, self.host.attachment(self.network), vlan)
+    def _legs(self, to: NicTarget) -> Iterator[NicLeg]:
+        """What it comes to is chosen before the VF that it only goes by."""
+        here = self.port()
+        there = self._port_to_be() if to is NicTarget.RELAY else None
+        if self.nic.passed_through:
+            yield self._from_vf(to, there, self._known(self.nic.vf), self.nic.alias)
+            return
+        taken = (there.vf.address,) if there and there.vf else ()
+        vf = self._known(self.free_vf(taken))
+        yield self._to_vf(here, vf)
+        if to is not NicTarget.VF:
+            yield self._from_vf(to, there, vf, None)
+
+    def _port_to_be(self) -> RelayPort:
+        return self.port_on_switch(None) if self.on_switch else self.port_on(self.relay_vf())
+
+    def _from_vf(self, to: NicTarget, port: RelayPort | None, vf: Vf, alias: str | None) -> NicLeg:
+        """`alias`: what libvirt calls the VF that the guest has; None where it only goes by this one."""
+        joined = self._known(port.vf) if port and port.vf else None
+        plugged = self._alias(to)
+        swap = replace(
+            self._swap(vf, port, (alias, self._alias(NicTarget.VF)), (plugged,)),
+            filtered=None if port else self._filter_of_bridge(),
+            # QEMU takes it once; the guest's NIC has it until it is gone.
+            acpi_index=self.nic.acpi_index if alias else None,
         )
-        return NicMove(
+        return NicLeg(
             to=to,
-            run=self.guest.run,
-            swap=self._swap(own, port, (self.nic.alias, self._alias("vf")), (self._alias(to.value),)),
-            settings=replace(self.settings_on(vf), mac=None),
-            vf_before=own.settings,
-            vf_wiped=self.wiped(own),
+            # What is to be quiet is so since the first leg.
+            swap=swap if alias else replace(swap, contested=False),
+            settings=replace(self.settings_on(joined or vf), mac=None),
+            vf_before=vf.settings,
+            vf_wiped=self.wiped(vf),
             port=port,
-            relay_before=vf.settings if port else VfSettings(),
-            relay_wiped=self.wiped(vf) if port else VfSettings(),
-            xml=xml,
-            xml_before=self.xml,
+            relay_before=joined.settings if joined else VfSettings(),
+            relay_wiped=self.wiped(joined) if joined else VfSettings(),
         )
 
-    def _to_vf(self, port: RelayPort | None) -> NicMove:
-        vf = self._known(self.free_vf())
-        joined = self._known(port.vf) if port else None
-        plugged = NicTarget.RELAY if port else NicTarget.VIRTIO
-        return NicMove(
+    def _to_vf(self, port: RelayPort | None, vf: Vf) -> NicLeg:
+        joined = self._known(port.vf) if port and port.vf else None
+        plugged = self._alias(NicTarget.RELAY if port else NicTarget.VIRTIO)
+        swap = self._swap(vf, port, (self._alias(NicTarget.VF),), (self.nic.alias, plugged))
+        # One that was never told of a NIC on a bridge need not cease to pass it.
+        told = self.nic.mac in self.host.forwarding(swap.uplink)
+        return NicLeg(
             to=NicTarget.VF,
-            run=self.guest.run,
-            swap=self._swap(vf, port, (self._alias("vf"),), (self.nic.alias, self._alias(plugged.value))),
+            swap=replace(swap, filtered=self._filter_of_bridge() if told and not port else None),
             settings=replace(self.settings_on(vf), mac=None),
             vf_before=vf.settings,
             vf_wiped=self.wiped(vf),
             port=port,
             relay_before=joined.settings if joined else VfSettings(),
             relay_wiped=self.wiped(joined) if joined else VfSettings(),
-            xml=nic_definition.on_vf(self.xml, self.nic.mac, vf.address, self.settings.vlan or 0),
-            xml_before=self.xml,
         )
 
+    def _defined(self, to: NicTarget, last: NicLeg) -> str:
+        mac, vlan = self.nic.mac, self.settings.vlan or 0
+        if to is NicTarget.VF:
+            return nic_definition.on_vf(self.xml, mac, last.swap.vf.address, vlan)
+        if last.port:
+            return nic_definition.on_relay(self.xml, mac, last.port.socket)
+        return nic_definition.on_bridge(self.xml, mac, self.host.attachment(self.network), vlan)
+
     def _swap(
-        self, vf: Vf, port: RelayPort | None, vf_aliases: tuple[str, ...], virtio_aliases: tuple[str, ...]
+        self, vf: Vf, port: RelayPort | None, vf_aliases: tuple[str | None, ...], virtio_aliases: tuple[str, ...]
     ) -> Swap:
         joined = port.vf if port else None
-        uplink = joined.pf if joined else self.host.uplink(self.network)
-        leaves = self.nic.passed_through
         return Swap(
             host=self.host.name,
             guest=self.guest.name,
             mac=self.nic.mac,
             side=self.side,
             vf=VfRef(pf=vf.pf, index=vf.index, address=vf.address),
-            vf_aliases=tuple(dict.fromkeys(vf_aliases)),
+            vf_aliases=tuple(dict.fromkeys(filter(None, vf_aliases))),
             settings=replace(self.settings, mac=None),
             virtio=self._virtio(port, virtio_aliases[-1]),
             virtio_aliases=tuple(dict.fromkeys(virtio_aliases)),
-            uplink=uplink,
-            filtered=None if port else self._filtered(uplink),
+            uplink=self._uplink(port),
             relay_vf=VfRef(pf=joined.pf, index=joined.index, address=joined.address) if joined else None,
-            # QEMU takes it once; the guest's NIC has it until it is gone.
-            acpi_index=self.nic.acpi_index if leaves else None,
+            switch=port.switch.bridge if port and port.switch else None,
             contested=inside.contested(self.facts, NetworkMode.SWITCH, self.side),
             unplug_timeout_s=self.unplug_timeout_s,
         )
+
+    def _uplink(self, port: RelayPort | None) -> str:
+        """Behind which interface the virtio NIC's frames leave the host."""
+        if port is None:
+            return self.host.uplink(self.network)
+        if port.vf:
+            return port.vf.pf
+        _, pf = switched.bridge_on(self.host, self.network, self.nic.mac)
+        return pf
 
     def _virtio(self, port: RelayPort | None, alias: str) -> PlugStandby | PlugRelayed:
         if port:
@@ -224,12 +245,9 @@ class _Running(NicPlace):
             vlan=self.settings.vlan or 0,
         )
 
-    def _filtered(self, uplink: str) -> str | None:
-        """Whose filter has the MAC, or is to have it: not that of one which was never told of a NIC on a bridge."""
-        if not self.host.attachment(self.network).bridged:
-            return None
-        had = self.nic.mac in self.host.forwarding(uplink)
-        return uplink if self.nic.passed_through or had else None
+    def _filter_of_bridge(self) -> str | None:
+        """Whose filter passes the MAC to the bridge; a macvtap has the kernel do that itself."""
+        return self.host.uplink(self.network) if self.host.attachment(self.network).bridged else None
 
     def _link(self) -> GuestLink:
         """The NIC inside the guest. Refuses what nobody could tell apart, or move."""
@@ -271,8 +289,12 @@ class _Running(NicPlace):
             f"Take it out of {self.link.master} meanwhile. Or: {_WHILE_OFF[0].lower()}{_WHILE_OFF[1:]}",
         )
 
-    def _too_small(self, vf: VfRef | RelayVf) -> Iterator[Finding]:
-        pf = self.host.pf(vf.pf)
+    def _too_small(self, leg: NicLeg) -> Iterator[Finding]:
+        if leg.to is NicTarget.RELAY and leg.port and leg.port.switch:
+            yield from self._too_small_a_bridge(leg.port)
+            return
+        vf = leg.joined if leg.to is NicTarget.RELAY else leg.swap.vf
+        pf = self.host.pf(vf.pf) if vf else None
         if pf and pf.mtu < self.link.mtu:
             yield error(
                 "mtu-too-small",
@@ -280,8 +302,16 @@ class _Running(NicPlace):
                 f"ip link set dev {pf.name} mtu {self.link.mtu}; or give the guest's NIC a smaller MTU",
             )
 
-    def _alias(self, what: str) -> str:
-        name = "standby" if what == NicTarget.VIRTIO.value else what
+    def _too_small_a_bridge(self, port: RelayPort) -> Iterator[Finding]:
+        if port.mtu < self.link.mtu:
+            yield error(
+                "mtu-too-small",
+                f"The guest has an MTU of {self.link.mtu}, and {port.joined_to} of {self.host.name} takes {port.mtu}",
+                "Give its uplinks' PFs that MTU, and make the relay anew; or give the guest's NIC a smaller MTU",
+            )
+
+    def _alias(self, what: NicTarget) -> str:
+        name = "standby" if what is NicTarget.VIRTIO else what.value
         return f"ua-vferry-{name}-{self.nic.mac.replace(':', '')}"
 
     def _known(self, ref: VfRef | RelayVf | None) -> Vf:

@@ -32,6 +32,8 @@ class Swap(Struct, frozen=True, kw_only=True):
     """Whose filter passes the MAC to the bridge; a macvtap has the kernel do that itself."""
     relay_vf: VfRef | None = None
     """The VF that the relay joins the virtio NIC to, whose filter it is then."""
+    switch: str | None = None
+    """The bridge of the relay that the virtio NIC is a port of, whose uplinks get what is in no VF's filter."""
     acpi_index: int | None = None
     contested: bool = False
     """Whether something in the guest fights two NICs of one MAC, and is kept quiet meanwhile."""

@@ -11,9 +11,9 @@ from msgspec import structs
 from fakes import faults
 from fakes.clock import run_virtually
 from fakes.contract import Snapshot
-from fakes.fleet import Fleet
+from fakes.fleet import Call, Fleet
 from fakes.nic_controller import Controller
-from fakes.nic_moves import ALIAS, CASES, OWN, WAYS, NicCase, make_fleet, shut_down, start, wrong_there
+from fakes.nic_moves import ALIAS, BETWEEN, CASES, OWN, WAYS, NicCase, make_fleet, shut_down, start, wrong_there
 from fakes.samples import GUEST, MAC, SOURCE
 from vferry.controller import locks, nic_driving, nic_moves, operations
 from vferry.controller.nic_moves import Way
@@ -27,11 +27,9 @@ from vferry.plan.nic_plan import NicTarget
 
 RUNNING = CASES[1]
 """From a VF to the relay."""
-OFF = (
-    *(NicCase(of, to) for of, to in WAYS),
-    NicCase(NicTarget.RELAY, NicTarget.VIRTIO),
-    NicCase(NicTarget.VIRTIO, NicTarget.RELAY),
-)
+OFF = tuple(NicCase(of, to) for of, to in (*WAYS, *BETWEEN))
+BY_A_VF = tuple(NicCase(of, to) for of, to in BETWEEN)
+SWITCHED = NicCase(NicTarget.VF, NicTarget.RELAY, switched=True)
 EACH_OFF = pytest.mark.parametrize("case", OFF, ids=str)
 EITHER = pytest.mark.parametrize("after", [False, True], ids=["before-the-effect", "after-the-effect"])
 Make = Callable[..., Controller]
@@ -84,7 +82,7 @@ def each_death(make: Make, case: NicCase, *, after: bool, off: bool = False) -> 
 
 
 @EITHER
-@pytest.mark.parametrize("case", CASES[:4], ids=str)
+@pytest.mark.parametrize("case", [*CASES[:4], *BY_A_VF, SWITCHED], ids=str)
 def test_one_that_was_killed_is_shown_and_recovered(make: Make, case: NicCase, *, after: bool) -> None:
     deaths = 0
     for number, controller in each_death(make, case, after=after):
@@ -211,6 +209,42 @@ def test_what_could_not_be_undone_is_by_recovering(controller: Controller) -> No
     (report,) = controller.recover()
     assert (report.status, controller.stands()) == (Status.UNDONE, [("undone", 4)])
     assert (before.differences(controller.fleet), controller.kept()) == ([], [])
+
+
+def silent_on_the_way_back(controller: Controller, case: NicCase) -> None:
+    """It was refused its definition, and nobody answers once the first filter has the MAC again."""
+    seen: list[type] = []
+
+    def when(call: Call) -> bool:
+        seen.append(type(call.operation))
+        back = seen[seen.index(Define) :].count(MoveFilter) if Define in seen else 0
+        return back == (2 if case in BY_A_VF else 1)
+
+    controller.fleet.faults += [faults.refusal(faults.at_operation(Define)), faults.outage(when, after=True)]
+    with pytest.raises(Problem):
+        controller.move(case.to)
+    assert controller.kept() == [Way.BACK]
+    controller.fleet.hosts[SOURCE].down_until = 0.0
+
+
+@EITHER
+@pytest.mark.parametrize("case", [RUNNING, *BY_A_VF], ids=str)
+def test_who_dies_of_taking_back_is_followed_where_it_was(make: Make, case: NicCase, *, after: bool) -> None:
+    """What is taken back is not to be again: a NIC that went by a VF would lose its path."""
+    for number in range(1000):
+        controller = make(case)
+        before = Snapshot.of(controller.fleet)
+        silent_on_the_way_back(controller, case)
+        died = controller.fleet.calls[-1].number + 1 + number
+        controller.fleet.faults[:] = [faults.crash(faults.at(died), after=after)]
+        try:
+            controller.recover()
+        except faults.Crash:
+            controller.recover()
+        else:
+            assert number > 10
+            return
+        assert (before.differences(controller.fleet), controller.stands()) == ([], [("undone", 4)]), number
 
 
 def test_what_is_left_is_put_in_order_by_recovering(controller: Controller) -> None:

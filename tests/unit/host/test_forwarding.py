@@ -74,7 +74,7 @@ def test_it_moves_to_another_vf_and_back_in_one_packet_each(nic: FakeNic, root: 
     assert (nic.mac(1), nic.mac(0), nic.added) == (parked(MAC), MAC, [])
     assert not move_filter(links(nic), root, there).changed
     move_filter(links(nic), root, replace(there, to_vf=True))
-    assert (nic.mac(1), nic.mac(0)) == (MAC, parked(MAC))
+    assert (nic.mac(1), nic.mac(0)) == (MAC, parked(MAC, relay=True)), "no two VFs have one MAC, not this one either"
     assert nic.packets == [["IFLA_VF_MAC", "IFLA_VF_MAC"]] * 2
 
 
@@ -99,6 +99,7 @@ def test_a_vf_that_was_left_with_the_placeholder_is_cleared_and_no_other(nic: Fa
     assert unpark(links(nic), "pf0", 1, MAC) == Done()
     assert nic.mac(1) == NO_MAC
     assert parked("02:00:00:00:00:01") == "06:00:00:00:00:01"
+    assert parked("0a:00:00:00:00:01", relay=True) == "0e:00:00:00:00:01"
 
 
 def test_a_refused_half_takes_the_other_back(nic: FakeNic, root: Path) -> None:

@@ -136,6 +136,8 @@ with Database(root) as database:
     OpenVSwitch(root).teach("guest", GUEST.hex(":"), hold=True)
     print("resumed", *soon(False, True))
     print("announced", comes(GUEST), *goes())
+    OpenVSwitch(root).teach("relay0", GUEST.hex(":"))
+    print("forgotten", *soon(True, True))
     database.change(lambda _: drop_ports(bridge, ("guest",)))
     print("left", *soon(True, False), comes(GUEST), *goes())
 """
@@ -216,5 +218,6 @@ def test_a_switch_knows_where_a_guest_is_that_comes_and_where_it_went(tmp_path: 
         "before True True False",
         "resumed False True",
         "announced True False True",  # what its host has said for it comes back by the NIC
+        "forgotten True True",  # by the bridge's own name, as for a guest that goes on with a VF
         "left True False True True False",
     ]

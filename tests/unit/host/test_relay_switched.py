@@ -12,7 +12,7 @@ from msgspec.json import encode
 from msgspec.structs import replace
 from ovs_database import transact
 from relay_host import MINE, MOVING, OTHERS, VFS, Host, refused, running
-from xml_samples import VHOSTUSER, domain
+from xml_samples import STANDBY, VF_INTERFACE, VHOSTUSER, domain
 
 from vferry.host import api
 from vferry.host.announcement import rarp
@@ -263,9 +263,17 @@ async def test_a_guest_that_runs_is_shown_on_its_bridge(host: Host) -> None:
     assert await host.handlers.users_of(VFS) == {}
 
 
-@pytest.mark.parametrize(("uplink", "port", "held"), [(None, NAME, True), ("pf0", "pf0", False)])
+@pytest.mark.parametrize(
+    ("nic", "uplink", "port", "held"),
+    [
+        (VHOSTUSER, None, NAME, True),
+        (VHOSTUSER, "pf0", "pf0", False),
+        (VF_INTERFACE, None, NAME, True),
+        (STANDBY, None, "vnet0", True),  # on its way from the relay, where its port stays until it is there
+    ],
+)
 async def test_the_bridge_is_told_at_which_port_the_guest_is(
-    host: Host, monkeypatch: pytest.MonkeyPatch, uplink: str | None, port: str, *, held: bool
+    host: Host, monkeypatch: pytest.MonkeyPatch, nic: str, uplink: str | None, port: str, *, held: bool
 ) -> None:
     taught: list[tuple[str, bool]] = []
 
@@ -274,7 +282,7 @@ async def test_the_bridge_is_told_at_which_port_the_guest_is(
         return api.Done()
 
     monkeypatch.setattr("vferry.host.handlers.teach_bridge", teach_bridge)
-    host.library.add(FakeDomain(live=domain(VHOSTUSER)))
+    host.library.add(FakeDomain(live=domain(nic)))
     await host.ask(JOIN, MOVING)
     await host.ask(api.TeachBridge(guest="guest1", mac=MAC, uplink=uplink), MOVING)
     assert taught == [(port, held)]

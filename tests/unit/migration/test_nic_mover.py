@@ -18,13 +18,15 @@ from vferry.model.problem import Exit, Problem
 from vferry.network import nic
 from vferry.plan.nic_plan import NicPlan, NicTarget
 
+BY_VF = "plug-vf guest-to-vf filter-to-vf unplug-standby"
+TO_RELAY = "configure-relay-vf join-relay plug-standby guest-to-standby filter-to-relay settle-vf"
 GOLDEN = {
     NicCase(NicTarget.VF, NicTarget.VIRTIO, manager="networkd"): (
         "quiet-guest plug-standby guest-to-standby filter-to-bridge define unplug-vf",
         "settle-guest wipe-vf",
     ),
     NicCase(NicTarget.VF, NicTarget.RELAY): (
-        "configure-vf join-relay plug-standby guest-to-standby filter-to-relay settle-vf define unplug-vf",
+        f"{TO_RELAY} define unplug-vf",
         "wipe-vf",
     ),
     NicCase(NicTarget.VIRTIO, NicTarget.VF): (
@@ -33,7 +35,23 @@ GOLDEN = {
     ),
     NicCase(NicTarget.RELAY, NicTarget.VF, manager="networkd"): (
         "configure-vf open-vf quiet-guest plug-vf guest-to-vf filter-to-vf define unplug-standby",
-        "settle-guest leave-relay wipe-vf",
+        "settle-guest leave-relay wipe-relay-vf",
+    ),
+    NicCase(NicTarget.RELAY, NicTarget.VIRTIO): (
+        f"configure-vf open-vf {BY_VF} plug-standby guest-to-standby filter-to-bridge define unplug-vf",
+        "leave-relay wipe-relay-vf wipe-vf",
+    ),
+    NicCase(NicTarget.VIRTIO, NicTarget.RELAY, manager="networkd"): (
+        f"configure-vf quiet-guest {BY_VF} {TO_RELAY} define unplug-vf",
+        "settle-guest wipe-vf",
+    ),
+    NicCase(NicTarget.VF, NicTarget.RELAY, switched=True): (
+        "join-relay plug-standby guest-to-standby filter-to-relay define unplug-vf",
+        "wipe-vf",
+    ),
+    NicCase(NicTarget.RELAY, NicTarget.VF, switched=True): (
+        "configure-vf plug-vf guest-to-vf filter-to-vf define unplug-standby",
+        "leave-relay",
     ),
 }
 EACH = pytest.mark.parametrize("case", CASES, ids=str)
@@ -215,4 +233,6 @@ def test_the_steps_in_their_order(case: NicCase) -> None:
     steps = nic.stages(move)
     assert tuple(" ".join(step.name for step in each) for each in (steps.before, steps.after)) == GOLDEN[case]
     assert all(step.undo for step in steps.before)
+    assert len({step.phase for step in steps.before}) == 1, "what cannot be taken back leaves all that was before it"
+    assert len({step.name for step in steps.all}) == len(steps.all), "each is said in its own words"
     assert not any(step.undo for step in steps.after)

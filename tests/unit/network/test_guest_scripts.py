@@ -39,6 +39,8 @@ SCRIPTS = [
     guest_script.save_addresses,
     guest_script.restore_addresses,
 ]
+OTHER = "ens2"
+"""Where another virtio NIC is plugged than `STANDBY`."""
 FAR, FAR6 = "198.51.100.1", "2001:db8:ffff::1"
 
 ADDRESSES = f"""set -eu
@@ -357,6 +359,30 @@ def test_a_guest_that_goes_from_its_own_virtio_nic_to_a_vf_gets_its_filtering_ba
     box.remove(STANDBY)
     box.run(guest_script.settle(MAC))
     assert (rp_filters(box, VF), box.routes(VF), box.gaps()) == (["1"], before, [])
+
+
+@in_a_namespace
+def test_from_one_virtio_nic_to_another_by_a_vf_it_is_kept_quiet_about_once(box: GuestBox) -> None:
+    """The second virtio NIC comes as the first is gone, and the guest's own filtering is there again at the end."""
+    to_standby(box)
+    box.remove(VF)
+    addresses, routes = box.addresses(STANDBY), box.routes(STANDBY)
+    box.run(f"echo 1 > /proc/sys/net/ipv4/conf/{STANDBY}/rp_filter")
+    box.run(guest_script.quiet_on_standby(MAC), watched=True)
+    box.add(VF, "igbvf", "02:00:00:00:00:99")
+    for _ in range(2):
+        box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    assert box.leaves_by(FAR) == VF
+    box.remove(STANDBY)
+    box.add(OTHER, "virtio_net", MAC)
+    for _ in range(2):
+        box.run(guest_script.addresses_to_standby(MAC), watched=True)
+    assert (box.addresses(OTHER), box.routes(OTHER)) == (addresses, routes)
+    box.remove(VF)
+    box.run(guest_script.settle_on_standby(MAC), watched=True)
+    assert rp_filters(box, OTHER) == ["1"]
+    assert box.leaves_by(FAR) == box.leaves_by(FAR6) == OTHER
+    assert box.gaps() == []
 
 
 @in_a_namespace

@@ -7,15 +7,17 @@ from msgspec.structs import replace
 
 from fakes.clock import run_virtually
 from fakes.codes import codes_of
-from fakes.nic_moves import ALIAS, BASE, CASES, NicCase, make_fleet, make_plan
+from fakes.nic_moves import ALIAS, BASE, CASES, SOCKET, NicCase, make_fleet, make_plan
 from fakes.samples import GUEST, MAC, SOURCE
+from fakes.world import NETWORK
 from vferry.controller.guest_nic import read_facts
-from vferry.host.api import Definition, PlugRelayed, PlugStandby, ReadDefinition, ShowGuest, TakeInventory
+from vferry.host.api import Announce, Definition, PlugRelayed, PlugStandby, ReadDefinition, ShowGuest, TakeInventory
 from vferry.model.guest import GuestAddress, GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import Bridge, Claim, Inventory
-from vferry.model.relay import RelayKind, RelayPort, RelayVf
+from vferry.model.relay import RelayPort, RelayVf, SwitchPlace
+from vferry.network.nic import stages
 from vferry.plan.facts import Facts, Severity
-from vferry.plan.nic_plan import NicAssessment, NicTarget
+from vferry.plan.nic_plan import NicAssessment, NicLeg, NicTarget
 from vferry.plan.plan import GuestSide
 from vferry.plan.running_nic import assess
 
@@ -94,9 +96,11 @@ def joined(*ports: RelayPort) -> Change:
     return change
 
 
-def switched(facts: Facts) -> Facts:
-    assert facts.source.relay is not None
-    return host(relay=replace(facts.source.relay, kind=RelayKind.SWITCHED))(facts)
+def at_ovns_port(facts: Facts) -> Facts:
+    """It is a port of OVN's on a switched relay."""
+    place = SwitchPlace(bridge="br-int", logical_port="web-0", network=NETWORK)
+    changed = joined(RelayPort(guest=GUEST, mac=MAC, socket=SOCKET, switch=place))(facts)
+    return nic(vf=None, relay_bridge="br-int")(changed)
 
 
 BEGUN = RelayPort(
@@ -110,6 +114,12 @@ BEGUN = RelayPort(
 
 def no_free_vf(facts: Facts) -> Facts:
     return pf(vfs=tuple(replace(vf, guest=vf.guest or "other") for vf in facts.source.pfs[0].vfs))(facts)
+
+
+def one_free_vf(facts: Facts) -> Facts:
+    """For the relay, and none to go by."""
+    first, *rest = no_free_vf(facts).source.pfs[0].vfs
+    return pf(vfs=(replace(first, guest=None), *rest))(facts)
 
 
 BRIDGED = Nic(mac=MAC, model="virtio", alias=ALIAS, bridge="br0")
@@ -128,16 +138,16 @@ REFUSED: list[tuple[str, NicTarget, NicTarget, Change]] = [
     ("teaming", VF, VIRTIO, nic(teaming="transient")),
     ("nic-not-moved", VIRTIO, VF, nic(model="e1000e")),
     ("nic-not-moved", VIRTIO, VF, nic(vf=VfRef(pf="pf0", index=3, address="0000:01:10.6"), interface="pf0v3")),
-    ("nic-both-virtio", VIRTIO, RELAY, lambda facts: facts),
-    ("nic-both-virtio", RELAY, VIRTIO, lambda facts: facts),
+    ("nic-not-moved", RELAY, VF, at_ovns_port),
     ("memory-not-shared", VF, RELAY, xml('mode="shared"', 'mode="private"')),
     ("relay-missing", VF, RELAY, host(relay=None)),
-    ("relay-is-switched", VF, RELAY, switched),
-    ("relay-is-switched", RELAY, VF, switched),
     ("relay-unknown", RELAY, VF, joined()),
     ("relay-no-vf", VF, RELAY, no_free_vf),
     ("no-free-vf", RELAY, VF, no_free_vf),
     ("no-free-vf", VIRTIO, VF, no_free_vf),
+    ("no-free-vf", RELAY, VIRTIO, no_free_vf),
+    ("no-free-vf", VIRTIO, RELAY, one_free_vf),
+    ("relay-no-vf", VIRTIO, RELAY, no_free_vf),
     ("network-unknown", VF, VIRTIO, host(networks={})),
     ("vf-unknown", VF, VIRTIO, lambda facts: nic(vf=VfRef(pf="pf0", index=9, address="0000:01:11.2"))(facts)),
     ("guest-not-reached", VF, VIRTIO, silent),
@@ -158,6 +168,8 @@ REFUSED: list[tuple[str, NicTarget, NicTarget, Change]] = [
     ("mtu-too-small", RELAY, VF, links(mtu=9000)),
     ("standby-path-down", VF, VIRTIO, host(bridges=(Bridge(name="br0", ports=("pf0",), up=False),))),
     ("no-standby-path", VF, VIRTIO, host(bridges=())),
+    ("no-standby-path", RELAY, VIRTIO, host(bridges=())),
+    ("memory-not-shared", VIRTIO, RELAY, xml("mode='shared'", "mode='private'")),
 ]
 
 
@@ -204,21 +216,69 @@ def test_what_somebody_else_has_claimed_is_not_taken_and_what_is_ones_own_is() -
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_plan_names_what_goes_where(case: NicCase) -> None:
-    move = make_plan(make_fleet(case), case).move
+    plan = make_plan(make_fleet(case), case)
+    move = plan.move
     assert move is not None
-    swap = move.swap
-    assert (swap.side, swap.contested) == (case.side, case.manager is not None)
-    assert (
-        isinstance(swap.virtio, PlugRelayed) == (NicTarget.RELAY in (case.of, case.to)) == (swap.relay_vf is not None)
-    )
-    aliases = swap.vf_aliases if case.of is VF else swap.virtio_aliases
+    first, last = move.legs[0], move.legs[-1]
+    assert [leg.to for leg in move.legs] == ([case.to] if VF in (case.of, case.to) else [VF, case.to])
+    assert (first.swap.side, first.swap.contested) == (case.side, case.manager is not None)
+    aliases = first.swap.vf_aliases if case.of is VF else first.swap.virtio_aliases
     assert aliases[0] == ALIAS
     assert aliases[-1].startswith("ua-vferry-")
-    if isinstance(swap.virtio, PlugStandby):
-        assert swap.filtered == ("pf0" if case.told else None)
-    else:
-        assert swap.filtered is None
-    assert move.settings.mac is swap.settings.mac is None
+    for leg, on in ((first, case.of), (last, case.to)):
+        if on is not VF:
+            assert_virtio(leg, case, on)
+        assert leg.settings.mac is leg.swap.settings.mac is None
+    assert plan.vfs == tuple(sorted({each.address for leg in move.legs for each in (leg.swap.vf, leg.joined) if each}))
+
+
+def assert_virtio(leg: NicLeg, case: NicCase, on: NicTarget) -> None:
+    """The virtio NIC, and whose filter has the MAC where it is used."""
+    swap = leg.swap
+    assert isinstance(swap.virtio, PlugRelayed) == (on is RELAY) == (leg.port is not None)
+    assert (swap.relay_vf is not None, swap.switch) == (
+        (False, "relay0") if on is RELAY and case.switched else (on is RELAY, None)
+    )
+    assert swap.filtered == ("pf0" if isinstance(swap.virtio, PlugStandby) and case.told else None)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if VF not in (case.of, case.to)], ids=str)
+def test_the_vf_that_it_only_goes_by_is_one_and_nobodys(case: NicCase) -> None:
+    """It is plugged and unplugged under one name, and kept quiet about once."""
+    move = make_plan(make_fleet(case), case).move
+    assert move is not None
+    there, on = move.legs
+    assert there.swap.vf == on.swap.vf
+    assert there.swap.vf_aliases == on.swap.vf_aliases
+    assert not on.swap.contested
+    assert on.swap.vf.address not in {leg.joined.address for leg in move.legs if leg.joined}
+    assert set(there.swap.virtio_aliases).isdisjoint(on.swap.virtio_aliases)
+    assert (on.vf_before, on.vf_wiped) == (there.vf_before, there.vf_wiped)
+
+
+def test_what_a_switch_does_not_do_is_said() -> None:
+    case = NicCase(VF, RELAY, switched=True)
+    assessed = assess(facts_of(case), MAC, RELAY, "nic-1")
+    assert [(each.code, each.severity) for each in assessed.findings] == [("relay-unchecked", Severity.WARNING)]
+    tall = assess(links(mtu=9000)(facts_of(case)), MAC, RELAY, "nic-1")
+    assert [each.code for each in tall.errors] == ["mtu-too-small"]
+
+
+def test_who_goes_to_another_pf_by_a_switch_is_announced() -> None:
+    """The switches outside had it at the PF of its VF."""
+    case = NicCase(VF, RELAY, switched=True)
+    facts = facts_of(case)
+    own, uplink = facts.source.pfs[0].vfs[1], facts.source.pfs[0].vfs[3]
+    first = replace(facts.source.pfs[0], vfs=(own,))
+    second = replace(facts.source.pfs[0], name="pf1", vfs=(replace(uplink, pf="pf1"),))
+    networks = {NETWORK: replace(facts.source.networks[NETWORK], more_pfs=("pf1",))}
+    plan = assess(host(pfs=(first, second), networks=networks)(facts), MAC, RELAY, "nic-1").plan
+    assert plan is not None
+    assert plan.move is not None
+    assert plan.move.swap.uplink == "pf1"
+    (filters,) = (step for step in stages(plan.move).before if step.name == "filter-to-relay")
+    assert [each.interface for each in filters.apply if isinstance(each, Announce)] == ["pf1"]
+    assert [each.interface for each in filters.undo if isinstance(each, Announce)] == ["pf0"]
 
 
 def test_a_nic_of_a_number_of_its_own_gives_it_to_no_other_while_it_is_there() -> None:
