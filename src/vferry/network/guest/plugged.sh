@@ -65,15 +65,20 @@ reload_network_manager() {
     [ "$line" != NetworkManager ] || { kill -HUP "${dir#/proc/}"; return; }
   done
 }
-# A NIC that was not plugged anew is still the guest's own to configure; a new one is once the guest boots.
+# A NIC that was not plugged anew is the guest's own to configure; a new one is once it has been given back, or the guest
+# boots.
 mark_no_more() {
   rm -f "$marks"
-  if [ -n "$own" ] && udevadm info -q property "/sys/class/net/$own" | grep -qx VFERRY_PLUGGED=1; then
+  marked=
+  [ -z "$own" ] || ! udevadm info -q property "/sys/class/net/$own" | grep -qx VFERRY_PLUGGED=1 || marked=$own
+  if [ -n "$marked" ] && ! given_back; then
     udevadm control --reload
+    echo "$own stays in nobody's hands until the guest boots"
     return
   fi
   rm -f "$keeps"
   udevadm control --reload
   [ ! -e "$networkd" ] || { rm -f "$networkd"; networkctl reload; }
   [ ! -e "$names" ] || { rm -f "$names"; reload_network_manager; }
+  [ -z "$marked" ] || udevadm trigger --action=change "/sys/class/net/$own"
 }

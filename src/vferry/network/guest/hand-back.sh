@@ -1,0 +1,99 @@
+# shellcheck shell=sh disable=SC2154,SC2086
+# Gives the NIC that the guest ends with to what configured the one that it began with, which then renews leases and sees
+# to name servers. By itself that would not find it, as its permanent MAC is made up, or would configure it from scratch.
+# So it is told, until the guest boots, what the old NIC's configuration was, and to keep what is there.
+
+profile=/run/$key.profile network=/run/$key.network handed=/run/systemd/network/01-$key.network
+manager=org.freedesktop.NetworkManager there=/run/$key.ipv6
+
+# Written down while the old NIC is there; of one that was not given back, what was written before holds.
+remember_configuration() {
+  ! has_network_manager || ! remember_profile > "$profile.new" || mv "$profile.new" "$profile"
+  ! has_networkd || ! remember_network > "$network.new" || mv "$network.new" "$network"
+  rm -f "$profile.new" "$network.new"
+}
+# NetworkManager before 1.42 cannot take a NIC up with what that has.
+remember_profile() {
+  release=$(nm -g version general) && command -v busctl > /dev/null || return 1
+  case $release in 1.4[2-9].* | 1.[5-9]?.* | 1.???.* | [2-9].*) ;; *) return 1 ;; esac
+  [ "$(of_device GENERAL.STATE)" = "100 (connected)" ] || return 1
+  nm -t -e no -f connection.zone,802-3-ethernet.mtu,ipv4,ipv6 connection show "$(of_device GENERAL.CON-UUID)"
+}
+nm() { LC_ALL=C nmcli "$@" 2>/dev/null; }
+tell() { nm "$@" > /dev/null; }
+of_device() { nm -g "$1" device show "$own"; }
+# The DHCP client's number is made of the name that udev would give the NIC, which is another one in another slot.
+remember_network() {
+  [ "$(release_of_systemd)" -ge 243 ] || return 1
+  line "/sys/class/net/$own/ifindex"; lease=/run/systemd/netif/leases/$line
+  files=$(sed -n 's/^NETWORK_FILE=//p; s/^NETWORK_FILE_DROPINS="\(.*\)"/\1/p' "/run/systemd/netif/links/$line" | tr : ' ')
+  number=$(sed -n 's/^CLIENTID=ff\(........\).*/\1/p' "$lease" 2>/dev/null || :)
+  [ -n "$files" ] || return 1
+  awk '/^\[/ { skip = /^\[Match\]/ } !skip' $files
+  printf '\n[Network]\nKeepConfiguration=yes\n'
+  [ -z "$number" ] || printf '[DHCPv4]\nIAID=%s\n' $((0x$number))
+}
+# Whether it has been given back.
+given_back() {
+  if [ -e "$network" ]; then to_networkd; elif [ -e "$profile" ]; then to_network_manager; else false; fi
+}
+to_networkd() {
+  # While the other NIC was there it could not have one, and the kernel makes none unless it is told so in this way.
+  ip link set dev "$own" addrgenmode none
+  echo 0 > "/proc/sys/net/ipv6/conf/$own/addr_gen_mode"
+  { printf '[Match]\nName=%s\n' "$own"; cat "$network"; } > "$handed"
+  rm -f "$networkd" "$network"
+  networkctl reload
+}
+# A NIC that it is told to manage it first leaves as it is, by a profile that it makes for that. Changed settings are
+# applied to that NIC with nothing taken away only over D-Bus, and not those of a profile that has been changed: so a
+# copy is made to be changed, and the profile afterwards, which then has no effect.
+to_network_manager() {
+  tell connection delete "$key" || :
+  tell device set "$own" managed yes || return 1
+  tries=0
+  until found=$(of_device GENERAL.CON-UUID) && [ -n "$found" ]; do
+    tries=$((tries + 1)); [ $tries -lt 50 ] || return 1
+    sleep 0.1
+  done
+  tell connection clone --temporary "$found" "$key" && as_before "$key" && apply_copy || return 1
+  tell connection delete "$key" && as_before "$found" connection.id "$key" connection.autoconnect yes 802-3-ethernet.mac-address '' || return 1
+  await_lease && rm "$profile"
+}
+# as_before PROFILE MORE...: has the profile set as the old NIC's was, and more.
+as_before() {
+  while IFS=: read -r name value; do
+    case $name in *-deprecated) ;; *) set -- "$@" "$name" "$value" ;; esac
+  done < "$profile"
+  tell connection modify --temporary "$@"
+}
+# What GetSettings prints is what Reapply takes. Its flag 1 is to keep what is there; but up to 1.52 IPv6 is taken away
+# for a moment nevertheless. So what is missing is put back at once, and nobody is asked whether an address is free.
+apply_copy() {
+  copy=$(nm -t -f NAME,DBUS-PATH connection show | sed -n "s/^$key://p") device=$(of_device GENERAL.DBUS-PATH)
+  settings=$(busctl call $manager $copy $manager.Settings.Connection GetSettings) || return 1
+  accept_dad=/proc/sys/net/ipv6/conf/$own/accept_dad
+  {
+    ip -6 -o address show dev "$own" scope global | sed 's/.* inet6 \([^ ]*\) .*/address add \1 nodad noprefixroute/'
+    routes "$own" 6 | sed 's/^/route add /'
+  } | sed "s/\$/ dev $own/" > "$there"
+  line "$accept_dad"; asked=$line
+  echo 0 > "$accept_dad"
+  echo "${settings#* } 0 1" | xargs busctl call $manager $device $manager.Device Reapply 'a{sa{sv}}tu' && applied=0 || applied=1
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    ip -6 -force -batch "$there" > /dev/null 2>&1 || :
+    sleep 0.05
+  done
+  echo "$asked" > "$accept_dad"
+  rm -f "$there"
+  return $applied
+}
+# Without one there would be no name servers, once it is told to forget those that it had.
+await_lease() {
+  grep -q '^ipv4.method:auto' "$profile" || return 0
+  tries=0
+  until [ -n "$(of_device DHCP4)" ]; do
+    tries=$((tries + 1)); [ $tries -lt 100 ] || return 1
+    sleep 0.1
+  done
+}
