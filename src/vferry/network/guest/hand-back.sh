@@ -22,13 +22,21 @@ remember_profile() {
 nm() { LC_ALL=C nmcli "$@" 2>/dev/null; }
 tell() { nm "$@" > /dev/null; }
 of_device() { nm -g "$1" device show "$own"; }
+await_of_device() {
+  tries=0
+  until answer=$(of_device "$1") && [ -n "$answer" ]; do
+    tries=$((tries + 1)); [ $tries -lt 50 ] || return 1
+    sleep 0.2
+  done
+}
 # The DHCP client's number is made of the name that udev would give the NIC, which is another one in another slot.
 remember_network() {
   [ "$(release_of_systemd)" -ge 243 ] || return 1
-  line "/sys/class/net/$own/ifindex"; lease=/run/systemd/netif/leases/$line
-  files=$(sed -n 's/^NETWORK_FILE=//p; s/^NETWORK_FILE_DROPINS="\(.*\)"/\1/p' "/run/systemd/netif/links/$line" | tr : ' ')
-  number=$(sed -n 's/^CLIENTID=ff\(........\).*/\1/p' "$lease" 2>/dev/null || :)
+  line "/sys/class/net/$own/ifindex"; link=/run/systemd/netif/links/$line lease=/run/systemd/netif/leases/$line
+  [ -r "$link" ] || return 1
+  files=$(sed -n 's/^NETWORK_FILE=//p; s/^NETWORK_FILE_DROPINS="\(.*\)"/\1/p' "$link" | tr : ' ')
   [ -n "$files" ] || return 1
+  number=$(sed -n 's/^CLIENTID=ff\(........\).*/\1/p' "$lease" 2>/dev/null || :)
   awk '/^\[/ { skip = /^\[Match\]/ } !skip' $files
   printf '\n[Network]\nKeepConfiguration=yes\n'
   [ -z "$number" ] || printf '[DHCPv4]\nIAID=%s\n' $((0x$number))
@@ -51,13 +59,11 @@ to_networkd() {
 to_network_manager() {
   tell connection delete "$key" || :
   tell device set "$own" managed yes || return 1
-  tries=0
-  until found=$(of_device GENERAL.CON-UUID) && [ -n "$found" ]; do
-    tries=$((tries + 1)); [ $tries -lt 50 ] || return 1
-    sleep 0.1
-  done
+  await_of_device GENERAL.CON-UUID || return 1
+  found=$answer
   tell connection clone --temporary "$found" "$key" && as_before "$key" && apply_copy || return 1
-  tell connection delete "$key" && as_before "$found" connection.id "$key" connection.autoconnect yes 802-3-ethernet.mac-address '' || return 1
+  tell connection delete "$key" || return 1
+  as_before "$found" connection.id "$key" connection.autoconnect yes 802-3-ethernet.mac-address '' || return 1
   await_lease && rm "$profile"
 }
 # as_before PROFILE MORE...: has the profile set as the old NIC's was, and more.
@@ -89,11 +95,4 @@ apply_copy() {
   return $applied
 }
 # Without one there would be no name servers, once it is told to forget those that it had.
-await_lease() {
-  grep -q '^ipv4.method:auto' "$profile" || return 0
-  tries=0
-  until [ -n "$(of_device DHCP4)" ]; do
-    tries=$((tries + 1)); [ $tries -lt 100 ] || return 1
-    sleep 0.1
-  done
-}
+await_lease() { ! grep -q '^ipv4.method:auto' "$profile" || await_of_device DHCP4; }
