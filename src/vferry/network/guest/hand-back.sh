@@ -12,10 +12,10 @@ remember_configuration() {
   ! has_networkd || ! remember_network > "$network.new" || mv "$network.new" "$network"
   rm -f "$profile.new" "$network.new"
 }
-# NetworkManager before 1.42 cannot take a NIC up with what that has.
+# NetworkManager before 1.44 configures a NIC from scratch as soon as it may have it.
 remember_profile() {
   release=$(nm -g version general) && command -v busctl > /dev/null || return 1
-  case $release in 1.4[2-9].* | 1.[5-9]?.* | 1.???.* | [2-9].*) ;; *) return 1 ;; esac
+  case $release in 1.4[4-9].* | 1.[5-9]?.* | 1.???.* | [2-9].*) ;; *) return 1 ;; esac
   [ "$(of_device GENERAL.STATE)" = "100 (connected)" ] || return 1
   nm -t -e no -f connection.zone,802-3-ethernet.mtu,ipv4,ipv6 connection show "$(of_device GENERAL.CON-UUID)"
 }
@@ -77,7 +77,7 @@ as_before() {
 # for a moment nevertheless. So what is missing is put back at once, and nobody is asked whether an address is free.
 apply_copy() {
   copy=$(nm -t -f NAME,DBUS-PATH connection show | sed -n "s/^$key://p") device=$(of_device GENERAL.DBUS-PATH)
-  settings=$(busctl call $manager $copy $manager.Settings.Connection GetSettings) || return 1
+  settings=$(busctl -- call $manager $copy $manager.Settings.Connection GetSettings) || return 1
   accept_dad=/proc/sys/net/ipv6/conf/$own/accept_dad
   {
     ip -6 -o address show dev "$own" scope global | sed 's/.* inet6 \([^ ]*\) .*/address add \1 nodad noprefixroute/'
@@ -85,7 +85,7 @@ apply_copy() {
   } | sed "s/\$/ dev $own/" > "$there"
   line "$accept_dad"; asked=$line
   echo 0 > "$accept_dad"
-  echo "${settings#* } 0 1" | xargs busctl call $manager $device $manager.Device Reapply 'a{sa{sv}}tu' && applied=0 || applied=1
+  echo "${settings#* } 0 1" | xargs busctl -- call $manager $device $manager.Device Reapply 'a{sa{sv}}tu' && applied=0 || applied=1
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     ip -6 -force -batch "$there" > /dev/null 2>&1 || :
     sleep 0.05
