@@ -133,7 +133,7 @@ class _Running(NicPlace):
             yield from (replace(each, remedy=standby.without_detach(each.remedy)) for each in found)
         yield from self._too_small(swap.vf if move.to is NicTarget.VF else move.joined or swap.vf)
         yield from inside.told(self.facts, self.link, self.side, contested=swap.contested)
-        if self.side is GuestSide.ADDRESSES and not swap.contested:
+        if self.side is GuestSide.ADDRESSES and not inside.managed(self.facts):
             yield from self._leased()
 
     def _leased(self) -> Iterator[Finding]:

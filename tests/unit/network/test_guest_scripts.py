@@ -799,6 +799,35 @@ def test_name_servers_are_kept_until_a_lease_has_brought_others(managed: Managed
     assert [Path(file).name[:2] for file in managed.written()] == kept
 
 
+DHCLIENT = """#!/bin/sh
+trap 'echo ended >> {place}/asked; exit' TERM
+echo "$$ $METRIC $*" >> {place}/asked
+while :; do sleep 0.05; done
+"""
+
+
+@in_a_namespace
+@pytest.mark.parametrize(("nic", "times"), [(VF, 2), ("ens9", 1)])
+def test_dhclient_is_started_anew_for_a_new_vf(box: GuestBox, nic: str, times: int) -> None:
+    """It does not get to end by itself, for then it would take the address away."""
+    asked = f"{box.place}/asked"
+    box.run(f"cat > {box.place}/dhclient <<'END'\n{DHCLIENT.format(place=box.place)}END\nchmod +x {box.place}/dhclient")
+    box.run(f"METRIC=7 {box.place}/dhclient -4 -pf 'a b' {nic} > /dev/null 2>&1 &")
+    try:
+        box.run(guest_script.quiet(MAC), watched=True)
+        to_new_vf(box)
+        for _ in range(2):
+            box.run(guest_script.settle(MAC), watched=True)
+        until = time.monotonic() + 5
+        while len(box.read(asked).splitlines()) < times and time.monotonic() < until:
+            time.sleep(0.02)
+        said = [line.split(" ", 1) for line in box.read(asked).splitlines()]
+        assert [words[1] for words in said] == [f"7 -4 -pf a b {nic}"] * times
+        assert [Path(f"/proc/{words[0]}/cwd").exists() for words in said] == [False, True][-times:]
+    finally:
+        box.run(f"while read -r pid _; do kill -9 $pid; done < {asked}", check=False)
+
+
 RESOLVED = """#!/bin/sh
 file={place}/resolved/$2.$1; what=$1; shift
 [ $# = 1 ] || {{ shift; echo "$*" > $file; exit; }}

@@ -85,7 +85,8 @@ apply_copy() {
   } | sed "s/\$/ dev $own/" > "$there"
   line "$accept_dad"; asked=$line
   echo 0 > "$accept_dad"
-  echo "${settings#* } 0 1" | xargs busctl -- call $manager $device $manager.Device Reapply 'a{sa{sv}}tu' && applied=0 || applied=1
+  applied=0
+  echo "${settings#* } 0 1" | xargs busctl -- call $manager $device $manager.Device Reapply 'a{sa{sv}}tu' || applied=1
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     ip -6 -force -batch "$there" > /dev/null 2>&1 || :
     sleep 0.05
@@ -96,3 +97,15 @@ apply_copy() {
 }
 # Without one there would be no name servers, once it is told to forget those that it had.
 await_lease() { ! grep -q '^ipv4.method:auto' "$profile" || await_of_device DHCP4; }
+# dhclient goes on asking by the NIC that is gone, and takes the address away when the lease ends. Killed it does not, and
+# started anew it asks for the same lease; it stays what it was a part of, lest it ends with the guest's agent.
+renew_dhclient() {
+  for dir in $(running dhclient); do
+    case " $(tr '\0' ' ' < "$dir/cmdline")" in *nm-dhcp*) ;; *" $own "*) (exec > /dev/null 2>&1; start_anew "$dir") & ;; esac
+  done
+}
+start_anew() {
+  group=/sys/fs/cgroup$(sed -n 's/^0:://p' "$1/cgroup")/cgroup.procs
+  cat "$1/environ" "$1/cmdline" |
+    xargs -0 sh -c 'echo $$ > "$0"; kill -9 "$1"; shift; exec env -i "$@"' "$group" "${1#/proc/}"
+}

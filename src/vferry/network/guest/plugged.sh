@@ -59,10 +59,12 @@ END
 # listed WORD: what the file has behind this word, with commas between
 listed() { sed -n "s/^$1[[:space:]]*//p" "$known" | tr -s ' \t\n' , | sed 's/,$//'; }
 # By its signal: nmcli may not be there.
-reload_network_manager() {
+reload_network_manager() { for dir in $(running NetworkManager); do kill -HUP "${dir#/proc/}"; done; }
+# running NAME: the processes of that name, in /proc, and none of a container's
+running() {
   for dir in /proc/[0-9]*; do
     line "$dir/comm"
-    [ "$line" != NetworkManager ] || { kill -HUP "${dir#/proc/}"; return; }
+    [ "$line" != "$1" ] || [ "$(readlink "$dir/ns/net")" != "$(readlink /proc/self/ns/net)" ] || echo "$dir"
   done
 }
 # A NIC that was not plugged anew is the guest's own to configure; a new one is once it has been given back, or the guest
