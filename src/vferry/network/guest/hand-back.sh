@@ -50,7 +50,7 @@ to_networkd() {
   ip link set dev "$own" addrgenmode none
   echo 0 > "/proc/sys/net/ipv6/conf/$own/addr_gen_mode"
   { printf '[Match]\nName=%s\n' "$own"; cat "$network"; } > "$handed"
-  rm -f "$networkd" "$network"
+  rm -f "$networkd"
   networkctl reload
 }
 # A NIC that it is told to manage it first leaves as it is, by a profile that it makes for that. Changed settings are
@@ -64,7 +64,8 @@ to_network_manager() {
   tell connection clone --temporary "$found" "$key" && as_before "$key" && apply_copy || return 1
   tell connection delete "$key" || return 1
   as_before "$found" connection.id "$key" connection.autoconnect yes 802-3-ethernet.mac-address '' || return 1
-  await_lease && rm "$profile"
+  # Without a lease there would be no name servers, once those are forgotten that it had.
+  await_lease || names=
 }
 # as_before PROFILE MORE...: has the profile set as the old NIC's was, and more.
 as_before() {
@@ -95,10 +96,9 @@ apply_copy() {
   rm -f "$there"
   return $applied
 }
-# Without one there would be no name servers, once it is told to forget those that it had.
 await_lease() { ! grep -q '^ipv4.method:auto' "$profile" || await_of_device DHCP4; }
-# dhclient goes on asking by the NIC that is gone, and takes the address away when the lease ends. Killed it does not, and
-# started anew it asks for the same lease; it stays what it was a part of, lest it ends with the guest's agent.
+# dhclient goes on asking by the NIC that is gone, and takes the address away when the lease ends. Started anew it asks for
+# the same lease; it stays in the group that it was in, lest it ends with the guest's agent.
 renew_dhclient() {
   for dir in $(running dhclient); do
     case " $(tr '\0' ' ' < "$dir/cmdline")" in *nm-dhcp*) ;; *" $own "*) (exec > /dev/null 2>&1; start_anew "$dir") & ;; esac
@@ -107,5 +107,8 @@ renew_dhclient() {
 start_anew() {
   group=/sys/fs/cgroup$(sed -n 's/^0:://p' "$1/cgroup")/cgroup.procs
   cat "$1/environ" "$1/cmdline" |
-    xargs -0 sh -c 'echo $$ > "$0"; kill -9 "$1"; shift; exec env -i "$@"' "$group" "${1#/proc/}"
+    xargs -0 sh -c '
+      echo $$ > "$0"; kill -9 "$1"
+      for _ in 1 2 3 4 5 6 7 8 9; do ! kill -0 "$1" || sleep 0.1; done
+      shift; exec env -i "$@"' "$group" "${1#/proc/}"
 }

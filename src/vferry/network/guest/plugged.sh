@@ -78,7 +78,7 @@ mark_no_more() {
     echo "$own stays in nobody's hands until the guest boots"
     return
   fi
-  rm -f "$keeps"
+  rm -f "$keeps" "$profile" "$network"
   udevadm control --reload
   [ ! -e "$networkd" ] || { rm -f "$networkd"; networkctl reload; }
   [ ! -e "$names" ] || { rm -f "$names"; reload_network_manager; }
