@@ -82,5 +82,6 @@ mark_no_more() {
   udevadm control --reload
   [ ! -e "$networkd" ] || { rm -f "$networkd"; networkctl reload; }
   [ ! -e "$names" ] || { rm -f "$names"; reload_network_manager; }
-  [ -z "$marked" ] || udevadm trigger --action=change "/sys/class/net/$own"
+  # Also those of the guest's other NICs, which that one's rules have kept until now.
+  [ -z "$marked" ] || udevadm trigger --action=change --subsystem-match=net --property-match=VFERRY_PLUGGED=1
 }
