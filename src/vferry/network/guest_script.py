@@ -102,7 +102,7 @@ def save_addresses(mac: str) -> str:
 
 def restore_addresses(mac: str) -> str:
     """Gives a newly plugged VF the addresses and routes that `save_addresses` wrote down."""
-    return _compose(mac, "name", "restore")
+    return _compose(mac, "plugged", "hand-back", "name", "restore")
 
 
 def _compose(mac: str, *parts: str) -> str:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,9 +129,7 @@ def test_addresses_and_routes_move_to_the_standby_nic(box: GuestBox) -> None:
 @in_a_namespace
 def test_a_route_by_a_nexthop_of_its_own_moves_too(box: GuestBox) -> None:
     """So systemd-networkd makes those that a router advertises."""
-    box.run(
-        f"ip -6 route del default; ip nexthop add id 7 via 2001:db8::1 dev {VF}; ip -6 route add default nhid 7 proto ra"
-    )
+    box.run(f"ip -6 route del default; ip nexthop add id 7 via 2001:db8::1 dev {VF}; ip -6 route add default nhid 7")
     to_standby(box)
     assert box.leaves_by(FAR6) == STANDBY
 
@@ -696,6 +694,7 @@ case "$*" in
   "-g version general") echo {release} ;;
   "-g GENERAL.STATE device"*) echo "{state}" ;;
   "-g GENERAL.CON-UUID device"*) cat {place}/uuid ;;
+  "-g GENERAL.CONNECTION device"*) echo {named} ;;
   "-g GENERAL.DBUS-PATH device"*) echo /o/device ;;
   "-g DHCP4 device"*) echo "{lease}" ;;
   *" -f NAME,DBUS-PATH connection show") printf 'lab:/o/1\nvferry-525400123456:/o/copy\n' ;;
@@ -731,10 +730,12 @@ def configured_by_network_manager(
     answers: str = ":",
     method: str = "auto",
     lease: str = "x",
+    named: str = "",
 ) -> None:
     """Its VF is NetworkManager's, by a profile; stand-ins for its tools, one of which takes IPv6 down as 1.52 does."""
     box = managed.box
     said = {"release": release, "state": state, "place": box.place, "lease": lease, "nic": VF, "answers": answers}
+    said["named"] = named
     for name, text in (
         ("bin/nmcli", NMCLI.format(**said)),
         ("bin/busctl", BUSCTL.format(**said)),
@@ -778,6 +779,16 @@ def test_network_manager_gets_a_new_vf_with_its_settings_and_what_is_there(manag
 
 
 @in_a_namespace
+def test_what_network_manager_has_taken_up_already_is_left_alone(managed: Managed) -> None:
+    """The script was ended after it had all but put things in order; the profile is the one that the VF has."""
+    configured_by_network_manager(managed, named=KEY)
+    to_anew_vf(managed)
+    managed.box.run(guest_script.settle(MAC), watched=True)
+    assert managed.box.read(f"{managed.box.place}/asked") == ""
+    assert managed.written() == {}
+
+
+@in_a_namespace
 @pytest.mark.parametrize(
     "differs",
     [
@@ -817,18 +828,32 @@ while :; do sleep 0.05; done
 """
 
 
+def switched(box: GuestBox) -> None:
+    box.run(guest_script.quiet(MAC), watched=True)
+    to_new_vf(box)
+    for _ in range(2):
+        box.run(guest_script.settle(MAC), watched=True)
+
+
+def detached(box: GuestBox) -> None:
+    box.run(guest_script.save_addresses(MAC))
+    plug_new_vf(box)
+    for _ in range(2):
+        box.run(guest_script.restore_addresses(MAC))
+
+
 @in_a_namespace
+@pytest.mark.parametrize("goes", [switched, detached])
 @pytest.mark.parametrize(("nic", "times"), [(VF, 2), ("ens9", 1)])
-def test_dhclient_is_started_anew_for_a_new_vf(box: GuestBox, nic: str, times: int) -> None:
+def test_dhclient_is_started_anew_for_a_new_vf(
+    box: GuestBox, goes: Callable[[GuestBox], None], nic: str, times: int
+) -> None:
     """With its arguments and environment, and only the one that goes by the VF's name."""
     asked = f"{box.place}/asked"
     box.run(f"cat > {box.place}/dhclient <<'END'\n{DHCLIENT.format(place=box.place)}END\nchmod +x {box.place}/dhclient")
     box.run(f"METRIC=7 {box.place}/dhclient -4 -pf 'a b' {nic} > /dev/null 2>&1 &")
     try:
-        box.run(guest_script.quiet(MAC), watched=True)
-        to_new_vf(box)
-        for _ in range(2):
-            box.run(guest_script.settle(MAC), watched=True)
+        goes(box)
         until = time.monotonic() + 5
         while len(box.read(asked).splitlines()) < times and time.monotonic() < until:
             time.sleep(0.02)

@@ -57,15 +57,18 @@ to_networkd() {
 # applied to that NIC with nothing taken away only over D-Bus, and not those of a profile that has been changed: so a
 # copy is made to be changed, and the profile afterwards, which then has no effect.
 to_network_manager() {
+  [ "$(of_device GENERAL.CONNECTION)" = "$key" ] || take_up || return 1
+  # Without a lease there would be no name servers, once those are forgotten that it had.
+  await_lease || names=
+}
+take_up() {
   tell connection delete "$key" || :
   tell device set "$own" managed yes || return 1
   await_of_device GENERAL.CON-UUID || return 1
   found=$answer
   tell connection clone --temporary "$found" "$key" && as_before "$key" && apply_copy || return 1
   tell connection delete "$key" || return 1
-  as_before "$found" connection.id "$key" connection.autoconnect yes 802-3-ethernet.mac-address '' || return 1
-  # Without a lease there would be no name servers, once those are forgotten that it had.
-  await_lease || names=
+  as_before "$found" connection.id "$key" connection.autoconnect yes 802-3-ethernet.mac-address ''
 }
 # as_before PROFILE MORE...: has the profile set as the old NIC's was, and more.
 as_before() {
