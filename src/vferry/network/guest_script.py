@@ -77,22 +77,22 @@ def settle_pair(mac: str) -> str:
 
 def quiet(mac: str) -> str:
     """Keeps what would fight a second NIC of this MAC quiet: strict rp_filter, NetworkManager, systemd-networkd."""
-    return _compose(mac, "plugged", "own-vf", "quiet")
+    return _compose(mac, "plugged", "hand-back", "own-vf", "quiet")
 
 
 def quiet_on_standby(mac: str) -> str:
     """As `quiet`, for a guest that has the virtio NIC, and is to be given a VF."""
-    return _compose(mac, "plugged", "own-standby", "quiet")
+    return _compose(mac, "plugged", "hand-back", "own-standby", "quiet")
 
 
 def settle(mac: str) -> str:
     """Takes back what `quiet` did, once there is one NIC of this MAC again, the VF."""
-    return _compose(mac, "plugged", "own-vf", "settle")
+    return _compose(mac, "plugged", "hand-back", "own-vf", "settle")
 
 
 def settle_on_standby(mac: str) -> str:
     """Takes back what `quiet` did, once there is one NIC of this MAC again, the virtio NIC."""
-    return _compose(mac, "plugged", "own-standby", "settle")
+    return _compose(mac, "plugged", "hand-back", "own-standby", "settle")
 
 
 def save_addresses(mac: str) -> str:
@@ -102,7 +102,7 @@ def save_addresses(mac: str) -> str:
 
 def restore_addresses(mac: str) -> str:
     """Gives a newly plugged VF the addresses and routes that `save_addresses` wrote down."""
-    return _compose(mac, "name", "restore")
+    return _compose(mac, "plugged", "hand-back", "name", "restore")
 
 
 def _compose(mac: str, *parts: str) -> str:

@@ -15,14 +15,15 @@ REASONS = {
     GuestSide.HOTPLUG: "the guest reacts to hot-plug by itself",
 }
 _USUAL_MTU = 1500
+_CLIENTS = ("ifupdown", "dhcp")
+"""What may go by a DHCP client that has to be started anew for another NIC."""
 _CHOOSING = ("active-backup", "balance-tlb", "balance-alb")
 """The modes of a bond in which one NIC is the active one (`bond_uses_primary` of Linux)."""
 _TOLD = {
-    "networkd": "systemd-networkd, which configures the guest, is told to leave the standby NIC alone; the new VF has "
-    "the addresses that it is given, and networkd takes it up at the next boot",
-    "NetworkManager": "NetworkManager, which configures the guest, is told to leave the standby NIC and the new VF "
-    "alone; the guest keeps its addresses and the name servers that it has now, and NetworkManager takes them up at "
-    "the next boot",
+    "networkd": "systemd-networkd, which configures the guest, is told to leave the new NICs alone meanwhile, and "
+    "then to take up the one that the guest ends with, with what that has",
+    "NetworkManager": "NetworkManager, which configures the guest, is told to leave the new NICs alone meanwhile, and "
+    "then to take up the one that the guest ends with, with what that has; before 1.44 it does so at the next boot",
 }
 """What is told to what configures a guest, where that would fight two NICs of one MAC."""
 
@@ -125,13 +126,18 @@ def _temporary_bond(facts: Facts, nic: Nic, link: GuestLink | None) -> tuple[Gue
     return GuestSide.TEMPORARY_BOND, link.mtu
 
 
+def managed(facts: Facts) -> bool:
+    """Whether what configures the guest can be told of another NIC."""
+    return facts.guest_network is not None and facts.guest_network.configured_by in _TOLD
+
+
 def contested(facts: Facts, mode: NetworkMode, side: GuestSide) -> bool:
-    """Whether something in the guest fights two NICs of one MAC."""
+    """Whether something in the guest fights two NICs of one MAC, or keeps to the one that goes."""
     inside = facts.guest_network
     two_nics = side is GuestSide.TEMPORARY_BOND or (side is GuestSide.ADDRESSES and mode is NetworkMode.SWITCH)
     if inside is None or not two_nics:
         return False
-    return bool(inside.strict_rp_filter) or inside.configured_by in _TOLD
+    return bool(inside.strict_rp_filter) or inside.configured_by in (*_TOLD, *_CLIENTS)
 
 
 def about(facts: Facts, move: VfMove) -> Iterator[Finding]:
@@ -163,9 +169,9 @@ def _configured_by(manager: str | None, link: GuestLink | None, *, contested: bo
         return
     yield info("configured-by", _TOLD[manager])
     leased = [each.address for each in link.addresses if each.dynamic and each.family == "inet"] if link else []
-    if leased:
+    if leased and manager == "NetworkManager":
         yield warning(
             "lease-not-renewed",
-            f"{', '.join(leased)} is leased, and {manager} does not renew the lease after the migration",
-            "Boot the guest before the lease ends, or give it a fixed address",
+            f"{', '.join(leased)} is leased, and {manager} before 1.44 does not renew the lease after the migration",
+            "If it is older, boot the guest before the lease ends, or give it a fixed address",
         )

@@ -127,7 +127,7 @@ class _Running(NicPlace):
             yield from switch_place.about(self.nic.mac, self.settings)
         contested = move.legs[0].swap.contested
         yield from inside.told(self.facts, self.link, self.side, contested=contested)
-        if self.side is GuestSide.ADDRESSES and not contested:
+        if self.side is GuestSide.ADDRESSES and not inside.managed(self.facts):
             yield from self._leased()
 
     def _leased(self) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +127,14 @@ def test_addresses_and_routes_move_to_the_standby_nic(box: GuestBox) -> None:
     assert [box.leaves_by(to) for to in (FAR, FAR6, "192.0.2.1", "2001:db8::1", "203.0.113.9")] == [STANDBY] * 5
     assert box.read(f"/sys/class/net/{STANDBY}/mtu") == "1400"
     assert box.gaps() == []
+
+
+@in_a_namespace
+def test_a_route_by_a_nexthop_of_its_own_moves_too(box: GuestBox) -> None:
+    """So systemd-networkd makes those that a router advertises."""
+    box.run(f"ip -6 route del default; ip nexthop add id 7 via 2001:db8::1 dev {VF}; ip -6 route add default nhid 7")
+    to_standby(box)
+    assert box.leaves_by(FAR6) == STANDBY
 
 
 @in_a_namespace
@@ -436,6 +444,87 @@ def test_networkd_leaves_a_new_vf_alone_after_it_too(box: GuestBox) -> None:
     assert "Property=VFERRY_PLUGGED=1" in box.read(f"/run/systemd/network/00-vferry-{MAC.replace(':', '')}.network")
 
 
+NETWORK = """[Match]
+PermanentMACAddress=52:54:00:12:34:56
+Name=enp7s0
+
+[Network]
+DHCP=ipv4
+[Match]
+Type=ether
+[Route]
+Gateway=192.0.2.1
+"""
+DROPIN = "[Match]\nDriver=igbvf\n[DHCPv4]\nUseMTU=yes\n"
+MORE_SAID = "[Network]\nKeepConfiguration=yes\n"
+
+
+def configured_by_networkd(box: GuestBox, *, client: str = "ff5f6daaa80002") -> None:
+    """A guest whose VF networkd has configured, by a file and a drop-in, and that marks what is plugged."""
+    with_networkd(box, 257)
+    for name, text in (("10-lab.network", NETWORK), ("more.conf", DROPIN)):
+        box.run(f"cat > {box.place}/{name} <<'END'\n{text}END")
+    index = box.read(f"/sys/class/net/{VF}/ifindex")
+    said = f'NETWORK_FILE={box.place}/10-lab.network\\nNETWORK_FILE_DROPINS="{box.place}/more.conf"'
+    box.run(f"""set -eu
+mkdir -p /run/systemd/netif/links /run/systemd/netif/leases
+printf '{said}\n' > /run/systemd/netif/links/{index}
+echo CLIENTID={client} > /run/systemd/netif/leases/{index}
+cat > {box.place}/bin/udevadm <<'END'
+#!/bin/sh
+[ "$1" != info ] || echo VFERRY_PLUGGED=1
+echo "udev $*" >> {box.place}/told
+END
+""")
+
+
+def to_new_vf(box: GuestBox) -> None:
+    to_standby(box)
+    plug_new_vf(box)
+    box.run(guest_script.addresses_to_vf(MAC), watched=True)
+    box.remove(STANDBY)
+
+
+KEY = f"vferry-{MAC.replace(':', '')}"
+HANDED = f"/run/systemd/network/01-{KEY}.network"
+
+
+@in_a_namespace
+def test_networkd_gets_a_new_vf_with_its_configuration_and_what_is_there(box: GuestBox) -> None:
+    configured_by_networkd(box)
+    box.run(guest_script.quiet(MAC), watched=True)
+    to_new_vf(box)
+    before = (box.addresses(VF), box.routes(VF))
+    for _ in range(2):
+        box.run(guest_script.settle(MAC), watched=True)
+    handed = box.read(HANDED)
+    assert handed.startswith(f"[Match]\nName={VF}\n[Network]\nDHCP=ipv4\n[Route]"), handed
+    assert handed.endswith(f"[DHCPv4]\nUseMTU=yes\n\n{MORE_SAID}[DHCPv4]\nIAID={0x5F6DAAA8}"), handed
+    assert handed.count("[Match]") == 1
+    assert box.run("ls /run/systemd/network /run/udev/rules.d -A").stdout.split("\n")[1] == Path(HANDED).name
+    assert (box.addresses(VF), box.routes(VF), box.gaps()) == (before[0], before[1], [])
+    told = box.read(f"{box.place}/told").splitlines()
+    # It looks again as soon as the mark is gone, and has to find its file by then.
+    (unmarked,) = (number for number, line in enumerate(told) if line.startswith("udev trigger"))
+    assert unmarked > max(number for number, line in enumerate(told) if line == "reload")
+
+
+@in_a_namespace
+def test_networkd_gets_the_next_vf_by_what_it_was_given_for_the_first(box: GuestBox) -> None:
+    configured_by_networkd(box, client="01525400123456")
+    box.run(guest_script.quiet(MAC), watched=True)
+    to_new_vf(box)
+    box.run(guest_script.settle(MAC), watched=True)
+    handed = box.read(HANDED)
+    assert "IAID" not in handed, "it is asked for by its MAC"
+    index = box.read(f"/sys/class/net/{VF}/ifindex")
+    box.run(f"echo NETWORK_FILE={HANDED} > /run/systemd/netif/links/{index}")
+    box.run(guest_script.quiet(MAC), watched=True)
+    to_new_vf(box)
+    box.run(guest_script.settle(MAC), watched=True)
+    assert box.read(HANDED) == f"{handed}\n\n{MORE_SAID}".strip()
+
+
 NEW_NAME = "enp9s0"
 
 
@@ -642,6 +731,181 @@ def test_name_servers_that_are_not_network_manager_s_are_left_alone(managed: Man
     assert [Path(file).name[:2] for file in managed.written()] == ["98", "99"]
     managed.box.run(guest_script.settle(MAC), watched=True)
     assert managed.reloads(0)
+
+
+NMCLI = """#!/bin/sh
+case "$*" in
+  "-g version general") echo {release} ;;
+  "-g GENERAL.STATE device"*) echo "{state}" ;;
+  "-g GENERAL.CON-UUID device"*) cat {place}/uuid ;;
+  "-g GENERAL.CONNECTION device"*) echo {named} ;;
+  "-g GENERAL.DBUS-PATH device"*) echo /o/device ;;
+  "-g DHCP4 device"*) echo "{lease}" ;;
+  *" -f NAME,DBUS-PATH connection show") printf 'lab:/o/1\nvferry-525400123456:/o/copy\n' ;;
+  *"connection show own") cat {place}/profile ;;
+  "connection clone"*) echo copied >> {place}/asked; echo "cloned as it was" ;;
+  *) for word in "$@"; do printf '%s|' "$word"; done >> {place}/asked; echo >> {place}/asked ;;
+esac
+"""
+BUSCTL = """#!/bin/sh
+case "$*" in
+  *GetSettings) echo 'a{{sa{{sv}}}} 1 "ipv6" 1 "gateway" s "fd77::1 $(halt)"' ;;
+  *) for word in "$@"; do printf '%s|' "$word"; done >> {place}/asked; echo >> {place}/asked
+     ip link set dev {nic} addrgenmode none
+     echo 1 > /proc/sys/net/ipv6/conf/{nic}/disable_ipv6; echo 0 > /proc/sys/net/ipv6/conf/{nic}/disable_ipv6
+     {answers} ;;
+esac
+"""
+PROFILE = """connection.zone:
+ipv4.method:{method}
+ipv4.dns-search:a b;$(halt)
+ipv4.dhcp-send-hostname-deprecated:yes
+ipv6.addresses:2001:db8::7/64
+"""
+MANAGER, ANY_NIC = "org.freedesktop.NetworkManager", "connection.autoconnect|yes|802-3-ethernet.mac-address||"
+AS_BEFORE = "connection.zone||ipv4.method|auto|ipv4.dns-search|a b;$(halt)|ipv6.addresses|2001:db8::7/64|"
+
+
+def configured_by_network_manager(
+    managed: Managed,
+    *,
+    release: str = "1.52.1",
+    state: str = "100 (connected)",
+    answers: str = ":",
+    method: str = "auto",
+    lease: str = "x",
+    named: str = "",
+) -> None:
+    """Its VF is NetworkManager's, by a profile; stand-ins for its tools, one of which takes IPv6 down as 1.52 does."""
+    box = managed.box
+    said = {"release": release, "state": state, "place": box.place, "lease": lease, "nic": VF, "answers": answers}
+    said["named"] = named
+    for name, text in (
+        ("bin/nmcli", NMCLI.format(**said)),
+        ("bin/busctl", BUSCTL.format(**said)),
+        ("profile", PROFILE.format(method=method)),
+        ("uuid", "own\n"),
+        ("asked", ""),
+    ):
+        box.run(f"cat > {box.place}/{name} <<'END'\n{text}END\nchmod +x {box.place}/{name}")
+
+
+def to_anew_vf(managed: Managed) -> None:
+    """The guest goes to a new VF, which NetworkManager will have made a profile for once it is told to manage it."""
+    managed.box.run(guest_script.quiet(MAC), watched=True)
+    to_new_vf(managed.box)
+    managed.plugged(anew=True)
+    managed.box.run(f"echo made > {managed.box.place}/uuid")
+
+
+@in_a_namespace
+def test_network_manager_gets_a_new_vf_with_its_settings_and_what_is_there(managed: Managed) -> None:
+    box = managed.box
+    configured_by_network_manager(managed)
+    to_anew_vf(managed)
+    before = (box.addresses(VF), box.routes(VF))
+    box.run(guest_script.settle(MAC), watched=True)
+    assert box.read(f"{box.place}/asked").splitlines() == [
+        f"connection|delete|{KEY}|",
+        f"device|set|{VF}|managed|yes|",
+        "copied",
+        f"connection|modify|--temporary|{KEY}|{AS_BEFORE}",
+        f"--|call|{MANAGER}|/o/device|{MANAGER}.Device|Reapply|a{{sa{{sv}}}}tu|1|ipv6|1|gateway|s|fd77::1 $(halt)|0|1|",
+        f"connection|delete|{KEY}|",
+        f"connection|modify|--temporary|made|connection.id|{KEY}|{ANY_NIC}{AS_BEFORE}",
+    ]
+    # What IPv6 was taken away has been put back.
+    assert (box.addresses(VF), box.routes(VF)) == before
+    assert box.read(f"/proc/sys/net/ipv6/conf/{VF}/accept_dad") == "1"
+    assert managed.written() == {}
+    assert managed.reloads(2)
+    assert box.run("ls /run | grep vferry || :").stdout == ""
+
+
+@in_a_namespace
+def test_what_network_manager_has_taken_up_already_is_left_alone(managed: Managed) -> None:
+    """The script was ended after it had all but put things in order; the profile is the one that the VF has."""
+    configured_by_network_manager(managed, named=KEY)
+    to_anew_vf(managed)
+    managed.box.run(guest_script.settle(MAC), watched=True)
+    assert managed.box.read(f"{managed.box.place}/asked") == ""
+    assert managed.written() == {}
+
+
+@in_a_namespace
+@pytest.mark.parametrize(
+    "differs",
+    [
+        {"release": "1.42.4"},
+        {"state": "100 (connected (externally))"},
+        {"state": "10 (unmanaged)"},
+        {"answers": "exit 1"},
+    ],
+)
+def test_a_new_vf_that_cannot_be_given_back_stays_out_of_network_manager_s_hands(
+    managed: Managed, differs: dict[str, str]
+) -> None:
+    configured_by_network_manager(managed, **differs)
+    to_anew_vf(managed)
+    addresses = managed.box.addresses(VF)
+    done = managed.box.run(guest_script.settle(MAC), watched=True)
+    assert "until the guest boots" in done.stdout
+    assert managed.box.addresses(VF) == addresses
+    assert [Path(file).name[:2] for file in managed.written()] == ["00", "99"]
+    assert managed.reloads(1)
+
+
+@in_a_namespace
+@pytest.mark.parametrize(("method", "kept"), [("auto", ["00"]), ("manual", [])])
+def test_name_servers_are_kept_until_a_lease_has_brought_others(managed: Managed, method: str, kept: list[str]) -> None:
+    configured_by_network_manager(managed, method=method, lease="")
+    to_anew_vf(managed)
+    impatient = guest_script.settle(MAC).replace("sleep 0.2", ":")
+    managed.box.run(impatient, watched=True)
+    assert [Path(file).name[:2] for file in managed.written()] == kept
+
+
+DHCLIENT = """#!/bin/sh
+trap 'echo ended >> {place}/asked; exit' TERM
+echo "$$ $METRIC $*" >> {place}/asked
+while :; do sleep 0.05; done
+"""
+
+
+def switched(box: GuestBox) -> None:
+    box.run(guest_script.quiet(MAC), watched=True)
+    to_new_vf(box)
+    for _ in range(2):
+        box.run(guest_script.settle(MAC), watched=True)
+
+
+def detached(box: GuestBox) -> None:
+    box.run(guest_script.save_addresses(MAC))
+    plug_new_vf(box)
+    for _ in range(2):
+        box.run(guest_script.restore_addresses(MAC))
+
+
+@in_a_namespace
+@pytest.mark.parametrize("goes", [switched, detached])
+@pytest.mark.parametrize(("nic", "times"), [(VF, 2), ("ens9", 1)])
+def test_dhclient_is_started_anew_for_a_new_vf(
+    box: GuestBox, goes: Callable[[GuestBox], None], nic: str, times: int
+) -> None:
+    """With its arguments and environment, and only the one that goes by the VF's name."""
+    asked = f"{box.place}/asked"
+    box.run(f"cat > {box.place}/dhclient <<'END'\n{DHCLIENT.format(place=box.place)}END\nchmod +x {box.place}/dhclient")
+    box.run(f"METRIC=7 {box.place}/dhclient -4 -pf 'a b' {nic} > /dev/null 2>&1 &")
+    try:
+        goes(box)
+        until = time.monotonic() + 5
+        while len(box.read(asked).splitlines()) < times and time.monotonic() < until:
+            time.sleep(0.02)
+        said = [line.split(" ", 1) for line in box.read(asked).splitlines()]
+        assert [words[1] for words in said] == [f"7 -4 -pf a b {nic}"] * times
+        assert [Path(f"/proc/{words[0]}/cwd").exists() for words in said] == [False, True][-times:]
+    finally:
+        box.run(f"while read -r pid _; do kill -9 $pid; done < {asked}", check=False)
 
 
 RESOLVED = """#!/bin/sh

@@ -457,7 +457,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("configured-by", WARNING, f.inside(configured_by="NetworkManager"), DETACH),
     ("configured-by", WARNING, f.both(f.inside(configured_by="NetworkManager"), more_nics(STANDBY)), {}),
     ("lease-not-renewed", WARNING, f.inside(configured_by="NetworkManager", links=(LEASED,)), {}),
-    ("lease-not-renewed", WARNING, f.inside(configured_by="networkd", links=(LEASED,)), {}),
+    ("configured-by", INFO, f.inside(configured_by="networkd", links=(LEASED,)), {}),
     ("vf-not-defined", WARNING, unnamed, {}),
     *(
         ("does-not-migrate", ERROR, live(FREE + device), {})
@@ -637,6 +637,7 @@ def test_all_is_said_at_once() -> None:
         (f.host("source", claims=(Claim(operation="op-8", guest="other"),)), {}),
         (f.pf("destination", forwarding=("52:54:00:00:00:09",), forwarding_limit=2), {}),
         (f.inside(configured_by="ifupdown"), {}),
+        (f.inside(configured_by="dhcp", links=(LEASED,)), {}),
         (f.host("destination", codecs=()), {}),
         (f.host("source", codecs=("zstd",)), ZSTD),
         (f.inside(strict_rp_filter=()), {}),

@@ -49,5 +49,5 @@ carrier() {
 # routes NIC FAMILY: its routes as `ip route replace` takes them, less the ones that the kernel keeps by itself
 routes() {
   ip "-$2" route show dev "$1" |
-    sed '/^fe80::/d; /^multicast/d; /^ff00::/d; s/ linkdown//; s/ dead//; s/\(expires [0-9]*\)sec/\1/'
+    sed '/^fe80::/d; /^multicast/d; /^ff00::/d; s/ linkdown//; s/ dead//; s/nhid [0-9]* //; s/\(expires [0-9]*\)sec/\1/'
 }

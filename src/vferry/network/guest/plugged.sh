@@ -59,21 +59,29 @@ END
 # listed WORD: what the file has behind this word, with commas between
 listed() { sed -n "s/^$1[[:space:]]*//p" "$known" | tr -s ' \t\n' , | sed 's/,$//'; }
 # By its signal: nmcli may not be there.
-reload_network_manager() {
+reload_network_manager() { for dir in $(running NetworkManager); do kill -HUP "${dir#/proc/}"; done; }
+# running NAME: the processes of that name, in /proc, and none of a container's
+running() {
   for dir in /proc/[0-9]*; do
     line "$dir/comm"
-    [ "$line" != NetworkManager ] || { kill -HUP "${dir#/proc/}"; return; }
+    [ "$line" != "$1" ] || [ "$(readlink "$dir/ns/net")" != "$(readlink /proc/self/ns/net)" ] || echo "$dir"
   done
 }
-# A NIC that was not plugged anew is still the guest's own to configure; a new one is once the guest boots.
+# A NIC that was not plugged anew is the guest's own to configure; a new one is once it has been given back, or the guest
+# boots.
 mark_no_more() {
   rm -f "$marks"
-  if [ -n "$own" ] && udevadm info -q property "/sys/class/net/$own" | grep -qx VFERRY_PLUGGED=1; then
+  marked=
+  [ -z "$own" ] || ! udevadm info -q property "/sys/class/net/$own" | grep -qx VFERRY_PLUGGED=1 || marked=$own
+  if [ -n "$marked" ] && ! given_back; then
     udevadm control --reload
+    echo "$own stays in nobody's hands until the guest boots"
     return
   fi
-  rm -f "$keeps"
+  rm -f "$keeps" "$profile" "$network"
   udevadm control --reload
   [ ! -e "$networkd" ] || { rm -f "$networkd"; networkctl reload; }
   [ ! -e "$names" ] || { rm -f "$names"; reload_network_manager; }
+  # Also those of the guest's other NICs, which that one's rules have kept until now.
+  [ -z "$marked" ] || udevadm trigger --action=change --subsystem-match=net --property-match=VFERRY_PLUGGED=1
 }

@@ -7,7 +7,9 @@ find_own
 mkdir -p /run
 line "/proc/sys/net/ipv4/conf/$own/rp_filter"
 [ -e "/run/$key.rp_filter" ] || echo "$line" > "/run/$key.rp_filter"
+cat "/sys/class/net/$own/ifindex" > "/run/$key.ifindex"
 has_network_manager || has_networkd || exit 0
+remember_configuration
 mark_what_is_plugged
 ! has_network_manager || keep_names
 ! has_networkd || hush_networkd

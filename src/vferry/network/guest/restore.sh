@@ -24,4 +24,6 @@ for wanted in direct via; do
 done
 rm -f "$saved"
 forget_name
+own=$vf
+renew_dhclient
 echo "$vf has its addresses back"

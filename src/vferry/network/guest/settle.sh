@@ -9,3 +9,8 @@ if [ -e "/run/$key.rp_filter" ]; then
   rm -f "/run/$key.rp_filter"
 fi
 [ ! -e "$marks" ] || mark_no_more
+line "/run/$key.ifindex"; was=$line
+[ -n "$own" ] && [ -n "$was" ] || exit 0
+rm "/run/$key.ifindex"
+line "/sys/class/net/$own/ifindex"
+[ "$line" = "$was" ] || renew_dhclient
