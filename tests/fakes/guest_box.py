@@ -27,7 +27,8 @@ mount --bind {place}/net /sys/class/net
 mount --bind {place}/run /run
 ip link set lo up
 echo ready
-exec sleep 120
+sleep 120 &
+wait $!  # and for whatever ends and has no parent left
 """
 
 # Says on which NIC each packet would leave after every change, and complains of each moment without one. A NIC that
