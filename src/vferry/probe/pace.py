@@ -7,14 +7,15 @@ from vferry.probe.line import NEWEST, Line
 
 SECOND = 10**9
 BURST, TRIES = 50, 5
-SHARE = 4
+SHARE = 20
+"""The probes take a twentieth of the time of whoever answers: as it migrates, its processor is not its own."""
 LOOK_S = 0.001
 # Numbers that no measurement comes to, so that an answer that is late is not taken for one of its own.
 FIRST = 1 << 62
 
 
 def bearable(line: Line, wanted: int) -> int:
-    """The probes a second to send: `wanted`, or what takes a quarter of the time of whoever answers: it gets busier.
+    """The probes a second to send: `wanted`, or what takes the `SHARE`th part of the time of whoever answers.
 
     What an answer costs follows from how much longer a burst of them takes than one alone, in the median. Less
     than `wanted` is rounded down to 1, 2 or 5 times a power of ten. Where nothing answers it is `wanted`. Takes
