@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from vferry.model.problem import Problem
-from vferry.trial.content import MIB, Layout, Memory, fill, floor, layout
+from vferry.trial.content import MIB, Layout, Memory, fill, floor_of_cold, layout
 from vferry.trial.guest import accelerator
 from vferry.trial.migration import Setting, migrate
 from vferry.trial.modes import MODES
@@ -73,13 +73,15 @@ def measure(
     if not pending:
         return
     places = layout(settings.memory, settings.used)
-    with _ended_by_signals(), _content(settings, places, begin) as (content, about):
+    with _ended_by_signals(), _content(settings, places, begin) as (content, digest):
+        begin("compressing them, for the floor")
+        cold = floor_of_cold(content, places)
         for number, case in pending:
             begin(f"run {number} of {settings.runs}: {words(case)}")
             limit = deadline(settings.deadline, case)
-            setting = Setting(settings.qemu, places, content, case.link, case.rate, case.tls, limit)
+            setting = Setting(settings.qemu, places, content, cold, case.link, case.rate, case.tls, limit)
             figures = migrate(setting, MODES[case.mode], tell)
-            results.add(case, {**now(case), **about, **figures})
+            results.add(case, {**now(case), "content": digest, **figures})
 
 
 def deadline(chosen: float | None, case: Case) -> float:
@@ -97,16 +99,12 @@ def words(case: Case) -> str:
 
 
 @contextmanager
-def _content(
-    settings: Settings, places: Layout, begin: Callable[[str], None]
-) -> Iterator[tuple[Memory, dict[str, object]]]:
-    """What goes into every guest's memory, and what a row says of it."""
+def _content(settings: Settings, places: Layout, begin: Callable[[str], None]) -> Iterator[tuple[Memory, str]]:
+    """What goes into every guest's memory, and its digest."""
     memory = Memory("content", places.size)
     try:
         begin(f"gathering {places.content // MIB} MiB of programs")
-        digest = fill(memory, places, settings.content, again=settings.again)
-        begin("compressing them, for the floor")
-        yield memory, {"content": digest, "floor_bytes": floor(memory)}
+        yield memory, fill(memory, places, settings.content, again=settings.again)
     finally:
         memory.close()
 

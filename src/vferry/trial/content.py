@@ -3,7 +3,8 @@
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,11 @@ class Memory:
         """
         return sum(_differing(self._read(at), other._read(at)) for at in range(0, len(self.view), MIB))
 
+    def blocks(self, at: int, end: int) -> Iterator[bytes]:
+        """What is in a part of it, `FLOOR_BLOCK` bytes at a time."""
+        for begin in range(at, end, FLOOR_BLOCK):
+            yield os.pread(self.fd, min(FLOOR_BLOCK, end - begin), begin)
+
     def _read(self, at: int) -> bytes:
         return os.pread(self.fd, MIB, at)
 
@@ -116,11 +122,21 @@ def warm(size: int) -> None:
     mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
-def floor(memory: Memory) -> int:
-    """Bytes of a guest's memory when each 512 KiB of it are compressed by themselves, zstd at level 1."""
+def floor(blocks: Iterable[bytes]) -> int:
+    """Bytes of what is in memory when each block is compressed by itself, zstd at level 1."""
     codec = make_codec("zstd")
-    blocks = (os.pread(memory.fd, FLOOR_BLOCK, at) for at in range(0, len(memory.view), FLOOR_BLOCK))
     return sum(len(codec.encode(memoryview(block), 1)) for block in blocks)
+
+
+def floor_of_cold(memory: Memory, places: Layout) -> int:
+    """`floor` of all that the guest does not change."""
+    after = places.hot_at + places.hot
+    return floor(chain(memory.blocks(0, places.hot_at), memory.blocks(after, places.size)))
+
+
+def hot(memory: Memory, places: Layout) -> list[bytes]:
+    """What is now in the part of the memory that the guest changes."""
+    return list(memory.blocks(places.hot_at, places.hot_at + places.hot))
 
 
 def _programs(folder: Path) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from vferry.model.problem import Problem
 from vferry.trial.certificates import Identity, issue
-from vferry.trial.content import Layout, Memory, copy, warm
+from vferry.trial.content import Layout, Memory, copy, floor, hot, warm
 from vferry.trial.gateways import Gateways
 from vferry.trial.guest import Guest
 from vferry.trial.link import ADDRESSES, DESTINATION, SOURCE, Link
@@ -28,11 +28,15 @@ Figures = dict[str, Any]
 
 
 class Setting(NamedTuple):
-    """What a migration runs in. `mbit` is 0 where the link is not shaped, `rate` 0 where the guest is idle."""
+    """What a migration runs in. `mbit` is 0 where the link is not shaped, `rate` 0 where the guest is idle.
+
+    `cold_floor_bytes` is what the content that the guest does not change comes to (`content.floor_of_cold`).
+    """
 
     qemu: Sequence[str]
     places: Layout
     content: Memory
+    cold_floor_bytes: int
     mbit: int
     rate: int
     tls: bool
@@ -106,6 +110,7 @@ class _Run:
         to = f"unix:{self._gateways.exit}" if self._gateways else f"tcp:{ADDRESSES[DESTINATION]}:{PORT}"
         self._destination.monitor.ask("migrate-incoming", uri=to)
         warm(WARM * self._setting.places.size)
+        hot_then = hot(self._source.memory, self._setting.places)
         carried, changed = self._link.carried(), self._source.changed()
         samples, begin = [self._sample()], time.time()
         self._source.monitor.ask("migrate", uri=f"unix:{self._gateways.entrance}" if self._gateways else to)
@@ -122,6 +127,7 @@ class _Run:
         ran_s = (stop or samples[-1].at - samples[0].at + begin) - begin
         if before and ran_s:
             figures["guest_speed"] = (self._source.changed() - changed) / ran_s / before
+        figures["floor_bytes"] = self._setting.cold_floor_bytes + floor(hot_then)
         if figures["status"] == "completed":
             figures["pause_ms"] = found["downtime"]
             figures["differing_pages"] = self._source.memory.differing(self._destination.memory)

@@ -1,6 +1,7 @@
 """The parts of a trial that need no QEMU: memory, CPU figures, the link's shape, results, what is measured."""
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from vferry.model.problem import Problem
 from vferry.trial import bench
 from vferry.trial.certificates import issue
-from vferry.trial.content import MIB, PAGE, Layout, Memory, copy, fill, floor, layout
+from vferry.trial.content import MIB, PAGE, Layout, Memory, copy, fill, floor, floor_of_cold, hot, layout
 from vferry.trial.link import shape
 from vferry.trial.migration import Setting, how_it_ended
 from vferry.trial.payload import LOAD_AT, Work, kernel
@@ -106,8 +107,14 @@ def test_every_page_that_differs_is_counted() -> None:
 
 
 def test_the_floor_is_what_blocks_compress_to() -> None:
-    memory = Memory("test", 2 * MIB)
-    assert 0 < floor(memory) < 1000
+    """Of what is in the memory as the migration begins: what the guest has changed by then is more."""
+    memory, places = Memory("test", 4 * MIB), Layout(4 * MIB, 0, 2 * MIB, MIB, MIB)
+    memory.view[MIB + 1 : MIB + 1001] = os.urandom(1000)
+    cold, changed = floor_of_cold(memory, places), floor(hot(memory, places))
+    assert 0 < cold < 1000 < changed < 2000
+    memory.view[2 * MIB : 2 * MIB + 1000] = os.urandom(1000)
+    assert floor(hot(memory, places)) == changed
+    assert 1000 < floor_of_cold(memory, places) < 2000
     memory.close()
 
 
@@ -156,7 +163,7 @@ def test_a_bench_that_was_cut_goes_on_where_it_stopped(tmp_path: Path, monkeypat
     rows = json.loads(path.read_text())["rows"]
     assert [row["rate"] for row in rows] == [0, 5000, 0, 5000]
     assert all(row["deadline_s"] == 60 for row in rows)
-    assert all({"commit", "qemu", "content", "floor_bytes", "mode", "tls"} <= set(row) for row in rows)
+    assert all({"commit", "qemu", "content", "mode", "tls"} <= set(row) for row in rows)
 
 
 def test_other_cases_do_not_count(tmp_path: Path) -> None:
