@@ -36,6 +36,19 @@ def test_the_hosts_vhost_net_says_what_it_offers(lab: Lab) -> None:
         assert asked("host", "show", host.name)["vhost_features"] >> 32 & 1, "VIRTIO_F_VERSION_1"
 
 
+def test_igb_says_that_it_cannot_set_a_vf_s_link_state_and_nothing_changes(lab: Lab) -> None:
+    """Asked for a VF that it can never have (docs/decisions/0019): it has the functions for all the rest."""
+    script = (
+        'import sys; sys.path.insert(0, "/opt/vferry/site"); from pathlib import Path\n'
+        "from vferry.host.sriov_netlink import Links; from vferry.host.sriov_settings import ask_driver\n"
+        'with Links() as links: print(*ask_driver(links, Path("/"), "enp1s0").lacks)'
+    )
+    for host in HOSTS:
+        before = lab.run(host.name, ["ip", "link", "show", "enp1s0"]).stdout
+        assert lab.run(host.name, ["python3", "-c", script]).stdout.split() == ["link_state"]
+        assert lab.run(host.name, ["ip", "link", "show", "enp1s0"]).stdout == before
+
+
 def test_a_guest_runs_unprivileged_and_confined_on_kvm(lab: Lab) -> None:
     lab.guest("guest1")
     script = (
