@@ -81,11 +81,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds to a failure what its relay says."""
+    """Adds to a failure what its relay says, and says it at once: a matrix takes hours, and may be cut."""
     report = yield
     relay = getattr(item, "funcargs", {}).get("relay")
     if report.when == "call" and report.failed and isinstance(relay, Relayed):
         report.sections.append((f"the relay of {relay.scene.guest}", relay.evidence()))
+    if report.failed:
+        item.config.get_terminal_writer().line(f"\n{report.longreprtext}")
     return report
 
 
