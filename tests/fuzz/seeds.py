@@ -8,9 +8,9 @@ from transfer.qemu import INITIAL, packet
 from vferry.transfer.block import BlockHeader, pack_block_header
 from vferry.transfer.checksum import crc32
 from vferry.transfer.codecs import NUMBERS, available, make_codec
-from vferry.transfer.copies import DIFFERENCE, KEPT, PLAIN
-from vferry.transfer.multifd import HEADER_BYTES, PAGE_BYTES
-from vferry.transfer.table import Table, flatten_header, pack_table
+from vferry.transfer.differences import BITS_BYTES
+from vferry.transfer.multifd import HEADER_BYTES, PAGE_BYTES, parse_header
+from vferry.transfer.table import DIFFERENCE, KEPT, PLAIN, Table, flatten_header, leave_out, pack_table
 from vferry.transfer.wire import END, FRAME, Carriage, Hello, Reply, Status, pack_hello, pack_reply
 
 
@@ -32,11 +32,16 @@ def _packet(normal: int) -> bytes:
 
 
 def _block(codec: str, packet: bytes, fates: bytes, passed: int = 0) -> bytes:
-    stream = memoryview(bytearray(packet))
+    stream, whole = memoryview(bytearray(packet)), parse_header(packet)
+    assert whole
     flatten_header(stream, 0)
+    left_out = fates.count(DIFFERENCE)
+    differences = b"\x80" + bytes(BITS_BYTES * left_out + 7) if left_out else b""
     table = pack_table(Table([0], fates, range(len(fates) - fates.count(PLAIN))))
-    content = bytes(stream) + table
+    content = bytes(stream[: leave_out(stream, [(0, whole)], fates)]) + table + differences
     encoded = make_codec(codec).encode(memoryview(content), 1) if codec != "none" else content
-    header = BlockHeader(NUMBERS[codec], 0, len(stream), len(table), crc32(packet), (), passed)
+    header = BlockHeader(
+        NUMBERS[codec], 0, len(stream), len(table), crc32(packet), (), passed, left_out, len(differences)
+    )
     block = pack_block_header(header) + encoded
     return FRAME.pack(len(block)) + block

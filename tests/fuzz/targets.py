@@ -12,6 +12,7 @@ from vferry.transfer.block import BlockHeader, Need, pack_block_header
 from vferry.transfer.checksum import crc32
 from vferry.transfer.copies import ReceiverCopies
 from vferry.transfer.counters import Counters
+from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.progress import Progress
 from vferry.transfer.splitting import Splitter
 from vferry.transfer.stream import PlainStream
@@ -92,8 +93,12 @@ def blocks(data: bytes) -> None:
         codec, wrong = provider.ConsumeIntInRange(0, 4), provider.ConsumeIntInRange(0, 7)
         sizes = (len(stream) + (wrong == 1), len(table) + (wrong == 2))
         passed = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 1 << 9))
-        header = BlockHeader(codec, sequence, *sizes, crc32(stream), needs, len(passed) + (wrong == 3))
-        block = pack_block_header(header) + stream + table
+        left_out = provider.ConsumeIntInRange(0, 3)
+        differences = provider.ConsumeBytes(provider.ConsumeIntInRange(0, left_out << 8)) if left_out else b""
+        sizes = (sizes[0] + left_out * PAGE_BYTES, sizes[1])
+        apart = (len(passed) + (wrong == 3), left_out, len(differences) + (wrong == 4))
+        header = BlockHeader(codec, sequence, *sizes, crc32(stream), needs, *apart)
+        block = pack_block_header(header) + stream + table + differences
         frames.append(FRAME.pack(len(block)) + block + passed)
     receive(b"".join(frames) + END)
 

@@ -5,14 +5,16 @@ Integers are big-endian::
     1  codec, by its number (`vferry.transfer.codecs`)
     1  0
     2  number of needs
+    2  pages of the stream that are left out of it, being differences (`vferry.transfer.differences`)
     4  sequence: 0 for the first block of a channel, one more for each
-    4  bytes of the stream in it, 1 to 786,432
+    4  bytes of the stream in it, those left out among them, 1 to 786,432
     4  bytes of the table behind them, 0 to 16,384 (`vferry.transfer.table`)
+    4  bytes of the differences behind that
     4  bytes of the stream that follow the block's frame as they are, 0 to 524,288: they are passed on unseen
     4  CRC-32 of what the destination's process gets of the block itself
     n  needs: 2 channel, 4 sequence each: blocks that must be applied before this one
     4  CRC-32 of all the above
-    m  what is left of stream and table, encoded
+    m  what is left of the stream, the table and the differences, encoded
 
 A block that is damaged, repeated, left out or out of order ends its connection. Within TLS nothing is damaged on the
 way: the checksum is there for what two gateways, their codecs and their page copies might do to it. What follows a
@@ -24,13 +26,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vferry.transfer.checksum import crc32
+from vferry.transfer.differences import DIFFERENCE_LIMIT
+from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.wire import WireError
 
 STREAM_LIMIT = 768 * 1024
 TABLE_LIMIT = 16 * 1024
 PASSED_LIMIT = 512 * 1024
 
-_FIXED = struct.Struct(">BxHIIIII")
+_FIXED = struct.Struct(">BxHHIIIIII")
 _NEED = struct.Struct(">HI")
 _CHECK = struct.Struct(">I")
 
@@ -52,13 +56,34 @@ class BlockHeader(NamedTuple):
     checksum: int
     needs: Sequence[Need] = ()
     passed_bytes: int = 0
+    left_out: int = 0
+    difference_bytes: int = 0
+
+    @property
+    def left_bytes(self) -> int:
+        """What is left of the stream."""
+        return self.stream_bytes - self.left_out * PAGE_BYTES
+
+    @property
+    def content_bytes(self) -> int:
+        """All that is encoded."""
+        return self.left_bytes + self.table_bytes + self.difference_bytes
 
 
 def pack_block_header(header: BlockHeader) -> bytes:
     """Encode a header with its own checksum."""
-    codec, sequence, stream_bytes, table_bytes, checksum, needs, passed_bytes = header
-    fixed = _FIXED.pack(codec, len(needs), sequence, stream_bytes, table_bytes, passed_bytes, checksum)
-    packed = b"".join((fixed, *(_NEED.pack(*need) for need in needs)))
+    fixed = _FIXED.pack(
+        header.codec,
+        len(header.needs),
+        header.left_out,
+        header.sequence,
+        header.stream_bytes,
+        header.table_bytes,
+        header.difference_bytes,
+        header.passed_bytes,
+        header.checksum,
+    )
+    packed = b"".join((fixed, *(_NEED.pack(*need) for need in header.needs)))
     return packed + _CHECK.pack(crc32(packed))
 
 
@@ -66,14 +91,16 @@ def unpack_block(data: memoryview) -> tuple[BlockHeader, memoryview]:
     """Take a block apart into its header and what is encoded; raises `WireError`."""
     if len(data) < _FIXED.size + _CHECK.size:
         raise WireError("block truncated")
-    codec, count, sequence, stream_bytes, table_bytes, passed_bytes, checksum = _FIXED.unpack_from(data)
+    codec, count, left_out, sequence, stream, table, differences, passed, checksum = _FIXED.unpack_from(data)
     end = _FIXED.size + count * _NEED.size
     if len(data) < end + _CHECK.size:
         raise WireError("block truncated")
     if _CHECK.unpack_from(data, end)[0] != crc32(data[:end]):
         raise WireError("block header damaged")
-    if not 1 <= stream_bytes <= STREAM_LIMIT or table_bytes > TABLE_LIMIT or passed_bytes > PASSED_LIMIT:
+    if not 1 <= stream <= STREAM_LIMIT or table > TABLE_LIMIT or passed > PASSED_LIMIT:
         raise WireError("block out of bounds")
+    if left_out * PAGE_BYTES > stream or differences > left_out * DIFFERENCE_LIMIT:
+        raise WireError("differences out of bounds")
     needs = tuple(Need(*need) for need in _NEED.iter_unpack(data[_FIXED.size : end]))
-    header = BlockHeader(codec, sequence, stream_bytes, table_bytes, checksum, needs, passed_bytes)
+    header = BlockHeader(codec, sequence, stream, table, checksum, needs, passed, left_out, differences)
     return header, data[end + _CHECK.size :]

@@ -4,7 +4,7 @@ The sender alone decides which pages are kept and where; each page that is sent 
 
 - PLAIN: as it is, and not kept.
 - KEPT: as it is, and a copy goes into the slot.
-- DIFFERENCE: as the XOR with what is in the slot; the page itself goes there after.
+- DIFFERENCE: as what differs from what is in the slot (`vferry.transfer.differences`), which becomes the page itself.
 
 Both sides must change a slot in the same order, though the pages of one RAM block come on any channel. So every slot
 remembers the block that changed it last; a block that touches the slot next *needs* that one, says so in its header,
@@ -22,17 +22,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vferry.transfer.block import Need
+from vferry.transfer.differences import NONE, WORDS, Changes, Differences, Numbers, Pages, pack, subtract
 from vferry.transfer.multifd import PAGE_BYTES
-from vferry.transfer.slots import Numbers, Placed, SlotTable
-from vferry.transfer.table import WORDS, Pages
+from vferry.transfer.slots import Placed, SlotTable
+from vferry.transfer.table import DIFFERENCE, KEPT, PLAIN
 from vferry.transfer.wire import WireError
 
-PLAIN, KEPT, DIFFERENCE = range(3)
-# A page of which more than this share of 8-byte words has changed compresses better as it is.
-DENSE = WORDS * 3 // 4
 RAMBLOCKS = 256
 NOBODY = -1
 NO_SLOTS = np.zeros(0, np.int64)
+NOTHING = memoryview(b"")
 
 
 class SentPages(NamedTuple):
@@ -44,11 +43,20 @@ class SentPages(NamedTuple):
 
 
 class Fates(NamedTuple):
-    """What became of the pages of a block, in order."""
+    """What became of the pages of a block, in order, and the differences among them."""
+
+    fates: bytes = b""
+    slots: Numbers = NO_SLOTS
+    needs: Sequence[Need] = ()
+    differences: bytes = b""
+
+
+class _Exchanged(NamedTuple):
+    """The same for a packet."""
 
     fates: bytes
-    slots: Numbers
-    needs: Sequence[Need]
+    slots: Numbers = NO_SLOTS
+    differences: Differences = NONE
 
 
 class SenderCopies:
@@ -64,42 +72,40 @@ class SenderCopies:
         self._lock = threading.Lock()
 
     def exchange(self, packets: Sequence[SentPages], channel: int, sequence: int) -> Fates:
-        """Decide the fates of a block's pages, turning those with a difference into it in place.
+        """Decide the fates of a block's pages.
 
         The whole block is decided at once: two blocks may not build on each other.
         """
-        fates: list[bytes] = []
-        slots: list[Numbers] = []
         needs: dict[int, int] = {}
         with self._lock:
-            for packet in packets:
-                packet_fates, packet_slots = self._exchange(packet, needs, channel, sequence)
-                fates.append(packet_fates)
-                slots.append(packet_slots)
+            found = [self._exchange(packet, needs, channel, sequence) for packet in packets]
         needs.pop(channel, None)  # a channel's own blocks are applied in order anyway
-        return Fates(b"".join(fates), np.concatenate([NO_SLOTS, *slots]), [Need(*need) for need in needs.items()])
+        return Fates(
+            b"".join(each.fates for each in found),
+            np.concatenate([NO_SLOTS, *(each.slots for each in found)]),
+            [Need(*need) for need in needs.items()],
+            pack([each.differences for each in found]),
+        )
 
-    def _exchange(self, packet: SentPages, needs: dict[int, int], channel: int, sequence: int) -> tuple[bytes, Numbers]:
+    def _exchange(self, packet: SentPages, needs: dict[int, int], channel: int, sequence: int) -> _Exchanged:
         pages = packet.pages
         placed = self._place(packet)
         if placed is None:
-            return bytes([PLAIN]) * len(pages), NO_SLOTS
+            return _Exchanged(bytes([PLAIN]) * len(pages))
         slots, is_known = placed
         self._add_needs(needs, slots)
         self._channel[slots], self._sequence[slots] = channel, sequence
+        if not is_known.any():
+            self._pages[_rows(slots)] = pages
+            return _Exchanged(bytes([KEPT]) * len(pages), slots)
+        if is_known.all():
+            sparse, differences = subtract(pages, self._pages, slots)
+        else:
+            self._pages[slots[~is_known]] = pages[~is_known]
+            sparse, differences = subtract(pages[is_known], self._pages, slots[is_known])
         fates = np.full(len(pages), KEPT, np.uint8)
-        rows, known = _rows(slots), np.flatnonzero(is_known)
-        if not len(known):
-            self._pages[rows] = pages
-            return fates.tobytes(), slots
-        before = self._pages[slots[known]]
-        self._pages[rows] = pages
-        sparse = _subtract(pages, known, before)
-        fates[known[sparse]] = DIFFERENCE
-        dense = known[~sparse]
-        if len(dense):
-            pages[dense] = self._pages[slots[dense]]
-        return fates.tobytes(), slots
+        fates[np.flatnonzero(is_known)[sparse]] = DIFFERENCE
+        return _Exchanged(fates.tobytes(), slots, differences)
 
     def _place(self, packet: SentPages) -> Placed | None:
         """Numbers for the pages; None for a RAM block too many, or a packet with a page twice."""
@@ -127,8 +133,10 @@ class ReceiverCopies:
         self.slots = slots
         self._pages = _reserve(slots)
 
-    def restore(self, packets: Sequence[Pages], fates: bytes, slots: npt.ArrayLike) -> None:
-        """Turn the differences among the pages of a block's packets into pages, in place; raises `WireError`.
+    def restore(
+        self, packets: Sequence[Pages], fates: bytes, slots: npt.ArrayLike, differences: memoryview = NOTHING
+    ) -> None:
+        """Put the pages that are differences in their places among those of a block's packets; raises `WireError`.
 
         Threads of several channels may be in here at once: what a block needs keeps them from the same slots.
         """
@@ -138,37 +146,24 @@ class ReceiverCopies:
             raise WireError("fates of pages out of bounds")
         if (slot >= self.slots).any():
             raise WireError("slots out of bounds")
+        changes = Changes(differences, fates.count(DIFFERENCE))
         for pages in packets:
             mine, fate = fate[: len(pages)], fate[len(pages) :]
             placed = np.count_nonzero(mine)
-            self._restore(pages, mine, slot[:placed])
+            self._restore(pages, mine, slot[:placed], changes)
             slot = slot[placed:]
 
-    def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: Numbers) -> None:
-        rows = _rows(slot)
-        if (fate == DIFFERENCE).all():
-            pages ^= self._pages[rows]
-        elif (fate == DIFFERENCE).any():
-            different = np.flatnonzero(fate == DIFFERENCE)
-            pages[different] ^= self._pages[slot[fate[fate != PLAIN] == DIFFERENCE]]
-        self._pages[rows] = pages if len(slot) == len(pages) else pages[fate != PLAIN]
-
-
-def _subtract(pages: Pages, known: Numbers, before: Pages) -> npt.NDArray[np.bool_]:
-    """Turn the `known` ones of the pages into their difference to what was `before`; which of these are worth it."""
-    if len(known) == len(pages):  # most of the time, and then in place: each copy costs as much as the difference
-        pages ^= before
-        return _is_sparse(pages)
-    before ^= pages[known]
-    pages[known] = before
-    return _is_sparse(before)
-
-
-def _is_sparse(pages: Pages) -> npt.NDArray[np.bool_]:
-    """Whether no more than `DENSE` words of a page are other than zero; eight of them are counted at once."""
-    eights: npt.NDArray[np.uint64] = np.add.reduce((pages != 0).view(np.uint64), axis=1)
-    counts: Numbers = eights.view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64)
-    return counts <= DENSE
+    def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: Numbers, changes: Changes) -> None:
+        is_difference = fate == DIFFERENCE
+        placed = fate[fate != PLAIN]
+        different, new = slot[placed == DIFFERENCE], slot[placed == KEPT]
+        if len(new):
+            self._pages[_rows(new)] = pages if len(new) == len(pages) else pages[fate == KEPT]
+        changes.apply(self._pages, different)
+        if len(different) == len(pages):
+            self._pages.take(different, axis=0, out=pages, mode="clip")  # any other mode takes a copy of them first
+        elif len(different):
+            pages[is_difference] = self._pages[different]
 
 
 def _rows(slots: Numbers) -> Numbers | slice:

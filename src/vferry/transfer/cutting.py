@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from vferry.transfer.block import BlockHeader
 from vferry.transfer.checksum import crc32
-from vferry.transfer.copies import DIFFERENCE, NO_SLOTS, Fates, SenderCopies, SentPages
+from vferry.transfer.copies import Fates, SenderCopies, SentPages
 from vferry.transfer.multifd import HEADER_BYTES, PACKET_PAGES, PAGE_BYTES
 from vferry.transfer.splitting import OPAQUE_BYTES, Packet, Splitter
 from vferry.transfer.stream import Stream
-from vferry.transfer.table import PACKET_LIMIT, Table, flatten_header, pack_table, pages_at
+from vferry.transfer.table import DIFFERENCE, PACKET_LIMIT, Table, flatten_header, leave_out, pack_table, pages_at
 from vferry.transfer.tuner import Tuner
 from vferry.transfer.tuning import Choice
 
@@ -34,15 +34,14 @@ TIMEVAL = struct.Struct("ll")
 class Cut(NamedTuple):
     """A block before it is encoded.
 
-    `content` is the stream's bytes and the table, in the buffer that was given; `header` lacks the codec. What its
-    `passed_bytes` count is still to be taken from the stream.
+    `content` is what is left of the stream, the table and the differences, in the buffer that was given; `header` lacks
+    the codec. What its `passed_bytes` count is still to be taken from the stream.
     """
 
     content: memoryview
     header: BlockHeader
     choice: Choice
     packets: list[Packet]
-    delta_pages: int
     waited_s: float
     prepared_s: float
 
@@ -142,7 +141,7 @@ class Cutter:
         return max(0, self._splitter.begun - self._base) or filled
 
     def _prepare(self, buffer: memoryview, size: int, passed: int, choice: Choice) -> Cut:
-        """Take the checksum, then make headers and pages smaller in place, and put the table behind them."""
+        """Take the checksum, then make headers and pages smaller in place, and put behind them what restores them."""
         stream = buffer[:size]
         checksum = crc32(stream)
         packets = [
@@ -150,18 +149,20 @@ class Cutter:
         ]
         with_pages = any(packet.header.normal_pages for packet in packets)
         choice = choice if with_pages or not packets else self._tuner.for_headers
-        # A difference is as long as its page: without a codec it gains nothing.
-        copies = self._copies if choice.codec != "none" else None
-        found = self._transform(stream, packets, copies)
+        # Who keeps no copies saves the time for them, and without a codec the link is not what is slow.
+        found = self._transform(stream, packets, self._copies if choice.codec != "none" else None)
         table = pack_table(Table([packet.start for packet in packets], found.fates, found.slots))
-        buffer[size : size + len(table)] = table
-        header = BlockHeader(0, self._sequence, size, len(table), checksum, found.needs, passed)
-        return Cut(buffer[: size + len(table)], header, choice, packets, found.fates.count(DIFFERENCE), 0.0, 0.0)
+        left_out, end = found.fates.count(DIFFERENCE), leave_out(stream, packets, found.fates)
+        for part in (table, found.differences):
+            buffer[end : end + len(part)] = part
+            end += len(part)
+        sizes = (size, len(table), checksum, found.needs, passed, left_out, len(found.differences))
+        return Cut(buffer[:end], BlockHeader(0, self._sequence, *sizes), choice, packets, 0.0, 0.0)
 
     def _transform(self, stream: memoryview, packets: list[Packet], copies: SenderCopies | None) -> Fates:
         offsets = [flatten_header(stream, packet.start) for packet in packets]
         if copies is None:
-            return Fates(b"", NO_SLOTS, ())
+            return Fates()
         sent = [
             SentPages(header.ramblock, before[: header.normal_pages], pages_at(stream, start, header))
             for (start, header), before in zip(packets, offsets, strict=True)

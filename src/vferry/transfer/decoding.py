@@ -10,7 +10,7 @@ from vferry.transfer.wire import FRAME_LIMIT, WireError
 
 
 class Decoded(NamedTuple):
-    """A block's header, and its stream and table as they were before encoding: valid until the next block."""
+    """A block's header, and what was encoded, as it was before: valid until the next block."""
 
     header: BlockHeader
     content: memoryview
@@ -36,7 +36,7 @@ class Decoder:
         codec = self._codecs.get(header.codec)
         if codec is None:
             codec = self._codecs[header.codec] = _make_codec(header.codec)
-        content = memoryview(codec.decode(encoded, header.stream_bytes + header.table_bytes))
+        content = memoryview(codec.decode(encoded, header.content_bytes))
         return Decoded(header, content, size, codec.in_software)
 
 

@@ -130,11 +130,11 @@ class Packer:
         """Tell the counters, the tuner and whoever counts of a block that was sent."""
         passed, normal, zero = cut.header.passed_bytes, cut.normal_pages, cut.zero_pages
         size, wire_bytes = cut.header.stream_bytes + passed, sent.wire_bytes + passed
-        pages = (normal + zero, zero, cut.delta_pages)
+        pages = (normal + zero, zero, cut.header.left_out)
         self._channel.counters.add(BlockCount(sent.codec, size, wire_bytes, *pages, sent.in_software))
         with self._tally:
             if normal or not cut.packets:
-                self._tuner.observe(Sample(size, sent.encoded_bytes + passed, *sent.times))
+                self._tuner.observe(Sample(len(cut.content) + passed, sent.encoded_bytes + passed, *sent.times))
             count(wire_bytes)
 
 

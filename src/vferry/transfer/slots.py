@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Numbers = npt.NDArray[np.int64]
+from vferry.transfer.differences import Numbers
+
 PAGES_LIMIT = 1 << 30
 """The first pages of a RAM block that may have copies: 4 TiB. What is looked up takes memory for those that do."""
 GOLDEN = 0.618

@@ -1,6 +1,6 @@
 """What a block says of the packets in it, so that their headers and pages can be sent changed and be restored.
 
-The table stands behind the stream's bytes in a block; a block without packets has none. Big-endian::
+The table stands behind what is left of the stream in a block; a block without packets has none. Big-endian::
 
     2  number of packets
     2  number of fates: 0, or one for each normal page
@@ -9,7 +9,7 @@ The table stands behind the stream's bytes in a block; a block without packets h
     …  slots, 4 each, of the pages whose fate has one
 
 The offsets in a header are sent as differences to the one before: those of pages that follow each other are all the
-same then, and compress to nothing.
+same then, and compress to nothing. Pages whose fate is DIFFERENCE are left out of the stream.
 """
 
 import struct
@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vferry.transfer.block import STREAM_LIMIT, TABLE_LIMIT
+from vferry.transfer.differences import WORDS, Pages
 from vferry.transfer.multifd import HEADER_BYTES, OFFSETS_AT, PACKET_PAGES, PAGE_BYTES, PacketHeader, parse_header
 from vferry.transfer.wire import WireError
 
-Pages = npt.NDArray[np.uint64]
-WORDS = PAGE_BYTES // 8
+PLAIN, KEPT, DIFFERENCE = range(3)
+"""The fates of pages."""
 # Headers without pages fill a block; the longest table has a packet's share and the pages' five bytes each.
 PACKET_LIMIT = STREAM_LIMIT // HEADER_BYTES
 
@@ -71,24 +72,95 @@ def flatten_header(stream: memoryview, start: int) -> npt.NDArray[np.uint64]:
     return offsets
 
 
-def restore_headers(stream: memoryview, starts: Sequence[int], passed_bytes: int = 0) -> list[tuple[int, PacketHeader]]:
-    """Undo `flatten_header` for all packets and return them; raises `WireError` where there can be none.
+def leave_out(stream: memoryview, packets: Sequence[tuple[int, PacketHeader]], fates: bytes) -> int:
+    """Move what is left of a stream without its differences together, in place; returns how many bytes that are."""
+    size = read = 0
+    for start, header in packets:
+        mine, fates = fates[: header.normal_pages], fates[header.normal_pages :]
+        if DIFFERENCE not in mine:
+            continue
+        size = _move(stream, read, start + HEADER_BYTES, size)
+        read = start + HEADER_BYTES + header.payload_bytes
+        left = np.frombuffer(mine, np.uint8) != DIFFERENCE
+        if left.any():
+            pages = memoryview(pages_at(stream, start, header)[left]).cast("B")
+            stream[size : size + len(pages)] = pages
+            size += len(pages)
+    return _move(stream, read, len(stream), size) if read else len(stream)
 
-    The pages of the last one may be what is passed on behind the block.
+
+def _move(stream: memoryview, begin: int, end: int, to: int) -> int:
+    """Returns the end of what was moved."""
+    after = to + end - begin
+    stream[to:after] = stream[begin:end]
+    return after
+
+
+class Restored(NamedTuple):
+    """A block's stream as it was, but for the pages that are differences, and the packets in it."""
+
+    stream: memoryview
+    packets: Sequence[tuple[int, PacketHeader]]
+
+
+def put_back(left: memoryview, table: Table, size: int, passed_bytes: int = 0) -> Restored:
+    """Undo `leave_out` and `flatten_header` for all packets; raises `WireError` where there can be none.
+
+    `size` is that of the whole stream. The pages of the last packet may be what is passed on behind the block.
     """
+    stream, fates = np.empty(size, np.uint8).data, table.fates
     packets: list[tuple[int, PacketHeader]] = []
-    end = 0
-    for start in starts:
-        if not end <= start <= len(stream) - HEADER_BYTES:
+    read = written = end = 0
+    for start in table.starts:
+        head = start + HEADER_BYTES
+        if not end <= start <= size - HEADER_BYTES:
             raise WireError("packet out of bounds")
-        view = _offsets(stream, start)
-        view[:] = np.cumsum(view.astype(np.uint64), dtype=np.uint64)
-        header = parse_header(stream[start : start + HEADER_BYTES])
-        if header is None or start + HEADER_BYTES + header.payload_bytes > len(stream) + passed_bytes:
+        read = _copy(left, read, stream[written:head])
+        header = _restore_header(stream, start)
+        end = head + header.payload_bytes
+        if end > size + passed_bytes:
             raise WireError("packet out of bounds")
+        mine, fates = fates[: header.normal_pages], fates[header.normal_pages :]
+        written = head
+        if DIFFERENCE in mine:
+            read = _put_pages(left, read, stream, (start, header), mine)
+            written = end
         packets.append((start, header))
-        end = start + HEADER_BYTES + header.payload_bytes
-    return packets
+    if _copy(left, read, stream[written:]) != len(left):
+        raise WireError("more of the stream than there should be")
+    return Restored(stream, packets)
+
+
+def _copy(left: memoryview, read: int, to: memoryview) -> int:
+    """Fill a part of the stream with what is next; returns what has been read after."""
+    after = read + len(to)
+    if after > len(left):
+        raise WireError("less of the stream than there should be")
+    to[:] = left[read:after]
+    return after
+
+
+def _put_pages(left: memoryview, read: int, stream: memoryview, packet: tuple[int, PacketHeader], fates: bytes) -> int:
+    """Put those pages of a packet that are no differences in their places; returns what has been read after."""
+    start, header = packet
+    if len(fates) < header.normal_pages or start + HEADER_BYTES + header.payload_bytes > len(stream):
+        raise WireError("fates of pages out of bounds")
+    there = np.frombuffer(fates, np.uint8) != DIFFERENCE
+    count = int(np.count_nonzero(there))
+    after = read + count * PAGE_BYTES
+    if after > len(left):
+        raise WireError("less of the stream than there should be")
+    pages_at(stream, start, header)[there] = np.frombuffer(left[read:after], np.uint64).reshape(count, WORDS)
+    return after
+
+
+def _restore_header(stream: memoryview, start: int) -> PacketHeader:
+    view = _offsets(stream, start)
+    view[:] = np.cumsum(view.astype(np.uint64), dtype=np.uint64)
+    header = parse_header(stream[start : start + HEADER_BYTES])
+    if header is None:
+        raise WireError("packet out of bounds")
+    return header
 
 
 def pages_at(stream: memoryview, start: int, header: PacketHeader) -> Pages:

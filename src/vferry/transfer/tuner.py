@@ -66,7 +66,7 @@ class AdaptiveTuner:
 
 def _add(one: Sample, other: Sample) -> Sample:
     return Sample(
-        one.stream_bytes + other.stream_bytes,
+        one.content_bytes + other.content_bytes,
         one.encoded_bytes + other.encoded_bytes,
         one.waited_s + other.waited_s,
         one.prepared_s + other.prepared_s,

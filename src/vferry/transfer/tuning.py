@@ -1,6 +1,6 @@
 """Which codec at which level: decisions only, made from what packing and sending took.
 
-What counts is the cost of a rung of the ladder: seconds of the connection's thread for a byte of the stream, and a
+What counts is the cost of a rung of the ladder: seconds of the connection's thread for a byte to be encoded, and a
 quarter of those that encoding takes once more, so that a rung has to be worth the processor that it takes. The cost
 of the rung in use is measured. That of the others is a guess, or remembered; what is remembered drifts to the guess,
 so that a rung is tried again after some seconds, and is void when the cost of the one in use doubles or halves at
@@ -34,7 +34,7 @@ class Choice(NamedTuple):
 
 
 class Rung(NamedTuple):
-    """A choice with its usual speed, in bytes of the stream a second, and its usual ratio."""
+    """A choice with its usual speed, in bytes before encoding a second, and its usual ratio."""
 
     choice: Choice
     speed: float
@@ -53,13 +53,13 @@ USUAL = {rung.choice: rung for rung in LADDER}
 
 
 class Sample(NamedTuple):
-    """Some blocks: bytes before and after packing, and seconds.
+    """Some blocks: bytes before and after encoding, and seconds.
 
     `waited_s` for input; `prepared_s` for what every block needs, checksum and page copies among it; `encoded_s` in
     the codec; `sent_s` until the kernel had taken it all.
     """
 
-    stream_bytes: int
+    content_bytes: int
     encoded_bytes: int
     waited_s: float
     prepared_s: float
@@ -128,14 +128,14 @@ def learn(belief: Belief, sample: Sample) -> Belief:
     link = _link(belief.link, sample)
     machine, content = belief.machine, belief.content + FORGET * (1 - belief.content)
     if used.ratio > 1:
-        speed = sample.stream_bytes / max(sample.encoded_s, 1e-9)
+        speed = sample.content_bytes / max(sample.encoded_s, 1e-9)
         if used.choice.codec not in FOR_HARDWARE:  # a device says nothing of the processor
             machine = (machine + speed / used.speed) / 2
-        gain = max(0.0, sample.stream_bytes / sample.encoded_bytes - 1)
+        gain = max(0.0, sample.content_bytes / sample.encoded_bytes - 1)
         content = (belief.content + gain / (used.ratio - 1)) / 2
-    prepare = sample.prepared_s / sample.stream_bytes
+    prepare = sample.prepared_s / sample.content_bytes
     guesses = [guess(rung, link, machine, content, prepare) for rung in belief.rungs]
-    cost = (sample.busy_s + PRICE * sample.encoded_s) / sample.stream_bytes
+    cost = (sample.busy_s + PRICE * sample.encoded_s) / sample.content_bytes
     before = belief.costs[belief.current]
     upset = belief.stayed and not before / UPSET < cost < before * UPSET
     tried = frozenset() if upset else belief.tried

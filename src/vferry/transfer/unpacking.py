@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from vferry.transfer.checksum import crc32
 from vferry.transfer.codecs import CODECS
-from vferry.transfer.copies import DIFFERENCE, ReceiverCopies
+from vferry.transfer.copies import ReceiverCopies
 from vferry.transfer.counters import BlockCount, Counters
 from vferry.transfer.decoding import Decoded, Decoder
 from vferry.transfer.passage import Passage, passage
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Count, give_all
 from vferry.transfer.stream import Stream
-from vferry.transfer.table import pages_at, restore_headers, unpack_table
+from vferry.transfer.table import DIFFERENCE, pages_at, put_back, unpack_table
 from vferry.transfer.turns import Turns
 from vferry.transfer.wire import WireError
 
@@ -116,15 +116,17 @@ class Unpacker:
     def _restore(self, block: Decoded) -> tuple[memoryview, tuple[int, int, int]]:
         """Undo what the sender did to headers and pages, once what the block builds on is there."""
         header, content = block.header, block.content
-        table = unpack_table(content[header.stream_bytes :])
-        stream = memoryview(bytearray(content[: header.stream_bytes]))
-        packets = restore_headers(stream, table.starts, header.passed_bytes)
+        table_end = header.left_bytes + header.table_bytes
+        table = unpack_table(content[header.left_bytes : table_end])
+        if table.fates.count(DIFFERENCE) != header.left_out:
+            raise WireError("other differences than there should be")
+        stream, packets = put_back(content[: header.left_bytes], table, header.stream_bytes, header.passed_bytes)
         if table.fates:
-            if self._channel.copies is None:
+            if self._channel.copies is None or header.passed_bytes:
                 raise WireError("page copies that were not agreed on")
             self._channel.progress.wait(self._channel.number, header.needs)
             pages = [pages_at(stream, start, packet) for start, packet in packets]
-            self._channel.copies.restore(pages, table.fates, table.slots)
+            self._channel.copies.restore(pages, table.fates, table.slots, content[table_end:])
         zero = sum(packet.zero_pages for _, packet in packets)
         normal = sum(packet.normal_pages for _, packet in packets)
         return stream, (normal + zero, zero, table.fates.count(DIFFERENCE))

@@ -1,11 +1,11 @@
-"""The gateway protocol, version 3: pure functions on bytes, no I/O.
+"""The gateway protocol, version 4: pure functions on bytes, no I/O.
 
 One TCP connection carries one connection of one service. Inside mutual TLS 1.3 (or bare, between two plain
 QEMU processes) the sending gateway, which connects, speaks first. Integers are big-endian::
 
     hello    sender → receiver, once
         4  magic "VFRY"
-        1  version, 3
+        1  version, 4
         1  length of the service name, 1 to 32
         2  length of the token, 0 to 256
         1  carriage of what the sender sends: 0 bytes as they are, 1 blocks (`vferry.transfer.block`)
@@ -18,7 +18,7 @@ QEMU processes) the sending gateway, which connects, speaks first. Integers are 
 
     reply    receiver → sender, once
         4  magic "VFRY"
-        1  version, 3
+        1  version, 4
         1  status: 0 accepted, 1 unknown service, 2 wrong token, 3 the service's socket does not answer,
            4 another version, 5 no blocks here
         2  codecs that blocks may use, a bit each: 1 << its number
@@ -46,7 +46,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 MAGIC = b"VFRY"
-VERSION = 3
+VERSION = 4
 SERVICE_LIMIT = 32
 TOKEN_LIMIT = 256
 FRAME_LIMIT = 1 << 20

@@ -10,19 +10,25 @@ from hypothesis import strategies as st
 from vferry.transfer.block import PASSED_LIMIT, STREAM_LIMIT, BlockHeader, Need, pack_block_header, unpack_block
 from vferry.transfer.codecs import CodecError, available, make_codec, qatzip
 from vferry.transfer.codecs.none import NoneCodec
+from vferry.transfer.differences import DIFFERENCE_LIMIT
+from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.wire import WireError
 
 words = st.integers(0, 2**32 - 1)
 needs = st.lists(st.builds(Need, st.integers(0, 2**16 - 1), words), max_size=5).map(tuple)
-headers = st.builds(
-    BlockHeader,
-    st.integers(0, 255),
-    words,
-    st.integers(1, STREAM_LIMIT),
-    st.integers(0, 16384),
-    words,
-    needs,
-    st.integers(0, PASSED_LIMIT),
+headers = st.integers(1, STREAM_LIMIT // PAGE_BYTES).flatmap(
+    lambda pages: st.builds(
+        BlockHeader,
+        st.integers(0, 255),
+        words,
+        st.integers(pages * PAGE_BYTES, STREAM_LIMIT),
+        st.integers(0, 16384),
+        words,
+        needs,
+        st.integers(0, PASSED_LIMIT),
+        st.just(pages) | st.just(0),
+        st.integers(0, pages * DIFFERENCE_LIMIT),
+    ).map(lambda header: header if header.left_out else header._replace(difference_bytes=0))
 )
 contents = st.one_of(
     st.binary(min_size=1, max_size=300),
@@ -71,6 +77,12 @@ def test_a_block_out_of_bounds_is_an_error(size: int) -> None:
 def test_no_more_than_a_packet_may_pass_unseen() -> None:
     with pytest.raises(WireError, match="bounds"):
         unpack_block(memoryview(pack_block_header(BlockHeader(0, 0, 1, 0, 0, (), PASSED_LIMIT + 1))))
+
+
+@pytest.mark.parametrize(("left_out", "size"), [(0, 1), (2, 0), (1, DIFFERENCE_LIMIT + 1)])
+def test_differences_out_of_bounds_are_an_error(left_out: int, size: int) -> None:
+    with pytest.raises(WireError, match="bounds"):
+        unpack_block(memoryview(pack_block_header(BlockHeader(0, 0, 4096, 0, 0, (), 0, left_out, size))))
 
 
 def test_all_codecs_are_installed_where_this_is_developed() -> None:

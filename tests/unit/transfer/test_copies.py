@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.transfer.copies import DENSE, DIFFERENCE, KEPT, ReceiverCopies, SenderCopies, SentPages
-from vferry.transfer.table import WORDS, Pages
+from vferry.transfer.copies import ReceiverCopies, SenderCopies, SentPages
+from vferry.transfer.differences import DENSE, WORDS, Pages
+from vferry.transfer.table import DIFFERENCE, KEPT
 
 NUMBERS = 12
 
@@ -43,9 +44,10 @@ def test_pages_come_back_and_only_those_that_changed_little_are_differences(
             changed(pages, number, turn[number], sequence)
         sent = np.stack([pages[number] for number in numbers])
         offsets = np.array(numbers, np.uint64) * np.uint64(4096)
-        fates, slots, _ = sender.exchange([SentPages(b"pc.ram", offsets, sent)], 0, sequence)
+        fates, slots, _, differences = sender.exchange([SentPages(b"pc.ram", offsets, sent)], 0, sequence)
         expected = [DIFFERENCE if number in seen and turn[number] <= DENSE else KEPT for number in numbers]
         assert list(fates) == expected
-        receiver.restore([sent], fates, slots)
+        sent[np.frombuffer(fates, np.uint8) == DIFFERENCE] = 0
+        receiver.restore([sent], fates, slots, memoryview(differences))
         assert (sent == np.stack([pages[number] for number in numbers])).all()
         seen |= turn.keys()

@@ -21,7 +21,7 @@ from vferry.transfer.checksum import crc32
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
 from vferry.transfer.cutting import BLOCK_BYTES, HOLD_MS
-from vferry.transfer.multifd import SYNC
+from vferry.transfer.multifd import PAGE_BYTES, SYNC
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
@@ -372,13 +372,16 @@ def test_damage_on_the_way_is_an_error_or_none(content: bytes, place: int, chang
     st.lists(st.integers(0, 2**32 - 1), max_size=3),
     st.binary(max_size=4),
     st.lists(st.integers(0, 2**32 - 1), max_size=4),
+    st.binary(max_size=200),
+    st.integers(0, 3),
 )
 def test_a_peer_that_lies_in_a_table_is_an_error(
-    stream: bytes, starts: list[int], fates: bytes, slots: list[int]
+    stream: bytes, starts: list[int], fates: bytes, slots: list[int], differences: bytes, left_out: int
 ) -> None:
     table = pack_table(Table(starts, fates, slots))
-    header = BlockHeader(0, 0, len(stream), len(table), crc32(stream))
-    block = pack_block_header(header) + stream + table
+    size = len(stream) + left_out * PAGE_BYTES
+    header = BlockHeader(0, 0, size, len(table), crc32(stream), (), 0, left_out, len(differences))
+    block = pack_block_header(header) + stream + table + differences
     wire = Wire()
     wire.data = bytearray(FRAME.pack(len(block)) + block + END)
     out = Wire()
@@ -388,10 +391,14 @@ def test_a_peer_that_lies_in_a_table_is_an_error(
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.integers(0, 255), min_size=1, max_size=5), st.lists(st.integers(0, 2**32 - 1), max_size=5))
-def test_fates_and_slots_that_do_not_fit_are_errors(fates: list[int], slots: list[int]) -> None:
+@given(
+    st.lists(st.integers(0, 255), min_size=1, max_size=5),
+    st.lists(st.integers(0, 2**32 - 1), max_size=5),
+    st.binary(max_size=200),
+)
+def test_fates_and_slots_that_do_not_fit_are_errors(fates: list[int], slots: list[int], differences: bytes) -> None:
     pages = np.zeros((4, 512), np.uint64)
     with suppress(WireError):
-        ReceiverCopies(256).restore([pages[:1], pages[1:]], bytes(fates), slots)
+        ReceiverCopies(256).restore([pages[:1], pages[1:]], bytes(fates), slots, memoryview(differences))
         assert len(fates) == 4
         assert max(fates) <= 2

@@ -40,7 +40,7 @@ class World(NamedTuple):
 
 def cost(sample: Sample) -> float:
     """What a byte takes, with the price of the processor."""
-    return (sample.seconds + PRICE * sample.encoded_s) / sample.stream_bytes
+    return (sample.seconds + PRICE * sample.encoded_s) / sample.content_bytes
 
 
 def run(tuner: AdaptiveTuner, world: World, seconds: float) -> tuple[float, list[Choice]]:
@@ -51,8 +51,8 @@ def run(tuner: AdaptiveTuner, world: World, seconds: float) -> tuple[float, list
         sample = world.block(tuner.choice)
         tuner.observe(sample)
         time += sample.seconds
-        sent += sample.stream_bytes
-        costs += sample.stream_bytes * cost(sample)
+        sent += sample.content_bytes
+        costs += sample.content_bytes * cost(sample)
         if choices[-1] != tuner.choice:
             choices.append(tuner.choice)
     return costs / sent, choices
@@ -91,7 +91,7 @@ def test_it_has_passed_on_little_when_it_begins_to_compress() -> None:
     tuner.observe(Sample(1 << 19, 1 << 19, 0.5, 0.0, 0.0, 0.001))  # it has waited for the first page
     while tuner.choice.codec == "none":
         sample = world.block(tuner.choice)
-        passed += sample.stream_bytes
+        passed += sample.content_bytes
         tuner.observe(sample)
     assert passed <= 1 << 20
 
