@@ -44,19 +44,19 @@ def subtract(pages: Pages, copies: Pages, slots: Numbers) -> tuple[npt.NDArray[n
 
     The copies become the pages.
     """
-    difference = copies[slots]
-    difference ^= pages
-    changed = difference != 0
-    # Eight words are counted at once.
-    eights: Pages = np.add.reduce(changed.view(np.uint64), axis=1)
-    sparse = eights.view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64) <= DENSE
+    changed = copies[slots] != pages
+    places = np.flatnonzero(changed)
+    rows = places >> SHIFT
+    sparse = np.bincount(rows, minlength=len(pages)) <= DENSE
     if not sparse.all():
         copies[slots[~sparse]] = pages[~sparse]
-        difference, changed, slots = difference[sparse], changed[sparse], slots[sparse]
-    places = np.flatnonzero(changed)
-    words = difference.reshape(-1)[places]
-    _add(copies, slots, places, words)
-    return sparse, Differences(np.packbits(changed, axis=1), words)
+        kept = sparse[rows]
+        places, rows, changed = places[kept], rows[kept], changed[sparse]
+    held, at = copies.reshape(-1), _at(slots, rows, places)
+    words = pages.reshape(-1)[places]
+    differences = Differences(np.packbits(changed, axis=1), held[at] ^ words)
+    held[at] = words
+    return sparse, differences
 
 
 def pack(parts: list[Differences]) -> bytes:
@@ -83,9 +83,10 @@ class Changes:
         """Turn the copies in these slots into the next pages."""
         first, self._row = self._row * WORDS, self._row + len(slots)
         begin, end = np.searchsorted(self._places, (first, self._row * WORDS)).tolist()
-        _add(copies, slots, self._places[begin:end] - first, self._words[begin:end])
+        places = self._places[begin:end] - first
+        copies.reshape(-1)[_at(slots, places >> SHIFT, places)] ^= self._words[begin:end]
 
 
-def _add(copies: Pages, slots: Numbers, places: Numbers, words: Pages) -> None:
-    """XOR words into the copies in these slots, at places that count the words of these from 0."""
-    copies.reshape(-1)[slots[places >> SHIFT] * WORDS + (places & WORDS - 1)] ^= words
+def _at(slots: Numbers, rows: Numbers, places: Numbers) -> Numbers:
+    """Where the words at these places, in these rows of the slots', are among all words."""
+    return slots[rows] * WORDS + (places & WORDS - 1)
