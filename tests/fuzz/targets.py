@@ -91,11 +91,10 @@ def blocks(data: bytes) -> None:
             for _ in range(provider.ConsumeIntInRange(0, 2))
         ]
         codec, wrong = provider.ConsumeIntInRange(0, 4), provider.ConsumeIntInRange(0, 7)
-        sizes = (len(stream) + (wrong == 1), len(table) + (wrong == 2))
-        passed = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 1 << 9))
         left_out = provider.ConsumeIntInRange(0, 3)
+        sizes = (len(stream) + left_out * PAGE_BYTES + (wrong == 1), len(table) + (wrong == 2))
+        passed = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 1 << 9))
         differences = provider.ConsumeBytes(provider.ConsumeIntInRange(0, left_out << 8)) if left_out else b""
-        sizes = (sizes[0] + left_out * PAGE_BYTES, sizes[1])
         apart = (len(passed) + (wrong == 3), left_out, len(differences) + (wrong == 4))
         header = BlockHeader(codec, sequence, *sizes, crc32(stream), needs, *apart)
         block = pack_block_header(header) + stream + table + differences

@@ -31,7 +31,6 @@ from vferry.transfer.wire import WireError
 RAMBLOCKS = 256
 NOBODY = -1
 NO_SLOTS = np.zeros(0, np.int64)
-NOTHING = memoryview(b"")
 
 
 class SentPages(NamedTuple):
@@ -133,9 +132,7 @@ class ReceiverCopies:
         self.slots = slots
         self._pages = _reserve(slots)
 
-    def restore(
-        self, packets: Sequence[Pages], fates: bytes, slots: npt.ArrayLike, differences: memoryview = NOTHING
-    ) -> None:
+    def restore(self, packets: Sequence[Pages], fates: bytes, slots: npt.ArrayLike, differences: memoryview) -> None:
         """Put the pages that are differences in their places among those of a block's packets; raises `WireError`.
 
         Threads of several channels may be in here at once: what a block needs keeps them from the same slots.
@@ -154,7 +151,6 @@ class ReceiverCopies:
             slot = slot[placed:]
 
     def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: Numbers, changes: Changes) -> None:
-        is_difference = fate == DIFFERENCE
         placed = fate[fate != PLAIN]
         different, new = slot[placed == DIFFERENCE], slot[placed == KEPT]
         if len(new):
@@ -163,7 +159,7 @@ class ReceiverCopies:
         if len(different) == len(pages):
             self._pages.take(different, axis=0, out=pages, mode="clip")  # any other mode takes a copy of them first
         elif len(different):
-            pages[is_difference] = self._pages[different]
+            pages[fate == DIFFERENCE] = self._pages[different]
 
 
 def _rows(slots: Numbers) -> Numbers | slice:

@@ -156,8 +156,9 @@ class Cutter:
         for part in (table, found.differences):
             buffer[end : end + len(part)] = part
             end += len(part)
-        sizes = (size, len(table), checksum, found.needs, passed, left_out, len(found.differences))
-        return Cut(buffer[:end], BlockHeader(0, self._sequence, *sizes), choice, packets, 0.0, 0.0)
+        apart = (passed, left_out, len(found.differences))
+        header = BlockHeader(0, self._sequence, size, len(table), checksum, found.needs, *apart)
+        return Cut(buffer[:end], header, choice, packets, 0.0, 0.0)
 
     def _transform(self, stream: memoryview, packets: list[Packet], copies: SenderCopies | None) -> Fates:
         offsets = [flatten_header(stream, packet.start) for packet in packets]

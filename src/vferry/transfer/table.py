@@ -110,12 +110,12 @@ def put_back(left: memoryview, table: Table, size: int, passed_bytes: int = 0) -
     """
     stream, fates = np.empty(size, np.uint8).data, table.fates
     packets: list[tuple[int, PacketHeader]] = []
-    read = written = end = 0
+    rest, written, end = _Rest(left), 0, 0
     for start in table.starts:
         head = start + HEADER_BYTES
         if not end <= start <= size - HEADER_BYTES:
             raise WireError("packet out of bounds")
-        read = _copy(left, read, stream[written:head])
+        stream[written:head] = rest.take(head - written)
         header = _restore_header(stream, start)
         end = head + header.payload_bytes
         if end > size + passed_bytes:
@@ -123,35 +123,38 @@ def put_back(left: memoryview, table: Table, size: int, passed_bytes: int = 0) -
         mine, fates = fates[: header.normal_pages], fates[header.normal_pages :]
         written = head
         if DIFFERENCE in mine:
-            read = _put_pages(left, read, stream, (start, header), mine)
+            _put_pages(rest, stream, (start, header), mine)
             written = end
         packets.append((start, header))
-    if _copy(left, read, stream[written:]) != len(left):
+    stream[written:] = rest.take(size - written)
+    if rest.left:
         raise WireError("more of the stream than there should be")
     return Restored(stream, packets)
 
 
-def _copy(left: memoryview, read: int, to: memoryview) -> int:
-    """Fill a part of the stream with what is next; returns what has been read after."""
-    after = read + len(to)
-    if after > len(left):
-        raise WireError("less of the stream than there should be")
-    to[:] = left[read:after]
-    return after
+class _Rest:
+    """What is left of a stream, to be taken in order."""
+
+    def __init__(self, left: memoryview) -> None:
+        self.left = left
+
+    def take(self, size: int) -> memoryview:
+        """The next bytes; raises `WireError`."""
+        if size > len(self.left):
+            raise WireError("less of the stream than there should be")
+        taken, self.left = self.left[:size], self.left[size:]
+        return taken
 
 
-def _put_pages(left: memoryview, read: int, stream: memoryview, packet: tuple[int, PacketHeader], fates: bytes) -> int:
-    """Put those pages of a packet that are no differences in their places; returns what has been read after."""
+def _put_pages(rest: _Rest, stream: memoryview, packet: tuple[int, PacketHeader], fates: bytes) -> None:
+    """Put those pages of a packet that are no differences in their places."""
     start, header = packet
     if len(fates) < header.normal_pages or start + HEADER_BYTES + header.payload_bytes > len(stream):
         raise WireError("fates of pages out of bounds")
     there = np.frombuffer(fates, np.uint8) != DIFFERENCE
     count = int(np.count_nonzero(there))
-    after = read + count * PAGE_BYTES
-    if after > len(left):
-        raise WireError("less of the stream than there should be")
-    pages_at(stream, start, header)[there] = np.frombuffer(left[read:after], np.uint64).reshape(count, WORDS)
-    return after
+    pages = np.frombuffer(rest.take(count * PAGE_BYTES), np.uint64)
+    pages_at(stream, start, header)[there] = pages.reshape(count, WORDS)
 
 
 def _restore_header(stream: memoryview, start: int) -> PacketHeader:

@@ -129,4 +129,4 @@ class Unpacker:
             self._channel.copies.restore(pages, table.fates, table.slots, content[table_end:])
         zero = sum(packet.zero_pages for _, packet in packets)
         normal = sum(packet.normal_pages for _, packet in packets)
-        return stream, (normal + zero, zero, table.fates.count(DIFFERENCE))
+        return stream, (normal + zero, zero, header.left_out)

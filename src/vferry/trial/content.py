@@ -14,7 +14,8 @@ from vferry.trial.payload import Work
 
 MIB = 1 << 20
 PAGE = 4096
-FLOOR_BLOCK = 512 * 1024
+BLOCK = 512 * 1024
+"""What the floor compresses by itself, in bytes."""
 TURNS, DISPLACED = 16, 1000
 # Guest addresses are the file's offsets below this, where a q35 machine may leave a hole.
 FLAT = 2048 * MIB
@@ -67,15 +68,13 @@ class Memory:
 
         They are read from the files: what was never used would take memory if it were looked at where it is mapped.
         """
-        return sum(_differing(self._read(at), other._read(at)) for at in range(0, len(self.view), MIB))
+        size = len(self.view)
+        return sum(map(_differing, self.blocks(0, size), other.blocks(0, size)))
 
     def blocks(self, at: int, end: int) -> Iterator[bytes]:
-        """What is in a part of it, `FLOOR_BLOCK` bytes at a time."""
-        for begin in range(at, end, FLOOR_BLOCK):
-            yield os.pread(self.fd, min(FLOOR_BLOCK, end - begin), begin)
-
-    def _read(self, at: int) -> bytes:
-        return os.pread(self.fd, MIB, at)
+        """What is in a part of it, `BLOCK` bytes at a time."""
+        for begin in range(at, end, BLOCK):
+            yield os.pread(self.fd, min(BLOCK, end - begin), begin)
 
 
 def _differing(one: bytes, other: bytes) -> int:
