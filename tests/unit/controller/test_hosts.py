@@ -21,13 +21,6 @@ from vferry.model.relay import NumaNode, PagePool, Relay, RelayGround, RelayKind
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
-    monkeypatch.setenv("VFERRY_STATE", str(tmp_path / "state"))
-    (tmp_path / "state").mkdir()
-    return State(root=tmp_path / "state")
-
-
-@pytest.fixture
 async def agent(tmp_path: Path) -> AsyncIterator[FakeAgent]:
     async with fake_agent(tmp_path / "host1", full_inventory()) as agent:
         yield agent

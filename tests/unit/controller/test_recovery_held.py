@@ -1,88 +1,38 @@
 """`operation recover` of an operation that ended uncertain: its claims, and the gateway that holds the guest, stay."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
 from fakes import faults
-from fakes.clock import run_virtually
 from fakes.contract import Snapshot, moved
-from fakes.journal import MemoryJournal, Witness
 from fakes.matrix import plan_of
+from fakes.recovery import Kept
 from fakes.samples import DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet
-from vferry.controller import operations, recovery
-from vferry.controller.operations import RUNNING, OperationFolder, OperationState
-from vferry.host.api import Host, ReadMigration, Session
-from vferry.migration.conductor import Conductor
-from vferry.migration.stepper import Ending
+from vferry.controller.operations import RUNNING
+from vferry.host.api import ReadMigration
 from vferry.model.guest import GuestState
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Phase
 from vferry.plan.plan import GuestSide, NetworkMode
 
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
 
 
-class Uncertain:
+class Uncertain(Kept):
     """An operation that has ended with exit 5, since the destination was silent in the pause."""
 
     def __init__(self, torn: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.drive = Drive(make_fleet(SWITCH), plan_of(SWITCH))
+        super().__init__(Drive(make_fleet(SWITCH), plan_of(SWITCH)), directory, monkeypatch)
         self.before = Snapshot.of(self.fleet)
         self.fleet.pace.torn = torn
         self.fleet.faults.append(faults.outage(faults.at_operation(ReadMigration), host=DESTINATION))
         ending = self.drive.run()
         assert ending.exit is Exit.OPERATOR
         self.fleet.faults.clear()
-        self.folder = OperationFolder(directory / "op-1")
-        self.folder.root.mkdir()
-        (self.folder.root / "plan.json").write_bytes(msgspec.json.encode(self.drive.plan))
-        self.ended("uncertain", int(ending.exit))
-        monkeypatch.setattr(recovery, "open_host", self._open)
-        monkeypatch.setattr(recovery, "drive", self._drive)
-        monkeypatch.setattr(operations, "successor", lambda _state, _folder: None)
-
-    @property
-    def fleet(self) -> Any:
-        return self.drive.fleet
-
-    def ended(self, status: str, code: int | None) -> None:
-        plan = self.drive.plan
-        self.folder.write_state(
-            OperationState(
-                operation=plan.operation,
-                guest=plan.guest,
-                source=plan.source,
-                destination=plan.destination,
-                status=status,
-                phase=Phase.DONE,
-                started="",
-                exit=code,
-            )
-        )
+        self.stands("uncertain", ending.exit)
 
     def answers(self, name: str = DESTINATION) -> None:
         self.fleet.hosts[name].down_until = 0.0
-
-    def recover(self, keeper: str | None = None) -> Ending:
-        ending: Any = run_virtually(recovery.recover(None, self.folder, None, keeper))  # type: ignore[arg-type]
-        assert isinstance(ending, Ending)
-        return ending
-
-    @asynccontextmanager
-    async def _open(self, name: str, session: Session, _state: object) -> AsyncIterator[Host]:
-        yield self.fleet.host(name, session.operation, session.epoch)
-
-    async def _drive(self, _state: object, folder: OperationFolder, _observer: object, act: Any, run: str) -> Ending:
-        epoch = folder.stored().epoch
-        hosts = {name: self.fleet.host(name, self.drive.plan.operation, epoch) for name in (SOURCE, DESTINATION)}
-        journal = self.drive.journal if run == folder.name else MemoryJournal()
-        ending: Ending = await act(Conductor(self.drive.plan, hosts, journal, Witness(), patience_s=60.0))
-        return ending
 
 
 @pytest.fixture
@@ -127,7 +77,7 @@ def test_the_operators_word_needs_no_answer_from_the_other_host(uncertain: Uncer
     assert uncertain.fleet.running(GUEST) == [SOURCE]
     assert ending.exit is Exit.OPERATOR, "the destination is not put right yet"
     uncertain.answers()
-    uncertain.ended("failed", int(ending.exit))
+    uncertain.stands("failed", ending.exit)
     uncertain.recover()
     assert uncertain.before.differences(uncertain.fleet) == []
 
@@ -140,7 +90,7 @@ def test_the_word_that_it_is_at_the_destination_needs_no_answer_from_the_source(
     assert (ending.exit, ending.at_destination) == (Exit.OPERATOR, True)
     assert uncertain.fleet.running(GUEST) == [DESTINATION]
     uncertain.answers(SOURCE)
-    uncertain.ended("completed", int(ending.exit))
+    uncertain.stands("completed", ending.exit)
     assert uncertain.recover().exit is Exit.DONE
     assert moved(uncertain.fleet, uncertain.drive.plan) == []
 
@@ -159,7 +109,7 @@ def test_a_word_that_is_not_true_is_refused(uncertain: Uncertain) -> None:
 
 @pytest.mark.parametrize("uncertain", ["held-running", "held-paused"], indirect=True)
 def test_one_whose_controller_died_goes_on(uncertain: Uncertain) -> None:
-    uncertain.ended(RUNNING, None)
+    uncertain.stands(RUNNING, None)
     kept = uncertain.drive.journal.kept
     del kept[next(key for key in kept if "copy-memory" in key)]
     uncertain.answers()

@@ -1,71 +1,36 @@
 """`operation recover` of a migration whose guest was shut down: all that needs no guest is done, there or back."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from fakes import faults
-from fakes.clock import run_virtually
 from fakes.contract import Snapshot
-from fakes.fleet import Fleet
-from fakes.journal import MemoryJournal, Witness
 from fakes.matrix import clean_calls, plan_of
+from fakes.recovery import Kept
 from fakes.samples import CASES, DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet
 from fakes.world import Machine
-from vferry.controller import operations, recovery
-from vferry.controller.operations import RUNNING, OperationFolder, OperationState
-from vferry.host.api import Define, Host, ReleaseClaim, Session, SetVf, StartMigration, Undefine, Unplug
-from vferry.migration.conductor import Conductor
+from vferry.controller.operations import RUNNING
+from vferry.host.api import Define, ReleaseClaim, SetVf, StartMigration, Undefine, Unplug
 from vferry.migration.stepper import Ending
-from vferry.model.ovn import NORTHBOUND
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Phase
 from vferry.plan.plan import GuestSide, NetworkMode
 
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
 BOUND = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1, bound=True)
 
 
-class Left:
+class Left(Kept):
     """A migration that its controller has left, and whose guest was shut down since."""
 
     def __init__(self, case: Case, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.drive = Drive(make_fleet(case), plan_of(case))
+        super().__init__(Drive(make_fleet(case), plan_of(case)), directory, monkeypatch)
         off = make_fleet(case)
         for host in off.hosts.values():
             host.end(GUEST)
         self.before = Snapshot.of(off)
-        self.folder = OperationFolder(directory / "op-1")
-        self.folder.root.mkdir(parents=True)
-        (self.folder.root / "plan.json").write_bytes(msgspec.json.encode(self.drive.plan))
         self.stands(RUNNING, None)
-        monkeypatch.setattr(recovery, "open_host", self._open)
-        monkeypatch.setattr(recovery, "drive", self._drive)
-        monkeypatch.setattr(operations, "successor", lambda _state, _folder: None)
-
-    @property
-    def fleet(self) -> Fleet:
-        return self.drive.fleet
-
-    def stands(self, status: str, code: Exit | None) -> None:
-        plan = self.drive.plan
-        self.folder.write_state(
-            OperationState(
-                operation=plan.operation,
-                guest=plan.guest,
-                source=plan.source,
-                destination=plan.destination,
-                status=status,
-                phase=Phase.DONE,
-                started="",
-                epoch=self.drive.epoch or 1,
-                exit=None if code is None else int(code),
-            )
-        )
 
     def killed(self, number: int) -> bool:
         """Whether it came so far."""
@@ -83,9 +48,8 @@ class Left:
             for job in host.jobs.values():
                 job.state = "failed" if job.state == "active" else job.state
 
-    def recover(self) -> Ending:
-        ending: Any = run_virtually(recovery.recover(None, self.folder, None))  # type: ignore[arg-type]
-        assert isinstance(ending, Ending)
+    def recover(self, keeper: str | None = None) -> Ending:
+        ending = super().recover(keeper)
         self.stands("failed" if ending.exit is Exit.OPERATOR else "undone", ending.exit)
         return ending
 
@@ -93,19 +57,6 @@ class Left:
         """What is not as wanted, but for the guest."""
         unlike = [f": {each} was" for each in ("guests", *but)]
         return [each for each in wanted.differences(self.fleet) if not any(what in each for what in unlike)]
-
-    @asynccontextmanager
-    async def _open(self, name: str, session: Session, _state: object) -> AsyncIterator[Host]:
-        self.drive.epoch = session.epoch
-        yield self.fleet.host(name, session.operation, session.epoch)
-
-    async def _drive(self, _state: object, folder: OperationFolder, _observer: object, act: Any, run: str) -> Ending:
-        plan = self.drive.plan
-        names = (SOURCE, DESTINATION, *((NORTHBOUND,) if plan.rebinds else ()))
-        hosts = {name: self.fleet.host(name, plan.operation, self.drive.epoch) for name in names}
-        journal = self.drive.journal if run == folder.name else MemoryJournal()
-        ending: Ending = await act(Conductor(plan, hosts, journal, Witness(), patience_s=60.0))
-        return ending
 
 
 @pytest.fixture

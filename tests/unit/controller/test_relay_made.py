@@ -97,13 +97,6 @@ class RelayHost:
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
-    monkeypatch.setenv("VFERRY_STATE", str(tmp_path / "state"))
-    (tmp_path / "state").mkdir()
-    return State(root=tmp_path / "state")
-
-
-@pytest.fixture
 async def host(tmp_path: Path, state: State) -> AsyncIterator[RelayHost]:
     async with fake_agent(tmp_path / "host1", ON_AIR) as agent:
         await add_host("host1", agent.uri, state=state)
