@@ -93,8 +93,9 @@ def test_shells_take_them(script: guest_script.Script, shell: str) -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck here")
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 def test_shellcheck_has_no_complaint(script: guest_script.Script) -> None:
-    # Word splitting is what the routes are for; a script uses a part of what find.sh finds; `A && B || C` is meant.
-    arguments = ["shellcheck", "-s", "sh", "-e", "SC2086,SC2034,SC2015,SC2317", "-"]
+    # Word splitting is what the routes are for; a script uses a part of what find.sh finds; `A && B || C` is meant;
+    # what is between single quotes is for another shell; `sed -i` makes a new file, and who reads the old one has it.
+    arguments = ["shellcheck", "-s", "sh", "-e", "SC2086,SC2034,SC2015,SC2317,SC2016,SC2094", "-"]
     done = subprocess.run(arguments, input=script(MAC), text=True, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "")
 
