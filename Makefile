@@ -1,8 +1,9 @@
 # Two commands do all their own set-up: `make demo` and `make test`. `make help` lists the rest.
-.PHONY: help demo test test-lab test-debian12 test-standby test-relay lint fast clean
+.PHONY: help demo test test-lab test-debian12 test-standby test-relay test-fresh lint fast clean
 .DEFAULT_GOAL := help
 KEEP ?= yes
 STANDBY ?= ovs bond lacp macvtap
+SUITE ?= bookworm
 READY := .venv/.ready
 
 help: ## list these targets
@@ -30,6 +31,9 @@ test-standby: $(READY) ## migrations over each other standby path: STANDBY="ovs 
 
 test-relay: $(READY) ## a relay with DPDK on a VF, and a guest on it, in a lab with what that needs
 	@scripts/lab-tests relay --relay
+
+test-fresh: ## what needs no lab, on a minimal Debian made for it: SUITE=bookworm or trixie; of the last commit
+	@scripts/fresh $(SUITE)
 
 lint: $(READY) ## ruff, mypy, import directions
 	@scripts/check lint
