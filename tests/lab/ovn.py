@@ -295,8 +295,8 @@ class Ovn:
 
     def opens(self, host: str, machine: Logical, address: str, port: int) -> bool:
         """Whether a machine can open a connection."""
-        said = f"ip netns exec {machine.name} busybox nc -w 5 {address} {port} < /dev/null"
-        return self.lab.run(host, ["sh", "-c", said]).returncode == 0
+        script = f"import socket; socket.create_connection(({address!r}, {port}), 5)"
+        return self.lab.run(host, ["ip", "netns", "exec", machine.name, "python3", "-c", script]).returncode == 0
 
     def run(self, host: str, machine: Logical, path: Path, script: str, *words: str) -> Program:
         """A program in a machine, on a host."""
