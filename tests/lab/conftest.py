@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from lab.operator import EmulatorLostGuestError, Scene, vferry
+from lab.ovn import Ovn
 from lab.relayed import Relayed
 from vferry.controller.state import State, find_state
 from vferry.lab import guests, owner
@@ -81,11 +82,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds to a failure what its relay says, and says it at once: a matrix takes hours, and may be cut."""
+    """Adds to a failure what its relay, or OVN, says, and says it at once: a matrix takes hours, and may be cut."""
     report = yield
-    relay = getattr(item, "funcargs", {}).get("relay")
-    if report.when == "call" and report.failed and isinstance(relay, Relayed):
-        report.sections.append((f"the relay of {relay.scene.guest}", relay.evidence()))
+    for name, ground in getattr(item, "funcargs", {}).items():
+        if report.when == "call" and report.failed and isinstance(ground, Relayed | Ovn):
+            report.sections.append((f"evidence of {name}", ground.evidence()))
     if report.failed:
         item.config.get_terminal_writer().line(f"\n{report.longreprtext}")
     return report

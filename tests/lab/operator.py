@@ -40,6 +40,21 @@ def other(host: str) -> str:
     return HOSTS[1 - HOSTS.index(host)]
 
 
+def do(lab: Lab, host: str, script: str) -> str:
+    """What a shell script prints on a host; it must succeed."""
+    done = lab.run(host, ["sh", "-c", script])
+    assert done.returncode == 0, f"{host}: {script}: status {done.returncode}, {done.stderr.strip()}"
+    return done.stdout.strip()
+
+
+def until(true: Callable[[], Any], seconds: float, otherwise: str) -> None:
+    """Waits until something is true; fails where it is not for that long."""
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, f"{otherwise}, not within {seconds:.0f} s"
+        time.sleep(0.5)
+
+
 class Migration:
     """A `vferry migrate --json --no-probe` that runs in a process of its own."""
 

@@ -1,20 +1,20 @@
-"""The relay of a host of the lab: what an operator does with it, and what no command does yet.
+"""The relays of the lab's hosts: what an operator does with them, and what no command does yet.
 
-Nothing but a migration puts a guest on a relay. For a direct one, the agent is asked for it here, by an operation that
+No command puts `relay1` on a relay. For a direct one, the agent is asked for it here, by an operation that
 ends with that; on a switched one it is a port that Open vSwitch is given by its own tool.
 """
 
 import asyncio
 import contextlib
 import re
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from subprocess import SubprocessError
 from typing import Any
 
-from lab.operator import ANSWER_S, HOSTS, PF, Scene, asked, vferry
+from lab.operator import ANSWER_S, HOSTS, PF, Scene, asked, do, until, vferry
 from vferry.controller.hosts import open_host
 from vferry.controller.state import find_state
 from vferry.controller.stepping import STEP_TIMEOUT_S, look
@@ -71,9 +71,7 @@ class Relayed:
 
     def do(self, script: str) -> str:
         """What a shell script prints on the host; it must succeed."""
-        done = self.scene.lab.run(HOST, ["sh", "-c", script])
-        assert done.returncode == 0, f"{HOST}: {script}: status {done.returncode}, {done.stderr.strip()}"
-        return done.stdout.strip()
+        return do(self.scene.lab, HOST, script)
 
     def ground(self) -> dict[str, Any]:
         """All that a relay changes on its host, as it is now."""
@@ -136,7 +134,7 @@ class Relayed:
         if self.kind is RelayKind.SWITCHED:
             more = set(ground["bridges of Open vSwitch"]) - set(self.before["bridges of Open vSwitch"])
             assert more == {bridge["name"] for bridge in made["bridges"]}
-            self._until(lambda: self.ports()["dpdk"]["up"], COUNTED_S, "the uplink is not up")
+            until(lambda: self.ports()["dpdk"]["up"], COUNTED_S, "the uplink is not up")
 
     def assert_given_back(self) -> None:
         """All is as before. What DPDK has, it keeps until Open vSwitch is started anew."""
@@ -156,13 +154,13 @@ class Relayed:
             active = self.scene.run(HOST, f"systemctl is-active {SERVICE}").strip() == "active"
             return active and self.do(ask) not in (before, "0")
 
-        self._until(back, RESTART_S, f"{SERVICE} does not come back")
+        until(back, RESTART_S, f"{SERVICE} does not come back")
 
     def restart_host(self) -> None:
         """Boots the host anew, with what it has on its disk."""
         self.do("sync")
         self.scene.lab.reboot(HOST)
-        self._until(lambda: self.show()["dpdk_started"], RESTART_S, "DPDK does not run after a restart of the host")
+        until(lambda: self.show()["dpdk_started"], RESTART_S, "DPDK does not run after a restart of the host")
 
     def end(self) -> None:
         """Takes back what a test that has failed leaves, as far as that goes."""
@@ -216,7 +214,7 @@ class Relayed:
         """The guest answers the peer at both its addresses."""
         for address in (self.guest.address, self.guest.address6):
             answers = partial(self._answers, address)
-            self._until(answers, seconds, f"{GUEST} does not answer at {address} {when}")
+            until(answers, seconds, f"{GUEST} does not answer at {address} {when}")
 
     def assert_asks(self) -> None:
         """The guest reaches the peer when it has to ask for its MAC, by broadcast, first.
@@ -232,7 +230,7 @@ class Relayed:
 
         Open vSwitch that was started anew may say of a guest's port that it is down, for good, although it forwards.
         """
-        self._until(self._passes, COUNTED_S, "not both ports pass frames both ways")
+        until(self._passes, COUNTED_S, "not both ports pass frames both ways")
         assert self.guest.mac not in self.do(f"bridge fdb show dev {PF} | grep self || :")
 
     def _answers(self, address: str) -> bool:
@@ -272,15 +270,56 @@ class Relayed:
         )
         assert await _owner(vf) == (None, None), f"VF {vf.address} is not free after it was left"
 
-    def _until(self, true: Callable[[], Any], seconds: float, otherwise: str) -> None:
-        until = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < until, f"{otherwise}, not within {seconds:.0f} s"
-            time.sleep(0.5)
+
+@contextmanager
+def relays(scene: Scene, kind: RelayKind, uplinks: Mapping[str, str]) -> Iterator[None]:
+    """Relays on both hosts, which the guest may be put on; it is on its bridge afterwards, where it was.
+
+    `uplinks`: the MACs of the VFs that are switched ones' uplinks, by host.
+    """
+    home, marked = scene.host, {}
+    words = ("--uplink", PF, *(("--switched",) if kind is RelayKind.SWITCHED else ()))
+    try:
+        for host in HOSTS:
+            if kind is RelayKind.SWITCHED:
+                marked[host] = mark(scene.lab, host, uplinks[host])
+            done = vferry("relay", "enable", host, *words)
+            assert done.returncode == 0, done.stderr
+        yield
+    finally:
+        scene.end_migrations()
+        if scene.host != home:
+            vferry("migrate", scene.guest, home, "--no-probe")
+        for host, vf in marked.items():  # else the VF has what is for the guest on its bridge
+            scene.run(host, f"ip link set {PF} vf {vf} mac {NO_MAC}")
+        put(scene, "virtio")
+        for host in HOSTS:
+            vferry("relay", "disable", host)
+            scene.run(host, f"systemctl restart {SERVICE}")
+
+
+def put(scene: Scene, to: str) -> None:
+    """Puts the guest on something, started anew."""
+    define(scene, to)
+    scene.cold_boot(scene.host)
+    assert (on_relay(scene) is not None) == (to == "relay")
+
+
+def define(scene: Scene, to: str, *options: str) -> None:
+    """Puts the guest on something, and leaves it off."""
+    scene.run(scene.host, f"virsh destroy {scene.guest}")
+    done = vferry("guest", "nic", scene.guest, guests.named(scene.guest).mac, "--to", to, *options)
+    assert done.returncode == 0, done.stderr
+
+
+def on_relay(scene: Scene) -> str | None:
+    """The VF that a relay joins the guest's NIC to, or the bridge that it is a port of."""
+    (nic,) = asked("guest", "show", scene.guest)["nics"]
+    return nic["relay_bridge"] or (nic["vf"]["address"] if nic["socket"] and nic["vf"] else None)
 
 
 def mark(lab: Lab, host: str, mac: str) -> int:
-    """Gives a guest's MAC to the VF that will be a switched relay's uplink, before DPDK opens it; the VF's index.
+    """Gives a MAC to the VF that will be a switched relay's uplink, before DPDK opens it; the VF's index.
 
     The 82576 lets no VF have what is for a MAC that is not its own: igb refuses it when DPDK asks for that.
     """

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from lab.operator import ANSWER_S, HOSTS, PF, VFERRY, Scene, asked, migrate, other, vferry
-from lab.relayed import GUEST, HOST, PORT, RESTART_S, Relayed, mark
+from lab.relayed import GUEST, HOST, PORT, RESTART_S, Relayed, on_relay, put, relays
 from lab.test_nic import assert_alone, put_running, reached
 from vferry.lab import guests
 from vferry.lab.lab import Lab
@@ -57,43 +57,12 @@ def relayed(lab: Lab, kind: RelayKind) -> Iterator[Scene]:
     """guest2 on the relay of its host, and relays on both hosts."""
     assert lab.setup().relay, "vferry lab down; vferry lab up --relay"
     scene = Scene(lab, "guest2")
-    guests.stop_others(lab, [guests.named(scene.guest)])
+    guest = guests.named(scene.guest)
+    guests.stop_others(lab, [guest])
     lab.guest(scene.guest)
-    home, marked = scene.host, {}
-    words = ("--uplink", PF, *(("--switched",) if kind is RelayKind.SWITCHED else ()))
-    try:
-        for host in HOSTS:
-            if kind is RelayKind.SWITCHED:
-                marked[host] = mark(lab, host, guests.named(scene.guest).mac)
-            assert vferry("relay", "enable", host, *words).returncode == 0
+    with relays(scene, kind, dict.fromkeys(HOSTS, guest.mac)):
         put(scene, "relay")
         yield scene
-    finally:
-        scene.end_migrations()
-        if scene.host != home:
-            vferry("migrate", scene.guest, home, "--no-probe")
-        for host, vf in marked.items():  # else the VF has what is for the guest on its bridge
-            scene.run(host, f"ip link set {PF} vf {vf} mac {NO_MAC}")
-        put(scene, "virtio")
-        for host in HOSTS:
-            vferry("relay", "disable", host)
-            scene.run(host, "systemctl restart ovs-vswitchd")
-
-
-def put(scene: Scene, to: str) -> None:
-    """Puts the guest on something, started anew."""
-    here, mac = scene.host, guests.named(scene.guest).mac
-    scene.run(here, f"virsh destroy {scene.guest}")
-    done = vferry("guest", "nic", scene.guest, mac, "--to", to)
-    assert done.returncode == 0, done.stderr
-    scene.cold_boot(here)
-    assert (on_relay(scene) is not None) == (to == "relay")
-
-
-def on_relay(scene: Scene) -> str | None:
-    """The VF that a relay joins the guest's NIC to, or the bridge that it is a port of."""
-    (nic,) = asked("guest", "show", scene.guest)["nics"]
-    return nic["relay_bridge"] or (nic["vf"]["address"] if nic["socket"] and nic["vf"] else None)
 
 
 def migrated_by(scene: Scene, *options: str) -> tuple[str, set[str]]:

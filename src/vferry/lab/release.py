@@ -39,9 +39,12 @@ class Release:
 
     @property
     def relaying(self) -> tuple[str, ...]:
-        """Packages of a host that may have a relay. DPDK's own only recommend its driver for the emulated NIC's VFs."""
+        """Packages of a host that may have a relay, and OVN for its guests, be it the one with OVN's databases or not.
+
+        DPDK's own only recommend its driver for the emulated NIC's VFs.
+        """
         drivers = (f"librte-net-e1000-{self.dpdk}", f"librte-mempool-ring{self.dpdk}")
-        return ("openvswitch-switch-dpdk", "python3-openvswitch", *drivers)
+        return ("openvswitch-switch-dpdk", "python3-openvswitch", *drivers, "ovn-central", "ovn-host")
 
 
 DEBIAN12 = Release(12, "bookworm", "3.11", "pc-q35-7.2", dpdk=23)

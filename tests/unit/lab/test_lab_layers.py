@@ -174,12 +174,13 @@ def test_only_hosts_with_open_vswitch_have_more_packages_in_layers_of_their_own(
     assert layers(12, 13, standby="ovs").release(HOSTS[0]).layer("base") == "base12ovs"
 
 
-def test_hosts_for_a_relay_have_dpdk_with_its_driver_in_layers_of_their_own() -> None:
+def test_hosts_for_a_relay_have_dpdk_with_its_driver_and_ovn_in_layers_of_their_own() -> None:
     twelve, thirteen = (layers(12, 13, relay=True).release(host) for host in HOSTS)
     assert twelve.layer("base") == "base12relay"
     assert thirteen.layer("base") == "baserelay"
     for release, driver in ((twelve, "librte-net-e1000-23"), (thirteen, "librte-net-e1000-25")):
-        assert {"openvswitch-switch-dpdk", "python3-openvswitch", driver} < set(release.packages)
+        ovn = {"ovn-central", "ovn-host"}
+        assert {"openvswitch-switch-dpdk", "python3-openvswitch", driver} | ovn < set(release.packages)
     assert set(DEBIAN13.packages) < set(thirteen.packages)
     both = layers(13, 13, standby="ovs", relay=True).release(HOSTS[0])
     assert both.layer("base") == "baseovsrelay"
