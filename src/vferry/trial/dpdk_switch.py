@@ -12,7 +12,8 @@ from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.relay_ground import read_ground
 from vferry.host.relay_switch import BridgeSpec, PortSpec, set_spec, set_switch
 from vferry.plan.relay_choice import NodeMemory, page_changes, settings
-from vferry.trial.switch import IN_USER_SPACE, SCHEMA, Switch
+from vferry.trial import switch
+from vferry.trial.switch import IN_USER_SPACE, Switch
 
 MEMORY_MIB = 512
 DAEMON = Path("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk")
@@ -22,13 +23,7 @@ HERE = Path("/")
 
 def missing() -> str:
     """What this machine lacks for it, in words; empty if nothing."""
-    if not DAEMON.exists() or not SCHEMA.exists():
-        return "Open vSwitch with DPDK is not there: apt install openvswitch-switch-dpdk python3-openvswitch"
-    return (
-        ""
-        if read_ground(HERE, ()).library
-        else "Open vSwitch's Python binding is not there: apt install python3-openvswitch"
-    )
+    return switch.missing(DAEMON, "openvswitch-switch-dpdk")
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vferry.host.relay_switch import PortSpec
-from vferry.trial.switch import IN_THE_KERNEL, SCHEMA, Switch, set_port
+from vferry.trial import switch
+from vferry.trial.switch import IN_THE_KERNEL, Bridge, Switch
 
 DAEMON = Path("/usr/lib/openvswitch-switch/ovs-vswitchd")
 """Where Debian's package has it."""
@@ -13,18 +14,16 @@ MODULE = Path("/sys/module/openvswitch")
 
 def missing() -> str:
     """What this machine lacks for it, in words; empty if nothing."""
-    if not DAEMON.exists() or not SCHEMA.exists():
-        return "Open vSwitch is not there: apt install openvswitch-switch"
-    return "" if MODULE.exists() else "the kernel's Open vSwitch is not there: modprobe openvswitch"
+    lacking = switch.missing(DAEMON, "openvswitch-switch")
+    return lacking or ("" if MODULE.exists() else "the kernel has no Open vSwitch: modprobe openvswitch")
 
 
 class KernelSwitch(Switch):
-    """In a network namespace, and on its kernel's datapath there. Problem ``bench-no-switch``."""
+    """In a network namespace, the datapath is that namespace's."""
 
     def __init__(self, folder: Path, inside: Sequence[str]) -> None:
         super().__init__(folder, DAEMON, IN_THE_KERNEL, inside)
 
     def join(self, ports: Sequence[PortSpec]) -> None:
         """A bridge of ports that learns."""
-        commands = (command for port in ports for command in set_port("lan", port))
-        self.configure("add-br lan", *commands)
+        self.add(Bridge("lan", tuple(ports), learns=True))

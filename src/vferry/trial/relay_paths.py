@@ -1,18 +1,19 @@
 """The ways between two virtio NICs that `vferry bench relay` compares: no guest, and no NIC of hardware."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from vferry.host.relay_switch import PortSpec
-from vferry.trial import bouncer, dpdk_switch, kernel_switch, relay_rules
+from vferry.trial import bouncer, dpdk_switch, kernel_bridge, kernel_switch, relay_rules
 from vferry.trial.dpdk_switch import DpdkSwitch
 from vferry.trial.ends import VHOST, End, Ends
 from vferry.trial.kernel_switch import KernelSwitch
 from vferry.trial.namespace import Namespace
+from vferry.trial.switch import port
 
-BRIDGE, TAPS = "lan", ("tap0", "tap1")
+TAPS = ("tap0", "tap1")
 
 
 class Place(NamedTuple):
@@ -34,7 +35,7 @@ class Way(NamedTuple):
 def _relay(place: Place, lay: Callable[[DpdkSwitch, list[PortSpec]], None]) -> Iterator[Ends]:
     ends = End(place.folder / "nic0.sock"), End(place.folder / "nic1.sock")
     with DpdkSwitch(place.folder / "switch", place.forwarding, place.namespace.inside()) as switch:
-        lay(switch, [_port(f"g{at}", "dpdkvhostuserclient", end) for at, end in enumerate(ends)])
+        lay(switch, [_by_socket(f"g{at}", end) for at, end in enumerate(ends)])
         yield ends
 
 
@@ -46,39 +47,41 @@ def _switched(switch: DpdkSwitch, ports: list[PortSpec]) -> None:
     switch.join(ports, learning=True)
 
 
-def _port(name: str, kind: str, end: End) -> PortSpec:
-    return PortSpec(name=name, interfaces={name: (kind, {"vhost-server-path": str(end.path)})})
+def _by_socket(name: str, end: End) -> PortSpec:
+    return port(name, "dpdkvhostuserclient", **{"vhost-server-path": str(end.path)})
 
 
 @contextmanager
 def _openvswitch(place: Place, lay: Callable[[KernelSwitch, list[PortSpec]], None]) -> Iterator[Ends]:
     ends = _taps(place)
     with KernelSwitch(place.folder / "switch", place.namespace.inside()) as switch:
-        lay(switch, [PortSpec(name=tap, interfaces={tap: ("", {})}) for tap in TAPS])
+        lay(switch, [port(tap) for tap in TAPS])
         yield ends
 
 
 @contextmanager
-def _bridge(place: Place) -> Iterator[Ends]:
+def _bridge(place: Place, lay: Callable[[Namespace, Sequence[str]], None]) -> Iterator[Ends]:
     ends = _taps(place)
-    for line in (
-        f"link add name {BRIDGE} type bridge",
-        f"link set {BRIDGE} up",
-        *(f"link set {tap} master {BRIDGE}" for tap in TAPS),
-    ):
-        place.namespace.run(["ip", *line.split()])
+    lay(place.namespace, TAPS)
     yield ends
+
+
+def _lan(namespace: Namespace, ports: Sequence[str]) -> None:
+    kernel_bridge.bridge(namespace, "lan", ports)
 
 
 def _taps(place: Place) -> Ends:
     for tap in TAPS:
-        place.namespace.run(["ip", "tuntap", "add", "dev", tap, "mode", "tap"])
-        place.namespace.run(["ip", "link", "set", tap, "up"])
+        kernel_bridge.ip(place.namespace, f"tuntap add dev {tap} mode tap", f"link set {tap} up")
     return End(VHOST, TAPS[0]), End(VHOST, TAPS[1])
 
 
 def _no_vhost() -> str:
     return "" if VHOST.exists() else f"there is no {VHOST}: modprobe vhost_net"
+
+
+def _no_rules() -> str:
+    return _no_vhost() or kernel_bridge.missing()
 
 
 def _no_kernel_switch() -> str:
@@ -89,11 +92,13 @@ WAYS = {
     "direct": Way(dpdk_switch.missing, lambda place: _relay(place, _direct)),
     "switched": Way(dpdk_switch.missing, lambda place: _relay(place, _switched)),
     "switched+rules": Way(dpdk_switch.missing, lambda place: _relay(place, relay_rules.lay)),
-    "bridge": Way(_no_vhost, _bridge),
+    "bridge": Way(_no_vhost, lambda place: _bridge(place, _lan)),
+    "bridge+rules": Way(_no_rules, lambda place: _bridge(place, kernel_bridge.bridge_with_rules)),
     "openvswitch": Way(_no_kernel_switch, lambda place: _openvswitch(place, KernelSwitch.join)),
     "openvswitch+rules": Way(_no_kernel_switch, lambda place: _openvswitch(place, relay_rules.lay)),
 }
-"""By name: the direct relay, the switched one, virtio on vhost-net and a bridge of the kernel."""
+"""By name: the direct relay, the switched one, and virtio on vhost-net with a bridge or an Open vSwitch of the kernel;
+those where things are forwarded by more than MACs, with rules that are stateful and a tunnel, too."""
 
 
 def missing(name: str) -> str:

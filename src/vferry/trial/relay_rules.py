@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from vferry.host.relay_switch import PortSpec
 from vferry.trial.bouncer import ADDRESSES, MACS, PORT
-from vferry.trial.switch import IN_THE_KERNEL, IN_USER_SPACE, Switch, set_bridge, set_port
+from vferry.trial.switch import IN_THE_KERNEL, IN_USER_SPACE, Bridge, Switch, port
 
 RULES = 1000
 NETWORK = 7
@@ -25,23 +25,46 @@ FIRST = 30_000
 """The priority of the first ACL."""
 
 
-def acls() -> list[str]:
-    """What ACLs match, in the words of ovs-fields(7): the last one, and no other, the traffic."""
-    others = [
-        f"{protocol},nw_src=10.{at // 250}.{at % 250}.0/{24 + at % 9},tp_dst={1024 + at}"
-        for at, protocol in zip(range(RULES - 1), ("tcp", "udp") * RULES, strict=False)
-    ]
+class Acl(NamedTuple):
+    """Who may send whom what."""
+
+    source: str
+    destination: str
+    protocol: str
+    port: int
+
+    def in_openflow(self) -> str:
+        """As ovs-fields(7) writes it."""
+        return f"{self.protocol},nw_src={self.source},nw_dst={self.destination},tp_dst={self.port}"
+
+    def in_nft(self) -> str:
+        """As nft(8) writes it."""
+        return f"ip saddr {self.source} ip daddr {self.destination} {self.protocol} dport {self.port}"
+
+
+def acls() -> list[Acl]:
+    """The last one allows the traffic, and no other does."""
     source, destination = ADDRESSES
-    return [*others, f"udp,nw_src={source},nw_dst={destination},tp_dst={PORT}"]
+    others = (
+        Acl(f"10.{at // 250}.{at % 250}.0/{24 + at % 9}", destination, ("tcp", "udp")[at % 2], 1024 + at)
+        for at in range(RULES - 1)
+    )
+    return [*others, Acl(source, destination, "udp", PORT)]
 
 
 class Side(NamedTuple):
-    """A host of one NIC: its number, and the names of its bridge, of the NIC's port and of the tunnel's."""
+    """A host of one NIC: its number, and the name of the NIC's port."""
 
     at: int
-    bridge: str
     nic: str
-    tunnel: str
+
+    @property
+    def bridge(self) -> str:
+        return f"host{self.at}"
+
+    @property
+    def tunnel(self) -> str:
+        return f"tunnel{self.at}"
 
     def flows(self) -> list[str]:
         """Its pipeline, as ovs-ofctl(8) writes it."""
@@ -52,8 +75,8 @@ class Side(NamedTuple):
             f"table={TRACKED},priority=65535,ct_state=+inv+trk actions=drop",
             f"table={TRACKED},priority=65534,ct_state=+est+rpl+trk,ip actions=goto_table:{ALLOWED}",
             *(
-                f"table={TRACKED},priority={FIRST - at},ct_state={state},{match} actions={actions}"
-                for at, match in enumerate(acls())
+                f"table={TRACKED},priority={FIRST - at},ct_state={state},{acl.in_openflow()} actions={actions}"
+                for at, acl in enumerate(acls())
                 for state, actions in (
                     ("+new+trk", f"ct(commit,zone={zone}),resubmit(,{ALLOWED})"),
                     ("+est-rpl+trk", f"goto_table:{ALLOWED}"),
@@ -66,24 +89,17 @@ class Side(NamedTuple):
 
 def lay(switch: Switch, ports: Sequence[PortSpec]) -> None:
     """Puts two ports on bridges with rules, between which there is a tunnel."""
-    sides = [Side(at, f"host{at}", port.name, f"tunnel{at}") for at, port in enumerate(ports)]
-    commands = [command for side, port in zip(sides, ports, strict=True) for command in _bridge(switch, side, port)]
     UNDERLAYS[switch.datapath](switch)
-    switch.configure(*commands)
+    sides = [Side(at, each.name) for at, each in enumerate(ports)]
+    switch.add(*(Bridge(side.bridge, (each, _tunnel(switch, side))) for side, each in zip(sides, ports, strict=True)))
     for side in sides:
         switch.put_flows(side.bridge, side.flows())
 
 
-def _bridge(switch: Switch, side: Side, port: PortSpec) -> tuple[str, ...]:
-    local, remote = ENDS[side.at], ENDS[1 - side.at]
+def _tunnel(switch: Switch, side: Side) -> PortSpec:
     # In user space it is taken from the way to the other end, and must not be named where the kernel has none to it.
-    own = {"local_ip": local} if switch.datapath == IN_THE_KERNEL else {}
-    tunnel = {"remote_ip": remote, "key": str(NETWORK), **own}
-    return (
-        *set_bridge(side.bridge, switch.datapath),
-        *set_port(side.bridge, port),
-        *set_port(side.bridge, PortSpec(name=side.tunnel, interfaces={side.tunnel: ("geneve", tunnel)})),
-    )
+    own = {"local_ip": ENDS[side.at]} if switch.datapath == IN_THE_KERNEL else {}
+    return port(side.tunnel, "geneve", remote_ip=ENDS[1 - side.at], key=str(NETWORK), **own)
 
 
 def _under_in_user_space(switch: Switch) -> None:
@@ -92,14 +108,10 @@ def _under_in_user_space(switch: Switch) -> None:
     To the kernel, the addresses are not its own: it has a way to each by the other host's bridge.
     """
     names, wires = ("under0", "under1"), ("wire0", "wire1")
-    bridges = (command for name in names for command in set_bridge(name, switch.datapath))
-    macs = (f"set bridge {name} other_config:hwaddr={mac}" for name, mac in zip(names, ROUTER_MACS, strict=True))
-    patches = (PortSpec(name=wire, interfaces={wire: ("patch", {"peer": peer})}) for wire, peer in (wires, wires[::-1]))
-    ports = (command for name, patch in zip(names, patches, strict=True) for command in set_port(name, patch))
-    # One end of a patch without the other is an error.
-    switch.configure(*bridges, *macs, *ports)
+    patches = [port(wire, "patch", peer=peer) for wire, peer in (wires, wires[::-1])]
+    switch.add(*(Bridge(name, (patch,), mac=mac) for name, patch, mac in zip(names, patches, ROUTER_MACS, strict=True)))
     for at, (name, wire) in enumerate(zip(names, wires, strict=True)):
-        switch.run(
+        switch.ip(
             f"link set {name} up",
             f"address add {ENDS[at]}/24 dev {name} noprefixroute",
             f"route del local {ENDS[at]} table local",
@@ -111,7 +123,7 @@ def _under_in_user_space(switch: Switch) -> None:
 
 def _under_in_the_kernel(switch: Switch) -> None:
     """The hosts' addresses are those of one, which sends to itself."""
-    switch.run("link set lo up", *(f"address add {end}/32 dev lo" for end in ENDS))
+    switch.ip("link set lo up", *(f"address add {end}/32 dev lo" for end in ENDS))
 
 
 UNDERLAYS: dict[str, Callable[[Switch], None]] = {
