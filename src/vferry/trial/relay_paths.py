@@ -97,8 +97,8 @@ WAYS = {
     "openvswitch": Way(_no_kernel_switch, lambda place: _openvswitch(place, KernelSwitch.join)),
     "openvswitch+rules": Way(_no_kernel_switch, lambda place: _openvswitch(place, relay_rules.lay)),
 }
-"""By name: the direct relay, the switched one, and virtio on vhost-net with a bridge or an Open vSwitch of the kernel;
-those where things are forwarded by more than MACs, with rules that are stateful and a tunnel, too."""
+"""By name: the direct relay, the switched one, and virtio on vhost-net with a bridge, or an Open vSwitch, of the
+kernel; those that learn also as two, with rules and a tunnel."""
 
 
 def missing(name: str) -> str:

@@ -98,14 +98,15 @@ class Pair:
                 raise OSError("none comes back")
 
     def measured(self, size: int, seconds: float) -> list[int]:
-        """What each takes, one after the other."""
+        """What each takes, one after the other. OSError where none comes back."""
         packets = packet(0, size), packet(1, size)
         ends = time.monotonic() + seconds
-        found: list[int] = []
-        while time.monotonic() < ends or not found:
-            if (took := self.go(packets)) is not None:
-                found.append(took)
-        return found
+        found: list[int | None] = [self.go(packets)]
+        while time.monotonic() < ends:
+            found.append(self.go(packets))
+        if not any(found):
+            raise OSError(f"none of {size} octets comes back")
+        return [took for took in found if took is not None]
 
     def _came(self, nic: VirtioNic, frame: bytes, began: int) -> bool:
         while time.perf_counter_ns() < began + LOST_S * 1e9:
