@@ -60,4 +60,4 @@ def _filter(namespace: Namespace) -> None:
     argv = namespace.inside([NFT, "--file", "-"])
     done = subprocess.run(argv, input=ruleset(), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Problem("bench-no-link", f"{NFT}: {done.stderr.strip()[-500:]}", "Run it as root", exit=Exit.UNDONE)
+        raise Problem("bench-no-link", f"{NFT}: {done.stderr.strip()[:500]}", "Run it as root", exit=Exit.UNDONE)

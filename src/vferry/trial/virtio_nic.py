@@ -138,7 +138,7 @@ class Queue:
         self._lengths[4 * descriptor + 2] = length
         self._given[2 + self._count % SLOTS] = descriptor
         self._count += 1
-        # What is before this must be seen before it, as it is on a processor that keeps the order of stores.
+        # It must be seen after all that was written before, as it is on processors that keep the order of stores.
         self._given[1] = self._count & 0xFFFF
 
     def back(self) -> int | None:
@@ -172,13 +172,14 @@ class VirtioNic(Started):
         return self._receiving.buffers[descriptor][HEADER:]
 
     def _start(self) -> None:
-        file, kick, call = self._kept(os.memfd_create("nic")), self._kept(os.eventfd(0)), self._kept(os.eventfd(0))
+        file, call = self._kept(os.memfd_create("nic")), self._kept(os.eventfd(0))
+        kicks = [self._kept(os.eventfd(0)) for _ in (RECEIVE, SEND)]
         os.ftruncate(file, MEMORY)
         mapped = mmap.mmap(file, MEMORY)
         self._receiving, self._sending = (Queue(memoryview(mapped), number) for number in (RECEIVE, SEND))
         for descriptor in range(SLOTS):
             self._receiving.give(descriptor)
-        vhost = Kernel(self._end, kick) if self._end.tap else Peer(self._end, self._patience_s)
+        vhost = Kernel(self._end, kicks[SEND]) if self._end.tap else Peer(self._end, self._patience_s)
         self._vhost = self._stack.enter_context(vhost)
         vhost.tell(SET_OWNER, b"")
         vhost.tell(SET_FEATURES, struct.pack("<Q", VERSION_1))
@@ -191,7 +192,7 @@ class VirtioNic(Started):
             parts = (begin + DESCRIPTORS, begin + USED, begin + AVAILABLE)
             vhost.tell(SET_ADDRESSES, struct.pack("<IIQQQQ", queue, 0, *parts, 0))
             vhost.give(SET_CALL, queue, call)
-            vhost.give(SET_KICK, queue, kick)
+            vhost.give(SET_KICK, queue, kicks[queue])
         vhost.begin()
 
     def _kept(self, file: int) -> int:
