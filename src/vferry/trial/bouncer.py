@@ -27,7 +27,7 @@ ADDRESSES = ("198.18.0.1", "198.18.0.2")
 PORT = 9
 """Of UDP: what is sent there is thrown away."""
 MEMORY_MIB = 256
-READY_S, GLANCE_S = 30.0, 0.3
+READY_S, GLANCE_S = 60.0, 0.3
 BUFFERS = 32_768
 ANSWER = 1 << 16
 

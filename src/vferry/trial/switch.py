@@ -19,7 +19,7 @@ from vferry.trial.started import Started
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 IN_USER_SPACE, IN_THE_KERNEL = "netdev", "system"
 """What Open vSwitch calls its datapaths."""
-READY_S = 15.0
+READY_S = 30.0
 
 
 class Bridge(NamedTuple):
