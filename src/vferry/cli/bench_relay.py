@@ -39,9 +39,10 @@ def command(
     """Measure what a relay forwards on this machine, and what the kernel does, without guests and VFs.
 
     Two virtio NICs of DPDK's testpmd send each other's packets back, through an Open vSwitch with DPDK
-    of its own, set up as a relay's, or through vhost-net and a bridge of the kernel. Needs root, two
-    CPUs that do nothing else, dpdk-dev and openvswitch-switch-dpdk. Where something is missing for a
-    path, it is left out, and that is said.
+    of its own, set up as a relay's, or through vhost-net and a bridge, or an Open vSwitch, of the
+    kernel; with 1,000 ACLs, conntrack and a tunnel where a path is called so (+rules). Round trips are
+    then those of single packets. Needs root, two CPUs that do nothing else, dpdk-dev and
+    openvswitch-switch-dpdk. Where something is missing for a path, it is left out, and that is said.
 
     Writes --results, which a bench that was cut short goes on from. Rows in it of another kernel,
     --seconds or vferry stay there, and are not compared.
@@ -49,6 +50,7 @@ def command(
     \b
     Example: vferry bench relay
              vferry bench relay --paths direct,bridge --sizes 64 --runs 3
+             vferry bench relay --paths switched,switched+rules,openvswitch,openvswitch+rules
     """
     from vferry.report.bench_relay import render, summary
     from vferry.report.text import terminal

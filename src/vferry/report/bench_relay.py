@@ -1,6 +1,6 @@
 """The comparison of `vferry bench relay`: what the runs of each path have in common, for each size of packets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -14,17 +14,20 @@ METRICS = {
     "pps": ("kpps", 1000),
     "cores": ("CPUs busy", 1),
     "pps_per_core": ("kpps a CPU", 1000),
-    "rtt_us": ("round trip, µs", 1),
+    "rtt_us_median": ("round trip, µs", 1),
+    "rtt_us_p99": ("99 of 100, µs", 1),
 }
 """What a row measures: label, and how much of it is one in the table."""
-BASE = "bridge"
-"""What the others are compared with, where it was measured."""
+BASE, RULES = "bridge", "+rules"
+"""What the others are compared with, where it was measured, and what is added to the name of a path with rules."""
+RATIOS = {"to_bridge": f": {BASE}'s", "to_plain": ": without rules"}
 
 
 def summary(rows: Rows) -> list[Figures]:
-    """A dict for each size, in order: ``{size, paths: {path: {runs, pps: {median, min, max}, ..., to_bridge}}}``.
+    """For each size: ``{size, paths: {path: {runs, pps: {median, min, max}, …, to_bridge, to_plain}}}``.
 
     `to_bridge` is packets a second and CPU to those of the kernel's bridge, run by run: `{median, min, max}`.
+    `to_plain` is the same of a path with rules to it without: what they leave. None where that was not measured.
     """
     return [
         {"size": size, "paths": _paths([row for row in rows if row["size"] == size])}
@@ -39,13 +42,19 @@ def render(groups: Sequence[Figures]) -> Group:
 
 def _paths(rows: Rows) -> dict[str, Figures]:
     of = {path: [row for row in rows if row["path"] == path] for path in dict.fromkeys(row["path"] for row in rows)}
-    return {path: _figures(mine, of.get(BASE, [])) for path, mine in of.items()}
+    return {path: _figures(path, of) for path in of}
 
 
-def _figures(rows: Rows, base: Rows) -> Figures:
-    found: Figures = {"runs": len(rows)} | {name: _spread([row[name] for row in rows]) for name in METRICS}
-    ratios = [a["pps_per_core"] / b["pps_per_core"] for a, b in zip(rows, base, strict=False) if b["pps_per_core"]]
-    return found | {f"to_{BASE}": _spread([round(ratio, 2) for ratio in ratios]) if ratios else None}
+def _figures(path: str, of: Mapping[str, Rows]) -> Figures:
+    rows, plain = of[path], path.removesuffix(RULES)
+    spreads = {name: _spread([row[name] for row in rows]) for name in METRICS}
+    to_plain = _ratios(rows, of.get(plain, [])) if plain != path else None
+    return {"runs": len(rows), **spreads, "to_bridge": _ratios(rows, of.get(BASE, [])), "to_plain": to_plain}
+
+
+def _ratios(rows: Rows, base: Rows) -> Figures | None:
+    found = [a["pps_per_core"] / b["pps_per_core"] for a, b in zip(rows, base, strict=False) if b["pps_per_core"]]
+    return _spread([round(ratio, 2) for ratio in found]) if found else None
 
 
 def _spread(values: Sequence[float]) -> Figures:
@@ -54,12 +63,12 @@ def _spread(values: Sequence[float]) -> Figures:
 
 def _table(group: Figures) -> Table:
     table = Table(title=f"{group['size']:,} bytes", title_justify="left", show_edge=False)
-    for name in ("path", "runs", *(label for label, _ in METRICS.values()), f": {BASE}'s"):
+    for name in ("path", "runs", *(label for label, _ in METRICS.values()), *RATIOS.values()):
         table.add_column(name, justify="left" if name == "path" else "right")
     for path, figures in group["paths"].items():
-        ratio = figures[f"to_{BASE}"]
         cells = [_words(figures[name], unit) for name, (_, unit) in METRICS.items()]
-        table.add_row(path, str(figures["runs"]), *cells, _words(ratio, 1) if ratio else "–")
+        ratios = [_words(figures[name], 1) if figures[name] else "–" for name in RATIOS]
+        table.add_row(path, str(figures["runs"]), *cells, *ratios)
     return table
 
 

@@ -1,7 +1,6 @@
 """The traffic: packets that DPDK's testpmd sends to and fro between two virtio NICs, as fast as they are forwarded."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +11,8 @@ from typing import Any
 
 from vferry.host.sysfs import read_file
 from vferry.model.problem import Exit, Problem
+from vferry.trial.ends import End, Ends, give_cpu
+from vferry.trial.namespace import run
 from vferry.trial.process import Process
 from vferry.trial.started import Started
 
@@ -20,8 +21,13 @@ BURST = 32
 WORKERS = ("dpdk-worker", "rte-worker", "lcore-worker")
 """What DPDK calls its threads, by its version."""
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
+TAP_MACS = ("fe:00:00:00:00:01", "fe:00:00:00:00:02")
+ADDRESSES = ("198.18.0.1", "198.18.0.2")
+"""For benches (RFC 2544, C.2.2)."""
+PORT = 9
+"""Of UDP: what is sent there is thrown away."""
 MEMORY_MIB = 256
-READY_S, GLANCE_S = 30.0, 0.3
+READY_S, GLANCE_S = 60.0, 0.3
 BUFFERS = 32_768
 ANSWER = 1 << 16
 
@@ -32,31 +38,34 @@ def missing() -> str:
 
 
 class Bouncer(Started):
-    """Two NICs on the CPU `cpu`, `backends` being where virtio-user finds the other side of each.
+    """Two NICs on the CPU `cpu`, plugged at `ends`; what the kernel does for them it does on the CPU `forwarding`.
 
     What comes in at one goes out there again with its addresses swapped, so that a path carries the same flow both
     ways, and as many packets as were sent at first. Problem ``bench-no-traffic``.
     """
 
-    def __init__(self, folder: Path, cpu: int, backends: Sequence[str], inside: Sequence[str]) -> None:
+    def __init__(self, folder: Path, cpu: int, forwarding: int, ends: Ends, inside: Sequence[str]) -> None:
         super().__init__()
-        self._folder, self._cpu, self._backends, self._inside = folder, cpu, backends, inside
+        self._folder, self._cpu, self._forwarding = folder, cpu, forwarding
+        self._ends, self._inside = ends, inside
         self._process: Process
 
     def _start(self) -> None:
         self._folder.mkdir()
         memory = ["--in-memory", "-m", str(MEMORY_MIB), "--single-file-segments", "--no-pci"]
         nics = [
-            f"--vdev=net_virtio_user{at},mac={mac},queue_size=1024,{backend}"
-            for at, (mac, backend) in enumerate(zip(MACS, self._backends, strict=True))
+            f"--vdev=net_virtio_user{at},mac={mac},queue_size=1024,{_backend(end)}"
+            for at, (mac, end) in enumerate(zip(MACS, self._ends, strict=True))
         ]
-        peers = [f"--eth-peer={at},{mac}" for at, mac in enumerate(reversed(MACS))]
+        packets = [f"--tx-ip={','.join(ADDRESSES)}", f"--tx-udp={PORT}"]
+        packets += [f"--eth-peer={at},{mac}" for at, mac in enumerate(reversed(MACS))]
         traffic = ["--interactive", "--forward-mode=5tswap", "--port-topology=loop", f"--total-num-mbufs={BUFFERS}"]
-        argv = [PROGRAM, f"--lcores=0@{self._cpu},1@{self._cpu}", *memory, *nics, "--", *traffic, *peers]
+        argv = [PROGRAM, f"--lcores=0@{self._cpu},1@{self._cpu}", *memory, *nics, "--", *traffic, *packets]
         environment = ["env", f"RUNTIME_DIRECTORY={self._folder}"]
         started = Process([*self._inside, *environment, *argv], stdin=subprocess.PIPE)
         self._process = self._stack.enter_context(started)
         self._await_ready()
+        self._tell_kernel()
 
     def settle(self) -> None:
         """Waits until packets go round: what is sent before the path is whole is lost. Problem ``bench-no-traffic``."""
@@ -88,13 +97,12 @@ class Bouncer(Started):
         """The CPU time so far of the threads that send and receive, in seconds."""
         return sum(self._process.cpu_s(thread) for thread in self._threads(*WORKERS))
 
-    def move_kernel(self, cpu: int) -> None:
-        """Has the kernel's threads of these NICs run on one CPU, not on that of the traffic.
-
-        Before Linux 6.4 they are no threads of the process, and run where there is room.
-        """
-        for thread in self._threads("vhost-"):
-            os.sched_setaffinity(thread, {cpu})
+    def _tell_kernel(self) -> None:
+        """A tap is not to have the MAC of its NIC: a bridge would take that for its own."""
+        for end, mac in zip(self._ends, TAP_MACS, strict=True):
+            if end.tap:
+                run([*self._inside, "ip", "link", "set", end.tap, "address", mac])
+        give_cpu(self._process.pid, self._forwarding)
 
     def _threads(self, *names: str) -> list[int]:
         tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
@@ -129,3 +137,8 @@ class Bouncer(Started):
 
     def _say(self, *lines: str) -> None:
         self._process.tell("".join(f"{line}\n" for line in lines))
+
+
+def _backend(end: End) -> str:
+    """As virtio-user takes it."""
+    return f"path={end.path},iface={end.tap}" if end.tap else f"path={end.path},server=1"

@@ -16,6 +16,7 @@ from vferry.trial.namespace import Namespace
 from vferry.trial.process import TICK_S
 from vferry.trial.relay_paths import WAYS, Place
 from vferry.trial.results import Results, code
+from vferry.trial.round_trips import round_trips
 
 BURSTS = 8
 """How many are on their way from each NIC: 256 packets, a quarter of a queue."""
@@ -72,45 +73,37 @@ def _measured(
     cases: Sequence[RelayCase], traffic: int, forwarding: int, seconds: float
 ) -> list[tuple[RelayCase, dict[str, Any]]]:
     """The figures of one path, which is laid for it."""
+    sizes = [case.size for case in cases]
     with (
         tempfile.TemporaryDirectory(prefix="vferry-bench-") as folder,
         huge_pages(MEMORY_MIB + bouncer.MEMORY_MIB),
         Namespace() as namespace,
-        WAYS[cases[0].path].laid(Place(Path(folder), traffic, forwarding, namespace)) as packets,
+        WAYS[cases[0].path].laid(Place(Path(folder), forwarding, namespace)) as ends,
     ):
-        packets.settle()
-        return [(case, figures(packets, case.size, seconds)) for case in cases]
+        with Bouncer(Path(folder, "traffic"), traffic, forwarding, ends, namespace.inside()) as packets:
+            packets.settle()
+            rates = [rate(packets, size, seconds) for size in sizes]
+        trips = round_trips((traffic, forwarding), ends, namespace.inside(), sizes, seconds)
+    return [(case, {**fast, **quiet}) for case, fast, quiet in zip(cases, rates, trips, strict=True)]
 
 
-def figures(packets: Bouncer, size: int, seconds: float) -> dict[str, float]:
-    """Packets a second, what they take of the CPUs, and their round trip.
+def rate(packets: Bouncer, size: int, seconds: float) -> dict[str, float]:
+    """Packets a second, and what they take of the CPUs. Problem ``bench-no-traffic``.
 
     `pps`: packets that were forwarded in a second; `cores`: CPUs that were busy meanwhile, but for the traffic's own;
-    `pps_per_core`; `rtt_us`: the mean round trip of two packets that have the path to themselves, in µs.
+    `pps_per_core`.
     """
-    pps, cores = _rate(packets, size, BURST, BURSTS, seconds)
-    alone, _ = _rate(packets, size, 1, 1, seconds)
-    return {
-        "pps": round(pps),
-        "cores": round(cores, 3),
-        "pps_per_core": round(pps / cores) if cores else 0,
-        # Two are on their way, by Little's law each for 2 / alone seconds, and that there and back.
-        "rtt_us": round(4e6 / alone, 1),
-    }
-
-
-def _rate(packets: Bouncer, size: int, burst: int, bursts: int, seconds: float) -> tuple[float, float]:
-    """Packets a second, and the cores that were busy with them."""
-    packets.send(size, burst, bursts)
+    packets.send(size, BURST, BURSTS)
     time.sleep(WARM_S)
     began, received, busy = time.monotonic(), packets.received(), _busy_s() - packets.cpu_s()
     time.sleep(seconds)
     took, count = time.monotonic() - began, packets.received() - received
-    busy = _busy_s() - packets.cpu_s() - busy
+    cores = max(_busy_s() - packets.cpu_s() - busy, 0.0) / took
     packets.stop()
     if not count:
         raise Problem("bench-no-traffic", "No packet comes back", "Run it again, with fewer other programs beside it")
-    return count / took, max(busy, 0.0) / took
+    pps = count / took
+    return {"pps": round(pps), "cores": round(cores, 3), "pps_per_core": round(pps / cores) if cores else 0}
 
 
 def _busy_s() -> float:
