@@ -13,6 +13,7 @@ from vferry.host.relay_ground import read_ground
 from vferry.host.relay_switch import BridgeSpec, PortSpec, set_spec, set_switch
 from vferry.plan.relay_choice import NodeMemory, page_changes, settings
 from vferry.trial import switch
+from vferry.trial.namespace import Namespace
 from vferry.trial.switch import IN_USER_SPACE, Switch
 
 MEMORY_MIB = 512
@@ -43,8 +44,8 @@ def huge_pages(mib: int) -> Iterator[None]:
 class DpdkSwitch(Switch):
     """It forwards on the CPU `cpu`. Problems: ``bench-no-switch``, and those of `SetSwitch`."""
 
-    def __init__(self, folder: Path, cpu: int, inside: Sequence[str]) -> None:
-        super().__init__(folder, DAEMON, IN_USER_SPACE, inside)
+    def __init__(self, folder: Path, cpu: int, namespace: Namespace) -> None:
+        super().__init__(folder, DAEMON, IN_USER_SPACE, namespace)
         self._cpu = cpu
 
     def join(self, ports: Sequence[PortSpec], *, learning: bool) -> None:

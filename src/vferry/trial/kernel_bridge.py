@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from vferry.model.problem import Exit, Problem
 from vferry.trial.namespace import Namespace
-from vferry.trial.relay_rules import ENDS, NETWORK, acls
+from vferry.trial.relay_rules import ENDS, NETWORK, acls, take_addresses
 
 NFT = "nft"
 
@@ -18,8 +18,8 @@ def missing() -> str:
 
 def bridge(namespace: Namespace, name: str, ports: Iterable[str]) -> None:
     """A bridge of interfaces that are there. Problem ``bench-no-link``."""
-    ip(namespace, f"link add name {name} type bridge", *(f"link set {port} master {name} up" for port in ports))
-    ip(namespace, f"link set {name} up")
+    namespace.ip(f"link add name {name} type bridge", *(f"link set {port} master {name} up" for port in ports))
+    namespace.ip(f"link set {name} up")
 
 
 def bridge_with_rules(namespace: Namespace, ports: Iterable[str]) -> None:
@@ -27,18 +27,12 @@ def bridge_with_rules(namespace: Namespace, ports: Iterable[str]) -> None:
 
     VXLAN would go without its header from a host to itself. Problem ``bench-no-link``.
     """
-    ip(namespace, "link set lo up", *(f"address add {end}/32 dev lo" for end in ENDS))
+    take_addresses(namespace)
     for at, port in enumerate(ports):
         way = f"local {ENDS[at]} remote {ENDS[1 - at]}"
-        ip(namespace, f"link add name tunnel{at} mtu 1500 type gretap {way} key {NETWORK}")
+        namespace.ip(f"link add name tunnel{at} mtu 1500 type gretap {way} key {NETWORK}")
         bridge(namespace, f"host{at}", (port, f"tunnel{at}"))
     _filter(namespace)
-
-
-def ip(namespace: Namespace, *commands: str) -> None:
-    """Has ip(8) do commands in a namespace. Problem ``bench-no-link``."""
-    for command in commands:
-        namespace.run(["ip", *command.split()])
 
 
 def ruleset() -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vferry.host.relay_switch import PortSpec
 from vferry.trial import switch
+from vferry.trial.namespace import Namespace
 from vferry.trial.switch import IN_THE_KERNEL, Bridge, Switch
 
 DAEMON = Path("/usr/lib/openvswitch-switch/ovs-vswitchd")
@@ -21,8 +22,8 @@ def missing() -> str:
 class KernelSwitch(Switch):
     """In a network namespace, the datapath is that namespace's."""
 
-    def __init__(self, folder: Path, inside: Sequence[str]) -> None:
-        super().__init__(folder, DAEMON, IN_THE_KERNEL, inside)
+    def __init__(self, folder: Path, namespace: Namespace) -> None:
+        super().__init__(folder, DAEMON, IN_THE_KERNEL, namespace)
 
     def join(self, ports: Sequence[PortSpec]) -> None:
         """A bridge of ports that learns."""

@@ -41,8 +41,8 @@ class Link(Started):
             ["ip", "link", "add", "name", DEVICE, "netns", here, "type", "veth", "peer", "name", DEVICE, "netns", there]
         )
         for side, address in enumerate(ADDRESSES):
-            for line in (f"address add {address}/24 dev {DEVICE}", f"link set {DEVICE} up", "link set lo up"):
-                self._sides[side].run(["ip", *line.split()])
+            up = (f"link set {DEVICE} up", "link set lo up")
+            self._sides[side].ip(f"address add {address}/24 dev {DEVICE}", *up)
             if self._mbit:
                 self._sides[side].run(["tc", *shape(self._mbit).split()])
 

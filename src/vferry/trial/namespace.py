@@ -46,6 +46,11 @@ class Namespace:
         """Runs a command in it. Problem ``bench-no-link``."""
         run(self.inside(argv))
 
+    def ip(self, *commands: str) -> None:
+        """Has ip(8) do commands in it. Problem ``bench-no-link``."""
+        for command in commands:
+            self.run(["ip", *command.split()])
+
 
 def run(argv: Sequence[str]) -> None:
     """Runs a command. Problem ``bench-no-link``."""

@@ -34,7 +34,7 @@ class Way(NamedTuple):
 @contextmanager
 def _relay(place: Place, lay: Callable[[DpdkSwitch, list[PortSpec]], None]) -> Iterator[Ends]:
     ends = End(place.folder / "nic0.sock"), End(place.folder / "nic1.sock")
-    with DpdkSwitch(place.folder / "switch", place.forwarding, place.namespace.inside()) as switch:
+    with DpdkSwitch(place.folder / "switch", place.forwarding, place.namespace) as switch:
         lay(switch, [_by_socket(f"g{at}", end) for at, end in enumerate(ends)])
         yield ends
 
@@ -54,7 +54,7 @@ def _by_socket(name: str, end: End) -> PortSpec:
 @contextmanager
 def _openvswitch(place: Place, lay: Callable[[KernelSwitch, list[PortSpec]], None]) -> Iterator[Ends]:
     ends = _taps(place)
-    with KernelSwitch(place.folder / "switch", place.namespace.inside()) as switch:
+    with KernelSwitch(place.folder / "switch", place.namespace) as switch:
         lay(switch, [port(tap) for tap in TAPS])
         yield ends
 
@@ -72,7 +72,7 @@ def _lan(namespace: Namespace, ports: Sequence[str]) -> None:
 
 def _taps(place: Place) -> Ends:
     for tap in TAPS:
-        kernel_bridge.ip(place.namespace, f"tuntap add dev {tap} mode tap", f"link set {tap} up")
+        place.namespace.ip(f"tuntap add dev {tap} mode tap", f"link set {tap} up")
     return End(VHOST, TAPS[0]), End(VHOST, TAPS[1])
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from vferry.host.relay_switch import PortSpec
 from vferry.trial.bouncer import ADDRESSES, MACS, PORT
+from vferry.trial.namespace import Namespace
 from vferry.trial.switch import IN_THE_KERNEL, IN_USER_SPACE, Bridge, Switch, port
 
 RULES = 1000
@@ -111,7 +112,7 @@ def _under_in_user_space(switch: Switch) -> None:
     patches = [port(wire, "patch", peer=peer) for wire, peer in (wires, wires[::-1])]
     switch.add(*(Bridge(name, (patch,), mac=mac) for name, patch, mac in zip(names, patches, ROUTER_MACS, strict=True)))
     for at, (name, wire) in enumerate(zip(names, wires, strict=True)):
-        switch.ip(
+        switch.namespace.ip(
             f"link set {name} up",
             f"address add {ENDS[at]}/24 dev {name} noprefixroute",
             f"route del local {ENDS[at]} table local",
@@ -121,13 +122,13 @@ def _under_in_user_space(switch: Switch) -> None:
         switch.put_flows(name, [f"in_port=LOCAL actions=output:{wire}", f"in_port={wire} actions=LOCAL"])
 
 
-def _under_in_the_kernel(switch: Switch) -> None:
-    """The hosts' addresses are those of one, which sends to itself."""
-    switch.ip("link set lo up", *(f"address add {end}/32 dev lo" for end in ENDS))
+def take_addresses(namespace: Namespace) -> None:
+    """The hosts' addresses are those of one, which sends to itself. Problem ``bench-no-link``."""
+    namespace.ip("link set lo up", *(f"address add {end}/32 dev lo" for end in ENDS))
 
 
 UNDERLAYS: dict[str, Callable[[Switch], None]] = {
     IN_USER_SPACE: _under_in_user_space,
-    IN_THE_KERNEL: _under_in_the_kernel,
+    IN_THE_KERNEL: lambda switch: take_addresses(switch.namespace),
 }
 """What is below the tunnel, by the datapath."""

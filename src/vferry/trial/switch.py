@@ -13,6 +13,7 @@ from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database
 from vferry.host.relay_switch import PortSpec, insert_port, unlike
 from vferry.model.problem import Exit, Problem
+from vferry.trial.namespace import Namespace
 from vferry.trial.process import Process
 from vferry.trial.started import Started
 
@@ -44,15 +45,15 @@ def missing(daemon: Path, package: str) -> str:
 
 
 class Switch(Started):
-    """It runs `daemon` in `folder`, which is the root of its sockets, with its ports where `inside` enters.
+    """It runs `daemon` in `folder`, which is the root of its sockets, with its ports in `namespace`.
 
     Problems: ``bench-no-switch``, and those of `Database`.
     """
 
-    def __init__(self, folder: Path, daemon: Path, datapath: str, inside: Sequence[str]) -> None:
+    def __init__(self, folder: Path, daemon: Path, datapath: str, namespace: Namespace) -> None:
         super().__init__()
-        self.folder, self.datapath = folder, datapath
-        self._binary, self._inside = daemon, inside
+        self.folder, self.datapath, self.namespace = folder, datapath, namespace
+        self._binary = daemon
         self._run = folder / "run/openvswitch"
 
     def add(self, *bridges: Bridge) -> None:
@@ -77,11 +78,6 @@ class Switch(Started):
     def ask(self, command: str, *arguments: str) -> str:
         """What it answers to one of ovs-appctl's commands."""
         return OpenVSwitch(self.folder).ask_switch(command, *arguments)
-
-    def ip(self, *commands: str) -> None:
-        """Has ip(8) do commands where the ports are."""
-        for command in commands:
-            self._do([*self._inside, "ip", *command.split()])
 
     def _start(self) -> None:
         self._run.mkdir(parents=True)
@@ -115,7 +111,7 @@ class Switch(Started):
 
     def _run_daemon(self, argv: Sequence[str]) -> None:
         logs = ["-vconsole:off", f"--log-file={self.folder}/{Path(argv[0]).name}.log"]
-        self._stack.enter_context(Process([*self._inside, *self._environment(), *argv, *logs]))
+        self._stack.enter_context(Process(self.namespace.inside([*self._environment(), *argv, *logs])))
 
     def _do(self, argv: Sequence[str], given: str = "") -> None:
         words = [*self._environment(), *argv]

@@ -213,8 +213,7 @@ class Chassis:
         """Gives the bridge of the underlay its address, once both are there."""
         devices, way_in = Path(f"/proc/{self.namespace.pid}/net/dev"), self.root / "run/openvswitch/br-int.mgmt"
         until(lambda: "phy:" in devices.read_text() and way_in.exists(), self.switch)
-        for line in (f"address add {self.address}/24 dev phy", "link set phy up", "link set lo up"):
-            self.namespace.run(["ip", *line.split()])
+        self.namespace.ip(f"address add {self.address}/24 dev phy", "link set phy up", "link set lo up")
 
     def plug(self, port: Logical, name: str = "", *, bridge: str = "br-int") -> Guest:
         """A guest whose NIC is a port on the integration bridge, or on another one, under the name of the logical port.

@@ -54,8 +54,7 @@ class Moving(Traveller):
         self.peer = net.chassis["c2"].plug(PEER)
         six = (f"address add {SIX[each]}/64 dev eth0 nodad" for each in (WEB, PEER))
         super().__init__(net, WEB, next(six))
-        for line in (f"link set eth0 mtu {MTU}", next(six)):
-            self.peer.namespace.run(["ip", *line.split()])
+        self.peer.namespace.ip(f"link set eth0 mtu {MTU}", next(six))
         self.listening = {SERVICE: listen(self.guest, SERVICE), THEIRS: listen(self.peer, THEIRS)}
         self.ended: list[socket.socket] = []
 

@@ -49,8 +49,7 @@ pytestmark = as_root
 
 def give_address(made: Switch) -> None:
     until(lambda: f"{BRIDGE}:" in Path(f"/proc/{made.namespace.pid}/net/dev").read_text(), made.daemon)
-    for line in (f"address replace {RELAY}/24 dev {BRIDGE}", f"link set {BRIDGE} up", "link set lo up"):
-        made.namespace.run(["ip", *line.split()])
+    made.namespace.ip(f"address replace {RELAY}/24 dev {BRIDGE}", f"link set {BRIDGE} up", "link set lo up")
     until(lambda: BRIDGE in made.daemon_routes(), made.daemon)
 
 

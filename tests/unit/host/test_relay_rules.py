@@ -29,7 +29,7 @@ class Hosts:
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         namespace = stack.enter_context(Namespace())
         daemon = Path(find_tool("ovs-vswitchd") or "")
-        self.switch = stack.enter_context(Switch(folder / "switch", daemon, IN_USER_SPACE, namespace.inside()))
+        self.switch = stack.enter_context(Switch(folder / "switch", daemon, IN_USER_SPACE, namespace))
         self.ends = []
         for nic, mac, address in zip(NICS, MACS, ADDRESSES, strict=True):
             guest = Guest(stack.enter_context(Namespace()), Logical(name=nic, mac=mac, address=address))
