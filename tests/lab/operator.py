@@ -241,10 +241,7 @@ class Scene:
 
     def await_agent(self) -> None:
         """The guest's agent starts later than its network."""
-        until = time.monotonic() + WAIT_S
-        while not self._agent_answers():
-            assert time.monotonic() < until, f"the agent of {self.guest} does not answer"
-            time.sleep(1)
+        until(self._agent_answers, WAIT_S, f"the agent of {self.guest} does not answer")
 
     @contextlib.contextmanager
     def busy(self, script: str) -> Iterator[None]:

@@ -212,9 +212,7 @@ class Relayed:
 
     def assert_answers(self, when: str, seconds: float = ANSWER_S) -> None:
         """The guest answers the peer at both its addresses."""
-        for address in (self.guest.address, self.guest.address6):
-            answers = partial(self._answers, address)
-            until(answers, seconds, f"{GUEST} does not answer at {address} {when}")
+        answers(self.scene, when, seconds)
 
     def assert_asks(self) -> None:
         """The guest reaches the peer when it has to ask for its MAC, by broadcast, first.
@@ -232,9 +230,6 @@ class Relayed:
         """
         until(self._passes, COUNTED_S, "not both ports pass frames both ways")
         assert self.guest.mac not in self.do(f"bridge fdb show dev {PF} | grep self || :")
-
-    def _answers(self, address: str) -> bool:
-        return self.scene.lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", address]).returncode == 0
 
     def _passes(self) -> bool:
         ports = self.ports()
@@ -310,6 +305,16 @@ def define(scene: Scene, to: str, *options: str) -> None:
     scene.run(scene.host, f"virsh destroy {scene.guest}")
     done = vferry("guest", "nic", scene.guest, guests.named(scene.guest).mac, "--to", to, *options)
     assert done.returncode == 0, done.stderr
+
+
+def answers(scene: Scene, when: str = "", seconds: float = ANSWER_S) -> None:
+    """The guest answers the peer at both its addresses."""
+
+    def answered(address: str) -> bool:
+        return scene.lab.peer(["busybox", "ping", "-q", "-c", "1", "-W", "1", address]).returncode == 0
+
+    for address in (scene.address, scene.address6):
+        until(partial(answered, address), seconds, f"{scene.guest} does not answer at {address} {when}")
 
 
 def on_relay(scene: Scene) -> str | None:

@@ -3,14 +3,13 @@
 import contextlib
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from lab.operator import ANSWER_S, HOSTS, PF, VFERRY, Scene, asked, migrate, other, vferry
-from lab.relayed import GUEST, HOST, PORT, RESTART_S, Relayed, on_relay, put, relays
+from lab.operator import HOSTS, PF, VFERRY, Scene, asked, migrate, other, until, vferry
+from lab.relayed import GUEST, HOST, PORT, RESTART_S, Relayed, answers, on_relay, put, relays
 from lab.test_nic import assert_alone, put_running, reached
 from vferry.lab import guests
 from vferry.lab.lab import Lab
@@ -84,15 +83,6 @@ def left_nothing(scene: Scene) -> None:
         vfs = [vf["address"] for pf in shown["pfs"] for vf in pf["vfs"] if vf["settings"]["mac"] == mac]
         macs = [port["mac"] for port in asked("relay", "show", host)["relay"]["ports"]]
         assert (len(vfs), macs) == ((1, [mac]) if host == here else (0, [])), (host, vfs, macs)
-
-
-def answers(scene: Scene) -> None:
-    """The guest answers the peer at both its addresses."""
-    for address in (scene.address, scene.address6):
-        ping = ["busybox", "ping", "-q", "-c", "1", "-W", "1", address]
-        until = time.monotonic() + ANSWER_S
-        while scene.lab.peer(ping).returncode != 0:
-            assert time.monotonic() < until, f"{scene.guest} does not answer at {address}"
 
 
 @EACH
@@ -342,10 +332,12 @@ def boot(scene: Scene) -> None:
     here = scene.host
     scene.run(here, "sync")
     scene.lab.reboot(here)
-    until = time.monotonic() + RESTART_S
-    while not asked("relay", "show", here)["dpdk_started"] or scene.guest not in str(asked("relay", "show", here)):
-        assert time.monotonic() < until, "the relay is not there again"
-        time.sleep(1)
+
+    def back() -> bool:
+        shown = asked("relay", "show", here)
+        return shown["dpdk_started"] and scene.guest in str(shown)
+
+    until(back, RESTART_S, "the relay is not there again")
 
 
 @EACH
