@@ -6,7 +6,6 @@ ends with that; on a switched one it is a port that Open vSwitch is given by its
 
 import asyncio
 import contextlib
-import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from vferry.controller.state import find_state
 from vferry.controller.stepping import STEP_TIMEOUT_S, look
 from vferry.host.api import ClaimResources, JoinRelay, LeaveRelay, Operation, ReleaseClaim, Session, SetVf
 from vferry.lab import guests
-from vferry.lab.lab import Lab
+from vferry.lab.relays import mark, unmark
 from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayKind, RelayPort, RelayVf
@@ -169,7 +168,7 @@ class Relayed:
             self.leave()
         vferry("relay", "disable", HOST)
         self.scene.run(HOST, f"systemctl restart {SERVICE}")
-        with contextlib.suppress(AssertionError):
+        with contextlib.suppress(Problem):
             self._unmark()
 
     def _mark(self) -> None:
@@ -177,7 +176,7 @@ class Relayed:
 
     def _unmark(self) -> None:
         if self._marked is not None:
-            self.do(f"ip link set {PF} vf {self._marked} mac {NO_MAC}")
+            unmark(self.scene.lab, HOST, self._marked)
             self._marked = None
 
     # --- its guest -----------------------------------------------------------------------------------------
@@ -285,8 +284,9 @@ def relays(scene: Scene, kind: RelayKind, uplinks: Mapping[str, str]) -> Iterato
         scene.end_migrations()
         if scene.host != home:
             vferry("migrate", scene.guest, home, "--no-probe")
-        for host, vf in marked.items():  # else the VF has what is for the guest on its bridge
-            scene.run(host, f"ip link set {PF} vf {vf} mac {NO_MAC}")
+        for host, vf in marked.items():
+            with contextlib.suppress(Problem):
+                unmark(scene.lab, host, vf)
         put(scene, "virtio")
         for host in HOSTS:
             vferry("relay", "disable", host)
@@ -321,19 +321,6 @@ def on_relay(scene: Scene) -> str | None:
     """The VF that a relay joins the guest's NIC to, or the bridge that it is a port of."""
     (nic,) = asked("guest", "show", scene.guest)["nics"]
     return nic["relay_bridge"] or (nic["vf"]["address"] if nic["socket"] and nic["vf"] else None)
-
-
-def mark(lab: Lab, host: str, mac: str) -> int:
-    """Gives a MAC to the VF that will be a switched relay's uplink, before DPDK opens it; the VF's index.
-
-    The 82576 lets no VF have what is for a MAC that is not its own: igb refuses it when DPDK asks for that.
-    """
-    said = vferry("relay", "enable", host, "--uplink", PF, "--switched", "--dry-run")
-    found = re.search(rf"VF (\d+) of {PF} ", said.stdout)
-    assert found, f"no VF in the steps: {said.stdout}{said.stderr}"
-    done = lab.run(host, ["ip", "link", "set", PF, "vf", found[1], "mac", mac])
-    assert done.returncode == 0, done.stderr
-    return int(found[1])
 
 
 async def _owner(vf: RelayVf) -> tuple[str | None, str | None]:

@@ -1,10 +1,12 @@
 """A host's relay on the emulated NIC's VFs, with DPDK: made, with a guest on it, killed, and taken back."""
 
 import contextlib
+import json
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +15,12 @@ from lab.relayed import GUEST, HOST, PORT, RESTART_S, Relayed, answers, on_relay
 from lab.test_nic import assert_alone, put_running, reached
 from vferry.lab import guests
 from vferry.lab.lab import Lab
+from vferry.lab.ways import WAYS
 from vferry.model.host import NO_MAC
 from vferry.model.relay import RelayKind
 
 pytestmark = pytest.mark.relay
+BENCH_S = 3600.0
 EACH = pytest.mark.parametrize("kind", list(RelayKind), ids=str)
 
 
@@ -347,3 +351,20 @@ def test_a_guest_finds_its_neighbours_through_the_relay(relay: Relayed) -> None:
     relay.start_guest()
     relay.assert_asks()
     relay.assert_answers("after it has asked")
+
+
+def test_the_ways_to_a_guest_are_measured_and_all_is_as_it_was(lab: Lab, tmp_path: Path) -> None:
+    assert lab.setup().relay, "vferry lab down; vferry lab up --relay"
+    ran = lab.status()["guests"]
+    words = ("--runs", "1", "--seconds", "1", "--sizes", "64", "--results", str(tmp_path / "relay-lab.json"))
+    done = vferry("lab", "bench", *words, "--json", timeout=BENCH_S)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["path"] for row in rows] == list(WAYS)
+    assert all(row["pps"] > 0 for row in rows), rows
+    assert lab.status()["guests"] == ran
+    for host in HOSTS:
+        shown = asked("host", "show", host)
+        assert (asked("relay", "show", host)["relay"], shown["claims"]) == (None, [])
+        macs = [vf["settings"]["mac"] for pf in shown["pfs"] for vf in pf["vfs"]]
+        assert guests.named("guest2").mac not in macs

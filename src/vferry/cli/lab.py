@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from vferry.cli import lab_bench
 from vferry.lab.lab import Lab
 from vferry.lab.outer import say
 from vferry.lab.topology import STANDBYS, STARTED, USUAL, Setup, standby_named
@@ -35,6 +36,9 @@ def command() -> None:
     \b
     Example: vferry lab up && vferry lab shell host1 -- virsh list
     """
+
+
+command.add_command(lab_bench.command)
 
 
 @command.command()

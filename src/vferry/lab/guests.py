@@ -92,7 +92,7 @@ def where(lab: "Lab", name: str) -> Domain:
 
 def start(lab: "Lab", wanted: Sequence[Guest]) -> bool:
     """Starts the wanted guests where they are defined, and waits for them; False if all of them ran."""
-    domains = _defined(lab, wanted)
+    domains = defined(lab, wanted)
     off = [guest for guest in wanted if not place(domains, guest.name).on]
     for guest in off:
         host = place(domains, guest.name).host
@@ -132,7 +132,7 @@ def _refuse_without_port(lab: "Lab", guest: Guest, host: str) -> None:
         )
 
 
-def _defined(lab: "Lab", wanted: Sequence[Guest]) -> list[Domain]:
+def defined(lab: "Lab", wanted: Sequence[Guest]) -> list[Domain]:
     """All guests, once the wanted ones are among them: those that are off make room for one that no host defines."""
     domains = everywhere(lab)
     missing = [guest for guest in wanted if guest.name not in {domain.name for domain in domains}]

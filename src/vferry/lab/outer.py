@@ -21,6 +21,7 @@ NEEDED = {
     "zstd": "zstd",
     "mke2fs": "e2fsprogs",
     "ip": "iproute2",
+    "ping": "iputils-ping",
     "ssh": "openssh-client",
     "unshare": "util-linux",
 }

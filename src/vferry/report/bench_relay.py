@@ -1,8 +1,8 @@
-"""The comparison of `vferry bench relay`: what the runs of each path have in common, for each size of packets."""
+"""The comparison of `vferry bench relay` and `vferry lab bench`: what the runs of each path have in common, by size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
@@ -13,21 +13,40 @@ Figures = dict[str, Any]
 METRICS = {
     "pps": ("kpps", 1000),
     "cores": ("CPUs busy", 1),
+    "guest_cores": ("the guest's", 1),
     "pps_per_core": ("kpps a CPU", 1000),
+    "lost_percent": ("lost, %", 1),
     "rtt_us_median": ("round trip, µs", 1),
     "rtt_us_p99": ("99 of 100, µs", 1),
 }
-"""What a row measures: label, and how much of it is one in the table."""
-BASE, RULES = "bridge", "+rules"
+"""What a row measures, or may: label, and how much of it is one in the table."""
+BASE, VF, RULES = "bridge", "vf", "+rules"
 """What the others are compared with, where it was measured, and what is added to the name of a path with rules."""
-RATIOS = {"to_bridge": f": {BASE}'s", "to_plain": ": without rules"}
+NONE = "–"
+
+
+class Ratio(NamedTuple):
+    """What is compared run by run: label, metric, and which path a path is compared with."""
+
+    label: str
+    metric: str
+    base: Callable[[str], str | None]
+
+
+RATIOS = {
+    "to_bridge": Ratio(f"kpps a CPU : {BASE}'s", "pps_per_core", lambda _: BASE),
+    "pps_to_bridge": Ratio(f"kpps : {BASE}'s", "pps", lambda _: BASE),
+    "rtt_to_bridge": Ratio(f"round trip : {BASE}'s", "rtt_us_median", lambda _: BASE),
+    "pps_to_vf": Ratio(f"kpps : {VF}'s", "pps", lambda _: VF),
+    "to_plain": Ratio("kpps a CPU : without rules", "pps_per_core", lambda path: _plain(path)),
+}
 
 
 def summary(rows: Rows) -> list[Figures]:
-    """For each size: ``{size, paths: {path: {runs, pps: {median, min, max}, …, to_bridge, to_plain}}}``.
+    """For each size: ``{size, paths: {path: {runs, pps: {median, min, max}, …, to_bridge, …}}}``.
 
-    `to_bridge` is packets a second and CPU to those of the kernel's bridge, run by run: `{median, min, max}`.
-    `to_plain` is the same of a path with rules to it without: what they leave. None where that was not measured.
+    Of `METRICS`, what its rows have. Each of `RATIOS` is `{median, min, max}` of what it is run by run; None where the
+    other path was not measured. What rules and a tunnel leave of a path, `to_plain` says.
     """
     return [
         {"size": size, "paths": _paths([row for row in rows if row["size"] == size])}
@@ -36,8 +55,8 @@ def summary(rows: Rows) -> list[Figures]:
 
 
 def render(groups: Sequence[Figures]) -> Group:
-    """A table a size: a line a path, medians with least and most."""
-    return Group(*(_table(group) for group in groups))
+    """Two tables a size: a line a path, medians with least and most, and how paths compare."""
+    return Group(*(table for group in groups for table in (_table(group), _compared(group))))
 
 
 def _paths(rows: Rows) -> dict[str, Figures]:
@@ -46,14 +65,19 @@ def _paths(rows: Rows) -> dict[str, Figures]:
 
 
 def _figures(path: str, of: Mapping[str, Rows]) -> Figures:
-    rows, plain = of[path], path.removesuffix(RULES)
-    spreads = {name: _spread([row[name] for row in rows]) for name in METRICS}
-    to_plain = _ratios(rows, of.get(plain, [])) if plain != path else None
-    return {"runs": len(rows), **spreads, "to_bridge": _ratios(rows, of.get(BASE, [])), "to_plain": to_plain}
+    rows = of[path]
+    spreads = {name: _spread([row[name] for row in rows]) for name in METRICS if name in rows[0]}
+    ratios = {name: _ratios(rows, of.get(ratio.base(path) or "", []), ratio.metric) for name, ratio in RATIOS.items()}
+    return {"runs": len(rows), **spreads, **ratios}
 
 
-def _ratios(rows: Rows, base: Rows) -> Figures | None:
-    found = [a["pps_per_core"] / b["pps_per_core"] for a, b in zip(rows, base, strict=False) if b["pps_per_core"]]
+def _plain(path: str) -> str | None:
+    """The path that has no rules, of one that has."""
+    return path.removesuffix(RULES) if path.endswith(RULES) else None
+
+
+def _ratios(rows: Rows, base: Rows, metric: str) -> Figures | None:
+    found = [a[metric] / b[metric] for a, b in zip(rows, base, strict=False) if b[metric]]
     return _spread([round(ratio, 2) for ratio in found]) if found else None
 
 
@@ -62,13 +86,27 @@ def _spread(values: Sequence[float]) -> Figures:
 
 
 def _table(group: Figures) -> Table:
-    table = Table(title=f"{group['size']:,} bytes", title_justify="left", show_edge=False)
-    for name in ("path", "runs", *(label for label, _ in METRICS.values()), *RATIOS.values()):
-        table.add_column(name, justify="left" if name == "path" else "right")
+    shown = {name: METRICS[name] for name in METRICS if any(name in each for each in group["paths"].values())}
+    table = _empty(f"{group['size']:,} bytes", "runs", *(label for label, _ in shown.values()))
     for path, figures in group["paths"].items():
-        cells = [_words(figures[name], unit) for name, (_, unit) in METRICS.items()]
-        ratios = [_words(figures[name], 1) if figures[name] else "–" for name in RATIOS]
-        table.add_row(path, str(figures["runs"]), *cells, *ratios)
+        cells = [_words(figures[name], unit) if name in figures else NONE for name, (_, unit) in shown.items()]
+        table.add_row(path, str(figures["runs"]), *cells)
+    return table
+
+
+def _compared(group: Figures) -> Table:
+    shown = [name for name in RATIOS if any(each[name] for each in group["paths"].values())]
+    table = _empty(None, *(RATIOS[name].label for name in shown))
+    for path, figures in group["paths"].items():
+        table.add_row(path, *(_words(figures[name], 1) if figures[name] else NONE for name in shown))
+    return table
+
+
+def _empty(title: str | None, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", show_edge=False)
+    table.add_column("path")
+    for name in columns:
+        table.add_column(name, justify="right")
     return table
 
 
@@ -79,4 +117,5 @@ def _words(spread: Figures, unit: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    """With three digits that say something."""
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"

@@ -1,6 +1,7 @@
 """Processes that end with the one that started them, whatever ends it, and the CPU time that they take."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,9 +53,9 @@ class Process:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def end(self) -> tuple[bytes, bytes]:
+    def end(self, by: signal.Signals = signal.SIGTERM) -> tuple[bytes, bytes]:
         """Ask it to end, and return what it has printed since, on standard output and error."""
-        self._process.terminate()
+        self._process.send_signal(by)
         return self._process.communicate(timeout=20)
 
     def errors(self) -> str:

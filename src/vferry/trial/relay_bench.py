@@ -4,16 +4,16 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from vferry.model.problem import Problem
 from vferry.trial import bouncer
 from vferry.trial.bouncer import BURST, Bouncer
+from vferry.trial.cpu_time import CpuTime
 from vferry.trial.dpdk_switch import MEMORY_MIB, huge_pages
 from vferry.trial.namespace import Namespace
-from vferry.trial.process import TICK_S
 from vferry.trial.relay_paths import WAYS, Place
 from vferry.trial.results import Results, code
 from vferry.trial.round_trips import round_trips
@@ -22,6 +22,8 @@ BURSTS = 8
 """How many are on their way from each NIC: 256 packets, a quarter of a queue."""
 WARM_S = 0.5
 CPUS = 2
+Begin = Callable[[str], None]
+"""Is told of each thing that is begun, in words."""
 
 
 class RelayCase(NamedTuple):
@@ -54,18 +56,36 @@ def environment(seconds: float) -> dict[str, Any]:
     return {"commit": code(), "kernel": platform.release(), "seconds": seconds}
 
 
-def measure(settings: RelaySettings, results: Results[RelayCase], begin: Callable[[str], None]) -> None:
-    """Measures what `results` lacks; `begin` is told of each. Raises `Problem`."""
-    now = environment(settings.seconds)
+def measure(settings: RelaySettings, results: Results[RelayCase], begin: Begin) -> None:
+    """Measures what `results` lacks. Raises `Problem`."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < CPUS:
         raise Problem("bench-few-cpus", "It takes two CPUs: one sends, the other forwards", "Give it more")
+
+    def measured(cases: Sequence[RelayCase]) -> list[tuple[RelayCase, dict[str, Any]]]:
+        return _measured(cases, cpus[-1], cpus[-2], settings.seconds)
+
+    in_turn(settings, environment(settings.seconds), results, begin, measured)
+
+
+def in_turn(
+    settings: RelaySettings,
+    now: Mapping[str, Any],
+    results: Results[RelayCase],
+    begin: Begin,
+    measured: Callable[[Sequence[RelayCase]], list[tuple[RelayCase, dict[str, Any]]]],
+) -> None:
+    """Adds what `results` lacks, path by path; `measured` has the figures of what is wanted of one path.
+
+    `now`: what rows must have in common to be compared.
+    """
     for number in range(1, settings.runs + 1):
         for path in settings.paths:
-            cases = [case for size in settings.sizes if results.count(case := RelayCase(path, size), now) < number]
+            wanted = [RelayCase(path, size) for size in settings.sizes]
+            cases = [case for case in wanted if results.count(case, dict(now)) < number]
             if cases:
                 begin(f"run {number} of {settings.runs}: {path}")
-                for case, figures in _measured(cases, cpus[-1], cpus[-2], settings.seconds):
+                for case, figures in measured(cases):
                     results.add(case, {**now, **figures})
 
 
@@ -102,13 +122,13 @@ def rate(packets: Bouncer, size: int, seconds: float) -> dict[str, float]:
     packets.stop()
     if not count:
         raise Problem("bench-no-traffic", "No packet comes back", "Run it again, with fewer other programs beside it")
-    pps = count / took
+    return throughput(count / took, cores)
+
+
+def throughput(pps: float, cores: float) -> dict[str, float]:
+    """Packets a second, the CPUs that were busy with them, and the packets that one CPU would pass."""
     return {"pps": round(pps), "cores": round(cores, 3), "pps_per_core": round(pps / cores) if cores else 0}
 
 
 def _busy_s() -> float:
-    """Seconds of CPU time that this machine has taken so far, but for what its hypervisor had of it."""
-    user, nice, system, _idle, _wait, irq, softirq = map(
-        int, Path("/proc/stat").read_text().split("\n")[0].split()[1:8]
-    )
-    return (user + nice + system + irq + softirq) * TICK_S
+    return CpuTime.of(Path("/proc/stat").read_text()).busy_s

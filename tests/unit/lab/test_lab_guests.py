@@ -280,7 +280,7 @@ def test_a_guest_that_no_host_defines_takes_the_place_of_those_that_are_off(
 ) -> None:
     lab = FakeLab(host1={"guest1": False, "bond1": False, "guest2": True}, host2={"guest1": True, "vlan1": False})
     monkeypatch.setattr(hosts, "running", lambda: list(HOSTS))
-    found = guests._defined(lab, [guests.named(name)])  # type: ignore[arg-type]
+    found = guests.defined(lab, [guests.named(name)])  # type: ignore[arg-type]
     assert lab.listed == {"host1": {"guest1": False, "guest2": True, name: False}, "host2": {"guest1": True}}
     assert guests.place(found, name).host == "host1"
 
@@ -288,7 +288,7 @@ def test_a_guest_that_no_host_defines_takes_the_place_of_those_that_are_off(
 def test_nothing_is_undefined_where_all_are_defined(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = FakeLab(host1={"guest1": False, "bond1": False}, host2={})
     monkeypatch.setattr(hosts, "running", lambda: list(HOSTS))
-    guests._defined(lab, [guests.named("guest1")])  # type: ignore[arg-type]
+    guests.defined(lab, [guests.named("guest1")])  # type: ignore[arg-type]
     assert lab.listed == {"host1": {"guest1": False, "bond1": False}, "host2": {}}
 
 

@@ -21,6 +21,13 @@ ROWS = [
 ]
 
 
+def shown(rows: list[dict[str, Any]]) -> str:
+    console = Console(width=160, force_terminal=False)
+    with console.capture() as capture:
+        console.print(render(summary(rows)))
+    return capture.get()
+
+
 def test_sizes_are_apart_and_a_path_is_compared_with_the_bridge_run_by_run() -> None:
     small, large = summary(ROWS)
     assert (small["size"], large["size"]) == (64, 1500)
@@ -42,13 +49,32 @@ def test_a_path_with_rules_is_compared_with_the_same_without() -> None:
 
 
 def test_the_table_has_medians_with_least_and_most() -> None:
-    console = Console(width=160, force_terminal=False)
-    with console.capture() as capture:
-        console.print(render(summary(ROWS)))
-    said = capture.get()
-    assert "1.1 (0.9 … 1.2)" in said
-    assert "5.0 (4.0 … 6.0)" in said
+    said = shown(ROWS)
+    assert "1.05 (0.90 … 1.20)" in said
+    assert "5.00 (4.00 … 6.00)" in said
     assert "1,500 bytes" in said
+
+
+def echoed(path: str, pps: int, rtt_us: float) -> dict[str, Any]:
+    return {**row(path, pps), "guest_cores": 0.4, "lost_percent": 0.0, "rtt_us_median": rtt_us}
+
+
+def test_a_path_to_a_guest_is_compared_with_the_bridge_and_with_its_vf_alone() -> None:
+    rows = [echoed("bridge", 1000, 8000.0), echoed("macvtap", 1500, 6000.0), echoed("vf", 2000, 4000.0)]
+    (small,) = summary(rows)
+    macvtap = small["paths"]["macvtap"]
+    assert [macvtap[name]["median"] for name in ("pps_to_bridge", "rtt_to_bridge", "pps_to_vf")] == [1.5, 0.75, 0.75]
+    assert macvtap["guest_cores"]["median"] == 0.4
+    said = shown(rows)
+    assert "kpps : vf's" in said
+    assert "lost, %" in said
+    assert "without rules" not in said
+
+
+def test_what_was_not_measured_has_no_column() -> None:
+    said = shown(ROWS)
+    assert "the guest's" not in said
+    assert "kpps : vf's" not in said
 
 
 def test_without_rows_nothing_is_said() -> None:
