@@ -38,13 +38,20 @@ def run(gateway: Gateway, *, details: bool) -> None:
     services = {name: f"unix:{path}" for name, path in gateway.services.items()}
     ready = {"role": gateway.role, "pid": os.getpid(), "address": str(gateway.address), "services": services}
     events.write("ready", ready)
-    while signal.sigtimedwait(STOP_SIGNALS, TICK_S) is None:
+    while not _is_to_stop(TICK_S):
         gateway.check_peers()
         sample = gateway.statistics.sample()
         if details:
             events.write("stats", sample, patience_s=0)
     gateway.stop()
     events.write("end", {"role": gateway.role, **gateway.statistics.report(rates=details)})
+
+
+def _is_to_stop(patience_s: float) -> bool:
+    """Wait for one of the signals."""
+    found = signal.sigtimedwait(STOP_SIGNALS, patience_s)
+    # Where SIGSTOP or a debugger makes a wait last too long, Python returns what is no signal's.
+    return found is not None and found.si_signo in STOP_SIGNALS
 
 
 def _allow_files() -> None:

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 from vferry.cli.gateway import command
 from vferry.model.problem import Problem
+from vferry.transfer.process import TICK_S
 
 from .conftest import WAIT_S, Authority
 
@@ -43,9 +45,12 @@ class Process:
             if content.items() <= event.items():
                 return event
 
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def end(self, number: int = signal.SIGTERM) -> tuple[int, list[dict[str, Any]], str]:
         """Send a signal; return exit code, events and standard error."""
-        self._process.send_signal(number)
+        self.send(number)
         out, err = self._process.communicate(timeout=WAIT_S)
         return self._process.returncode, [json.loads(line) for line in out.splitlines()], err
 
@@ -113,6 +118,26 @@ def test_two_processes_carry_report_and_leave_nothing(
         assert end["rates"] == [list(rate) for rate in end["rates"]]
         assert all(event["event"] == "stats" for event in events[:-1])
     assert not (tmp_path / "near.sock").exists()
+
+
+def test_a_gateway_that_was_stopped_for_a_while_goes_on(
+    tmp_path: Path, authority: Authority, destination: socket.socket
+) -> None:
+    processes = pair(tmp_path, authority, "--json")
+    with socket.socket(socket.AF_UNIX) as near:
+        near.connect(str(tmp_path / "near.sock"))
+        far, _ = destination.accept()
+        with far:
+            for process in processes:
+                process.send(signal.SIGSTOP)
+            time.sleep(1.5 * TICK_S)
+            for process in processes:
+                process.send(signal.SIGCONT)
+            for process in processes:
+                process.event(event="stats")
+                process.event(event="stats")
+            near.sendall(b"memory")
+            assert far.recv(100) == b"memory"
 
 
 @pytest.mark.parametrize("victim", [0, 1])
