@@ -30,7 +30,7 @@ from vferry.transfer.differences import DIFFERENCE_LIMIT
 from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.wire import WireError
 
-STREAM_LIMIT = 768 * 1024
+STREAM_LIMIT = 1536 * 1024
 TABLE_LIMIT = 16 * 1024
 PASSED_LIMIT = 512 * 1024
 

@@ -1,9 +1,10 @@
 """Cutting a local process's stream into blocks and making them smaller as far as no codec is needed.
 
 Nothing is held back while the input idles, but for a packet that QEMU has begun to write and writes in one piece: that
-one waits for its rest, `HOLD_MS` for it to go on and as long for it to end; and for packets without pages, that is of
-zero pages: they wait for the next one, `GATHER_MS` at most, unless one of them is a SYNC, with which each round ends.
-Under load a block holds at most `BLOCK_BYTES`.
+one waits for its rest, `HOLD_MS` for it to go on and as long for it to end; and for packets that leave room in their
+block: they wait for the next one, `GATHER_MS` at most, unless one of them is a SYNC, with which each round ends.
+Under load a block holds at most `BLOCK_BYTES`: two packets, since what each block takes of Python was a fifth of the
+gateways' time; more would be held back for too long on a slow link.
 
 Where nothing is compressed, a block ends behind a packet's header, and the pages are left to be passed on as they are.
 """
@@ -24,7 +25,7 @@ from vferry.transfer.table import DIFFERENCE, PACKET_LIMIT, Table, flatten_heade
 from vferry.transfer.tuner import Tuner
 from vferry.transfer.tuning import Choice
 
-BLOCK_BYTES = HEADER_BYTES * 8 + PACKET_PAGES * PAGE_BYTES
+BLOCK_BYTES = HEADER_BYTES * 8 + 2 * PACKET_PAGES * PAGE_BYTES
 BUFFER_BYTES = BLOCK_BYTES + 16 * 1024
 HOLD_MS = 100
 GATHER_MS = 2
@@ -126,8 +127,7 @@ class Cutter:
             return None
         if self._splitter.inside:
             return HOLD_MS
-        without_pages = filled == HEADER_BYTES * len(self._packets)
-        return GATHER_MS if without_pages and not any(packet.header.sync for packet in self._packets) else 0
+        return GATHER_MS if self._packets and not any(packet.header.sync for packet in self._packets) else 0
 
     def _wanted(self, filled: int) -> int:
         """How many bytes to read next; none if the block is full."""

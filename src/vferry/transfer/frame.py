@@ -1,7 +1,7 @@
 """Reading frames from a stream of the peer gateway."""
 
 from vferry.transfer.stream import Stream
-from vferry.transfer.wire import FRAME, FRAME_LIMIT, WireError
+from vferry.transfer.wire import END_LENGTH, FRAME, FRAME_LIMIT, WireError
 
 CUT_OFF = "the peer gateway ended the connection without an end frame"
 
@@ -11,8 +11,10 @@ def next_frame(peer: Stream) -> int:
     head = memoryview(bytearray(FRAME.size))
     fill(peer, head)
     size = int(FRAME.unpack(head)[0])
-    if size > FRAME_LIMIT:
-        raise WireError(f"frame of {size} bytes, more than {FRAME_LIMIT}")
+    if size == END_LENGTH:
+        return 0
+    if not 1 <= size <= FRAME_LIMIT:
+        raise WireError(f"frame of {size} bytes, not of 1 to {FRAME_LIMIT}")
     return size
 
 

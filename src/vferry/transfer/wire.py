@@ -1,11 +1,11 @@
-"""The gateway protocol, version 4: pure functions on bytes, no I/O.
+"""The gateway protocol, version 5: pure functions on bytes, no I/O.
 
 One TCP connection carries one connection of one service. Inside mutual TLS 1.3 (or bare, between two plain
 QEMU processes) the sending gateway, which connects, speaks first. Integers are big-endian::
 
     hello    sender → receiver, once
         4  magic "VFRY"
-        1  version, 4
+        1  version, 5
         1  length of the service name, 1 to 32
         2  length of the token, 0 to 256
         1  carriage of what the sender sends: 0 bytes as they are, 1 blocks (`vferry.transfer.block`)
@@ -18,7 +18,7 @@ QEMU processes) the sending gateway, which connects, speaks first. Integers are 
 
     reply    receiver → sender, once
         4  magic "VFRY"
-        1  version, 4
+        1  version, 5
         1  status: 0 accepted, 1 unknown service, 2 wrong token, 3 the service's socket does not answer,
            4 another version, 5 no blocks here
         2  codecs that blocks may use, a bit each: 1 << its number
@@ -26,7 +26,7 @@ QEMU processes) the sending gateway, which connects, speaks first. Integers are 
         4  slots for page copies that this connection may use, at most as many as asked for
 
     frames   both ways, independently of each other
-        4  length of the payload, 0 to 1,048,576; 0 is the END frame: nothing follows in this direction
+        4  length of the payload, 1 to 2,097,152; or 2^32 - 1, the END frame: nothing follows in this direction
         n  payload: bytes as they are, or one block; behind a block may follow bytes as they are, as many as it says
 
 Every version begins hello and reply with the magic and its number, so that an old gateway and a new one can say what
@@ -46,16 +46,18 @@ from enum import IntEnum
 from typing import NamedTuple
 
 MAGIC = b"VFRY"
-VERSION = 4
+VERSION = 5
 SERVICE_LIMIT = 32
 TOKEN_LIMIT = 256
-FRAME_LIMIT = 1 << 20
+FRAME_LIMIT = 1 << 21
 
 HELLO = struct.Struct(">4sBBH")
 ASKED = struct.Struct(">BBHI8s")
 REPLY = struct.Struct(">4sBBHHI")
 FRAME = struct.Struct(">I")
-END = FRAME.pack(0)
+END_LENGTH = 2**32 - 1
+"""Far from any length: 0 would be one that has been damaged in a single byte."""
+END = FRAME.pack(END_LENGTH)
 
 SERVICE_NAME = re.compile(rf"[a-z][a-z0-9-]{{0,{SERVICE_LIMIT - 1}}}")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vferry.transfer import cutting
@@ -290,10 +290,10 @@ def test_zero_pages_and_headers_shrink_to_almost_nothing() -> None:
     assert report["wire_bytes"] < len(stream) / 50
 
 
-def test_packets_of_zero_pages_are_gathered_until_a_round_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packets_are_gathered_until_a_round_ends_or_the_block_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "GATHER_MS", 20_000)
     near, far = socket.socketpair()
-    wire, zero = Wire(), packet([0, 4096])
+    wire, zero, full = Wire(), packet([0, 4096]), packet(range(0, 128 << 12, 4096), [page(n) for n in range(128)])
     packer = Packer(PackingChannel(0, None, Counters()), LZ4)
     with near, far:
         thread = threading.Thread(target=packer.pump, args=(PlainStream(far), wire, ignore))
@@ -305,8 +305,11 @@ def test_packets_of_zero_pages_are_gathered_until_a_round_ends(monkeypatch: pyte
             time.sleep(0.001 * (number % 3))
         near.sendall(packet(flags=SYNC))
         wait_for(lambda: len(wire.frames()) == 2)
-        near.sendall(packet([0], [page(1)]))
+        for _ in range(3):
+            near.sendall(full)
         wait_for(lambda: len(wire.frames()) == 3)
+        near.sendall(packet(flags=SYNC))
+        wait_for(lambda: len(wire.frames()) == 4)
         near.shutdown(socket.SHUT_WR)
         thread.join(WAIT_S)
 
@@ -356,6 +359,7 @@ def test_nothing_is_held_back_while_the_input_idles(begun: bytes) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(streams.map(b"".join), st.integers(min_value=0), st.integers(1, 255))
+@example(INITIAL, 3, 71)  # the length of its only block
 def test_damage_on_the_way_is_an_error_or_none(content: bytes, place: int, change: int) -> None:
     session, sent = Session(), Wire()
     session.pack(0, [content], sent)

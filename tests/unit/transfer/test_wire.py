@@ -89,7 +89,7 @@ def test_a_reply_comes_back(reply: Reply) -> None:
 
 @given(st.binary(min_size=REPLY.size, max_size=REPLY.size))
 def test_garbage_is_no_reply(data: bytes) -> None:
-    if not data.startswith(b"VFRY\x04"):
+    if not data.startswith(b"VFRY\x05"):
         with pytest.raises(WireError):
             unpack_reply(data)
 
@@ -98,4 +98,4 @@ def test_another_version_and_another_status_are_errors() -> None:
     with pytest.raises(VersionError, match="version 1"):
         unpack_reply(b"VFRY\x01\x00" + bytes(8))
     with pytest.raises(WireError, match="status 9"):
-        unpack_reply(b"VFRY\x04\x09" + bytes(8))
+        unpack_reply(b"VFRY\x05\x09" + bytes(8))
