@@ -1,7 +1,7 @@
 """What the blocks of a gateway have carried. Counted by the threads of all channels."""
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
 
@@ -24,7 +24,7 @@ class Counters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sums: Counter[str] = Counter()
-        self._codecs: dict[str, Counter[str]] = {}
+        self._codecs: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._delta_memory = 0
 
     def reserve(self, size: int) -> None:
@@ -35,7 +35,7 @@ class Counters:
     def add(self, block: BlockCount) -> None:
         """Count a block that was sent, or received and found right."""
         with self._lock:
-            codec = self._codecs.setdefault(block.codec, Counter())
+            codec = self._codecs[block.codec]
             for sums in (self._sums, codec):
                 sums["blocks"] += 1
                 sums["stream_bytes"] += block.stream_bytes
