@@ -7,7 +7,7 @@ Integers are big-endian::
     2  number of needs
     2  pages of the stream that are left out of it, being differences (`vferry.transfer.differences`)
     4  sequence: 0 for the first block of a channel, one more for each
-    4  bytes of the stream in it, those left out among them, 1 to 786,432
+    4  bytes of the stream in it, those left out among them, 1 to 1,572,864
     4  bytes of the table behind them, 0 to 16,384 (`vferry.transfer.table`)
     4  bytes of the differences behind that
     4  bytes of the stream that follow the block's frame as they are, 0 to 524,288: they are passed on unseen

@@ -8,8 +8,12 @@ The sender alone decides which pages are kept and where; each page that is sent 
 
 Both sides must change a slot in the same order, though the pages of one RAM block come on any channel. So every slot
 remembers the block that changed it last; a block that touches the slot next *needs* that one, says so in its header,
-and is applied after it. What a block needs was decided before it, so nothing waits in a circle. This is finer than
-waiting for all channels at the end of a round (SYNC), and does not depend on how QEMU uses its channels.
+and is applied after it. What a block needs was decided before it, so nothing waits in a circle of blocks. This is finer
+than waiting for all channels at the end of a round (SYNC), and does not depend on how QEMU uses its channels.
+
+A circle through the destination's QEMU is left: it takes nothing more from a channel that is past a SYNC until all
+channels are. So no block may need one of a later round; one that is late, as another channel was decided past the SYNC
+before it, is sent PLAIN.
 """
 
 import mmap
@@ -41,8 +45,16 @@ class SentPages(NamedTuple):
     pages: Pages
 
 
+class Moment(NamedTuple):
+    """Where a block belongs: its channel, its place there, and how many SYNCs came before it on that channel."""
+
+    channel: int
+    sequence: int
+    round: int = 0
+
+
 class Fates(NamedTuple):
-    """What became of the pages of a block, in order, and the differences among them."""
+    """What became of the pages of a block, in order, and the differences among them. No fates: all are PLAIN."""
 
     fates: bytes = b""
     slots: Numbers = NO_SLOTS
@@ -68,17 +80,21 @@ class SenderCopies:
         self._sequence = np.zeros(slots, np.uint32)
         self._table = SlotTable(slots, RAMBLOCKS)
         self._ramblocks: dict[bytes, int] = {}
+        self._round = 0
         self._lock = threading.Lock()
 
-    def exchange(self, packets: Sequence[SentPages], channel: int, sequence: int) -> Fates:
-        """Decide the fates of a block's pages.
+    def exchange(self, packets: Sequence[SentPages], moment: Moment) -> Fates:
+        """Decide the fates of a block's pages, of which all are of one round.
 
         The whole block is decided at once: two blocks may not build on each other.
         """
         needs: dict[int, int] = {}
         with self._lock:
-            found = [self._exchange(packet, needs, channel, sequence) for packet in packets]
-        needs.pop(channel, None)  # a channel's own blocks are applied in order anyway
+            if not packets or moment.round < self._round:
+                return Fates()
+            self._round = moment.round
+            found = [self._exchange(packet, needs, moment) for packet in packets]
+        needs.pop(moment.channel, None)  # a channel's own blocks are applied in order anyway
         return Fates(
             b"".join(each.fates for each in found),
             np.concatenate([NO_SLOTS, *(each.slots for each in found)]),
@@ -86,14 +102,14 @@ class SenderCopies:
             pack([each.differences for each in found]),
         )
 
-    def _exchange(self, packet: SentPages, needs: dict[int, int], channel: int, sequence: int) -> _Exchanged:
+    def _exchange(self, packet: SentPages, needs: dict[int, int], moment: Moment) -> _Exchanged:
         pages = packet.pages
         placed = self._place(packet)
         if placed is None:
             return _Exchanged(bytes([PLAIN]) * len(pages))
         slots, is_known = placed
         self._add_needs(needs, slots)
-        self._channel[slots], self._sequence[slots] = channel, sequence
+        self._channel[slots], self._sequence[slots] = moment.channel, moment.sequence
         if not is_known.any():
             self._pages[_rows(slots)] = pages
             return _Exchanged(bytes([KEPT]) * len(pages), slots)

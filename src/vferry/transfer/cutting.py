@@ -2,7 +2,7 @@
 
 Nothing is held back while the input idles, but for a packet that QEMU has begun to write and writes in one piece: that
 one waits for its rest, `HOLD_MS` for it to go on and as long for it to end; and for packets that leave room in their
-block: they wait for the next one, `GATHER_MS` at most, unless one of them is a SYNC, with which each round ends.
+block: they wait for the next one, `GATHER_MS` at most. A SYNC, with which each round ends, ends its block, too.
 Under load a block holds at most `BLOCK_BYTES`: two packets, since what each block takes of Python was a fifth of the
 gateways' time; more would be held back for too long on a slow link.
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from vferry.transfer.block import BlockHeader
 from vferry.transfer.checksum import crc32
-from vferry.transfer.copies import Fates, SenderCopies, SentPages
+from vferry.transfer.copies import Fates, Moment, SenderCopies, SentPages
 from vferry.transfer.multifd import HEADER_BYTES, PACKET_PAGES, PAGE_BYTES
 from vferry.transfer.splitting import OPAQUE_BYTES, Packet, Splitter
 from vferry.transfer.stream import Stream
@@ -78,6 +78,7 @@ class Cutter:
         self._rest = b""
         self._base = 0
         self._sequence = 0
+        self._round = 0
         self._ended = False
 
     def cut(self, buffer: memoryview) -> Cut | None:
@@ -97,6 +98,7 @@ class Cutter:
         cut = self._prepare(buffer, size, passed, choice)
         self._base += size + passed
         self._sequence += 1
+        self._round += self._at_sync
         self._packets = []
         return cut._replace(waited_s=read_at - begin, prepared_s=time.monotonic() - read_at)
 
@@ -127,14 +129,19 @@ class Cutter:
             return None
         if self._splitter.inside:
             return HOLD_MS
-        return GATHER_MS if self._packets and not any(packet.header.sync for packet in self._packets) else 0
+        return GATHER_MS if self._packets else 0
+
+    @property
+    def _at_sync(self) -> bool:
+        return bool(self._packets) and self._packets[-1].header.sync
 
     def _wanted(self, filled: int) -> int:
         """How many bytes to read next; none if the block is full."""
         if self._splitter.opaque:
             return OPAQUE_BYTES - filled
         wanted = self._splitter.wanted
-        return wanted if wanted <= BLOCK_BYTES - filled and len(self._packets) < PACKET_LIMIT else 0
+        is_full = self._at_sync or wanted > BLOCK_BYTES - filled or len(self._packets) == PACKET_LIMIT
+        return 0 if is_full else wanted
 
     def _complete(self, filled: int) -> int:
         """The end of what is complete in the buffer; all of it if nothing is."""
@@ -169,4 +176,4 @@ class Cutter:
             for (start, header), before in zip(packets, offsets, strict=True)
             if header.normal_pages
         ]
-        return copies.exchange(sent, self._number, self._sequence)
+        return copies.exchange(sent, Moment(self._number, self._sequence, self._round))

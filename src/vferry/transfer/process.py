@@ -5,6 +5,7 @@ service breaks; with `--json` `stats` about every second; `end` last. Who reads 
 lines but never stops the gateway.
 """
 
+import faulthandler
 import json
 import os
 import resource
@@ -28,9 +29,10 @@ EVENT_S = 2.0
 def run(gateway: Gateway, *, details: bool) -> None:
     """Serve until SIGTERM or SIGINT; raises `Problem` if it cannot listen.
 
-    `details` prints a `stats` line every second and the rates in the `end` line.
+    `details` prints a `stats` line every second and the rates in the `end` line. SIGUSR1 prints where each thread is.
     """
     events = Events()
+    faulthandler.register(signal.SIGUSR1)
     _allow_files()
     # Blocked before there are threads, so that all inherit it and only this one takes the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

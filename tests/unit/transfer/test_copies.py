@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vferry.transfer.copies import ReceiverCopies, SenderCopies, SentPages
+from vferry.transfer.copies import Fates, Moment, ReceiverCopies, SenderCopies, SentPages
 from vferry.transfer.differences import DENSE, WORDS, Pages
 from vferry.transfer.table import DIFFERENCE, KEPT
 
@@ -44,10 +44,20 @@ def test_pages_come_back_and_only_those_that_changed_little_are_differences(
             changed(pages, number, turn[number], sequence)
         sent = np.stack([pages[number] for number in numbers])
         offsets = np.array(numbers, np.uint64) * np.uint64(4096)
-        fates, slots, _, differences = sender.exchange([SentPages(b"pc.ram", offsets, sent)], 0, sequence)
+        fates, slots, _, differences = sender.exchange([SentPages(b"pc.ram", offsets, sent)], Moment(0, sequence))
         expected = [DIFFERENCE if number in seen and turn[number] <= DENSE else KEPT for number in numbers]
         assert list(fates) == expected
         sent[np.frombuffer(fates, np.uint8) == DIFFERENCE] = 0
         receiver.restore([sent], fates, slots, memoryview(differences))
         assert (sent == np.stack([pages[number] for number in numbers])).all()
         seen |= turn.keys()
+
+
+def test_a_block_that_is_late_is_plain_and_changes_nothing() -> None:
+    sender = SenderCopies(64)
+    sent = [SentPages(b"pc.ram", np.zeros(1, np.uint64), np.ones((1, WORDS), np.uint64))]
+    sender.exchange(sent, Moment(0, 0, round=0))
+    assert sender.exchange(sent, Moment(1, 0, round=1)).needs == [(0, 0)]
+    assert sender.exchange(sent, Moment(2, 0, round=0)) == Fates()
+    assert sender.exchange([], Moment(2, 1, round=9)) == Fates()
+    assert sender.exchange(sent, Moment(3, 0, round=1)).needs == [(1, 0)]

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vferry.transfer import cutting
-from vferry.transfer.block import BlockHeader, pack_block_header
+from vferry.transfer.block import BlockHeader, pack_block_header, unpack_block
 from vferry.transfer.checksum import crc32
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
@@ -25,6 +25,7 @@ from vferry.transfer.multifd import PAGE_BYTES, SYNC
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
+from vferry.transfer.splitting import Splitter
 from vferry.transfer.stream import PlainStream
 from vferry.transfer.table import Table, pack_table
 from vferry.transfer.tuner import FixedTuner, Tuner
@@ -406,3 +407,31 @@ def test_fates_and_slots_that_do_not_fit_are_errors(fates: list[int], slots: lis
         ReceiverCopies(256).restore([pages[:1], pages[1:]], bytes(fates), slots, memoryview(differences))
         assert len(fates) == 4
         assert max(fates) <= 2
+
+
+def by_round(wire: Wire, restored: bytes) -> list[tuple[int, BlockHeader]]:
+    """The blocks of a channel, each with the number of SYNCs in what came before it."""
+    splitter, found, ended = Splitter(), [], 0
+    for frame in wire.frames():
+        header, _ = unpack_block(memoryview(frame))
+        size = header.stream_bytes + header.passed_bytes
+        packets = splitter.feed(memoryview(restored)[:size])
+        assert not any(packet.header.sync for packet in packets[:-1])
+        found.append((ended, header))
+        ended += sum(packet.header.sync for packet in packets)
+        restored = restored[size:]
+    return found
+
+
+@settings(deadline=None)
+@given(channels)
+@example([INITIAL + packet([0], [page(1)], flags=SYNC) + packet([0], [page(2)]), INITIAL + packet([0], [page(3)])])
+def test_no_block_needs_one_behind_a_sync_that_is_still_to_come(contents: list[bytes]) -> None:
+    session = Session()
+    wires = [Wire() for _ in contents]
+    for number, content in enumerate(contents):  # one after the other, so the second one is as late as can be
+        session.pack(number, [content], wires[number])
+    blocks = [by_round(wire, content) for wire, content in zip(wires, contents, strict=True)]
+    for of_channel in blocks:
+        for mine, header in of_channel:
+            assert all(blocks[need.channel][need.sequence][0] <= mine for need in header.needs)

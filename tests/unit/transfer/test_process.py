@@ -54,6 +54,11 @@ class Process:
         out, err = self._process.communicate(timeout=WAIT_S)
         return self._process.returncode, [json.loads(line) for line in out.splitlines()], err
 
+    def stacks(self) -> str:
+        """Where its threads are, which ends it."""
+        self.send(signal.SIGUSR1)
+        return self.end()[2]
+
     def kill(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
@@ -89,6 +94,13 @@ def pair(tmp_path: Path, authority: Authority, *extra: str, sending: tuple[str, 
     there = ("--connect", address, "--peer", "destination")
     send = Process("send", "--listen", near, *there, *sending, *files("source"))
     return send, receive
+
+
+def test_a_gateway_tells_where_its_threads_are(tmp_path: Path) -> None:
+    send = Process("send", "--listen", f"unix:{tmp_path}/near.sock", "--connect", "127.0.0.1:1", "--insecure-plaintext")
+    found = send.stacks()
+    assert "sigtimedwait" in found or "_is_to_stop" in found
+    assert "in _accept" in found
 
 
 def test_two_processes_carry_report_and_leave_nothing(

@@ -81,7 +81,7 @@ def ended(guest: Guest) -> dict[str, Any]:
         if found.get("status") in ("completed", "failed", "cancelled"):
             return found
         time.sleep(0.05)
-    raise TimeoutError(found)
+    raise TimeoutError("\n".join([str(found), *(process.stacks() for process in Process.started)]))
 
 
 ALL = [(codec, channels, 1) for codec in sorted({*available(), "auto"}) for channels in (4, 0)]
