@@ -73,6 +73,14 @@ def begin(folder: Path, guests: Pair, channels: int, bytes_a_s: int) -> None:
     source.monitor.ask("migrate", uri=f"unix:{folder}/out.sock")
 
 
+def waits(guest: Guest) -> str:
+    """What each thread of a QEMU is in: its name, and the kernel's function and call that it waits in."""
+    tasks = Path(f"/proc/{guest.process.pid}/task").iterdir()
+    return "\n".join(
+        " ".join((task / name).read_text().strip() for name in ("comm", "wchan", "syscall")) for task in tasks
+    )
+
+
 def ended(guest: Guest) -> dict[str, Any]:
     """Wait for the end of the migration and return what QEMU says of it."""
     deadline = time.monotonic() + PATIENCE_S
@@ -81,7 +89,7 @@ def ended(guest: Guest) -> dict[str, Any]:
         if found.get("status") in ("completed", "failed", "cancelled"):
             return found
         time.sleep(0.05)
-    raise TimeoutError("\n".join([str(found), *(process.stacks() for process in Process.started)]))
+    raise TimeoutError("\n".join([str(found), waits(guest), *(process.stacks() for process in Process.started)]))
 
 
 ALL = [(codec, channels, 1) for codec in sorted({*available(), "auto"}) for channels in (4, 0)]
