@@ -64,12 +64,13 @@ def compare(
     from vferry.report.text import terminal
     from vferry.trial.relay_bench import RelayCase
     from vferry.trial.results import Results
+    from vferry.trial.signals import ended_by_signals
 
     if fresh:
         results.unlink(missing_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
     kept = Results(results, RelayCase.of)
-    with show.Line() as line:
+    with ended_by_signals(), show.Line() as line:
         measure(settings, kept, line.begin)
     rows = kept.of(lambda _: dict(now))
     tell_left_out(len(kept.rows) - len(rows), results)

@@ -55,8 +55,8 @@ def summary(rows: Rows) -> list[Figures]:
 
 
 def render(groups: Sequence[Figures]) -> Group:
-    """Two tables a size: a line a path, medians with least and most, and how paths compare."""
-    return Group(*(table for group in groups for table in (_table(group), _compared(group))))
+    """Two tables a size: a line a path, medians with least and most, and how paths compare, where they do."""
+    return Group(*(table for group in groups for table in (_table(group), _compared(group)) if table.row_count))
 
 
 def _paths(rows: Rows) -> dict[str, Figures]:
@@ -97,7 +97,7 @@ def _table(group: Figures) -> Table:
 def _compared(group: Figures) -> Table:
     shown = [name for name in RATIOS if any(each[name] for each in group["paths"].values())]
     table = _empty(None, *(RATIOS[name].label for name in shown))
-    for path, figures in group["paths"].items():
+    for path, figures in group["paths"].items() if shown else ():
         table.add_row(path, *(_words(figures[name], 1) if figures[name] else NONE for name in shown))
     return table
 

@@ -1,11 +1,9 @@
 """All migrations of a bench, in turn."""
 
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from vferry.model.problem import Problem
@@ -14,6 +12,7 @@ from vferry.trial.guest import accelerator
 from vferry.trial.migration import Setting, migrate
 from vferry.trial.modes import MODES
 from vferry.trial.results import Case, Results, code
+from vferry.trial.signals import ended_by_signals
 
 LEAST_DEADLINE_S = 60.0
 # How often the guest's memory could pass the link, uncompressed, before a migration is given up.
@@ -73,7 +72,7 @@ def measure(
     if not pending:
         return
     places = layout(settings.memory, settings.used)
-    with _ended_by_signals(), _content(settings, places, begin) as (content, digest):
+    with ended_by_signals(), _content(settings, places, begin) as (content, digest):
         begin("compressing them, for the floor")
         cold = floor_of_cold(content, places)
         for number, case in pending:
@@ -107,21 +106,6 @@ def _content(settings: Settings, places: Layout, begin: Callable[[str], None]) -
         yield memory, fill(memory, places, settings.content, again=settings.again)
     finally:
         memory.close()
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the bench as Ctrl-C does: what it has started is taken down."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _version(qemu: Sequence[str]) -> str:

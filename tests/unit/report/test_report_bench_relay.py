@@ -79,3 +79,7 @@ def test_what_was_not_measured_has_no_column() -> None:
 
 def test_without_rows_nothing_is_said() -> None:
     assert summary([]) == []
+
+
+def test_a_path_alone_is_compared_with_nothing() -> None:
+    assert shown([row("direct", 900)]).count("path") == 1

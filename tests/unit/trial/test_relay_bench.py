@@ -1,6 +1,7 @@
 """`vferry bench relay`, with a path that is none: what is asked of it, counted and kept."""
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -172,3 +173,25 @@ def test_where_nothing_can_be_measured_it_says_what_to_do(tmp_path: Path, monkey
 )
 def test_nonsense_is_refused(words: tuple[str, ...]) -> None:
     assert run(*words).exit_code == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_it_has_laid_is_taken_down_when_a_signal_ends_it(
+    tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    taken: list[str] = []
+
+    @contextmanager
+    def lay(_: Place) -> Iterator[Ends]:
+        try:
+            os.kill(os.getpid(), number)
+            yield End(tmp_path), End(tmp_path)
+        finally:
+            taken.append("direct")
+
+    monkeypatch.setitem(WAYS, "direct", Way(lambda: "", lay))
+    before = signal.signal(number, lambda *_: None)  # so that one that is not caught ends no test
+    done = run("--runs", "1", "--paths", "direct", "--results", str(tmp_path / "relay.json"))
+    signal.signal(number, before)
+    assert done.exit_code == 128 + number
+    assert taken == ["direct"]
