@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from vferry.cli import bench_relay, show
 from vferry.cli.choices import chosen, numbers, tell_left_out
+from vferry.cli.signals import ended_by_signals
 from vferry.controller.bench import Case, Results, measure, watched
 from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.state import find_state
@@ -214,7 +215,7 @@ def transfer(*, runs: int, memory: int, results: Path, fresh: bool, as_json: boo
         again=options["again"],
     )
     now = environment(settings)
-    with show.Line() as line:
+    with ended_by_signals(), show.Line() as line:
         measure(settings, kept, now, line.begin, line.tell)
     rows = kept.of(now)
     tell_left_out(len(kept.rows) - len(rows), results)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vferry.cli.choices import numbers, tell_left_out
+from vferry.cli.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from vferry.trial.relay_bench import Begin, RelayCase, RelaySettings
@@ -64,7 +65,6 @@ def compare(
     from vferry.report.text import terminal
     from vferry.trial.relay_bench import RelayCase
     from vferry.trial.results import Results
-    from vferry.trial.signals import ended_by_signals
 
     if fresh:
         results.unlink(missing_ok=True)

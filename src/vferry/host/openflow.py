@@ -9,7 +9,7 @@ import socket
 import struct
 from pathlib import Path
 
-from vferry.host.openvswitch import DIRECTORY, TIMEOUT_S, OpenVSwitch
+from vferry.host.openvswitch import DIRECTORY, OpenVSwitch, connect
 
 VERSION = 6
 """Of OpenFlow 1.5, on the wire."""
@@ -35,9 +35,7 @@ class Inlet:
         if found is None:
             raise OSError(errno.ENODEV, f"no bridge has the port {self._port}")
         bridge, number = found
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire:
-            wire.settimeout(TIMEOUT_S)
-            wire.connect(str(way_in(self._root, bridge)))
+        with connect(way_in(self._root, bridge)) as wire:
             wire.sendall(message(HELLO) + packet_out(number, frame) + message(BARRIER_REQUEST))
             _await_barrier(wire)
         return len(frame)

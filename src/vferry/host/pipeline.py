@@ -4,7 +4,6 @@ Spoken as `openflow` does. What is here of Open vSwitch's own (`NX`) is in its i
 lib/ofp-actions.c.
 """
 
-import socket
 import struct
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from vferry.host.openflow import (
     message,
     packet_out,
 )
-from vferry.host.openvswitch import TIMEOUT_S, RefusedError
+from vferry.host.openvswitch import TIMEOUT_S, RefusedError, connect
 from vferry.host.segments import ports
 from vferry.model.connections import Way
 
@@ -72,10 +71,8 @@ class Pipeline:
         self._waiting: list[PacketIn] = []
 
     def __enter__(self) -> Self:
-        self._wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._wire = connect(self._path)
         try:
-            self._wire.settimeout(TIMEOUT_S)
-            self._wire.connect(str(self._path))
             self._send(HELLO)
             # A connection to this socket is passed nothing before it has said how long frames may be.
             self._send(SET_CONFIG, struct.pack("!HH", 0, WHOLE))

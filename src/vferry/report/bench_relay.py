@@ -56,7 +56,7 @@ def summary(rows: Rows) -> list[Figures]:
 
 def render(groups: Sequence[Figures]) -> Group:
     """Two tables a size: a line a path, medians with least and most, and how paths compare, where they do."""
-    return Group(*(table for group in groups for table in (_table(group), _compared(group)) if table.row_count))
+    return Group(*(table for group in groups for table in _tables(group)))
 
 
 def _paths(rows: Rows) -> dict[str, Figures]:
@@ -85,6 +85,11 @@ def _spread(values: Sequence[float]) -> Figures:
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
+def _tables(group: Figures) -> list[Table]:
+    ratios = [name for name in RATIOS if any(each[name] for each in group["paths"].values())]
+    return [_table(group), _compared(group, ratios)] if ratios else [_table(group)]
+
+
 def _table(group: Figures) -> Table:
     shown = {name: METRICS[name] for name in METRICS if any(name in each for each in group["paths"].values())}
     table = _empty(f"{group['size']:,} bytes", "runs", *(label for label, _ in shown.values()))
@@ -94,10 +99,9 @@ def _table(group: Figures) -> Table:
     return table
 
 
-def _compared(group: Figures) -> Table:
-    shown = [name for name in RATIOS if any(each[name] for each in group["paths"].values())]
+def _compared(group: Figures, shown: Sequence[str]) -> Table:
     table = _empty(None, *(RATIOS[name].label for name in shown))
-    for path, figures in group["paths"].items() if shown else ():
+    for path, figures in group["paths"].items():
         table.add_row(path, *(_words(figures[name], 1) if figures[name] else NONE for name in shown))
     return table
 

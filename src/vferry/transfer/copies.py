@@ -50,7 +50,7 @@ class Moment(NamedTuple):
 
     channel: int
     sequence: int
-    round: int = 0
+    round: int
 
 
 class Fates(NamedTuple):

@@ -12,7 +12,6 @@ from vferry.trial.guest import accelerator
 from vferry.trial.migration import Setting, migrate
 from vferry.trial.modes import MODES
 from vferry.trial.results import Case, Results, code
-from vferry.trial.signals import ended_by_signals
 
 LEAST_DEADLINE_S = 60.0
 # How often the guest's memory could pass the link, uncompressed, before a migration is given up.
@@ -72,7 +71,7 @@ def measure(
     if not pending:
         return
     places = layout(settings.memory, settings.used)
-    with ended_by_signals(), _content(settings, places, begin) as (content, digest):
+    with _content(settings, places, begin) as (content, digest):
         begin("compressing them, for the floor")
         cold = floor_of_cold(content, places)
         for number, case in pending:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from vferry.host import openflow
 from vferry.host.announcement import rarp
 from vferry.host.openflow import Inlet, packet_out
 from vferry.host.openvswitch import OpenVSwitch
@@ -93,7 +92,7 @@ def test_a_refusal_is_told(tmp_path: Path, answer: bytes, code: int) -> None:
 
 
 def test_nobody_is_waited_for_longer_than_agreed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openflow, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr("vferry.host.openvswitch.TIMEOUT_S", 0.05)
     path = tmp_path / "run/openvswitch/br-int.mgmt"
     path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:

@@ -175,6 +175,14 @@ def test_nobody_is_waited_for_longer_than_agreed(tmp_path: Path, monkeypatch: py
             ask(tmp_path / "s", "x", [])
 
 
+def test_a_path_may_be_longer_than_a_socket_s_address(tmp_path: Path, serve: Serve) -> None:
+    serve(tmp_path / "s", lambda *_: result("here"))
+    folder = tmp_path / ("x" * 108)
+    folder.mkdir()
+    (tmp_path / "s").rename(folder / "s")
+    assert ask(folder / "s", "x", []) == "here"
+
+
 def test_a_flood_ends(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvswitch, "LIMIT", 1000)
     serve(tmp_path / "s", lambda *_: b"{" * 2000 + b"|" + b"{" * 100)

@@ -44,7 +44,7 @@ def test_pages_come_back_and_only_those_that_changed_little_are_differences(
             changed(pages, number, turn[number], sequence)
         sent = np.stack([pages[number] for number in numbers])
         offsets = np.array(numbers, np.uint64) * np.uint64(4096)
-        fates, slots, _, differences = sender.exchange([SentPages(b"pc.ram", offsets, sent)], Moment(0, sequence))
+        fates, slots, _, differences = sender.exchange([SentPages(b"pc.ram", offsets, sent)], Moment(0, sequence, 0))
         expected = [DIFFERENCE if number in seen and turn[number] <= DENSE else KEPT for number in numbers]
         assert list(fates) == expected
         sent[np.frombuffer(fates, np.uint8) == DIFFERENCE] = 0
