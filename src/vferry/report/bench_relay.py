@@ -25,28 +25,36 @@ BASE, VF, RULES = "bridge", "vf", "+rules"
 NONE = "–"
 
 
-class Ratio(NamedTuple):
-    """What is compared run by run: label, metric, and which path a path is compared with."""
+class Comparison(NamedTuple):
+    """What is compared run by run: label, metric, which path a path is compared with, and how; by default the ratio."""
 
     label: str
     metric: str
     base: Callable[[str], str | None]
+    how: Callable[[float, float], float] = lambda one, other: round(one / other, 2)
 
 
-RATIOS = {
-    "to_bridge": Ratio(f"kpps a CPU : {BASE}'s", "pps_per_core", lambda _: BASE),
-    "pps_to_bridge": Ratio(f"kpps : {BASE}'s", "pps", lambda _: BASE),
-    "rtt_to_bridge": Ratio(f"round trip : {BASE}'s", "rtt_us_median", lambda _: BASE),
-    "pps_to_vf": Ratio(f"kpps : {VF}'s", "pps", lambda _: VF),
-    "to_plain": Ratio("kpps a CPU : without rules", "pps_per_core", lambda path: _plain(path)),
+def _added_us(one: float, other: float) -> float:
+    """CPU time of a packet more than the other's, in microseconds, of packets that a CPU passes in a second."""
+    return round(1e6 / one - 1e6 / other, 2)
+
+
+COMPARISONS = {
+    "to_bridge": Comparison(f"kpps a CPU : {BASE}'s", "pps_per_core", lambda _: BASE),
+    "pps_to_bridge": Comparison(f"kpps : {BASE}'s", "pps", lambda _: BASE),
+    "rtt_to_bridge": Comparison(f"round trip : {BASE}'s", "rtt_us_median", lambda _: BASE),
+    "pps_to_vf": Comparison(f"kpps : {VF}'s", "pps", lambda _: VF),
+    "to_plain": Comparison("kpps a CPU : without rules", "pps_per_core", lambda path: _plain(path)),
+    "rules_us": Comparison("rules, CPU µs a packet", "pps_per_core", lambda path: _plain(path), _added_us),
 }
 
 
 def summary(rows: Rows) -> list[Figures]:
     """For each size: ``{size, paths: {path: {runs, pps: {median, min, max}, …, to_bridge, …}}}``.
 
-    Of `METRICS`, what its rows have. Each of `RATIOS` is `{median, min, max}` of what it is run by run; None where the
-    other path was not measured. What rules and a tunnel leave of a path, `to_plain` says.
+    Of `METRICS`, what its rows have. Each of `COMPARISONS` is `{median, min, max}` of what it is run by run; None where
+    the other path was not measured. What rules and a tunnel leave of a path, `to_plain` says, and what they cost,
+    `rules_us`.
     """
     return [
         {"size": size, "paths": _paths([row for row in rows if row["size"] == size])}
@@ -67,8 +75,8 @@ def _paths(rows: Rows) -> dict[str, Figures]:
 def _figures(path: str, of: Mapping[str, Rows]) -> Figures:
     rows = of[path]
     spreads = {name: _spread([row[name] for row in rows]) for name in METRICS if name in rows[0]}
-    ratios = {name: _ratios(rows, of.get(ratio.base(path) or "", []), ratio.metric) for name, ratio in RATIOS.items()}
-    return {"runs": len(rows), **spreads, **ratios}
+    compared = {name: _compare(rows, of.get(each.base(path) or "", []), each) for name, each in COMPARISONS.items()}
+    return {"runs": len(rows), **spreads, **compared}
 
 
 def _plain(path: str) -> str | None:
@@ -76,9 +84,10 @@ def _plain(path: str) -> str | None:
     return path.removesuffix(RULES) if path.endswith(RULES) else None
 
 
-def _ratios(rows: Rows, base: Rows, metric: str) -> Figures | None:
-    found = [a[metric] / b[metric] for a, b in zip(rows, base, strict=False) if b[metric]]
-    return _spread([round(ratio, 2) for ratio in found]) if found else None
+def _compare(rows: Rows, base: Rows, by: Comparison) -> Figures | None:
+    pairs = ((one[by.metric], other[by.metric]) for one, other in zip(rows, base, strict=False))
+    found = [by.how(one, other) for one, other in pairs if one and other]
+    return _spread(found) if found else None
 
 
 def _spread(values: Sequence[float]) -> Figures:
@@ -86,8 +95,8 @@ def _spread(values: Sequence[float]) -> Figures:
 
 
 def _tables(group: Figures) -> list[Table]:
-    ratios = [name for name in RATIOS if any(each[name] for each in group["paths"].values())]
-    return [_table(group), _compared(group, ratios)] if ratios else [_table(group)]
+    shown = [name for name in COMPARISONS if any(each[name] for each in group["paths"].values())]
+    return [_table(group), _compared(group, shown)] if shown else [_table(group)]
 
 
 def _table(group: Figures) -> Table:
@@ -100,7 +109,7 @@ def _table(group: Figures) -> Table:
 
 
 def _compared(group: Figures, shown: Sequence[str]) -> Table:
-    table = _empty(None, *(RATIOS[name].label for name in shown))
+    table = _empty(None, *(COMPARISONS[name].label for name in shown))
     for path, figures in group["paths"].items():
         table.add_row(path, *(_words(figures[name], 1) if figures[name] else NONE for name in shown))
     return table

@@ -60,7 +60,8 @@ def measure(settings: RelaySettings, results: Results[RelayCase], begin: Begin) 
     """Measures what `results` lacks. Raises `Problem`."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < CPUS:
-        raise Problem("bench-few-cpus", "It takes two CPUs: one sends, the other forwards", "Give it more")
+        remedy = "Give it more; isolated ones by name: taskset -c 2,3 vferry bench relay"
+        raise Problem("bench-few-cpus", "It takes two CPUs: one sends, the other forwards", remedy)
 
     def measured(cases: Sequence[RelayCase]) -> list[tuple[RelayCase, dict[str, Any]]]:
         return _measured(cases, cpus[-1], cpus[-2], settings.seconds)

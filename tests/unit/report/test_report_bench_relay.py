@@ -44,7 +44,9 @@ def test_a_path_with_rules_is_compared_with_the_same_without() -> None:
     rows += [row("openvswitch+rules", 100)]
     (small,) = summary(rows)
     assert small["paths"]["switched+rules"]["to_plain"] == {"median": 0.55, "min": 0.5, "max": 0.6}
+    assert small["paths"]["switched+rules"]["rules_us"] == {"median": 833.335, "min": 666.67, "max": 1000.0}
     assert small["paths"]["switched"]["to_plain"] is None
+    assert small["paths"]["switched"]["rules_us"] is None
     assert small["paths"]["openvswitch+rules"]["to_plain"] is None
 
 
