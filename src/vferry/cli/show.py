@@ -1,5 +1,6 @@
 """What several commands print: findings, a plan's steps, a running migration, a report's end."""
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from vferry.plan.facts import Finding, Severity
 from vferry.plan.host_step import HostStep
 from vferry.plan.outlook import Outlook
 from vferry.plan.plan import Plan
+from vferry.report.pace import Pace
 from vferry.report.progress import Progress
 
 _MARKS = {Severity.ERROR: ("✗", "red"), Severity.WARNING: ("!", "yellow"), Severity.INFO: ("·", "cyan")}
@@ -109,9 +111,11 @@ def exit_of(report: Report) -> Exit:
 class Stage:
     """Shows a running migration on standard error, which leaves standard output to the result."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._console = output.standard_error()
         self._progress = Progress(plan.guest, plan.source, plan.destination, self._console)
+        self._pace = Pace()
 
     def __enter__(self) -> "Stage":
         self._progress.__enter__()
@@ -135,7 +139,7 @@ class Stage:
         if not migration.total_bytes:
             return
         done = 100 * (1 - migration.remaining_bytes / migration.total_bytes)
-        to_go = migration.remaining_bytes / migration.rate if migration.rate else None
+        to_go = self._pace.to_go(migration.remaining_bytes, migration.rounds, self._clock())
         self._progress.copy(done, migration.wire_rate, to_go, migration.expected_pause_ms)
 
     def probed(self, lost: int, gap_ms: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from fakes.samples import Case, make_fleet, make_plan
 from vferry.cli import output, show
+from vferry.host.api import Migration
 from vferry.migration.record import Outcome, StepRecord
 from vferry.model.report import Phase
 from vferry.plan.plan import GuestSide, NetworkMode
@@ -56,3 +57,11 @@ def test_what_is_read_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     console = output.standard_error()
     assert not console.is_terminal
     assert console.encoding
+
+
+def test_how_long_it_takes_is_not_by_the_bytes_that_qemu_sends(capsys: pytest.CaptureFixture[str]) -> None:
+    times = iter([0.0, 10.0])
+    stage = show.Stage(make_plan(make_fleet(CASE), CASE), clock=lambda: next(times))
+    for left in (1000, 600):
+        stage.progress(Migration(state="active", total_bytes=1000, remaining_bytes=left, rate=0.5, rounds=1))
+    assert "copy 40 %, about 15.0 s to go" in capsys.readouterr().err
