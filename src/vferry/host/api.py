@@ -689,8 +689,8 @@ class SetSwitch(Operation[Done], frozen=True, kw_only=True, tag="set-switch"):
     """
 
     settings: Annotated[dict[Word, Value | None], Meta(max_length=32)]
-    instead_of: Annotated[dict[Word, Value], Meta(max_length=32)] = {}
-    """Of these keys, only those that still have this value: else somebody has set them since."""
+    instead_of: Annotated[dict[Word, Value | None], Meta(max_length=32)] = {}
+    """Of these keys, only those that still have this value, or none (None): else somebody has set them since."""
     start: bool = False
 
 

@@ -3,43 +3,45 @@
 from pathlib import Path
 
 from vferry.host.api import Done, SetHugePages
-from vferry.host.relay_ground import pool_path, read_number
+from vferry.host.relay_ground import own_pages, pool_path, read_number
 from vferry.host.sysfs import Write, write_attribute
 from vferry.model.problem import Exit, Problem
+
+COUNT = "nr_hugepages"
 
 
 def set_huge_pages(root: Path, wanted: SetHugePages, write: Write = write_attribute) -> Done:
     """Carries `SetHugePages` out. Problem ``huge-pages-refused``."""
-    path = pool_path(root, wanted.node, wanted.size_kib) / "nr_hugepages"
-    if not path.exists():
+    pool = pool_path(root, wanted.node, wanted.size_kib)
+    if not (pool / COUNT).exists():
         raise _refused(wanted, "the kernel has none of this size there")
-    before = read_number(path)
+    before = own_pages(pool)
     if wanted.instead_of is not None:
-        return _fewer(path, wanted, before, write)
+        return _fewer(pool, wanted, before, write)
     if before >= wanted.count:
         return Done(changed=False)
-    _write(path, wanted, wanted.count, write)
-    after = read_number(path)
+    _write(pool, wanted, wanted.count, write)
+    after = own_pages(pool)
     if after < wanted.count:
-        _write(path, wanted, before, write)
+        _write(pool, wanted, before, write)
         raise _refused(wanted, f"there is memory for {after} only, of {wanted.size_kib} KiB each")
     return Done(detail=f"{after} instead of {before}")
 
 
-def _fewer(path: Path, wanted: SetHugePages, before: int, write: Write) -> Done:
+def _fewer(pool: Path, wanted: SetHugePages, before: int, write: Write) -> Done:
     if before <= wanted.count:
         return Done(changed=False)
     if before != wanted.instead_of:
         return Done(changed=False, detail=f"there are {before}, which is not what the relay has made: left as they are")
-    _write(path, wanted, wanted.count, write)
-    after = read_number(path)
+    _write(pool, wanted, wanted.count, write)
+    after = read_number(pool / COUNT)
     kept = f"; {after - wanted.count} are in use and go when they are given back" if after > wanted.count else ""
     return Done(detail=f"{wanted.count} instead of {before}{kept}")
 
 
-def _write(path: Path, wanted: SetHugePages, count: int, write: Write) -> None:
+def _write(pool: Path, wanted: SetHugePages, count: int, write: Write) -> None:
     try:
-        write(path, str(count))
+        write(pool / COUNT, str(count))
     except OSError as error:
         raise _refused(wanted, error.strerror or str(error)) from error
 

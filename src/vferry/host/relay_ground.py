@@ -42,6 +42,11 @@ def read_number(path: Path) -> int:
     return int(text) if text.isdigit() else 0
 
 
+def own_pages(pool: Path) -> int:
+    """The pages of a pool's folder that are set aside, without those that only stay until whoever has them goes."""
+    return read_number(pool / "nr_hugepages") - read_number(pool / "surplus_hugepages")
+
+
 def _nodes(root: Path) -> Iterator[NumaNode]:
     found = sorted(int(path.name[4:]) for path in (root / NODES).glob("node[0-9]*"))
     for number in found:
@@ -67,8 +72,7 @@ def _pools(directory: Path) -> Iterator[PagePool]:
     sizes = sorted(int(found[1]) for path in directory.glob("*") if (found := POOL.fullmatch(path.name)))
     for size in sizes:
         path = directory / f"hugepages-{size}kB"
-        total, free = read_number(path / "nr_hugepages"), read_number(path / "free_hugepages")
-        yield PagePool(size_kib=size, total=total, free=free)
+        yield PagePool(size_kib=size, total=own_pages(path), free=read_number(path / "free_hugepages"))
 
 
 def _node_of(root: Path, pf: str) -> int:

@@ -127,7 +127,7 @@ def settings(ground: RelayGround, cores: tuple[int, ...], memory: Iterable[NodeM
     if sizes:
         highest = max(node.number for node in ground.nodes)
         wanted["dpdk-socket-mem"] = ",".join(str(sizes.get(number, 0)) for number in range(highest + 1))
-        # Guests may be meant to have the other huge pages.
+        # Guests may be meant to have the other huge pages. 0 is no limit: guests of that node need some of its memory.
         wanted["dpdk-socket-limit"] = wanted["dpdk-socket-mem"]
         wanted["dpdk-extra"] = NO_DEVICE
         wanted["dpdk-init"] = "try"

@@ -126,11 +126,12 @@ def _open(vf: RelayVf) -> HostStep:
 
 def _switch(relay: Relay) -> HostStep:
     cores = ", ".join(map(str, relay.cores))
+    none = dict.fromkeys(relay.settings)
     return HostStep(
         name="switch",
         summary=f"Open vSwitch forwards with DPDK on CPU {cores}",
-        apply=(SetSwitch(settings=dict(relay.settings), start=True),),
-        undo=(SetSwitch(settings=dict.fromkeys(relay.settings), instead_of=dict(relay.settings)),),
+        apply=(SetSwitch(settings={**relay.settings}, instead_of={**none}, start=True),),
+        undo=(SetSwitch(settings={**none}, instead_of={**relay.settings}),),
     )
 
 

@@ -28,6 +28,7 @@ class Kernel:
         assert path == self.path
         self.written.append(int(text))
         path.write_text(f"{max(self.used, min(self.memory, int(text)))}\n")
+        path.with_name("surplus_hugepages").write_text(f"{max(self.used - int(text), 0)}\n")
 
 
 def more(count: int) -> SetHugePages:
@@ -68,6 +69,15 @@ def test_those_in_use_stay(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path, now=612, used=400)
     assert "300 are in use" in set_huge_pages(tmp_path, fewer(100, 612), kernel).detail
     assert not set_huge_pages(tmp_path, fewer(100, 612), kernel).changed
+
+
+def test_those_that_only_stay_until_they_are_given_back_are_taken_again(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path, now=612, used=400)
+    set_huge_pages(tmp_path, fewer(100, 612), kernel)
+    assert kernel.now == 400
+    assert set_huge_pages(tmp_path, more(350), kernel).changed
+    assert set_huge_pages(tmp_path, fewer(100, 350), kernel).changed
+    assert kernel.written == [100, 350, 100]
 
 
 def test_the_kernel_may_refuse(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def test_a_kernel_without_nodes(tmp_path: Path) -> None:
         **{
             "sys/devices/system/cpu/online": "0-1",
             "proc/meminfo": "MemFree:         4096 kB",
-            "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "3",
+            "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "7",
+            "sys/kernel/mm/hugepages/hugepages-2048kB/surplus_hugepages": "4",
             "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages": "2",
         },
     )

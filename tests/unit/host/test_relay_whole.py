@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from ovs_database import transact
 from relay_host import MINE, PAGES, VFS, Host, running
 
 from vferry.host import api
@@ -102,6 +103,17 @@ async def test_a_host_that_is_booted_has_it_again(host: Host) -> None:
     await host.handlers.started()
     assert host.state() == made
     assert (await host.inventory()).relay == replace(plan.relay, state=RelayState.ENABLED)
+
+
+async def test_what_the_operator_has_set_since_stays_where_it_is_made_whole(host: Host) -> None:
+    await host.enable()
+    theirs = [["other_config", "delete", ["set", ["pmd-cpu-mask", "dpdk-extra"]]]]
+    theirs += [["other_config", "insert", ["map", [["pmd-cpu-mask", "0x2"]]]]]
+    transact(host.root / SOCKET, {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": theirs})
+    await host.enable()
+    settings = host.state()["settings"]
+    assert settings["pmd-cpu-mask"] == "0x2"
+    assert settings["dpdk-extra"] == "-a 0000:00:00.0"
 
 
 @pytest.mark.parametrize("state", [RelayState.ENABLING, RelayState.DISABLING])
