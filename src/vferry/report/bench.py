@@ -42,7 +42,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
         cases:  {case: {metric: {median, min, max, n}}}       null where nothing was measured
         phases: {case: {phase: {lost: {median, min, max, n}, longest_gap_ms: {...}}}}
-        ratios: {metric: the median of `switch` by the one of `virtio`, null if that is 0 or not measured}
+        ratios: {metric: the median of the second case by the one of the first, null if that is 0 or not measured}
         runs:   {case: {all, completed}}
         tcp:    {case: {watched, survived}}                   runs with a TCP connection
     """
@@ -65,14 +65,14 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def render(result: dict[str, Any]) -> Table:
-    """A table of what `summary` returned: a line a metric, a column a case, and the ratio (b) : (a)."""
+    """A table of what `summary` returned: a line a metric, a column a case, and the ratio of the first two."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("median (least … most)")
     for name in result["cases"]:
         ran = result["runs"][name]
         runs = f"{ran['completed']} runs" + (f" of {ran['all']}" if ran["all"] != ran["completed"] else "")
         table.add_column(f"{label(name)}\n{runs}", justify="right")
-    table.add_column("(b) : (a)", justify="right")
+    table.add_column(" : ".join(label(name).partition(" ")[0] for name in [*result["cases"]][1::-1]), justify="right")
     for metric in shown(result):
         cells = [spread(metric, case[metric]) for case in result["cases"].values()]
         table.add_row(LABELS[metric], *map(Text, cells), _times(result["ratios"][metric]))
@@ -138,9 +138,9 @@ def _times(ratio: float | None) -> str:
 
 
 def _order(names: Iterable[str]) -> list[str]:
-    """Each case once: the known ones in their order, then others as they come."""
-    found = dict.fromkeys(names)
-    return [*(name for name in CASES if name in found), *(name for name in found if name not in CASES)]
+    """Each case once: the known ones in their order, then others by name."""
+    found = set(names)
+    return [*(name for name in CASES if name in found), *sorted(found - set(CASES))]
 
 
 def _whole(run: dict[str, Any]) -> bool:
@@ -185,6 +185,5 @@ def _phases(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Figures]]:
 
 
 def _ratio(cases: dict[str, dict[str, Figures]], metric: str) -> float | None:
-    base = cases.get("virtio", {}).get(metric, {}).get("median")
-    ours = cases.get("switch", {}).get(metric, {}).get("median")
+    base, ours, *_ = [*(case[metric]["median"] for case in cases.values()), None, None]
     return None if not base or ours is None else ours / base

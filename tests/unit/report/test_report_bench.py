@@ -71,6 +71,14 @@ def test_ratios_are_of_medians(virtio: list[int | None], switch: list[int | None
     assert bench.summary(runs)["ratios"]["lost"] == ratio
 
 
+def test_the_first_two_are_compared_whichever_they_are() -> None:
+    runs = [run("relay", 90), run("virtio", 60)]
+    assert bench.summary(runs)["ratios"]["lost"] == 1.5
+    assert "(f) : (a)" in shown(runs)
+    assert "1.50" in shown(runs)
+    assert bench.summary(runs[:1])["ratios"]["lost"] is None
+
+
 def test_only_completed_runs_count() -> None:
     refused = msgspec.to_builtins(bare()) | {"case": "switch"}
     result = bench.summary([run("switch", 9), run("switch", 900, status="undone"), refused])
