@@ -104,7 +104,10 @@ class Gateway:
                 self._refuse(sock, where, f"{self.connection_limit} connections are open already")
             else:
                 self._replace_opening(sock, sock)
-                serve(sock, where)
+                try:
+                    serve(sock, where)
+                except Exception as error:  # whatever it is: the next ones would wait for ever
+                    self._refuse(sock, where, repr(error))
 
     def _spawn(self, name: str, work: Callable[[], None]) -> None:
         """Run `work` in a thread that `stop` waits for; raises RuntimeError if there can be no more threads."""

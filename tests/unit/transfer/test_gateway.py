@@ -341,6 +341,20 @@ def test_there_is_a_limit_of_connections(pair: Pair) -> None:
     far.close()
 
 
+def test_what_nobody_expected_of_one_connection_leaves_the_next_ones_alone(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Hello) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pair.send, "_open", fail)
+        pair.refused("MemoryError()")
+    near, far = pair.open()
+    near.close()
+    far.close()
+
+
 def test_a_far_end_that_breaks_is_an_error_at_the_near_end(pair: Pair) -> None:
     near, far = pair.open()
     with near:

@@ -22,6 +22,8 @@ from vferry.transfer.process import TICK_S
 from .conftest import WAIT_S, Authority
 
 VFERRY = Path(sys.executable).with_name("vferry")
+SIGNAL_S = 0.5
+"""For a process to do what a signal asks of it."""
 
 
 class Process:
@@ -55,10 +57,14 @@ class Process:
         out, err = self._process.communicate(timeout=WAIT_S)
         return self._process.returncode, [json.loads(line) for line in out.splitlines()], err
 
-    def stacks(self) -> str:
-        """Where its threads are, which ends it."""
-        self.send(signal.SIGUSR1)
-        return self.end()[2]
+    @classmethod
+    def stacks(cls) -> str:
+        """Where the threads of all that were started are, and what they have counted at last; which ends them."""
+        for process in cls.started:
+            process.send(signal.SIGUSR1)
+        time.sleep(SIGNAL_S)
+        ends = [process.end() for process in cls.started]
+        return "\n".join(f"{errors}\n{events[-3:]}" for _, events, errors in ends)
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -98,10 +104,12 @@ def pair(tmp_path: Path, authority: Authority, *extra: str, sending: tuple[str, 
 
 
 def test_a_gateway_tells_where_its_threads_are(tmp_path: Path) -> None:
-    send = Process("send", "--listen", f"unix:{tmp_path}/near.sock", "--connect", "127.0.0.1:1", "--insecure-plaintext")
-    found = send.stacks()
-    assert re.search(r'process\.py", line \d+ in run$', found, re.MULTILINE)
-    assert "in _accept" in found
+    for name in ("one", "two"):
+        place = f"unix:{tmp_path}/{name}.sock"
+        Process("send", "--listen", place, "--connect", "127.0.0.1:1", "--insecure-plaintext")
+    found = Process.stacks()
+    assert len(re.findall(r'process\.py", line \d+ in run$', found, re.MULTILINE)) == 2
+    assert found.count("in _accept") == 2
 
 
 def test_two_processes_carry_report_and_leave_nothing(
