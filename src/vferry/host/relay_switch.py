@@ -17,6 +17,9 @@ from vferry.model.relay import PortCounters, Relay, RelayPort, RelayVf, RelayVie
 START_TIMEOUT_S = 60.0
 """DPDK clears all of its memory when it starts."""
 
+COUNTED_EVERY_MS = 5000
+"""How often Open vSwitch writes its counters into the database, where it is not told to do so more seldom."""
+
 OURS = {"vferry": "relay"}
 """What marks a bridge as the relay's (`external_ids`)."""
 
@@ -93,6 +96,7 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
         with Database(root) as database:
             started = bool(database.switch.dpdk_initialized)
             ports = tuple(_all_ports(database, relay))
+            every_s = _counted_every_s(database.switch)
     except Problem as problem:
         return RelayView(relay=relay, silence=problem.message, read_at_s=time.monotonic())
     return RelayView(
@@ -102,7 +106,16 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
         cpus=read_cpus(root),
         connections=read_connections(root),
         read_at_s=time.monotonic(),
+        counted_every_s=every_s,
     )
+
+
+def _counted_every_s(switch: Any) -> float:
+    """By ovs-vswitchd.conf.db(5): milliseconds, and no fewer than these."""
+    try:
+        return max(COUNTED_EVERY_MS, int(switch.other_config.get("stats-update-interval", COUNTED_EVERY_MS))) / 1000
+    except ValueError:
+        return COUNTED_EVERY_MS / 1000
 
 
 def _all_ports(database: Database, relay: Relay) -> Iterator[PortCounters]:

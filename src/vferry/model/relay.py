@@ -327,3 +327,5 @@ class RelayView(Struct, frozen=True, kw_only=True):
     """Why Open vSwitch says nothing of it."""
     read_at_s: float = 0.0
     """By a clock of the host that only goes forward: rates are between two of these."""
+    counted_every_s: float = 5.0
+    """How often Open vSwitch writes the ports' counters down."""
