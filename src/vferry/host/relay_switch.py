@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vferry.host.api import Done, SetRelayBridge, SetSwitch
+from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database, first
 from vferry.host.relay_load import read_connections, read_cpus
 from vferry.model.problem import Exit, Problem
@@ -94,19 +96,27 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
         return RelayView()
     try:
         with Database(root) as database:
-            started = bool(database.switch.dpdk_initialized)
-            ports = tuple(_all_ports(database, relay))
-            every_s = _counted_every_s(database.switch)
+            view = RelayView(
+                relay=relay,
+                dpdk_started=bool(database.switch.dpdk_initialized),
+                ports=tuple(_all_ports(database, relay)),
+                read_at_s=time.monotonic(),
+                counted_every_s=_counted_every_s(database.switch),
+            )
     except Problem as problem:
         return RelayView(relay=relay, silence=problem.message, read_at_s=time.monotonic())
-    return RelayView(
-        relay=relay,
-        dpdk_started=started,
-        ports=ports,
-        cpus=read_cpus(root),
-        connections=read_connections(root),
-        read_at_s=time.monotonic(),
-        counted_every_s=every_s,
+    if not OpenVSwitch(root).answers():
+        return _left_behind(view)
+    return replace(view, cpus=read_cpus(root), connections=read_connections(root))
+
+
+def _left_behind(view: RelayView) -> RelayView:
+    """What a database still has of a switch that does not answer: its ports, and what they had counted."""
+    return replace(
+        view,
+        dpdk_started=False,
+        ports=tuple(replace(port, up=None) for port in view.ports),
+        silence="ovs-vswitchd does not answer: its ports are shown as it last counted",
     )
 
 
