@@ -15,6 +15,7 @@ from vferry.host.ovsdb import Database, first
 from vferry.host.relay_load import read_connections, read_cpus
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import PortCounters, Relay, RelayPort, RelayVf, RelayView
+from vferry.model.switch import LOG, RESTART
 
 START_TIMEOUT_S = 60.0
 """DPDK clears all of its memory when it starts."""
@@ -63,8 +64,7 @@ def set_switch(root: Path, wanted: SetSwitch) -> Done:
             raise Problem(
                 "dpdk-not-started",
                 "DPDK does not start in Open vSwitch",
-                "Look why: journalctl -u ovs-vswitchd -g dpdk. It tries once only: then systemctl restart "
-                "openvswitch-switch",
+                f"Look why: grep -i dpdk {LOG}. It tries once only: then {RESTART}",
                 exit=Exit.REFUSED,
             )
         return Done(changed=bool(changes), detail=", ".join(sorted(changes)))
@@ -322,7 +322,7 @@ def refused(what: str, why: str) -> Problem:
     return Problem(
         "port-refused",
         f"Open vSwitch cannot make {what}: {why}",
-        "Look at what it logs: journalctl -u ovs-vswitchd",
+        f"Look at what it logs: {LOG}",
         exit=Exit.REFUSED,
     )
 

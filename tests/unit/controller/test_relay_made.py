@@ -195,11 +195,20 @@ async def test_a_relay_that_is_there_is_not_taken_away_by_a_repair(host: RelayHo
     with pytest.raises(Problem, match="is left as it is, in part") as caught:
         await enable(state)
     assert caught.value.exit == Exit.OPERATOR
+    assert "once more: vferry relay enable host1 --uplink pf0 --switched; or" in caught.value.remedy
     assert not [each for each in host.order if each.startswith("-")]
     assert host.relay is not None
     host.fails.clear()
     await enable(state)
     assert host.relay.state is RelayState.ENABLED
+
+
+async def test_a_repair_of_a_direct_relay_is_asked_for_again_as_one(host: RelayHost, state: State) -> None:
+    await enable(state, switched=False)
+    host.fails.add("SetSwitch")
+    with pytest.raises(Problem, match="is left as it is, in part") as caught:
+        await enable(state, switched=False)
+    assert "once more: vferry relay enable host1 --uplink pf0; or" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", [*ALL, "ForgetRelay"])

@@ -29,6 +29,7 @@ PORT = RelayPort(
 RELAY = Relay(
     operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.SWITCHED, uplinks=("pf0",), cores=(1,), bridges=(ONE,)
 )
+LOG = "/var/log/openvswitch/ovs-vswitchd.log"
 SETTINGS = {"pmd-cpu-mask": "0x2", "dpdk-init": "try"}
 
 
@@ -97,6 +98,7 @@ def test_dpdk_that_does_not_start_is_said(root: Path, switch: Vswitchd, monkeypa
     with pytest.raises(Problem) as caught:
         set_switch(root, SetSwitch(settings=dict(SETTINGS), start=True))
     assert caught.value.code == "dpdk-not-started"
+    assert f"grep -i dpdk {LOG}" in caught.value.remedy
     assert set_switch(root, SetSwitch(settings=dict.fromkeys(SETTINGS))).changed
 
 
@@ -145,6 +147,7 @@ def test_a_port_that_cannot_be_opened_leaves_nothing(root: Path, switch: Vswitch
     with pytest.raises(Problem, match="relay0-up1: could not open network device") as caught:
         set_bridge(root, SetRelayBridge(bridge=TWO, present=True))
     assert caught.value.code == "port-refused"
+    assert LOG in caught.value.remedy
     assert [names(root, table) for table in ("Bridge", "Port", "Interface")] == [[], [], []]
 
 
