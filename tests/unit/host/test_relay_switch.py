@@ -231,7 +231,7 @@ def test_what_is_seen_of_it(root: Path, switch: Vswitchd, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("set_to", "every_s"), [(None, 5.0), ("30000", 30.0), ("1000", 5.0), ("often", 5.0)])
 def test_how_often_it_counts_is_said(root: Path, switch: Vswitchd, set_to: str | None, every_s: float) -> None:
-    settings = {} if set_to is None else {"stats-update-interval": set_to}
+    settings: dict[str, str | None] = {} if set_to is None else {"stats-update-interval": set_to}
     set_switch(root, SetSwitch(settings=settings))
     assert read_relay(root, RELAY).counted_every_s == every_s
     assert switch.is_alive()
