@@ -4,30 +4,35 @@ import asyncio
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 
 import click
 import msgspec
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from vferry.cli import output, show
 from vferry.controller import relay, relay_chain
 from vferry.controller.state import find_state
-from vferry.model.problem import Exit
+from vferry.model.problem import Exit, Problem
 from vferry.model.relay import PortCounters, Relay, RelayView
 from vferry.plan.relay import RelayPlan
 from vferry.plan.relay_chain import ChainWishes, Service
 from vferry.plan.relay_gateway import GatewayWishes
 from vferry.report import relay_metrics
+from vferry.report.relay_rates import COUNTERS, PortRates
 
 INTERVAL_S = 2.0
-"""Open vSwitch counts anew every five seconds."""
+FORGIVEN_S = 300.0
+"""For how long a watched host may say nothing: as long as it takes to be booted."""
 MAC = r"([0-9a-f]{2}:){5}[0-9a-f]{2}"
 CHAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 pause = asyncio.sleep
+clock = time.monotonic
 
 
 @click.group()
@@ -250,30 +255,73 @@ def show_(host: str, watch: bool, json_output: bool, prometheus: bool) -> None: 
     elif prometheus:
         click.echo(relay_metrics.exposition(host, view), nl=False)
     elif view.relay is None:
-        click.echo(f"{host} has no relay: vferry relay enable {host} --uplink PF")
+        click.echo(_none(host))
     else:
-        output.tables(*_tables(host, view, None))
+        output.tables(*_tables(host, view))
 
 
 async def _watch(host: str, *, json_output: bool) -> None:
-    state, before = find_state(), None
+    """Looks again and again. Once the host has answered, it may say nothing for `FORGIVEN_S`."""
+    state, answered_at = find_state(), None
     console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
     with Live(console=console, auto_refresh=False) as live:
+        screen = _Lines(live) if json_output else _Screen(live, host)
         while True:
-            view = await relay.view(state, host)
-            if json_output:
-                live.console.print(msgspec.json.encode(view).decode(), soft_wrap=True, markup=False)
+            try:
+                view = await relay.view(state, host)
+            except Problem as problem:
+                if answered_at is None or clock() - answered_at >= FORGIVEN_S:
+                    raise
+                screen.miss(problem)
             else:
-                grid = Table.grid()
-                for table in _tables(host, view, before):
-                    grid.add_row(table)
-                live.update(grid, refresh=True)
-            before = view
+                answered_at = clock()
+                screen.show(view)
             await pause(INTERVAL_S)
 
 
-def _tables(host: str, view: RelayView, before: RelayView | None) -> tuple[Table, ...]:
-    return (_summary(host, view), _cpus(view, before), _ports(view, before)) if view.relay else ()
+class _Lines:
+    """A watched relay as a line of JSON each time."""
+
+    def __init__(self, live: Live) -> None:
+        self._console = live.console
+
+    def show(self, view: RelayView) -> None:
+        self._console.print(msgspec.json.encode(view).decode(), soft_wrap=True, markup=False)
+
+    def miss(self, problem: Problem) -> None:
+        click.echo(f"{problem.message}. It is asked again.", err=True)
+
+
+class _Screen:
+    """A watched relay as tables, with rates, and the load since the look before."""
+
+    def __init__(self, live: Live, host: str) -> None:
+        self._live = live
+        self._host = host
+        self._rates = PortRates()
+        self._before: RelayView | None = None
+        self._shown = Group()
+
+    def show(self, view: RelayView) -> None:
+        tables = _tables(self._host, view, self._before, self._rates.see(view))
+        self._before = view
+        self._shown = Group(*(tables or [_none(self._host)]))
+        self._live.update(self._shown, refresh=True)
+
+    def miss(self, problem: Problem) -> None:
+        """Below what was seen last."""
+        missed = Text(f"{problem.message}. It is asked again.", style="red")
+        self._live.update(Group(self._shown, missed), refresh=True)
+
+
+def _none(host: str) -> str:
+    return f"{host} has no relay: vferry relay enable {host} --uplink PF"
+
+
+def _tables(
+    host: str, view: RelayView, before: RelayView | None = None, rates: Mapping[str, Mapping[str, float]] | None = None
+) -> tuple[Table, ...]:
+    return (_summary(host, view), _cpus(view, before), _ports(view, rates or {})) if view.relay else ()
 
 
 def _summary(host: str, view: RelayView) -> Table:
@@ -320,30 +368,25 @@ def _cpus(view: RelayView, before: RelayView | None) -> Table:
     return made
 
 
-def _ports(view: RelayView, before: RelayView | None) -> Table:
-    earlier = {port.name: port for port in before.ports} if before else {}
-    seconds = view.read_at_s - before.read_at_s if before else 0.0
+def _ports(view: RelayView, rates: Mapping[str, Mapping[str, float]]) -> Table:
     made = output.table(
         "PORT", "BRIDGE", "GUEST", "LINK", "PACKETS IN", "OUT", "BYTES IN", "OUT", "DROPPED", title="Ports"
     )
     for port in view.ports:
-        was = earlier.get(port.name)
         made.add_row(
             port.name,
             port.bridge,
             port.guest or "-",
             port.error or {None: "-", True: "up", False: "down"}[port.up],
-            *(_counted(port, was, name, seconds) for name in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")),
+            *(_counted(port, name, rates.get(port.name, {})) for name in COUNTERS),
             ", ".join(f"{name} {count:,}" for name, count in port.drops.items()) or "-",
         )
     return made
 
 
-def _counted(port: PortCounters, was: PortCounters | None, name: str, seconds: float) -> str:
+def _counted(port: PortCounters, name: str, rates: Mapping[str, float]) -> str:
     count = f"{port.count(name):,}"
-    if was is None or seconds <= 0 or port.count(name) < was.count(name):
-        return count
-    return f"{count} ({(port.count(name) - was.count(name)) / seconds:,.0f}/s)"
+    return f"{count} ({rates[name]:,.0f}/s)" if name in rates else count
 
 
 def _made(host: str, plan: RelayPlan) -> str:

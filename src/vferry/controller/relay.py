@@ -21,7 +21,7 @@ from vferry.controller.stepping import (
 from vferry.host.api import ClaimResources, Host, ReadRelay, ReleaseClaim, Session
 from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
-from vferry.model.relay import RelayState, RelayView
+from vferry.model.relay import Relay, RelayState, RelayView
 from vferry.plan import relay_gateway
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay import RelayAssessment, RelayPlan, RelayWishes, assess_disabling, assess_enabling
@@ -56,7 +56,7 @@ async def enable(state: State, name: str, plan: RelayPlan, tell: Tell) -> None:
 
     async def see_to(host: Host, begun: list[HostStep], problem: Problem) -> Problem:
         if repairs:
-            return _left(name, problem)
+            return _left(name, plan.relay, problem)
         failed = await take_back(host, begun, tell)
         again = f"When the host answers again, take the rest back: vferry relay disable {name}"
         return outcome(problem, "the relay", failed, again)
@@ -140,8 +140,9 @@ async def _release_strays(state: State, inventory: Inventory) -> None:
                 await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
 
 
-def _left(name: str, problem: Problem) -> Problem:
-    again = f"Then once more: vferry relay enable {name}; or take it back: vferry relay disable {name}"
+def _left(name: str, made: Relay, problem: Problem) -> Problem:
+    enable = f"vferry relay enable {name} --uplink {','.join(made.uplinks)}{' --switched' if made.switched else ''}"
+    again = f"Then once more: {enable}; or take it back: vferry relay disable {name}"
     return told(problem, f"The relay of {name} is left as it is, in part", f"{problem.remedy}. {again}")
 
 

@@ -70,6 +70,10 @@ class OpenVSwitch:
         except (OSError, RefusedError, ValueError, LookupError, TypeError):
             return None
 
+    def answers(self) -> bool:
+        """Whether the switch itself does: its database outlives it, with all that it has written there."""
+        return self._version() is not None
+
     def _version(self) -> str | None:
         """By the switch's own word, where what started it (ovs-ctl, usually) has written none into the database."""
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from msgspec import Struct
 
 from vferry.model.problem import Exit, Problem
+from vferry.model.switch import LOG, STATUS
 
 if TYPE_CHECKING:
     from ovs.db.idl import Transaction
@@ -209,7 +210,7 @@ class Database(Replica):
         return Problem(
             "switch-silent",
             f"Open vSwitch does not do its work: {why}",
-            "Look with: systemctl status openvswitch-switch; journalctl -u ovs-vswitchd",
+            f"Look with: {STATUS}; and in {LOG}",
             exit=Exit.UNDONE,
         )
 

@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vferry.host.api import Done, SetRelayBridge, SetSwitch
+from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database, first
 from vferry.host.relay_load import read_connections, read_cpus
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import PortCounters, Relay, RelayPort, RelayVf, RelayView
+from vferry.model.switch import LOG, RESTART
 
 START_TIMEOUT_S = 60.0
 """DPDK clears all of its memory when it starts."""
+
+COUNTED_EVERY_MS = 5000
+"""How often Open vSwitch writes its counters into the database, where it is not told to do so more seldom."""
 
 OURS = {"vferry": "relay"}
 """What marks a bridge as the relay's (`external_ids`)."""
@@ -58,8 +64,7 @@ def set_switch(root: Path, wanted: SetSwitch) -> Done:
             raise Problem(
                 "dpdk-not-started",
                 "DPDK does not start in Open vSwitch",
-                "Look why: journalctl -u ovs-vswitchd -g dpdk. It tries once only: then systemctl restart "
-                "openvswitch-switch",
+                f"Look why: grep -i dpdk {LOG}. It tries once only: then {RESTART}",
                 exit=Exit.REFUSED,
             )
         return Done(changed=bool(changes), detail=", ".join(sorted(changes)))
@@ -91,18 +96,36 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
         return RelayView()
     try:
         with Database(root) as database:
-            started = bool(database.switch.dpdk_initialized)
-            ports = tuple(_all_ports(database, relay))
+            view = RelayView(
+                relay=relay,
+                dpdk_started=bool(database.switch.dpdk_initialized),
+                ports=tuple(_all_ports(database, relay)),
+                read_at_s=time.monotonic(),
+                counted_every_s=_counted_every_s(database.switch),
+            )
     except Problem as problem:
         return RelayView(relay=relay, silence=problem.message, read_at_s=time.monotonic())
-    return RelayView(
-        relay=relay,
-        dpdk_started=started,
-        ports=ports,
-        cpus=read_cpus(root),
-        connections=read_connections(root),
-        read_at_s=time.monotonic(),
+    if not OpenVSwitch(root).answers():
+        return _left_behind(view)
+    return replace(view, cpus=read_cpus(root), connections=read_connections(root))
+
+
+def _left_behind(view: RelayView) -> RelayView:
+    """What a database still has of a switch that does not answer: its ports, and what they had counted."""
+    return replace(
+        view,
+        dpdk_started=False,
+        ports=tuple(replace(port, up=None) for port in view.ports),
+        silence="ovs-vswitchd does not answer: its ports are shown as it last counted",
     )
+
+
+def _counted_every_s(switch: Any) -> float:
+    """By ovs-vswitchd.conf.db(5): milliseconds, and no fewer than these."""
+    try:
+        return max(COUNTED_EVERY_MS, int(switch.other_config.get("stats-update-interval", COUNTED_EVERY_MS))) / 1000
+    except ValueError:
+        return COUNTED_EVERY_MS / 1000
 
 
 def _all_ports(database: Database, relay: Relay) -> Iterator[PortCounters]:
@@ -299,7 +322,7 @@ def refused(what: str, why: str) -> Problem:
     return Problem(
         "port-refused",
         f"Open vSwitch cannot make {what}: {why}",
-        "Look at what it logs: journalctl -u ovs-vswitchd",
+        f"Look at what it logs: {LOG}",
         exit=Exit.REFUSED,
     )
 

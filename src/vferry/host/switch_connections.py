@@ -25,6 +25,7 @@ from vferry.host.switch_tracking import Place, find_place, read_tracked
 from vferry.model.connections import PortConnection, Way
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort
+from vferry.model.switch import LOG
 
 CONTROLLER = 0x7666
 """By which number Open vSwitch passes frames to us: ovn-controller's is 0."""
@@ -84,7 +85,7 @@ class SwitchConnections:
             raise Problem(
                 "connections-unwritable",
                 f"Open vSwitch does not take the connections of {mac}: {error}",
-                "Look at what it logs: journalctl -u ovs-vswitchd",
+                f"Look at what it logs: {LOG}",
             ) from error
 
 

@@ -324,6 +324,8 @@ class RelayView(Struct, frozen=True, kw_only=True):
     connections: int | None = None
     """How many the switch follows (conntrack in user space)."""
     silence: str = ""
-    """Why Open vSwitch says nothing of it."""
+    """Why Open vSwitch says nothing of it, or nothing new."""
     read_at_s: float = 0.0
     """By a clock of the host that only goes forward: rates are between two of these."""
+    counted_every_s: float = 5.0
+    """How often Open vSwitch writes the ports' counters down."""

@@ -27,7 +27,7 @@ def choose(destination: Inventory, network: str, mode: NetworkMode, taken: Colle
         raise Refusal(
             "no-free-vf",
             f"{destination.name} has no free VF on {network}: all {len(vfs)} of {' and '.join(names)} are taken",
-            "Free one, or make more (sriov_numvfs), or choose another host",
+            "Free one, or choose another host, or make more (sriov_numvfs, by way of 0: all are gone then)",
         )
     wants_interface = mode is NetworkMode.MACVTAP
     fitting = [vf for vf in free if (vf.interface is not None) == wants_interface]

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from vferry.model.host import Inventory, Pf
 from vferry.model.relay import PortCounters, Relay, RelayKind, RelayState, RelayView
+from vferry.model.switch import RESTART
 from vferry.plan.facts import Finding, Refusal, Severity, error, info, warning
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
@@ -71,17 +72,16 @@ def assess_disabling(host: Inventory, view: RelayView) -> RelayAssessment:
         )
         return RelayAssessment(findings=(problem,))
     if foreign := _foreign(relay, view):
-        names = [port.name for port in foreign]
         problem = error(
             "relay-port-anothers",
             f"Ports that vferry has not made are on the relay of {host.name}: "
             f"{', '.join(f'{port.name} on {port.bridge}' for port in foreign)}",
-            f"See what uses them, then remove them: ovs-vsctl del-port {names[0]}",
+            _without(foreign[0]),
         )
         return RelayAssessment(findings=(problem,))
     note = info(
         "relay-memory-stays",
-        "Open vSwitch keeps DPDK and its huge pages until it is started anew (systemctl restart openvswitch-switch)",
+        f"Open vSwitch keeps DPDK and its huge pages until it is started anew ({RESTART})",
     )
     return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=disabling(relay)))
 
@@ -92,6 +92,15 @@ def _foreign(relay: Relay, view: RelayView) -> list[PortCounters]:
     own = {uplink.name for bridge in relay.bridges for uplink in bridge.uplinks}
     own |= {gateway.port for gateway in relay.gateways}
     return [port for port in view.ports if port.bridge in bridges and not port.guest and port.name not in own]
+
+
+def _without(port: PortCounters) -> str:
+    """How a port goes. OVN's patch ports are made again for as long as OVN is told of the bridge."""
+    remedy = f"See what uses them, then remove them: ovs-vsctl del-port {port.name}"
+    if port.type != "patch":
+        return remedy
+    mappings = "external_ids:ovn-bridge-mappings"
+    return f"{remedy}; where it is OVN's, take {port.bridge} out of {mappings} of Open_vSwitch, and OVN removes it"
 
 
 def _again(relay: Relay, wishes: RelayWishes, name: str) -> RelayAssessment:

@@ -27,7 +27,7 @@ def choose_vf(host: Inventory, pf: Pf, taken: Collection[str] = ()) -> RelayVf:
         raise Refusal(
             "relay-no-vf",
             f"{host.name} has no free VF on {pf.name}: all {len(pf.vfs)} are taken",
-            f"Free one, or make more: /sys/class/net/{pf.name}/device/sriov_numvfs",
+            f"Free one, or make more: {_more_vfs(pf)}",
         )
     shares = pf.driver in OWN_DRIVER
     grouped = free if shares else [vf for vf in free if vf.iommu_group is not None]
@@ -39,6 +39,12 @@ def choose_vf(host: Inventory, pf: Pf, taken: Collection[str] = ()) -> RelayVf:
         )
     vf = min(grouped, key=lambda vf: (vf.interface is not None, vf.index))
     return _taken(vf, pf.driver if shares else "vfio-pci")
+
+
+def _more_vfs(pf: Pf) -> str:
+    """The kernel changes no number of VFs but from 0 and to 0."""
+    file = f"/sys/class/net/{pf.name}/device/sriov_numvfs"
+    return f"{file}; it takes 0 first, by which all its VFs are gone, those of guests, too" if pf.vfs else file
 
 
 def choose_cores(host: Inventory, pfs: tuple[Pf, ...]) -> tuple[int, ...]:

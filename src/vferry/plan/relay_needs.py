@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from vferry.model.host import Inventory
+from vferry.model.switch import LOG, RESTART
 from vferry.plan.facts import Finding, error
 
 OWN_DRIVER = frozenset({"mlx4_core", "mlx5_core"})
@@ -10,7 +11,6 @@ OWN_DRIVER = frozenset({"mlx4_core", "mlx5_core"})
 
 PACKAGES = "apt install openvswitch-switch-dpdk python3-openvswitch"
 DPDK_PROGRAM = "update-alternatives --set ovs-vswitchd /usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk"
-RESTART = "systemctl restart openvswitch-switch"
 OLDEST = (2, 17)
 """Since then DPDK needs no hugetlbfs mounted; Debian 12 has 3.1."""
 
@@ -82,7 +82,7 @@ def _unstarted(name: str, asked: str | None) -> Iterator[Finding]:
         yield error(
             "relay-dpdk-failed",
             f"DPDK was to start in the Open vSwitch of {name}, and has not",
-            f"Look why (journalctl -u ovs-vswitchd -g dpdk), then {RESTART}",
+            f"Look why (grep -i dpdk {LOG}), then {RESTART}",
         )
     elif asked is not None:
         yield error(

@@ -195,11 +195,20 @@ async def test_a_relay_that_is_there_is_not_taken_away_by_a_repair(host: RelayHo
     with pytest.raises(Problem, match="is left as it is, in part") as caught:
         await enable(state)
     assert caught.value.exit == Exit.OPERATOR
+    assert "once more: vferry relay enable host1 --uplink pf0 --switched; or" in caught.value.remedy
     assert not [each for each in host.order if each.startswith("-")]
     assert host.relay is not None
     host.fails.clear()
     await enable(state)
     assert host.relay.state is RelayState.ENABLED
+
+
+async def test_a_repair_of_a_direct_relay_is_asked_for_again_as_one(host: RelayHost, state: State) -> None:
+    await enable(state, switched=False)
+    host.fails.add("SetSwitch")
+    with pytest.raises(Problem, match="is left as it is, in part") as caught:
+        await enable(state, switched=False)
+    assert "once more: vferry relay enable host1 --uplink pf0; or" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", [*ALL, "ForgetRelay"])
@@ -445,29 +454,92 @@ async def test_what_is_missing_is_printed(host: RelayHost, state: State) -> None
     assert host.order == []
 
 
-async def test_watching_shows_rates(host: RelayHost, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    await enable(state)
-    seen = 0
+class Watched:
+    """A host's relay that is looked at every two seconds, until all of `looks` are over: counters, views, problems."""
 
-    def answer(_asked: Any) -> RelayView:
-        nonlocal seen
-        seen += 1
-        counted = {"rx_packets": 1000 * seen, "rx_dropped": 3}
-        port = PortCounters(name="up", bridge="relay0", statistics=counted)
-        return RelayView(relay=host.relay, ports=(port,), read_at_s=2.0 * seen, silence="it sleeps")
+    def __init__(
+        self, host: RelayHost, monkeypatch: pytest.MonkeyPatch, looks: list[int | RelayView | Problem]
+    ) -> None:
+        self._host = host
+        self._left = iter([*enumerate(looks), None])
+        self._look = next(self._left)
+        host.agent.handlers.answers[api.ReadRelay] = self._answer
+        monkeypatch.setattr(cli, "pause", self._sleep)
+        monkeypatch.setattr(cli, "clock", lambda: 2.0 * self._at)
 
-    async def sleep(_seconds: float) -> None:
-        if seen % 2 == 0:
+    @property
+    def _at(self) -> int:
+        return self._look[0] if self._look else 0
+
+    def _answer(self, _asked: Any) -> RelayView:
+        assert self._look is not None
+        match self._look[1]:
+            case Problem() as problem:
+                raise problem
+            case RelayView() as view:
+                return view
+            case int(packets):
+                port = PortCounters(name="up", bridge="relay0", statistics={"rx_packets": packets, "rx_dropped": 3})
+                return RelayView(relay=self._host.relay, ports=(port,), read_at_s=2.0 * self._at, silence="it sleeps")
+        raise AssertionError
+
+    async def _sleep(self, _seconds: float) -> None:
+        self._look = next(self._left)
+        if self._look is None:
             raise KeyboardInterrupt
 
-    host.agent.handlers.answers[api.ReadRelay] = answer
-    monkeypatch.setattr(cli, "pause", sleep)
+
+async def test_watching_shows_rates(host: RelayHost, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Open vSwitch writes down every five seconds, though it is looked at every two."""
+    await enable(state)
+    Watched(host, monkeypatch, [1000, 1000, 1000, 6000, 6000])
     watched = await run("show", "host1", "--watch")
-    assert "2,000 (500/s)" in watched.output
+    assert "6,000 (1,000/s)" in watched.output
     assert "rx_dropped 3" in watched.output
     assert "it sleeps" in watched.output
+    Watched(host, monkeypatch, [1, 2])
     lines = (await run("show", "host1", "--watch", "--json")).output.splitlines()
-    assert [json.loads(line)["read_at_s"] for line in lines if line.startswith("{")] == [6.0, 8.0]
+    assert [json.loads(line)["read_at_s"] for line in lines if line.startswith("{")] == [0.0, 2.0]
+
+
+async def test_watching_where_there_is_no_relay_says_so(
+    host: RelayHost, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watched(host, monkeypatch, [RelayView()])
+    assert "host1 has no relay: vferry relay enable host1" in (await run("show", "host1", "--watch")).output
+    await enable(state)
+    Watched(host, monkeypatch, [RelayView(), 1000])
+    assert "Relay of host1" in (await run("show", "host1", "--watch")).output
+
+
+GONE = Problem("host-unreachable", "Host host1 does not answer", "Look at it", exit=Exit.REFUSED)
+
+
+async def test_watching_goes_on_when_the_agent_is_back(
+    host: RelayHost, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enable(state)
+    Watched(host, monkeypatch, [1000, GONE])
+    missed = await run("show", "host1", "--watch")
+    assert (missed.exit_code, "1,000" in missed.output) == (0, True)
+    assert "Host host1 does not answer. It is asked again." in missed.output
+    Watched(host, monkeypatch, [1000, GONE, 2000])
+    back = await run("show", "host1", "--watch")
+    assert ("2,000 (200/s)" in back.output, "does not answer" in back.output) == (True, False)
+    Watched(host, monkeypatch, [1000, GONE, 2000])
+    lines = await run("show", "host1", "--watch", "--json")
+    assert lines.stderr == "Host host1 does not answer. It is asked again.\n"
+    assert len([line for line in lines.stdout.splitlines() if line.startswith("{")]) == 2
+
+
+@pytest.mark.parametrize("looks", [[GONE, 1000], [1000, *[GONE] * 150, 1000]], ids=["at once", "for five minutes"])
+async def test_watching_ends_where_nothing_answers(
+    host: RelayHost, state: State, monkeypatch: pytest.MonkeyPatch, looks: list[int | RelayView | Problem]
+) -> None:
+    await enable(state)
+    Watched(host, monkeypatch, looks)
+    with pytest.raises(Problem, match="does not answer"):
+        await run("show", "host1", "--watch")
 
 
 @pytest.mark.parametrize("name", ["enable", "disable", "show"])

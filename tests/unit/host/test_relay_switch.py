@@ -29,6 +29,7 @@ PORT = RelayPort(
 RELAY = Relay(
     operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.SWITCHED, uplinks=("pf0",), cores=(1,), bridges=(ONE,)
 )
+LOG = "/var/log/openvswitch/ovs-vswitchd.log"
 SETTINGS = {"pmd-cpu-mask": "0x2", "dpdk-init": "try"}
 
 
@@ -97,6 +98,7 @@ def test_dpdk_that_does_not_start_is_said(root: Path, switch: Vswitchd, monkeypa
     with pytest.raises(Problem) as caught:
         set_switch(root, SetSwitch(settings=dict(SETTINGS), start=True))
     assert caught.value.code == "dpdk-not-started"
+    assert f"grep -i dpdk {LOG}" in caught.value.remedy
     assert set_switch(root, SetSwitch(settings=dict.fromkeys(SETTINGS))).changed
 
 
@@ -145,6 +147,7 @@ def test_a_port_that_cannot_be_opened_leaves_nothing(root: Path, switch: Vswitch
     with pytest.raises(Problem, match="relay0-up1: could not open network device") as caught:
         set_bridge(root, SetRelayBridge(bridge=TWO, present=True))
     assert caught.value.code == "port-refused"
+    assert LOG in caught.value.remedy
     assert [names(root, table) for table in ("Bridge", "Port", "Interface")] == [[], [], []]
 
 
@@ -211,7 +214,8 @@ def test_a_direct_relay_is_a_bridge_that_does_not_learn(root: Path, switch: Vswi
     assert switch.is_alive()
 
 
-def test_what_is_seen_of_it(root: Path, switch: Vswitchd) -> None:
+def test_what_is_seen_of_it(root: Path, switch: Vswitchd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenVSwitch, "answers", lambda _: True)
     assert read_relay(root, None).relay is None
     set_bridge(root, SetRelayBridge(bridge=TWO, present=True))
     view = read_relay(root, RELAY)
@@ -222,6 +226,14 @@ def test_what_is_seen_of_it(root: Path, switch: Vswitchd) -> None:
     assert view.ports[0].count("rx_packets") == 7
     assert view.ports[0].drops == {"rx_dropped": 2}
     assert not view.dpdk_started
+    assert switch.is_alive()
+
+
+@pytest.mark.parametrize(("set_to", "every_s"), [(None, 5.0), ("30000", 30.0), ("1000", 5.0), ("often", 5.0)])
+def test_how_often_it_counts_is_said(root: Path, switch: Vswitchd, set_to: str | None, every_s: float) -> None:
+    settings: dict[str, str | None] = {} if set_to is None else {"stats-update-interval": set_to}
+    set_switch(root, SetSwitch(settings=settings))
+    assert read_relay(root, RELAY).counted_every_s == every_s
     assert switch.is_alive()
 
 

@@ -9,9 +9,11 @@ from ovs_database import transact
 from relay_host import MINE, PAGES, VFS, Host, running
 
 from vferry.host import api
+from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import SOCKET
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayState, RelayUplink
+from vferry.report.relay_metrics import exposition
 
 
 @pytest.fixture
@@ -136,14 +138,27 @@ async def test_what_cannot_be_had_again_keeps_nothing_else(host: Host, caplog: p
 
 
 async def test_the_view_of_one(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpenVSwitch, "ask_switch", lambda *_: "ovs-vswitchd (Open vSwitch) 3.5.0\nDPDK 24.11.1\n")
     plan = await host.enable()
     view = await host.ask(api.ReadRelay(), None)
     assert view.relay == replace(plan.relay, state=RelayState.ENABLED)
     assert [port.name for port in view.ports] == ["relay0-up0"]
-    assert view.dpdk_started
+    assert (view.dpdk_started, view.ports[0].up, view.silence) == (True, True, "")
     (host.root / SOCKET).rename(host.root / "away")
     monkeypatch.setattr("vferry.host.ovsdb.TIMEOUT_S", 0.1)
     silent = await host.ask(api.ReadRelay(), None)
     (host.root / "away").rename(host.root / SOCKET)
     assert (silent.relay, silent.ports) == (view.relay, ())
     assert "Open vSwitch does not do its work" in silent.silence
+
+
+async def test_the_view_of_one_whose_switch_has_died(host: Host) -> None:
+    """Its database goes on saying what it wrote there: no control socket answers."""
+    await host.enable()
+    view = await host.ask(api.ReadRelay(), None)
+    assert [(port.name, port.up, port.count("rx_packets")) for port in view.ports] == [("relay0-up0", None, 7)]
+    assert not view.dpdk_started
+    assert "ovs-vswitchd does not answer" in view.silence
+    shown = exposition("host1", view)
+    assert 'vferry_relay_dpdk{host="host1"} 0.0' in shown
+    assert "vferry_relay_port_up{" not in shown

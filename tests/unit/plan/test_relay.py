@@ -96,6 +96,24 @@ def test_no_uplink_is_none() -> None:
     assert [finding.code for finding in found.errors] == ["relay-no-uplink"]
 
 
+@pytest.mark.parametrize("code", ["relay-no-dpdk", "relay-dpdk-failed"])
+def test_open_vswitch_is_started_anew_by_a_unit_that_each_distribution_has(code: str) -> None:
+    host, uplinks = REFUSED[code]
+    assert "systemctl restart ovs-vswitchd" in assess(host, *uplinks).errors[0].remedy
+
+
+def test_why_dpdk_has_failed_is_in_the_log() -> None:
+    host, uplinks = REFUSED["relay-dpdk-failed"]
+    assert "/var/log/openvswitch/ovs-vswitchd.log" in assess(host, *uplinks).errors[0].remedy
+
+
+def test_more_vfs_are_made_by_way_of_none() -> None:
+    (taken,) = assess(all_taken(HOST, "pf0")).errors
+    assert "/sys/class/net/pf0/device/sriov_numvfs; it takes 0 first" in taken.remedy
+    (none,) = assess(with_pf(HOST, "pf0", vfs=())).errors
+    assert none.remedy.endswith("/sys/class/net/pf0/device/sriov_numvfs")
+
+
 def test_a_direct_relay_takes_its_vfs_as_guests_come() -> None:
     made = plan(HOST)
     assert (made.relay.vfs, made.relay.bridges) == ((), ())
@@ -354,6 +372,15 @@ def test_one_with_ports_that_are_nobodys_stays(port: PortCounters, *, stays: boo
     if stays:
         assert f"{port.name} on relay0" in found.errors[0].message
         assert f"ovs-vsctl del-port {port.name}" in found.errors[0].remedy
+
+
+@pytest.mark.parametrize(("kind", "said"), [("patch", True), ("internal", False)])
+def test_a_patch_of_ovn_s_goes_with_its_mapping(kind: str, *, said: bool) -> None:
+    """ovn-controller makes it again otherwise."""
+    relay = plan(HOST, switched=True).relay
+    port = PortCounters(name="patch-localnet-to-br-int", bridge="relay0", type=kind)
+    (found,) = assess_disabling(replace(HOST, relay=relay), RelayView(relay=relay, ports=(port,))).errors
+    assert ("take relay0 out of external_ids:ovn-bridge-mappings" in found.remedy) == said
 
 
 def test_where_there_is_none_there_is_nothing_to_do() -> None:
