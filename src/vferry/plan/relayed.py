@@ -19,14 +19,19 @@ def port(facts: Facts, nic: Nic, network: str, taken: Collection[str]) -> RelayP
             f"{source.name} does not say by which port of its relay {nic.mac} is on {nic.socket}",
             f"Look with: vferry relay show {source.name}",
         )
-    vf = free_vf(destination, network, nic.mac, taken)
+    vf = free_vf(destination, network, nic.mac, taken, own.mtu)
     return RelayPort(guest=own.guest, mac=own.mac, socket=own.socket, vf=vf, mtu=own.mtu)
 
 
-def free_vf(host: Inventory, network: str, mac: str, taken: Collection[str] = ()) -> RelayVf:
-    """A VF that the host's direct relay can join a NIC to; not one of `taken`, PCI addresses. Raises `Refusal`."""
-    refused: Refusal | None = None
-    for pf in _uplinks(host, network, mac):
+def free_vf(host: Inventory, network: str, mac: str, taken: Collection[str] = (), mtu: int = 0) -> RelayVf:
+    """A VF that the host's direct relay can join a NIC to, of a PF with at least this MTU.
+
+    `taken`: PCI addresses of VFs that others get. Raises `Refusal`.
+    """
+    pfs = tuple(_uplinks(host, network, mac))
+    fitting = [pf for pf in pfs if pf.mtu >= mtu]
+    refused = _too_small(host, pfs, mac, mtu) if pfs and not fitting else None
+    for pf in fitting:
         try:
             return choose_vf(host, pf, taken)
         except Refusal as refusal:
@@ -67,6 +72,15 @@ def _uplinks(host: Inventory, network: str, mac: str) -> Iterator[Pf]:
             f"ip link set dev {names[0]} up",
         )
     yield from (pf for pf in pfs if pf.up)
+
+
+def _too_small(host: Inventory, pfs: tuple[Pf, ...], mac: str, mtu: int) -> Refusal:
+    passed = " and ".join(f"{pf.name} passes {pf.mtu}" for pf in pfs)
+    return Refusal(
+        "relay-mtu",
+        f"No PF of the relay of {host.name} takes {mtu} bytes, which {mac} may send: {passed}",
+        f"ip link set dev {pfs[0].name} mtu {mtu} there, or choose another host",
+    )
 
 
 def _missing(host: Inventory, network: str, mac: str) -> Refusal:

@@ -375,6 +375,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("relay-differs", ERROR, f.both(f.on_switch, f.host("destination", relay=f.RELAY)), {}),
     ("pf-missing", ERROR, f.both(f.on_switch, f.pf("destination", up=False)), {}),
     ("chain-apart", INFO, f.from_chain, {}),
+    ("relay-mtu", ERROR, f.both(f.on_relay, f.pf("destination", mtu=1500)), {}),
     ("relay-mtu", ERROR, f.both(f.on_switch, f.switch_there(bridges=(f.NARROW,))), {}),
     ("network-missing", ERROR, f.both(f.on_switch, f.host("destination", networks={})), {}),
     ("network-unknown", ERROR, f.both(f.on_switch, f.host("source", networks={})), {}),

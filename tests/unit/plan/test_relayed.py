@@ -82,6 +82,28 @@ def test_its_mtu_is_the_port_s() -> None:
     assert move.relay_port.mtu == f.PORT.mtu
 
 
+def test_a_pf_that_does_not_take_its_frames_is_refused() -> None:
+    (refused,) = f.found(f.both(f.on_relay, f.pf("destination", mtu=1500))).errors
+    assert (refused.code, refused.message) == (
+        "relay-mtu",
+        f"No PF of the relay of host2 takes 9000 bytes, which {MAC} may send: pf0 passes 1500",
+    )
+    assert "ip link set dev pf0 mtu 9000" in refused.remedy
+
+
+def test_one_that_takes_just_these_does() -> None:
+    assert f.planned(f.both(f.on_relay, f.pf("destination", mtu=9000))).moves[0].relay_port == THERE
+
+
+def test_a_pf_that_does_not_take_its_frames_is_left_out() -> None:
+    def first_narrow(facts: Facts) -> Facts:
+        facts = two_pfs(facts, uplinks=("pf0", "pf1"))
+        first, second = facts.destination.pfs
+        return f.host("destination", pfs=(structs.replace(first, mtu=1500), second))(facts)
+
+    assert f.planned(f.both(f.on_relay, first_narrow)).moves[0].destination.pf == "pf1"
+
+
 @pytest.mark.parametrize(
     ("change", "index"),
     [
