@@ -301,6 +301,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-claimed", ERROR, f.host("source", claims=(CLAIM,)), {}),
     ("guest-claimed", ERROR, f.host("destination", claims=(CLAIM,)), {}),
     ("does-not-fit", ERROR, lambda facts: structs.replace(facts, fit=Fit(reasons=("no such disk",))), {}),
+    ("relay-core-used", ERROR, f.both(f.guest(pinned=(1, 2)), f.host("destination", relay=f.RELAY)), {}),
     ("older-qemu", WARNING, f.version("destination", qemu=(9, 2, 4)), {}),
     ("other-cpu", WARNING, f.version("destination", cpu_model="EPYC-Milan"), {}),
     ("other-microcode", WARNING, f.version("destination", microcode="0xa0011d5"), {}),
@@ -535,6 +536,33 @@ def test_every_code_is_in_the_table() -> None:
         *(name for name in modules() if name.startswith("relay") and name != "relayed"),
     }
     assert codes_of(modules() - own_tables) == {row[0] for row in TABLE}
+
+
+def masked(mask: str) -> f.Change:
+    """Open vSwitch of the destination is told to forward on these CPUs."""
+    ground = RelayGround(switch=SwitchAbilities(settings={"pmd-cpu-mask": mask}))
+    return f.host("destination", relay_ground=ground)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "change", "named"),
+    [
+        ((0, 1, 2), f.on_relay, "(1)"),
+        ((0, 1, 2), f.on_switch, "(1)"),
+        ((0, 1, 2), f.both(f.on_relay, masked("0x6")), "(1, 2)"),
+        ((0, 1, 2), f.both(f.on_relay, masked("0x8")), None),
+        ((0, 2), f.on_relay, None),
+        ((), f.on_relay, None),
+        ((0, 1, 2), f.host("source", relay=f.RELAY), None),
+        ((0, 1, 2), masked("0x6"), None),
+    ],
+)
+def test_a_guest_is_not_pinned_to_where_the_relay_forwards(
+    pinned: tuple[int, ...], change: f.Change, named: str | None
+) -> None:
+    errors = f.found(f.both(change, f.guest(pinned=pinned))).errors
+    assert [finding.code for finding in errors] == (["relay-core-used"] if named else [])
+    assert not named or errors[0].message.endswith(named)
 
 
 def test_a_guest_whose_nic_is_moved_is_left_to_that_operation() -> None:
