@@ -293,6 +293,13 @@ def dpdk(source: str | None, destination: str | None) -> f.Change:
     return f.both(f.on_relay, *ground)
 
 
+def no_more_offload(facts: Facts) -> Facts:
+    """Open vSwitch may offload at the source alone."""
+    offloads = RelayGround(switch=SwitchAbilities(settings={"hw-offload": "true"}))
+    nothing = RelayGround(switch=SwitchAbilities())
+    return f.both(f.host("source", relay_ground=offloads), f.host("destination", relay_ground=nothing))(facts)
+
+
 TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-not-running", ERROR, f.guest(state=GuestState.OFF), {}),
     ("guest-not-running", ERROR, f.guest(state=GuestState.PAUSED), {}),
@@ -388,6 +395,9 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("relay-missing", ERROR, f.both(f.on_ovn, f.host("destination", relay=None)), {}),
     ("relay-missing", ERROR, f.both(f.on_ovn, f.host("destination", relay=f.RELAY)), {}),
     ("other-dpdk", WARNING, dpdk("DPDK 24.11.1", "DPDK 22.11.4"), {}),
+    ("no-offload", INFO, f.both(f.on_relay, no_more_offload), {}),
+    ("representor", WARNING, f.both(f.on_relay, f.pf("destination", eswitch="switchdev")), {}),
+    ("representor-left", WARNING, f.both(f.on_relay, f.pf("source", eswitch="switchdev")), {}),
     ("nic-stays-behind", ERROR, f.both(f.on_relay, f.guest(nics=())), {}),
     ("no-vf", ERROR, f.on_macvtap, SWITCH),
     ("has-vf", ERROR, f.on_macvtap, VIRTIO),

@@ -251,6 +251,59 @@ def test_relays_of_another_dpdk_are_warned_of(change: f.Change, *, warned: bool)
     assert [finding.code for finding in findings] == (["other-dpdk"] if warned else [])
 
 
+IN_SWITCHDEV = {"eswitch": "switchdev"}
+
+
+@pytest.mark.parametrize(
+    ("which", "codes"),
+    [
+        ((), []),
+        (("source",), ["representor-left"]),
+        (("destination",), ["representor"]),
+        (("source", "destination"), ["representor"]),
+    ],
+)
+def test_what_representors_do_is_for_others_to_see_to(which: tuple[str, ...], codes: list[str]) -> None:
+    assessment = f.found(f.both(f.on_relay, *(f.pf(each, **IN_SWITCHDEV) for each in which)))
+    assert assessment.plan is not None
+    assert [finding.code for finding in assessment.findings] == codes
+    assert all(MAC in finding.message and "VF" in finding.message and finding.remedy for finding in assessment.findings)
+
+
+def test_the_representor_is_that_of_the_vf_that_it_gets() -> None:
+    (note,) = f.found(
+        f.both(f.on_relay, f.pf("destination", **IN_SWITCHDEV), f.vf("destination", 0, guest="b"))
+    ).findings
+    assert "pf0 of host2" in note.message
+    assert "VF 1" in note.message
+
+
+def test_no_representor_is_spoken_of_where_its_nic_is_on_no_direct_relay() -> None:
+    switchdev = f.both(f.pf("source", **IN_SWITCHDEV), f.pf("destination", **IN_SWITCHDEV))
+    assert f.found(switchdev).findings == ()
+    assert f.found(f.both(f.on_switch, switchdev)).findings == ()
+
+
+def offloading(source: str, destination: str) -> f.Change:
+    said = {"source": source, "destination": destination}
+    switches = {which: SwitchAbilities(settings={"hw-offload": value}) for which, value in said.items()}
+    return f.both(*(f.host(which, relay_ground=RelayGround(switch=each)) for which, each in switches.items()))
+
+
+@pytest.mark.parametrize(
+    ("change", "codes"),
+    [
+        (f.both(f.on_relay, offloading("true", "false")), ["no-offload"]),
+        (f.both(f.on_switch, offloading("true", "false")), ["no-offload"]),
+        (f.both(f.on_relay, offloading("true", "true")), []),
+        (f.both(f.on_relay, offloading("false", "true")), []),
+        (offloading("true", "false"), []),
+    ],
+)
+def test_where_nothing_is_offloaded_any_more_that_is_said(change: f.Change, codes: list[str]) -> None:
+    assert [finding.code for finding in f.found(change).findings] == codes
+
+
 def test_what_vhost_net_lacks_is_nothing_to_it() -> None:
     offers = f.both(f.host("source", vhost_features=1 << 40), f.host("destination", vhost_features=0))
     with_one = f.found(f.both(f.on_relay, offers)).findings
