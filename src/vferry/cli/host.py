@@ -138,7 +138,8 @@ def _switch(switch: SwitchAbilities | None) -> str:
     if switch is None:
         return "none"
     dpdk = switch.dpdk_version or "without DPDK"
-    return f"{switch.version or 'version unknown'}, {dpdk}{', which runs' if switch.dpdk_started else ''}"
+    runs, offload = ", which runs" if switch.dpdk_started else "", "on" if switch.offloads else "off"
+    return f"{switch.version or 'version unknown'}, {dpdk}{runs}, hw-offload {offload}"
 
 
 def _relay(relay: Relay | None) -> str:

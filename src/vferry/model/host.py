@@ -86,12 +86,17 @@ class Pf(Struct, frozen=True, kw_only=True):
     mtu: int = 1500
     up: bool = True
     eswitch: str | None = None
-    """``legacy`` or ``switchdev``; None where devlink does not say."""
+    """``switchdev`` where the kernel says of which switch its interface is a port; None where it does not."""
     forwarding: tuple[str, ...] = ()
     """The MACs added to its unicast filter (``bridge fdb … self permanent``)."""
     forwarding_limit: int | None = None
     """How many of them its driver holds, where that is known."""
     vfs: tuple[Vf, ...] = ()
+
+    @property
+    def switchdev(self) -> bool:
+        """Whether what its VFs send and receive passes their representors."""
+        return self.eswitch == "switchdev"
 
     def wiped(self, vf: Vf) -> VfSettings:
         """One of its VFs as its driver makes it, in those settings that this says at all.

@@ -245,6 +245,11 @@ class SwitchAbilities(Struct, frozen=True, kw_only=True):
     """Its `other_config`."""
 
     @property
+    def offloads(self) -> bool:
+        """Whether it is to have NICs do what they can of its flows (`hw-offload`), in the kernel or with DPDK."""
+        return self.settings.get("hw-offload", "").lower() == "true"
+
+    @property
     def release(self) -> tuple[int, int]:
         """Its version as numbers; (0, 0) where it says none."""
         words = (self.version or "").split(".")

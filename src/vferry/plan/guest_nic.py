@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from vferry.host.api import Define, JoinRelay, LeaveRelay, SetForwarding, SetVf
 from vferry.model.guest import Guest, Nic
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
-from vferry.model.relay import RelayPort
-from vferry.plan import nic_definition, switch_place
+from vferry.model.relay import RelayPort, RelayVf
+from vferry.plan import nic_definition, relayed, switch_place
 from vferry.plan.facts import Finding, Refusal, info
 from vferry.plan.host_step import HostStep
 from vferry.plan.nic_place import NicPlace
@@ -120,9 +120,11 @@ class _Move(NicPlace):
         return self._planned(to, (self._define(xml, to), *steps), vfs)
 
     def notes(self, to: NicTarget) -> Iterator[Finding]:
-        """What the NIC loses on the way."""
-        if to is NicTarget.RELAY and self.host.relay and self.host.relay.switched:
+        """What the NIC loses on the way, and what has to be seen to where it comes to."""
+        if to is NicTarget.RELAY and self.on_switch:
             yield from switch_place.about(self.nic.mac, self.settings)
+        elif to is NicTarget.RELAY:
+            yield from relayed.by_representor(self.host, self._vf_to_be(), self.nic.mac)
 
     def _to_relay(self) -> NicPlan:
         if self.host.relay and self.host.relay.switched:
@@ -133,8 +135,7 @@ class _Move(NicPlace):
                 f"{self.logical_port} is a port of OVN's, and {self.host.name} has no switched relay",
                 f"Make one: vferry relay enable {self.host.name} --uplink PF --switched",
             )
-        begun = left_behind(self.host, self.guest, self.nic)
-        vf = (begun.vf if begun else None) or self.relay_vf()
+        vf = self._vf_to_be()
         before = self.host.vf(vf.address)
         port = self.port_on(vf)
         settings = replace(self.settings_on(before), mac=self.nic.mac)
@@ -152,6 +153,11 @@ class _Move(NicPlace):
             *self._unforwarded(),
         )
         return self._planned(NicTarget.RELAY, steps, (vf.address, *self._left_vfs()))
+
+    def _vf_to_be(self) -> RelayVf:
+        """The VF that a direct relay joins it to: the one that it was begun with, or a free one. Raises `Refusal`."""
+        begun = left_behind(self.host, self.guest, self.nic)
+        return (begun.vf if begun else None) or self.relay_vf()
 
     def _to_switch(self) -> NicPlan:
         """As a port of the relay's bridge, which does of the VF's settings what a port can."""

@@ -62,7 +62,7 @@ def draft(facts: Facts, wishes: Wishes) -> Draft:
     mediated = sum(device.kind == "mdev" for device in facts.guest.devices)
     if refused or len(moves) < len(vf_nics) or len(devices) < mediated:
         return Draft(findings=tuple(findings))
-    findings += (*vhost.about(facts, moves), *relayed.about(facts), *switched.about(facts))
+    findings += (*vhost.about(facts, moves), *relayed.about(facts, moves), *switched.about(facts))
     attached = attachments.attached(facts, moves)
     passed = {m.source.address: m.destination.address for m in moves if m.mode not in _VIRTIO}
     xml, missing = definition.rewritten(facts.definition.persistent, passed, attached)

@@ -8,6 +8,7 @@ from vferry.plan import connections, devices, estimate, nics, transfer, vfio
 from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
 from vferry.plan.plan import Plan, TransferPlan
 from vferry.plan.planner import draft
+from vferry.plan.relay_choice import forwards_on
 
 _MEMORY_MARGIN = 256 * 2**20
 """What QEMU itself needs beyond the guest's memory, in bytes, roughly."""
@@ -21,6 +22,7 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
     findings = (
         *_guest(facts),
         *_platform(facts),
+        *_cores(facts),
         *_keepalive(facts),
         *_memory(facts, transfer.fitted(wishes.transfer, facts.guest.memory)),
         *_slots(facts),
@@ -88,6 +90,18 @@ def _platform(facts: Facts) -> Iterator[Finding]:
     if source.versions.microcode != destination.versions.microcode:
         yield warning(
             "other-microcode", f"The microcode differs: {source.versions.microcode}, {destination.versions.microcode}"
+        )
+
+
+def _cores(facts: Facts) -> Iterator[Finding]:
+    guest, destination = facts.guest, facts.destination
+    shared = sorted({*guest.pinned}.intersection(forwards_on(destination)))
+    if shared:
+        cpus = ", ".join(map(str, shared))
+        yield error(
+            "relay-core-used",
+            f"{guest.name} is pinned to CPUs of {destination.name} on which the relay there forwards ({cpus})",
+            "Pin it to others (virsh vcpupin, emulatorpin; <vcpu cpuset> in its definition), or choose another host",
         )
 
 

@@ -167,6 +167,23 @@ def _notes(host: Inventory, relay: Relay) -> Iterator[Finding]:
             f"The guests {', '.join(floating)} are pinned to no CPUs, and may run where the relay does (CPU {shared})",
             "Pin them to others (virsh vcpupin), or leave the relay's CPUs to it (isolcpus)",
         )
+    yield from _offload(host, relay)
     theirs = cores_of(host.relay_ground)
     if theirs:
         yield info("relay-cores-kept", f"Open vSwitch forwards on the CPUs that it was given before: {relay.cores}")
+
+
+def _offload(host: Inventory, relay: Relay) -> Iterator[Finding]:
+    """What NICs that can do more than pass frames do is the operator's, or a controller's."""
+    for pf in (pf for pf in map(host.pf, relay.uplinks) if pf is not None and pf.switchdev):
+        yield warning(
+            "relay-representors",
+            f"{pf.name} of {host.name} is in switchdev mode: its VFs' representors decide whom the relay reaches by "
+            "them, and vferry puts them in no bridge and gives them no rules",
+            "See to them, or have a controller do so (devlink port show names them); or, where nobody needs them: "
+            f"devlink dev eswitch set pci/{pf.address} mode legacy",
+        )
+    switch = host.relay_ground.switch
+    if relay.switched and switch is not None:
+        does = "offloads to NICs what they take" if switch.offloads else "offloads nothing to NICs"
+        yield info("relay-offload", f"Open vSwitch of {host.name} {does} (hw-offload), and vferry leaves that as it is")

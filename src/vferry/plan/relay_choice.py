@@ -168,6 +168,11 @@ def cores_of(ground: RelayGround) -> tuple[int, ...]:
     return tuple(cpu for cpu in range(number.bit_length()) if number >> cpu & 1) if number > 0 else ()
 
 
+def forwards_on(host: Inventory) -> tuple[int, ...]:
+    """The CPUs on which the host's relay forwards, as Open vSwitch has them now; none where there is no relay."""
+    return (cores_of(host.relay_ground) or host.relay.cores) if host.relay else ()
+
+
 def page_size(node: NumaNode) -> int:
     """The smallest that there is: a page of 1 GiB is hardly ever to be had after the boot."""
     return min((pool.size_kib for pool in node.pools), default=2048)

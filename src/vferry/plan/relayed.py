@@ -1,11 +1,12 @@
 """NICs on a direct relay, each on a VF of its own: what joins it to one of the destination, by the relay there."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from vferry.model.guest import Nic
 from vferry.model.host import Inventory, Pf
 from vferry.model.relay import RelayPort, RelayState, RelayVf
-from vferry.plan.facts import Facts, Finding, Refusal, warning
+from vferry.plan.facts import Facts, Finding, Refusal, info, warning
+from vferry.plan.plan import VfMove
 from vferry.plan.relay_choice import choose_vf
 
 
@@ -19,14 +20,19 @@ def port(facts: Facts, nic: Nic, network: str, taken: Collection[str]) -> RelayP
             f"{source.name} does not say by which port of its relay {nic.mac} is on {nic.socket}",
             f"Look with: vferry relay show {source.name}",
         )
-    vf = free_vf(destination, network, nic.mac, taken)
+    vf = free_vf(destination, network, nic.mac, taken, own.mtu)
     return RelayPort(guest=own.guest, mac=own.mac, socket=own.socket, vf=vf, mtu=own.mtu)
 
 
-def free_vf(host: Inventory, network: str, mac: str, taken: Collection[str] = ()) -> RelayVf:
-    """A VF that the host's direct relay can join a NIC to; not one of `taken`, PCI addresses. Raises `Refusal`."""
-    refused: Refusal | None = None
-    for pf in _uplinks(host, network, mac):
+def free_vf(host: Inventory, network: str, mac: str, taken: Collection[str] = (), mtu: int = 0) -> RelayVf:
+    """A VF that the host's direct relay can join a NIC to, of a PF with at least this MTU.
+
+    `taken`: PCI addresses of VFs that others get. Raises `Refusal`.
+    """
+    pfs = tuple(_uplinks(host, network, mac))
+    fitting = [pf for pf in pfs if pf.mtu >= mtu]
+    refused = _too_small(host, pfs, mac, mtu) if pfs and not fitting else None
+    for pf in fitting:
         try:
             return choose_vf(host, pf, taken)
         except Refusal as refusal:
@@ -34,18 +40,57 @@ def free_vf(host: Inventory, network: str, mac: str, taken: Collection[str] = ()
     raise refused or _missing(host, network, mac)
 
 
-def about(facts: Facts) -> Iterator[Finding]:
+def about(facts: Facts, moves: Sequence[VfMove]) -> Iterator[Finding]:
     """What may keep a guest's NIC from going on by the other host's relay."""
+    if any(nic.relayed for nic in facts.guest.nics):
+        yield from _other_switch(facts)
+    for move in moves:
+        if move.relay_port and move.relay_port.vf:
+            yield from _on_switchdev(facts, move, move.relay_port.vf)
+
+
+def by_representor(host: Inventory, vf: RelayVf, mac: str) -> Iterator[Finding]:
+    """What has to be seen to for a NIC that is on a VF of the relay, where that has a representor."""
+    pf = host.pf(vf.pf)
+    if pf is not None and pf.switchdev:
+        yield warning(
+            "representor",
+            f"{pf.name} of {host.name} is in switchdev mode: the representor of VF {vf.index} decides whom {mac} "
+            "reaches, and vferry puts it in no bridge and gives it no rules",
+            "See to it before, or have a controller do so: devlink port show names it, tc filter show dev NAME ingress "
+            "has its rules, ip link show dev NAME the bridge that it is in",
+        )
+
+
+def _other_switch(facts: Facts) -> Iterator[Finding]:
     here, there = facts.source.relay_ground.switch, facts.destination.relay_ground.switch
-    if not (here and there and here.dpdk_version and there.dpdk_version):
+    if here is None or there is None:
         return
-    if any(nic.relayed for nic in facts.guest.nics) and here.dpdk_version != there.dpdk_version:
+    if here.dpdk_version and there.dpdk_version and here.dpdk_version != there.dpdk_version:
         yield warning(
             "other-dpdk",
             f"The relays differ: {here.dpdk_version} on {facts.source.name}, {there.dpdk_version} on "
             f"{facts.destination.name}. If the guest's NIC uses what the latter lacks, QEMU refuses it at the end of "
             "the copy, and the migration is undone",
         )
+    if here.offloads and not there.offloads:
+        yield info(
+            "no-offload",
+            f"Open vSwitch may offload to NICs on {facts.source.name}, and not on {facts.destination.name} "
+            "(hw-offload): what a NIC did for the guest's frames, if any did, the relay's CPUs do there",
+        )
+
+
+def _on_switchdev(facts: Facts, move: VfMove, vf: RelayVf) -> Iterator[Finding]:
+    here, there = facts.source.pf(move.source.pf), facts.destination.pf(vf.pf)
+    if here and there and here.switchdev and not there.switchdev:
+        yield warning(
+            "representor-left",
+            f"{here.name} of {facts.source.name} is in switchdev mode, and {there.name} of {facts.destination.name} is "
+            f"not: what is done by the representor of VF {move.source.index} for {move.mac} is not done there",
+            "Look what that is (tc filter show dev NAME ingress), and do it there otherwise, or choose another host",
+        )
+    yield from by_representor(facts.destination, vf, move.mac)
 
 
 def _uplinks(host: Inventory, network: str, mac: str) -> Iterator[Pf]:
@@ -67,6 +112,15 @@ def _uplinks(host: Inventory, network: str, mac: str) -> Iterator[Pf]:
             f"ip link set dev {names[0]} up",
         )
     yield from (pf for pf in pfs if pf.up)
+
+
+def _too_small(host: Inventory, pfs: tuple[Pf, ...], mac: str, mtu: int) -> Refusal:
+    passed = " and ".join(f"{pf.name} passes {pf.mtu}" for pf in pfs)
+    return Refusal(
+        "relay-mtu",
+        f"No PF of the relay of {host.name} takes {mtu} bytes, which {mac} may send: {passed}",
+        f"ip link set dev {pfs[0].name} mtu {mtu} there, or choose another host",
+    )
 
 
 def _missing(host: Inventory, network: str, mac: str) -> Refusal:

@@ -13,7 +13,7 @@ from vferry.model.definition import shares_memory
 from vferry.model.guest import GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import Inventory, Vf, VfSettings
 from vferry.model.relay import RelayPort, RelayVf
-from vferry.plan import inside, nic_definition, nic_slots, standby, switch_place, switched
+from vferry.plan import inside, nic_definition, nic_slots, relayed, standby, switch_place, switched
 from vferry.plan.facts import Facts, Finding, Refusal, Severity, error, hardware_links, info, warning
 from vferry.plan.guest_nic import left_behind, nic_of, refuse_definition, target_of, with_own
 from vferry.plan.nic_place import NicPlace
@@ -125,6 +125,8 @@ class _Running(NicPlace):
             yield from self._too_small(leg)
         if move.to is NicTarget.RELAY and self.on_switch:
             yield from switch_place.about(self.nic.mac, self.settings)
+        if move.to is NicTarget.RELAY and (vf := move.legs[-1].joined):
+            yield from relayed.by_representor(self.host, vf, self.nic.mac)
         contested = move.legs[0].swap.contested
         yield from inside.told(self.facts, self.link, self.side, contested=contested)
         if self.side is GuestSide.ADDRESSES and not inside.managed(self.facts):

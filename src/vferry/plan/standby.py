@@ -127,7 +127,7 @@ def _bond(inventory: Inventory, network: str) -> Iterator[Finding]:
     """A switch outside spreads over a bond's PFs also what is for a VF; in switchdev, they may be one NIC's."""
     bond = inventory.bond(inventory.uplink(network))
     pfs = [pf for pf in map(inventory.pf, bond.ports if bond else ()) if pf is not None]
-    if bond is not None and bond.mode != "active-backup" and any(pf.eswitch != "switchdev" for pf in pfs):
+    if bond is not None and bond.mode != "active-backup" and any(not pf.switchdev for pf in pfs):
         yield warning(
             "bond-spreads",
             f"{bond.name} of {inventory.name} is {bond.mode}: the switch outside may send what is for a VF of one of "

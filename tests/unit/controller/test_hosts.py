@@ -70,7 +70,12 @@ def full_inventory() -> Inventory:
         ),
         relay_ground=RelayGround(
             nodes=(NumaNode(number=0, pools=(PagePool(size_kib=2048, total=5, free=3),)),),
-            switch=SwitchAbilities(version="3.5.0", dpdk_version="DPDK 24.11.1", dpdk_started=True),
+            switch=SwitchAbilities(
+                version="3.5.0",
+                dpdk_version="DPDK 24.11.1",
+                dpdk_started=True,
+                settings={"hw-offload": "true"},
+            ),
         ),
     )
 
@@ -166,9 +171,11 @@ async def test_the_commands(state: State, agent: FakeAgent) -> None:
     assert "Memory 4.0 GiB free of 8.0 GiB" in lines
     assert "Slots 2 free of 2" in lines
     assert "Huge pages 3 free of 5 (2 MiB, NUMA node 0)" in lines
-    assert "Open vSwitch 3.5.0, DPDK 24.11.1, which runs" in lines
+    assert "Open vSwitch 3.5.0, DPDK 24.11.1, which runs, hw-offload on" in lines
     assert "Relay direct on enp1s0, enabled" in lines
-    assert json.loads((await run("show", "host1", "--json")).output)["pfs"][0]["vfs"][0]["settings"]["vlan"] == 7
+    inventory = json.loads((await run("show", "host1", "--json")).output)
+    assert inventory["pfs"][0]["vfs"][0]["settings"]["vlan"] == 7
+    assert inventory["relay_ground"]["switch"]["settings"] == {"hw-offload": "true"}
 
     assert (await run("remove", "host1")).output == "Removed host1\n"
     assert json.loads((await run("list", "--json")).output) == []

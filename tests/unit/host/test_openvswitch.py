@@ -334,6 +334,19 @@ def test_without_sense_it_is_able_of_nothing(tmp_path: Path, serve: Serve, answe
     assert OpenVSwitch(tmp_path).abilities() is None
 
 
+@pytest.mark.parametrize(("value", "offloads"), [(None, False), ("false", False), ("odd", False), ("True", True)])
+def test_whether_nics_are_to_do_of_its_flows_what_they_can(
+    tmp_path: Path, serve: Serve, value: str | None, *, offloads: bool
+) -> None:
+    settings = [] if value is None else [["hw-offload", value]]
+    serve(
+        tmp_path / "run/openvswitch/db.sock", lambda *_: abilities(ovs_version="3.5.0", other_config=["map", settings])
+    )
+    found = OpenVSwitch(tmp_path).abilities()
+    assert found is not None
+    assert found.offloads is offloads
+
+
 @pytest.mark.parametrize(
     ("version", "release"), [(None, (0, 0)), ("3.5.0", (3, 5)), ("3.1", (3, 1)), ("odd", (0, 0)), ("3.x", (0, 0))]
 )

@@ -92,6 +92,19 @@ def test_what_somebody_has_set_since_is_left(root: Path, switch: Vswitchd) -> No
     assert switch.is_alive()
 
 
+@pytest.mark.parametrize("asked", ["true", "false"])
+def test_whether_it_offloads_is_read_and_left(root: Path, switch: Vswitchd, asked: str) -> None:
+    theirs = {"other_config": ["map", [["hw-offload", asked]]]}
+    transact(root / SOCKET, {"op": "update", "table": "Open_vSwitch", "where": [], "row": theirs})
+    assert set_switch(root, SetSwitch(settings=dict(SETTINGS), start=True)).changed
+    found = OpenVSwitch(root).abilities()
+    assert found is not None
+    assert found.offloads is (asked == "true")
+    assert set_switch(root, SetSwitch(settings=dict.fromkeys(SETTINGS), instead_of=dict(SETTINGS))).changed
+    assert configured(root) == {"hw-offload": asked}
+    assert switch.is_alive()
+
+
 def test_dpdk_that_does_not_start_is_said(root: Path, switch: Vswitchd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ovsdb, "TIMEOUT_S", 0.5)
     switch.dpdk_works = False

@@ -289,7 +289,7 @@ def test_reads_functions(root: Path) -> None:
     (pf,) = read_pfs(root, links(nic))
     assert (pf.name, pf.address, pf.driver, pf.mac, pf.mtu) == ("pf0", "0000:01:00.0", "igb", "52:54:00:00:01:01", 9000)
     assert pf.up
-    assert pf.eswitch is None
+    assert (pf.eswitch, pf.switchdev) == (None, False)
     assert pf.forwarding == (MAC,)
     assert pf.forwarding_limit == 21
     assert [(vf.index, vf.address, vf.driver, vf.iommu_group) for vf in pf.vfs] == [
@@ -297,6 +297,14 @@ def test_reads_functions(root: Path) -> None:
         (1, "0000:01:10.2", None, None),
     ]
     assert pf.vfs[0].settings.mac == NO_MAC
+
+
+def test_a_pf_whose_vfs_have_representors(root: Path) -> None:
+    for name in ("pf0", "pf0vf0"):
+        (root / "sys/class/net" / name / "phys_switch_id").write_text("9c2f5e0003ebf4b8\n")
+    (pf,) = read_pfs(root, links(FakeNic()))
+    assert (pf.name, pf.eswitch, pf.switchdev) == ("pf0", "switchdev", True)
+    assert [vf.index for vf in pf.vfs] == [0, 1]
 
 
 def test_reads_bonds(root: Path) -> None:

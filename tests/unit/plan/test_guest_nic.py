@@ -199,6 +199,12 @@ def test_guests_that_are_left_alone(code: str, who: Guest, xml: str, mac: str) -
     assert [(each.code, bool(each.remedy)) for each in assessed.errors] == [(code, True)]
 
 
+@pytest.mark.parametrize("to", [NicTarget.RELAY, NicTarget.VF])
+def test_its_representor_is_for_others_to_see_to(to: NicTarget) -> None:
+    findings = found(NicTarget.VIRTIO, to, lambda host: with_pf(host, "pf0", eswitch="switchdev")).findings
+    assert [each.code for each in findings] == (["representor"] if to is NicTarget.RELAY else [])
+
+
 def test_every_code_is_tested() -> None:
     tested = {row[0] for row in (*REFUSED, *LEFT_ALONE)} | {"nic-there", "relay-not-switched", "nic-in-chain"}
     assert codes_of({"guest_nic", "nic_place"}) <= tested

@@ -293,6 +293,13 @@ def dpdk(source: str | None, destination: str | None) -> f.Change:
     return f.both(f.on_relay, *ground)
 
 
+def no_more_offload(facts: Facts) -> Facts:
+    """Open vSwitch may offload at the source alone."""
+    offloads = RelayGround(switch=SwitchAbilities(settings={"hw-offload": "true"}))
+    nothing = RelayGround(switch=SwitchAbilities())
+    return f.both(f.host("source", relay_ground=offloads), f.host("destination", relay_ground=nothing))(facts)
+
+
 TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-not-running", ERROR, f.guest(state=GuestState.OFF), {}),
     ("guest-not-running", ERROR, f.guest(state=GuestState.PAUSED), {}),
@@ -301,6 +308,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-claimed", ERROR, f.host("source", claims=(CLAIM,)), {}),
     ("guest-claimed", ERROR, f.host("destination", claims=(CLAIM,)), {}),
     ("does-not-fit", ERROR, lambda facts: structs.replace(facts, fit=Fit(reasons=("no such disk",))), {}),
+    ("relay-core-used", ERROR, f.both(f.guest(pinned=(1, 2)), f.host("destination", relay=f.RELAY)), {}),
     ("older-qemu", WARNING, f.version("destination", qemu=(9, 2, 4)), {}),
     ("other-cpu", WARNING, f.version("destination", cpu_model="EPYC-Milan"), {}),
     ("other-microcode", WARNING, f.version("destination", microcode="0xa0011d5"), {}),
@@ -375,6 +383,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("relay-differs", ERROR, f.both(f.on_switch, f.host("destination", relay=f.RELAY)), {}),
     ("pf-missing", ERROR, f.both(f.on_switch, f.pf("destination", up=False)), {}),
     ("chain-apart", INFO, f.from_chain, {}),
+    ("relay-mtu", ERROR, f.both(f.on_relay, f.pf("destination", mtu=1500)), {}),
     ("relay-mtu", ERROR, f.both(f.on_switch, f.switch_there(bridges=(f.NARROW,))), {}),
     ("network-missing", ERROR, f.both(f.on_switch, f.host("destination", networks={})), {}),
     ("network-unknown", ERROR, f.both(f.on_switch, f.host("source", networks={})), {}),
@@ -386,6 +395,9 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("relay-missing", ERROR, f.both(f.on_ovn, f.host("destination", relay=None)), {}),
     ("relay-missing", ERROR, f.both(f.on_ovn, f.host("destination", relay=f.RELAY)), {}),
     ("other-dpdk", WARNING, dpdk("DPDK 24.11.1", "DPDK 22.11.4"), {}),
+    ("no-offload", INFO, f.both(f.on_relay, no_more_offload), {}),
+    ("representor", WARNING, f.both(f.on_relay, f.pf("destination", eswitch="switchdev")), {}),
+    ("representor-left", WARNING, f.both(f.on_relay, f.pf("source", eswitch="switchdev")), {}),
     ("nic-stays-behind", ERROR, f.both(f.on_relay, f.guest(nics=())), {}),
     ("no-vf", ERROR, f.on_macvtap, SWITCH),
     ("has-vf", ERROR, f.on_macvtap, VIRTIO),
@@ -534,6 +546,33 @@ def test_every_code_is_in_the_table() -> None:
         *(name for name in modules() if name.startswith("relay") and name != "relayed"),
     }
     assert codes_of(modules() - own_tables) == {row[0] for row in TABLE}
+
+
+def masked(mask: str) -> f.Change:
+    """Open vSwitch of the destination is told to forward on these CPUs."""
+    ground = RelayGround(switch=SwitchAbilities(settings={"pmd-cpu-mask": mask}))
+    return f.host("destination", relay_ground=ground)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "change", "named"),
+    [
+        ((0, 1, 2), f.on_relay, "(1)"),
+        ((0, 1, 2), f.on_switch, "(1)"),
+        ((0, 1, 2), f.both(f.on_relay, masked("0x6")), "(1, 2)"),
+        ((0, 1, 2), f.both(f.on_relay, masked("0x8")), None),
+        ((0, 2), f.on_relay, None),
+        ((), f.on_relay, None),
+        ((0, 1, 2), f.host("source", relay=f.RELAY), None),
+        ((0, 1, 2), masked("0x6"), None),
+    ],
+)
+def test_a_guest_is_not_pinned_to_where_the_relay_forwards(
+    pinned: tuple[int, ...], change: f.Change, named: str | None
+) -> None:
+    errors = f.found(f.both(change, f.guest(pinned=pinned))).errors
+    assert [finding.code for finding in errors] == (["relay-core-used"] if named else [])
+    assert not named or errors[0].message.endswith(named)
 
 
 def test_a_guest_whose_nic_is_moved_is_left_to_that_operation() -> None:

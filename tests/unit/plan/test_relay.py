@@ -13,6 +13,7 @@ from fakes.relay import GIB, HOST, make_guest, make_node, make_pf, make_vf, on_g
 from vferry.host.api import BindVf, ForgetRelay, KeepRelay, SetHugePages, SetRelayBridge, SetSwitch, SetVf
 from vferry.model.host import Bridge, Inventory, VfSettings
 from vferry.model.relay import HugePages, NumaNode, PortCounters, Relay, RelayPort, RelayState, RelayVf, RelayView
+from vferry.plan.facts import Severity
 from vferry.plan.relay import RelayAssessment, RelayPlan, RelayWishes, assess_disabling, assess_enabling
 from vferry.plan.relay_choice import cores_of
 
@@ -69,6 +70,7 @@ def test_what_is_missing_is_said_with_what_to_do(code: str, *, switched: bool) -
 ELSEWHERE = {
     *("relay-no-uplink", "relay-differs", "relay-half-gone", "relay-in-use", "relay-none", "relay-there"),
     *("relay-memory-stays", "relay-cores-shared", "relay-cores-kept", "relay-port-anothers"),
+    *("relay-representors", "relay-offload"),
 }
 """Findings that have a test of their own below."""
 OF_OTHERS = {"relayed", "relay_gateway", "relay_chain"}
@@ -267,6 +269,29 @@ def test_guests_that_may_run_anywhere_are_named() -> None:
     (note,) = assess(host).findings
     assert (note.code, "a" in note.message) == ("relay-cores-shared", True)
     assert assess(on_ground(host, isolated=(7,))).findings == ()
+
+
+@pytest.mark.parametrize("switched", [False, True])
+def test_representors_are_left_to_who_has_them(*, switched: bool) -> None:
+    host = with_pf(HOST, "pf1", eswitch="switchdev")
+    notes = assess(host, "pf0", "pf1", switched=switched).findings
+    (said,) = [note for note in notes if note.code == "relay-representors"]
+    assert (said.severity, said.message.split()[0]) == (Severity.WARNING, "pf1")
+    assert "devlink dev eswitch set pci/0000:02:00.0 mode legacy" in said.remedy
+    assert "relay-representors" not in [note.code for note in assess(host, "pf0", switched=switched).findings]
+
+
+@pytest.mark.parametrize(
+    ("settings", "does"), [({}, "offloads nothing"), ({"hw-offload": "true"}, "offloads to NICs what they take")]
+)
+def test_a_switched_relay_leaves_offload_as_it_is(settings: dict[str, str], does: str) -> None:
+    host = with_switch(settings=settings)
+    found = assess(host, switched=True)
+    (note,) = found.findings
+    assert (note.code, does in note.message) == ("relay-offload", True)
+    assert found.plan is not None
+    assert "hw-offload" not in found.plan.relay.settings
+    assert assess(host).findings == ()
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,28 @@ def test_its_mtu_is_the_port_s() -> None:
     assert move.relay_port.mtu == f.PORT.mtu
 
 
+def test_a_pf_that_does_not_take_its_frames_is_refused() -> None:
+    (refused,) = f.found(f.both(f.on_relay, f.pf("destination", mtu=1500))).errors
+    assert (refused.code, refused.message) == (
+        "relay-mtu",
+        f"No PF of the relay of host2 takes 9000 bytes, which {MAC} may send: pf0 passes 1500",
+    )
+    assert "ip link set dev pf0 mtu 9000" in refused.remedy
+
+
+def test_one_that_takes_just_these_does() -> None:
+    assert f.planned(f.both(f.on_relay, f.pf("destination", mtu=9000))).moves[0].relay_port == THERE
+
+
+def test_a_pf_that_does_not_take_its_frames_is_left_out() -> None:
+    def first_narrow(facts: Facts) -> Facts:
+        facts = two_pfs(facts, uplinks=("pf0", "pf1"))
+        first, second = facts.destination.pfs
+        return f.host("destination", pfs=(structs.replace(first, mtu=1500), second))(facts)
+
+    assert f.planned(f.both(f.on_relay, first_narrow)).moves[0].destination.pf == "pf1"
+
+
 @pytest.mark.parametrize(
     ("change", "index"),
     [
@@ -227,6 +249,59 @@ def ground(source: str | None, destination: str | None) -> f.Change:
 def test_relays_of_another_dpdk_are_warned_of(change: f.Change, *, warned: bool) -> None:
     findings = f.found(change).findings
     assert [finding.code for finding in findings] == (["other-dpdk"] if warned else [])
+
+
+IN_SWITCHDEV = {"eswitch": "switchdev"}
+
+
+@pytest.mark.parametrize(
+    ("which", "codes"),
+    [
+        ((), []),
+        (("source",), ["representor-left"]),
+        (("destination",), ["representor"]),
+        (("source", "destination"), ["representor"]),
+    ],
+)
+def test_what_representors_do_is_for_others_to_see_to(which: tuple[str, ...], codes: list[str]) -> None:
+    assessment = f.found(f.both(f.on_relay, *(f.pf(each, **IN_SWITCHDEV) for each in which)))
+    assert assessment.plan is not None
+    assert [finding.code for finding in assessment.findings] == codes
+    assert all(MAC in finding.message and "VF" in finding.message and finding.remedy for finding in assessment.findings)
+
+
+def test_the_representor_is_that_of_the_vf_that_it_gets() -> None:
+    (note,) = f.found(
+        f.both(f.on_relay, f.pf("destination", **IN_SWITCHDEV), f.vf("destination", 0, guest="b"))
+    ).findings
+    assert "pf0 of host2" in note.message
+    assert "VF 1" in note.message
+
+
+def test_no_representor_is_spoken_of_where_its_nic_is_on_no_direct_relay() -> None:
+    switchdev = f.both(f.pf("source", **IN_SWITCHDEV), f.pf("destination", **IN_SWITCHDEV))
+    assert f.found(switchdev).findings == ()
+    assert f.found(f.both(f.on_switch, switchdev)).findings == ()
+
+
+def offloading(source: str, destination: str) -> f.Change:
+    said = {"source": source, "destination": destination}
+    switches = {which: SwitchAbilities(settings={"hw-offload": value}) for which, value in said.items()}
+    return f.both(*(f.host(which, relay_ground=RelayGround(switch=each)) for which, each in switches.items()))
+
+
+@pytest.mark.parametrize(
+    ("change", "codes"),
+    [
+        (f.both(f.on_relay, offloading("true", "false")), ["no-offload"]),
+        (f.both(f.on_switch, offloading("true", "false")), ["no-offload"]),
+        (f.both(f.on_relay, offloading("true", "true")), []),
+        (f.both(f.on_relay, offloading("false", "true")), []),
+        (offloading("true", "false"), []),
+    ],
+)
+def test_where_nothing_is_offloaded_any_more_that_is_said(change: f.Change, codes: list[str]) -> None:
+    assert [finding.code for finding in f.found(change).findings] == codes
 
 
 def test_what_vhost_net_lacks_is_nothing_to_it() -> None:

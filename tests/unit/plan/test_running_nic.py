@@ -187,6 +187,12 @@ def test_what_stands_in_the_way_is_said_with_what_to_do(
         assert "--accept-interruption" not in each.remedy
 
 
+@pytest.mark.parametrize(("of", "to"), [(VF, RELAY), (VIRTIO, RELAY), (RELAY, VF)])
+def test_its_representor_is_for_others_to_see_to(of: NicTarget, to: NicTarget) -> None:
+    codes = [each.code for each in found(of, to, pf(eswitch="switchdev")).findings]
+    assert codes.count("representor") == (to is RELAY)
+
+
 def test_every_code_is_tested() -> None:
     tested = {row[0] for row in REFUSED} | {"nic-there", "lease-not-renewed", "nic-in-chain"}
     assert codes_of({"running_nic", "nic_slots", "nic_place"}) <= tested
