@@ -106,7 +106,7 @@ def test_whether_it_offloads_is_read_and_left(root: Path, switch: Vswitchd, aske
 
 
 def test_dpdk_that_does_not_start_is_said(root: Path, switch: Vswitchd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ovsdb, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(ovsdb, "TIMEOUT_S", 1.5)
     switch.dpdk_works = False
     with pytest.raises(Problem) as caught:
         set_switch(root, SetSwitch(settings=dict(SETTINGS), start=True))
