@@ -101,8 +101,8 @@ def _cores(facts: Facts) -> Iterator[Finding]:
         yield error(
             "relay-core-used",
             f"{guest.name} is pinned to CPUs of {destination.name} on which the relay there forwards ({cpus})",
-            "Pin it to others (virsh vcpupin, emulatorpin; <vcpu cpuset> in its definition), or have the relay forward on "
-            "others (ovs-vsctl set Open_vSwitch . other_config:pmd-cpu-mask=MASK), or choose another host",
+            "Pin it to others (virsh vcpupin, emulatorpin; <vcpu cpuset> in its definition), or have the relay "
+            "forward on others (ovs-vsctl set Open_vSwitch . other_config:pmd-cpu-mask=MASK), or choose another host",
         )
 
 

@@ -109,8 +109,10 @@ async def test_a_host_that_is_booted_has_it_again(host: Host) -> None:
 
 async def test_what_the_operator_has_set_since_stays_where_it_is_made_whole(host: Host) -> None:
     await host.enable()
-    theirs = [["other_config", "delete", ["set", ["pmd-cpu-mask", "dpdk-extra"]]]]
-    theirs += [["other_config", "insert", ["map", [["pmd-cpu-mask", "0x2"]]]]]
+    theirs = (
+        ["other_config", "delete", ["set", ["pmd-cpu-mask", "dpdk-extra"]]],
+        ["other_config", "insert", ["map", [["pmd-cpu-mask", "0x2"]]]],
+    )
     transact(host.root / SOCKET, {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": theirs})
     await host.enable()
     settings = host.state()["settings"]
