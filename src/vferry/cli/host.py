@@ -174,10 +174,12 @@ def _functions(pf: Pf) -> Table:
         f"PF {pf.name}  {pf.address}  {pf.driver}  {pf.mac}  MTU {pf.mtu}  {'up' if pf.up else 'down'}  "
         f"{pf.eswitch or 'legacy'}  {len(pf.forwarding)}{limit} forwarded MACs"
     )
+    switch = ("REPRESENTOR",) if pf.switchdev else ()
     columns = (
         "VF",
         "ADDRESS",
         "INTERFACE",
+        *switch,
         "MAC",
         "VLAN",
         "QOS",
@@ -190,16 +192,17 @@ def _functions(pf: Pf) -> Table:
     )
     table = output.table(*columns, title=title)
     for vf in pf.vfs:
-        table.add_row(*_row(vf))
+        table.add_row(*_row(vf, switchdev=pf.switchdev))
     return table
 
 
-def _row(vf: Vf) -> tuple[str, ...]:
+def _row(vf: Vf, *, switchdev: bool) -> tuple[str, ...]:
     s = vf.settings
     return (
         str(vf.index),
         vf.address,
         vf.interface or "-",
+        *((vf.representor or "-",) if switchdev else ()),
         s.mac or "-",
         _or_dash(s.vlan),
         _or_dash(s.qos),

@@ -21,8 +21,8 @@ FILTERS = {("0x8086", "0x10c9"): 24}
 """How many addresses the filter of a NIC holds in all, by its PCI ids. Seen: the 82576 took 19 beside 4 VFs."""
 
 LINK_STATES = {0: LinkState.AUTO, 1: LinkState.ENABLE, 2: LinkState.DISABLE}
-# In switchdev mode a VF's representor has the PF as its device, too.
-REPRESENTOR = re.compile(r"(c\d+)?pf\d+(vf|sf)\d+")
+# In switchdev mode a VF's representor has the PF as its device, too. With a ``c`` it is of another host's VF.
+REPRESENTOR = re.compile(r"(?P<other>c\d+)?pf\d+(vf(?P<vf>\d+)|sf\d+)")
 
 
 def read_pfs(root: Path, links: Links) -> tuple[Pf, ...]:
@@ -160,6 +160,7 @@ def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -
     device = path / "device"
     settings = decode_settings(message)
     root = path.parents[3]
+    representors = _representors(path)
     vfs = tuple(
         Vf(
             pf=name,
@@ -168,6 +169,7 @@ def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -
             driver=_link_name(device / f"virtfn{index}/driver"),
             interface=_interface(device / f"virtfn{index}"),
             iommu_group=_iommu_group(device / f"virtfn{index}"),
+            representor=representors.get(index),
             settings=settings.get(index, VfSettings()),
         )
         for index, address in vf_addresses(root, name).items()
@@ -191,6 +193,17 @@ def _pf_paths(root: Path) -> Iterator[Path]:
         total = read_file(path / "device/sriov_totalvfs")
         if total and total != "0" and not REPRESENTOR.fullmatch(read_file(path / "phys_port_name")):
             yield path
+
+
+def _representors(pf: Path) -> dict[int, str]:
+    """By the indices of the VFs whose they are (https://docs.kernel.org/networking/representors.html)."""
+    named = ((REPRESENTOR.fullmatch(read_file(each / "phys_port_name")), each) for each in sorted(pf.parent.iterdir()))
+    device = (pf / "device").resolve()
+    return {
+        int(found["vf"]): each.name
+        for found, each in named
+        if found and found["vf"] and not found["other"] and (each / "device").resolve() == device
+    }
 
 
 def _interface(device: Path) -> str | None:

@@ -69,6 +69,8 @@ class Vf(Struct, frozen=True, kw_only=True):
     interface: str | None = None
     """Its network interface on the host, while a NIC driver is bound to it."""
     iommu_group: int | None = None
+    representor: str | None = None
+    """The interface by which the switch in the NIC has it as a port, in switchdev mode."""
     settings: VfSettings = VfSettings()
     guest: str | None = None
     """The guest that has it, running or only defined."""

@@ -180,7 +180,7 @@ def _offload(host: Inventory, relay: Relay) -> Iterator[Finding]:
             "relay-representors",
             f"{pf.name} of {host.name} is in switchdev mode: its VFs' representors decide whom the relay reaches by "
             "them, and vferry puts them in no bridge and gives them no rules",
-            "See to them, or have a controller do so (devlink port show names them); or, where nobody needs them: "
+            "See to them, or have a controller do so (vferry host show names them); or, where nobody needs them: "
             f"devlink dev eswitch set pci/{pf.address} mode legacy",
         )
     switch = host.relay_ground.switch

@@ -52,14 +52,18 @@ def about(facts: Facts, moves: Sequence[VfMove]) -> Iterator[Finding]:
 def by_representor(host: Inventory, vf: RelayVf, mac: str) -> Iterator[Finding]:
     """What has to be seen to for a NIC that is on a VF of the relay, where that has a representor."""
     pf = host.pf(vf.pf)
-    if pf is not None and pf.switchdev:
-        yield warning(
-            "representor",
-            f"{pf.name} of {host.name} is in switchdev mode: the representor of VF {vf.index} decides whom {mac} "
-            "reaches, and vferry puts it in no bridge and gives it no rules",
-            "See to it before, or have a controller do so: devlink port show names it, tc filter show dev NAME ingress "
-            "has its rules, ip link show dev NAME the bridge that it is in",
-        )
+    if pf is None or not pf.switchdev:
+        return
+    there = host.vf(vf.address)
+    name = there.representor if there else None
+    bridge = host.bridge_over(name) if name else None
+    place = f", {name} in {bridge.name if bridge else 'no bridge'}," if name else ""
+    yield warning(
+        "representor",
+        f"{pf.name} of {host.name} is in switchdev mode: the representor of VF {vf.index}{place} decides whom {mac} "
+        "reaches, and vferry puts it in no bridge and gives it no rules",
+        f"See to it before, or have a controller do so: tc filter show dev {name or 'NAME'} ingress has its rules",
+    )
 
 
 def _other_switch(facts: Facts) -> Iterator[Finding]:

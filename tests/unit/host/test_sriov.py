@@ -304,7 +304,9 @@ def test_a_pf_whose_vfs_have_representors(root: Path) -> None:
         (root / "sys/class/net" / name / "phys_switch_id").write_text("9c2f5e0003ebf4b8\n")
     (pf,) = read_pfs(root, links(FakeNic()))
     assert (pf.name, pf.eswitch, pf.switchdev) == ("pf0", "switchdev", True)
-    assert [vf.index for vf in pf.vfs] == [0, 1]
+    assert [(vf.index, vf.representor) for vf in pf.vfs] == [(0, "pf0vf0"), (1, None)]
+    (root / "sys/class/net/pf0vf0/phys_port_name").write_text("c1pf0vf0\n")
+    assert [vf.representor for vf in read_pfs(root, links(FakeNic()))[0].vfs] == [None, None]
 
 
 def test_reads_bonds(root: Path) -> None:

@@ -9,7 +9,7 @@ from fakes import facts as f
 from fakes.samples import MAC, definition
 from vferry.host.api import Definition
 from vferry.model.guest import Nic, VfRef
-from vferry.model.host import Network
+from vferry.model.host import AttachmentKind, Bridge, Network
 from vferry.model.relay import RelayGround, RelayPort, RelayVf, SwitchAbilities
 from vferry.plan import nics
 from vferry.plan.facts import Facts
@@ -276,6 +276,15 @@ def test_the_representor_is_that_of_the_vf_that_it_gets() -> None:
     ).findings
     assert "pf0 of host2" in note.message
     assert "VF 1" in note.message
+
+
+@pytest.mark.parametrize(("ports", "place"), [(("uplink0",), "in no bridge"), (("uplink0", "eth7"), "in br-ex")])
+def test_the_representor_is_named_and_the_bridge_that_it_is_in(ports: tuple[str, ...], place: str) -> None:
+    bridge = Bridge(name="br-ex", kind=AttachmentKind.OPENVSWITCH, ports=ports)
+    there = f.both(f.vf("destination", 0, representor="eth7"), f.host("destination", bridges=(bridge,)))
+    (note,) = f.found(f.both(f.on_relay, f.pf("destination", **IN_SWITCHDEV), there)).findings
+    assert f"the representor of VF 0, eth7 {place}, decides" in note.message
+    assert "dev eth7 " in note.remedy
 
 
 def test_no_representor_is_spoken_of_where_its_nic_is_on_no_direct_relay() -> None:
