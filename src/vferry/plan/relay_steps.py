@@ -110,7 +110,7 @@ def _bind(vf: RelayVf) -> HostStep:
         name="bind-vf",
         summary=f"VF {vf.index} of {vf.pf} ({vf.address}) to {vf.bound}",
         apply=(BindVf(address=vf.address, driver=vf.bound),),
-        undo=(BindVf(address=vf.address, driver=vf.driver),),
+        undo=(BindVf(address=vf.address, driver=vf.driver, if_there=True),),
     )
 
 
@@ -120,7 +120,7 @@ def _open(vf: RelayVf) -> HostStep:
         name="open-vf",
         summary=f"VF {vf.index} of {vf.pf} passes other MACs than its own",
         apply=(SetVf(pf=vf.pf, index=vf.index, settings=opened(vf)),),
-        undo=(SetVf(pf=vf.pf, index=vf.index, settings=was),),
+        undo=(SetVf(pf=vf.pf, index=vf.index, settings=was, only_at=vf.address),),
     )
 
 

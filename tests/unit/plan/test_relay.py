@@ -158,10 +158,10 @@ def test_what_a_vf_was_it_becomes_again() -> None:
     host = with_pf(HOST, "pf0", vfs=(make_vf("pf0", 0, driver="igbvf", interface="v0"),))
     steps = {step.name: step for step in plan(host, switched=True).steps}
     assert steps["bind-vf"].apply == (BindVf(address="0000:01:10.0", driver="vfio-pci"),)
-    assert steps["bind-vf"].undo == (BindVf(address="0000:01:10.0", driver="igbvf"),)
+    assert steps["bind-vf"].undo == (BindVf(address="0000:01:10.0", driver="igbvf", if_there=True),)
     opened, shut = VfSettings(trust=True, spoof_check=False), VfSettings(trust=False, spoof_check=True)
     assert steps["open-vf"].apply == (SetVf(pf="pf0", index=0, settings=opened),)
-    assert steps["open-vf"].undo == (SetVf(pf="pf0", index=0, settings=shut),)
+    assert steps["open-vf"].undo == (SetVf(pf="pf0", index=0, settings=shut, only_at="0000:01:10.0"),)
 
 
 def test_what_a_driver_does_not_say_is_not_asked_of_it() -> None:
