@@ -744,6 +744,13 @@ class LeaveRelay(Operation[Done], frozen=True, kw_only=True, tag="leave-relay"):
     mac: Mac
 
 
+class RejoinGuests(Operation[Done], frozen=True, kw_only=True, tag="rejoin-guests"):
+    """Makes again what is missing of the guests' ports on the relay, as after a restart of the host.
+
+    Problems: as of `JoinRelay`; the first one, once all that can be had is there again.
+    """
+
+
 class ReadRelay(Operation[RelayView], frozen=True, kw_only=True, tag="relay"):
     """The relay, with what Open vSwitch shows of it now."""
 

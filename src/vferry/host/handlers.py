@@ -41,7 +41,7 @@ from vferry.host.qemu_abilities import ask_qemu
 from vferry.host.relay_far import Flows
 from vferry.host.relay_gateway import set_gateway
 from vferry.host.relay_ports import RelayPorts
-from vferry.host.relay_restore import restore
+from vferry.host.relay_restore import rejoin, restore
 from vferry.host.relay_store import RelayStore
 from vferry.host.sriov import read_pfs, vf_address, vf_addresses
 from vferry.host.sriov_netlink import Links
@@ -292,6 +292,9 @@ class Handlers:
             case api.LeaveRelay(guest=guest):
                 check(session, guest=guest)
                 return lambda: self._ports.leave(operation)
+            case api.RejoinGuests():
+                check(session)
+                return lambda: rejoin(root, self._ports, self._links, self._write)
         return None
 
     def _on_move(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:

@@ -8,6 +8,7 @@ from vferry.host.api import (
     BindVf,
     ForgetRelay,
     KeepRelay,
+    RejoinGuests,
     SetHugePages,
     SetRelayBridge,
     SetRelayGateway,
@@ -26,7 +27,7 @@ def enabling(relay: Relay) -> tuple[HostStep, ...]:
 
 def repairing(relay: Relay) -> tuple[HostStep, ...]:
     """Makes again what is missing of a relay that is made, and stays so for its guests meanwhile."""
-    return (*_making(relay), _kept(relay))
+    return (*_making(relay), *_rejoining(relay), _kept(relay))
 
 
 def disabling(relay: Relay) -> tuple[HostStep, ...]:
@@ -93,6 +94,12 @@ def _making(relay: Relay) -> Iterator[HostStep]:
     yield _switch(relay)
     yield from map(_bridge, relay.bridges)
     yield from map(_gateway, relay.gateways)
+
+
+def _rejoining(relay: Relay) -> Iterator[HostStep]:
+    if relay.ports:
+        guests = ", ".join(sorted({port.guest for port in relay.ports}))
+        yield HostStep(name="guests", summary=f"the ports of its guests: {guests}", apply=(RejoinGuests(),))
 
 
 def _pages(pages: HugePages) -> HostStep:

@@ -223,6 +223,25 @@ async def test_one_port_that_cannot_be_had_again_keeps_no_other(host: Host, capl
     assert (driver(host), driver(host, VFS[0])) == (None, "vfio-pci")
 
 
+async def test_made_whole_again_the_relay_has_all_ports_that_it_can(host: Host) -> None:
+    """And says what it has not; the agent goes on all the time."""
+    other = RelayPort(guest="guest2", mac="52:54:00:aa:00:0c", socket="/x", vf=replace(VF, index=0, address=VFS[0]))
+    host.claims.claim(OTHERS, "guest2", (VFS[0],))
+    await host.ask(JOIN, MOVING)
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS), MOVING)
+    await host.ask(JoinRelay(port=other, settings=VfSettings()), OTHERS)
+    made = host.state()
+    drop = {"op": "update", "table": "Open_vSwitch", "where": [], "row": {"bridges": ["set", []]}}
+    transact(host.root / SOCKET, drop)
+    host.switch.broken.add(VFS[1])
+    with pytest.raises(Problem) as caught:
+        await host.enable(switched=False)
+    assert (caught.value.code, len(host.state()["bridges"])) == ("port-refused", 1)
+    host.switch.broken.clear()
+    await host.enable(switched=False)
+    assert host.state() == made
+
+
 async def test_its_vf_is_its_guests(host: Host) -> None:
     """In the inventory, and for whoever claims it, whether the guest runs yet or not."""
     for running_here in (False, True):
