@@ -100,7 +100,7 @@ def _guests_works(
             continue
         apply = partial(_give_back, links, own, joined.settings)
         bind = partial(bind_vf, root, BindVf(address=own.address, driver=own.bound), write)
-        yield f"setting of VF {own.address}", partial(ports.if_joined, joined, apply)
+        yield f"setting of VF {own.address}", partial(ports.once_a_boot, joined, apply)
         yield f"VF {own.address}", partial(ports.if_joined, joined, bind)
     for joined in ports.all():  # what only Open vSwitch can do, which may be silent
         join = partial(ports.join, joined)
