@@ -323,6 +323,8 @@ class SetVf(Operation[Done], frozen=True, kw_only=True, tag="set-vf"):
     index: int
     settings: VfSettings
     arriving: str = ""
+    only_at: PciAddress | None = None
+    """Its PCI address: unchanged where the host has no such VF any more, or another one in its place."""
 
 
 class HideMac(Operation[Done], frozen=True, kw_only=True, tag="hide-mac"):
@@ -679,6 +681,8 @@ class BindVf(Operation[Done], frozen=True, kw_only=True, tag="bind-vf"):
 
     address: PciAddress
     driver: Word | None = None
+    if_there: bool = False
+    """Unchanged where the host has no such VF any more."""
 
 
 class SetSwitch(Operation[Done], frozen=True, kw_only=True, tag="set-switch"):
@@ -738,6 +742,13 @@ class LeaveRelay(Operation[Done], frozen=True, kw_only=True, tag="leave-relay"):
 
     guest: str
     mac: Mac
+
+
+class RejoinGuests(Operation[Done], frozen=True, kw_only=True, tag="rejoin-guests"):
+    """Makes again what is missing of the guests' ports on the relay, as after a restart of the host.
+
+    Problems: as of `JoinRelay`; the first one, once all that can be had is there again.
+    """
 
 
 class ReadRelay(Operation[RelayView], frozen=True, kw_only=True, tag="relay"):

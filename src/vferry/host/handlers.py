@@ -41,9 +41,9 @@ from vferry.host.qemu_abilities import ask_qemu
 from vferry.host.relay_far import Flows
 from vferry.host.relay_gateway import set_gateway
 from vferry.host.relay_ports import RelayPorts
-from vferry.host.relay_restore import restore
+from vferry.host.relay_restore import rejoin, restore
 from vferry.host.relay_store import RelayStore
-from vferry.host.sriov import read_pfs, vf_address
+from vferry.host.sriov import read_pfs, vf_address, vf_addresses
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import ask_driver
 from vferry.host.switch_connections import SwitchConnections
@@ -185,7 +185,10 @@ class Handlers:
     def _on_device(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct] | None:
         check = self._claims.check
         match operation:
-            case api.SetVf(pf=pf, index=index):
+            case api.SetVf(pf=pf, index=index, only_at=wanted):
+                if wanted is not None and wanted != vf_addresses(self._root, pf).get(index):
+                    check(session, vf=wanted)
+                    return lambda: api.Done(changed=False)
                 check(session, vf=vf_address(self._root, pf, index))
                 return lambda: self._set_vf(operation)
             case api.HideMac(pf=pf, index=index, mac=mac, hidden=hidden):
@@ -289,6 +292,9 @@ class Handlers:
             case api.LeaveRelay(guest=guest):
                 check(session, guest=guest)
                 return lambda: self._ports.leave(operation)
+            case api.RejoinGuests():
+                check(session)
+                return lambda: rejoin(root, self._ports, self._links, self._write)
         return None
 
     def _on_move(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:

@@ -13,13 +13,27 @@ from vferry.host.qemu_user import qemu_user
 from vferry.host.relay_guest_port import set_port
 from vferry.host.relay_store import read_kept
 from vferry.host.relay_switch import guest_name
-from vferry.host.sysfs import Write, write_attribute
+from vferry.host.sriov import vf_driver
+from vferry.host.sysfs import Write, read_file, write_attribute
 from vferry.host.vf_driver import bind_vf
+from vferry.model.host import VfSettings
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import SOCKETS, Relay, RelayPort, RelayState, RelayVf
 
 FILE = "relay-ports.json"
 DEVICES = "sys/bus/pci/devices"
+BOOT = "proc/sys/kernel/random/boot_id"
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True, tag="join-relay"):
+    """A port as it is kept: a `JoinRelay`, and the host's boot in which its VF was given what it is to have.
+
+    Of one that an older agent has kept, nobody knows in which.
+    """
+
+    port: RelayPort
+    settings: VfSettings = VfSettings()
+    boot: str = ""
 
 
 class RelayPorts:
@@ -36,8 +50,7 @@ class RelayPorts:
 
     def all(self) -> tuple[JoinRelay, ...]:
         """What is joined, or was begun to be. Problem ``relay-unreadable``."""
-        remedy = "Take off by hand the guests that it names, then remove the file"
-        return tuple(read_kept(self._path, list[JoinRelay], "the relay's guests", remedy) or ())
+        return tuple(JoinRelay(port=each.port, settings=each.settings) for each in self._kept())
 
     def users(self) -> dict[str, str]:
         """The guests that have VFs by it, by the VFs' PCI addresses."""
@@ -73,6 +86,19 @@ class RelayPorts:
         """Does something for a port that may have been taken off, or joined otherwise, since it was seen."""
         with self._lock:
             return work() if joined in self.all() else Done(changed=False)
+
+    def once_a_boot(self, joined: JoinRelay, work: Callable[[], Done]) -> Done:
+        """Does, as `if_joined`, what gives a port's VF its settings back, unless it has got them since the host's boot.
+
+        In the middle of a move it has not all of them, and is to have no more. One that is not with the relay's driver
+        was made anew since.
+        """
+        with self._lock:
+            if joined not in self.all() or self._set_since_boot(joined.port):
+                return Done(changed=False)
+            done = work()
+            self._keep(joined, instead_of=joined)
+            return done
 
     def join(self, wanted: JoinRelay) -> Done:
         """Carries `JoinRelay` out: kept first, so that whoever comes after a crash can take it back."""
@@ -127,6 +153,18 @@ class RelayPorts:
             self._keep(None, instead_of=there)
             return Done(detail=_place(there.port)[1])
 
+    def _kept(self) -> tuple[_Kept, ...]:
+        remedy = "Take off by hand the guests that it names, then remove the file"
+        return tuple(read_kept(self._path, list[_Kept], "the relay's guests", remedy) or ())
+
+    def _set_since_boot(self, port: RelayPort) -> bool:
+        boot = next((each.boot for each in self._kept() if each.port == port), "")
+        with_driver = port.vf is not None and vf_driver(self._root, port.vf.address) == port.vf.bound
+        return with_driver and boot != "" and boot == self._boot()
+
+    def _boot(self) -> str:
+        return read_file(self._root / BOOT)
+
     def _find(self, mac: str) -> JoinRelay | None:
         return next((each for each in self.all() if each.port.mac == mac), None)
 
@@ -156,9 +194,11 @@ class RelayPorts:
             os.chown(directory, user, -1)
 
     def _keep(self, wanted: JoinRelay | None, instead_of: JoinRelay | None) -> None:
-        others = [each for each in self.all() if instead_of is None or each.port.mac != instead_of.port.mac]
+        kept = [each for each in self._kept() if instead_of is None or each.port.mac != instead_of.port.mac]
+        if wanted is not None:
+            kept.append(_Kept(port=wanted.port, settings=wanted.settings, boot=self._boot()))
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(self._path, msgspec.json.encode([*others, wanted] if wanted else others))
+        write_durably(self._path, msgspec.json.encode(kept))
 
 
 def _with_driver(wanted: JoinRelay, driver: str | None) -> JoinRelay:

@@ -43,11 +43,33 @@ def restore(
             done = work()
         except (Problem, OSError) as problem:
             log.warning("the relay's %s is not as it was: %s", what, problem)
-            if isinstance(problem, Problem) and problem.code == "switch-silent":
-                return  # and would be silent of the next one, for as long again
+            if _silent(problem):
+                return
         else:
             if done.changed:
                 log.info("the relay's %s is as it was: %s", what, done.detail)
+
+
+def rejoin(root: Path, ports: RelayPorts, links: Callable[[], Links], write: Write = write_attribute) -> Done:
+    """Carries `RejoinGuests` out. What cannot be had of one guest's keeps no other's."""
+    changed = False
+    failed: Problem | OSError | None = None
+    for what, work in _guests_works(root, ports, links, write):
+        try:
+            changed |= work().changed
+        except (Problem, OSError) as problem:
+            log.warning("the relay's %s is not made: %s", what, problem)
+            failed = failed or problem
+            if _silent(problem):
+                break
+    if failed is not None:
+        raise failed
+    return Done(changed=changed)
+
+
+def _silent(problem: Problem | OSError) -> bool:
+    """Whether Open vSwitch is silent: it would be so of the next one, too, for as long again."""
+    return isinstance(problem, Problem) and problem.code == "switch-silent"
 
 
 def _works(
@@ -66,13 +88,19 @@ def _works(
     for gateway in relay.gateways:
         wanted_there = SetRelayGateway(gateway=gateway, present=True)
         yield f"way of VLAN {gateway.vlan} to {gateway.remote}", partial(set_gateway, root, wanted_there)
+    yield from _guests_works(root, ports, links, write)
+
+
+def _guests_works(
+    root: Path, ports: RelayPorts, links: Callable[[], Links], write: Write
+) -> Iterator[tuple[str, Callable[[], Done]]]:
     for joined in ports.all():
         own = joined.port.vf
         if own is None:
             continue
         apply = partial(_give_back, links, own, joined.settings)
         bind = partial(bind_vf, root, BindVf(address=own.address, driver=own.bound), write)
-        yield f"setting of VF {own.address}", partial(ports.if_joined, joined, apply)
+        yield f"setting of VF {own.address}", partial(ports.once_a_boot, joined, apply)
         yield f"VF {own.address}", partial(ports.if_joined, joined, bind)
     for joined in ports.all():  # what only Open vSwitch can do, which may be silent
         join = partial(ports.join, joined)

@@ -20,6 +20,8 @@ def bind_vf(root: Path, wanted: BindVf, write: Write = write_attribute) -> Done:
     address, driver = wanted.address, wanted.driver
     device = root / PCI / "devices" / address
     if not (device / "physfn").exists():
+        if wanted.if_there:
+            return Done(changed=False)
         raise Problem("vf-unknown", f"This host has no VF at {address}", "Look with: vferry host show HOST")
     before = vf_driver(root, address)
     if before == driver:

@@ -8,6 +8,7 @@ from vferry.host.api import (
     BindVf,
     ForgetRelay,
     KeepRelay,
+    RejoinGuests,
     SetHugePages,
     SetRelayBridge,
     SetRelayGateway,
@@ -26,7 +27,7 @@ def enabling(relay: Relay) -> tuple[HostStep, ...]:
 
 def repairing(relay: Relay) -> tuple[HostStep, ...]:
     """Makes again what is missing of a relay that is made, and stays so for its guests meanwhile."""
-    return (*_making(relay), _kept(relay))
+    return (*_making(relay), *_rejoining(relay), _kept(relay))
 
 
 def disabling(relay: Relay) -> tuple[HostStep, ...]:
@@ -95,6 +96,12 @@ def _making(relay: Relay) -> Iterator[HostStep]:
     yield from map(_gateway, relay.gateways)
 
 
+def _rejoining(relay: Relay) -> Iterator[HostStep]:
+    if relay.ports:
+        guests = ", ".join(sorted({port.guest for port in relay.ports}))
+        yield HostStep(name="guests", summary=f"the ports of its guests: {guests}", apply=(RejoinGuests(),))
+
+
 def _pages(pages: HugePages) -> HostStep:
     what = SetHugePages(node=pages.node, size_kib=pages.size_kib, count=pages.count)
     return HostStep(
@@ -110,7 +117,7 @@ def _bind(vf: RelayVf) -> HostStep:
         name="bind-vf",
         summary=f"VF {vf.index} of {vf.pf} ({vf.address}) to {vf.bound}",
         apply=(BindVf(address=vf.address, driver=vf.bound),),
-        undo=(BindVf(address=vf.address, driver=vf.driver),),
+        undo=(BindVf(address=vf.address, driver=vf.driver, if_there=True),),
     )
 
 
@@ -120,7 +127,7 @@ def _open(vf: RelayVf) -> HostStep:
         name="open-vf",
         summary=f"VF {vf.index} of {vf.pf} passes other MACs than its own",
         apply=(SetVf(pf=vf.pf, index=vf.index, settings=opened(vf)),),
-        undo=(SetVf(pf=vf.pf, index=vf.index, settings=was),),
+        undo=(SetVf(pf=vf.pf, index=vf.index, settings=was, only_at=vf.address),),
     )
 
 

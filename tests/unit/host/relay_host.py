@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from fake_libvirt import FakeAgents, FakeLibvirt
@@ -67,6 +68,9 @@ class Host:
 
     def boot(self) -> None:
         """What the kernel has of it after a boot."""
+        boot_id = self.root / "proc/sys/kernel/random/boot_id"
+        boot_id.parent.mkdir(parents=True, exist_ok=True)
+        boot_id.write_text(f"{uuid4()}\n")
         for at, driver in enumerate(("igbvf", None)):
             device = self.pci / "devices" / VFS[at]
             (device / "driver").unlink(missing_ok=True)

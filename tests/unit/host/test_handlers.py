@@ -94,6 +94,7 @@ ACTING_ON_RELAY: list[Operation[Any]] = [
     ),
     api.JoinRelay(port=PORT, settings=VfSettings()),
     api.LeaveRelay(guest="guest1", mac=MAC),
+    api.RejoinGuests(),
 ]
 ACTING += ACTING_ON_RELAY
 LOOKING: list[Operation[Any]] = [

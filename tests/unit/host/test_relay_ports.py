@@ -178,6 +178,52 @@ async def test_an_agent_that_is_started_anew_leaves_what_was_set_since(host: Hos
     assert host.state() == made
 
 
+CLOSE = SetVf(pf="pf0", index=1, settings=VfSettings(mac=NO_MAC))
+"""What a move does to the VF that its guest has left, which stays on the relay for a while."""
+
+
+async def test_a_guest_that_has_left_its_vf_has_its_mac_elsewhere(host: Host) -> None:
+    """The agent is started anew in the middle of its move, and the relay made whole."""
+    await host.ask(JOIN, MOVING)
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS), MOVING)
+    await host.ask(CLOSE, MOVING)
+    host.restart()
+    await host.handlers.started()
+    assert host.nic.mac(1) == NO_MAC
+    await host.ask(api.RejoinGuests())
+    assert host.nic.mac(1) == NO_MAC
+
+
+@pytest.mark.parametrize("booted", [False, True], ids=["kept by an older agent", "booted"])
+async def test_a_vf_gets_its_settings_back_once(host: Host, *, booted: bool) -> None:
+    await host.ask(JOIN, MOVING)
+    if booted:
+        host.boot()
+    else:
+        (host.root / "state/relay-ports.json").write_bytes(encode([JOIN]))
+    host.restart()
+    await host.handlers.started()
+    assert host.nic.mac(1) == MAC
+    await host.ask(CLOSE, MOVING)
+    host.restart()
+    await host.handlers.started()
+    assert host.nic.mac(1) == NO_MAC
+    assert await relay_ports(host) == (PORT,)
+
+
+async def test_a_vf_that_was_made_anew_has_its_guests_mac_again(host: Host) -> None:
+    """The PF had no VFs for a moment, in the same boot."""
+    await host.ask(JOIN, MOVING)
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS), MOVING)
+    made = host.state()
+    boot_id = (host.root / "proc/sys/kernel/random/boot_id").read_text()
+    host.boot()
+    (host.root / "proc/sys/kernel/random/boot_id").write_text(boot_id)
+    host.restart()
+    await host.handlers.started()
+    assert host.state() == made
+
+
 async def test_a_guest_that_is_on_its_way_has_its_mac_elsewhere_yet(host: Host) -> None:
     """Guests of this host would not reach it where it is."""
     await host.ask(replace(JOIN, settings=VfSettings(trust=True)), MOVING)
@@ -221,6 +267,25 @@ async def test_one_port_that_cannot_be_had_again_keeps_no_other(host: Host, capl
     await host.handlers.started()
     assert "port of guest guest1 is not as it was" in caplog.text
     assert (driver(host), driver(host, VFS[0])) == (None, "vfio-pci")
+
+
+async def test_made_whole_again_the_relay_has_all_ports_that_it_can(host: Host) -> None:
+    """And says what it has not; the agent goes on all the time."""
+    other = RelayPort(guest="guest2", mac="52:54:00:aa:00:0c", socket="/x", vf=replace(VF, index=0, address=VFS[0]))
+    host.claims.claim(OTHERS, "guest2", (VFS[0],))
+    await host.ask(JOIN, MOVING)
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS), MOVING)
+    await host.ask(JoinRelay(port=other, settings=VfSettings()), OTHERS)
+    made = host.state()
+    drop = {"op": "update", "table": "Open_vSwitch", "where": [], "row": {"bridges": ["set", []]}}
+    transact(host.root / SOCKET, drop)
+    host.switch.broken.add(VFS[1])
+    with pytest.raises(Problem) as caught:
+        await host.enable(switched=False)
+    assert (caught.value.code, len(host.state()["bridges"])) == ("port-refused", 1)
+    host.switch.broken.clear()
+    await host.enable(switched=False)
+    assert host.state() == made
 
 
 async def test_its_vf_is_its_guests(host: Host) -> None:

@@ -235,6 +235,18 @@ async def test_a_host_that_is_booted_has_its_guests_ports_again(host: Host) -> N
     assert await relay_ports(host) == (PORT,)
 
 
+async def test_made_whole_again_it_has_its_guests_ports_again(host: Host) -> None:
+    """Somebody has removed the bridges; the agent goes on all the time."""
+    await host.ask(JOIN, MOVING)
+    drop = {"op": "update", "table": "Open_vSwitch", "where": [], "row": {"bridges": ["set", []]}}
+    transact(host.root / SOCKET, drop)
+    plan = await host.enable(switched=True)
+    assert [step.name for step in plan.steps[-2:]] == ["guests", "done"]
+    assert port_names(host) == ["relay0", "relay0-up0", NAME]
+    assert rows(host, "Port", NAME, "tag") == [{"tag": 42}]
+    assert not (await host.ask(api.RejoinGuests())).changed
+
+
 async def test_what_is_shown_names_the_guest_and_what_is_nobodys(host: Host) -> None:
     await host.ask(JOIN, MOVING)
     port = {"name": "other", "interfaces": ["named-uuid", "i"]}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from ovs_database import transact
-from relay_host import MINE, PAGES, VFS, Host, running
+from relay_host import MINE, PAGES, VFS, Host, refused, running
 
 from vferry.host import api
 from vferry.host.openvswitch import OpenVSwitch
@@ -76,6 +76,32 @@ async def _fail(host: Host, number: int, *, answered: bool) -> None:
         for operation in step.undo:
             await host.ask(operation)
     host.claims.release(MINE)
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["gone", "another in its place"])
+async def test_it_is_taken_back_without_its_vf(host: Host, *, another: bool) -> None:
+    """The PF has fewer VFs by now, or it is another NIC."""
+    before = host.state()
+    plan = await host.enable()
+    take_away(host, VFS[0])
+    if another:
+        (host.root / "sys/class/net/pf0/device/virtfn0").symlink_to(host.pci / "devices" / VFS[1])
+    set_before = dict(host.nic.vfs[0])
+    forward = [step.apply[0] for step in plan.steps if step.name in ("bind-vf", "open-vf")]
+    codes = [await refused(host, operation, MINE) for operation in forward]
+    assert codes == ["vf-unknown", "not-claimed" if another else "vf-unknown"]
+    await host.disable()
+    after = host.state()
+    assert host.nic.vfs[0] == set_before, "nobody's VF is set"
+    assert {**after, "drivers": before["drivers"], "vfs": before["vfs"]} == before
+
+
+def take_away(host: Host, address: str) -> None:
+    device = host.pci / "devices" / address
+    for link in (host.root / "sys/class/net/pf0/device").glob("virtfn*"):
+        if link.resolve() == device.resolve():
+            link.unlink()
+    device.rename(host.root / "gone")
 
 
 async def test_a_vf_that_is_not_claimed_is_no_uplink(host: Host) -> None:

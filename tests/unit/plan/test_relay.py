@@ -10,12 +10,23 @@ from msgspec.structs import replace
 
 from fakes.codes import codes_of, modules
 from fakes.relay import GIB, HOST, make_guest, make_node, make_pf, make_vf, on_ground, with_pf, with_switch
-from vferry.host.api import BindVf, ForgetRelay, KeepRelay, SetHugePages, SetRelayBridge, SetSwitch, SetVf
+from vferry.host.api import BindVf, ForgetRelay, KeepRelay, RejoinGuests, SetHugePages, SetRelayBridge, SetSwitch, SetVf
 from vferry.model.host import Bridge, Inventory, VfSettings
-from vferry.model.relay import HugePages, NumaNode, PortCounters, Relay, RelayPort, RelayState, RelayVf, RelayView
+from vferry.model.relay import (
+    HugePages,
+    NumaNode,
+    PortCounters,
+    Relay,
+    RelayPort,
+    RelayState,
+    RelayVf,
+    RelayView,
+    SwitchPlace,
+)
 from vferry.plan.facts import Severity
 from vferry.plan.relay import RelayAssessment, RelayPlan, RelayWishes, assess_disabling, assess_enabling
 from vferry.plan.relay_choice import cores_of
+from vferry.plan.relay_steps import repairing
 
 
 def assess(host: Inventory, *uplinks: str, switched: bool = False) -> RelayAssessment:
@@ -178,10 +189,10 @@ def test_what_a_vf_was_it_becomes_again() -> None:
     host = with_pf(HOST, "pf0", vfs=(make_vf("pf0", 0, driver="igbvf", interface="v0"),))
     steps = {step.name: step for step in plan(host, switched=True).steps}
     assert steps["bind-vf"].apply == (BindVf(address="0000:01:10.0", driver="vfio-pci"),)
-    assert steps["bind-vf"].undo == (BindVf(address="0000:01:10.0", driver="igbvf"),)
+    assert steps["bind-vf"].undo == (BindVf(address="0000:01:10.0", driver="igbvf", if_there=True),)
     opened, shut = VfSettings(trust=True, spoof_check=False), VfSettings(trust=False, spoof_check=True)
     assert steps["open-vf"].apply == (SetVf(pf="pf0", index=0, settings=opened),)
-    assert steps["open-vf"].undo == (SetVf(pf="pf0", index=0, settings=shut),)
+    assert steps["open-vf"].undo == (SetVf(pf="pf0", index=0, settings=shut, only_at="0000:01:10.0"),)
 
 
 def test_what_a_driver_does_not_say_is_not_asked_of_it() -> None:
@@ -353,6 +364,9 @@ def test_what_is_there_is_made_whole() -> None:
     first, *others = plan(HOST, "pf0", switched=True).steps
     assert (first.name, found.plan.steps) == ("keep", tuple(others)), "its guests have it all the time"
     assert [finding.code for finding in found.findings] == ["relay-there"]
+    port = RelayPort(guest="guest1", mac="52:54:00:aa:00:01", socket="/run/x", switch=SwitchPlace(bridge="relay0"))
+    *making, guests, done = repairing(replace(relay, ports=(port,)))
+    assert (making, guests.apply, done.name) == (others[:-1], (RejoinGuests(),), "done")
 
 
 @pytest.mark.parametrize(
