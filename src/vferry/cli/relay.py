@@ -272,7 +272,7 @@ async def _watch(host: str, *, json_output: bool) -> None:
             except Problem as problem:
                 if answered_at is None or clock() - answered_at >= FORGIVEN_S:
                     raise
-                screen.miss(problem)
+                screen.miss(f"{problem.message}. It is asked again.")
             else:
                 answered_at = clock()
                 screen.show(view)
@@ -288,8 +288,8 @@ class _Lines:
     def show(self, view: RelayView) -> None:
         self._console.print(msgspec.json.encode(view).decode(), soft_wrap=True, markup=False)
 
-    def miss(self, problem: Problem) -> None:
-        click.echo(f"{problem.message}. It is asked again.", err=True)
+    def miss(self, why: str) -> None:
+        click.echo(why, err=True)
 
 
 class _Screen:
@@ -308,10 +308,9 @@ class _Screen:
         self._shown = Group(*(tables or [_none(self._host)]))
         self._live.update(self._shown, refresh=True)
 
-    def miss(self, problem: Problem) -> None:
+    def miss(self, why: str) -> None:
         """Below what was seen last."""
-        missed = Text(f"{problem.message}. It is asked again.", style="red")
-        self._live.update(Group(self._shown, missed), refresh=True)
+        self._live.update(Group(self._shown, Text(why, style="red")), refresh=True)
 
 
 def _none(host: str) -> str:

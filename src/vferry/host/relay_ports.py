@@ -35,6 +35,11 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True, tag="join-relay"):
     settings: VfSettings = VfSettings()
     boot: str = ""
 
+    @property
+    def joined(self) -> JoinRelay:
+        """What it is kept of."""
+        return JoinRelay(port=self.port, settings=self.settings)
+
 
 class RelayPorts:
     """The ports of one host, durably. They are changed in the name of migrations, and the relay itself is not."""
@@ -50,7 +55,7 @@ class RelayPorts:
 
     def all(self) -> tuple[JoinRelay, ...]:
         """What is joined, or was begun to be. Problem ``relay-unreadable``."""
-        return tuple(JoinRelay(port=each.port, settings=each.settings) for each in self._kept())
+        return tuple(each.joined for each in self._kept())
 
     def users(self) -> dict[str, str]:
         """The guests that have VFs by it, by the VFs' PCI addresses."""
@@ -94,7 +99,8 @@ class RelayPorts:
         was made anew since.
         """
         with self._lock:
-            if joined not in self.all() or self._set_since_boot(joined.port):
+            kept = next((each for each in self._kept() if each.joined == joined), None)
+            if kept is None or self._set_since_boot(kept):
                 return Done(changed=False)
             done = work()
             self._keep(joined, instead_of=joined)
@@ -157,10 +163,10 @@ class RelayPorts:
         remedy = "Take off by hand the guests that it names, then remove the file"
         return tuple(read_kept(self._path, list[_Kept], "the relay's guests", remedy) or ())
 
-    def _set_since_boot(self, port: RelayPort) -> bool:
-        boot = next((each.boot for each in self._kept() if each.port == port), "")
-        with_driver = port.vf is not None and vf_driver(self._root, port.vf.address) == port.vf.bound
-        return with_driver and boot != "" and boot == self._boot()
+    def _set_since_boot(self, kept: _Kept) -> bool:
+        vf = kept.port.vf
+        with_driver = vf is not None and vf_driver(self._root, vf.address) == vf.bound
+        return with_driver and kept.boot != "" and kept.boot == self._boot()
 
     def _boot(self) -> str:
         return read_file(self._root / BOOT)

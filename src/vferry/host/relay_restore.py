@@ -1,8 +1,9 @@
 """After a restart of the host: huge pages, the VFs' drivers and their settings are the kernel's memory, and gone."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from vferry.host.api import BindVf, Done, SetHugePages, SetRelayBridge, SetRelayGateway
@@ -19,6 +20,8 @@ from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayState, RelayVf
 
 log = logging.getLogger("vferry.agent")
+Work = tuple[str, Callable[[], Done]]
+"""What it is about, for the log, and what does it."""
 
 
 def restore(
@@ -36,45 +39,40 @@ def restore(
     relay = read()
     if relay is None or relay.state is not RelayState.ENABLED:
         return
-    for what, work in _works(root, relay, ports, links, write):
-        if read() != relay:
-            return
-        try:
-            done = work()
-        except (Problem, OSError) as problem:
-            log.warning("the relay's %s is not as it was: %s", what, problem)
-            if _silent(problem):
-                return
-        else:
-            if done.changed:
-                log.info("the relay's %s is as it was: %s", what, done.detail)
+    _carry_out(takewhile(lambda _: read() == relay, _works(root, relay, ports, links, write)))
 
 
 def rejoin(root: Path, ports: RelayPorts, links: Callable[[], Links], write: Write = write_attribute) -> Done:
     """Carries `RejoinGuests` out. What cannot be had of one guest's keeps no other's."""
-    changed = False
-    failed: Problem | OSError | None = None
-    for what, work in _guests_works(root, ports, links, write):
-        try:
-            changed |= work().changed
-        except (Problem, OSError) as problem:
-            log.warning("the relay's %s is not made: %s", what, problem)
-            failed = failed or problem
-            if _silent(problem):
-                break
+    done, failed = _carry_out(_guests_works(root, ports, links, write))
     if failed is not None:
         raise failed
-    return Done(changed=changed)
+    return done
 
 
-def _silent(problem: Problem | OSError) -> bool:
-    """Whether Open vSwitch is silent: it would be so of the next one, too, for as long again."""
-    return isinstance(problem, Problem) and problem.code == "switch-silent"
+def _carry_out(works: Iterable[Work]) -> tuple[Done, Problem | OSError | None]:
+    """Whether any of them changed something, and what failed first; all that did is logged.
+
+    They end where Open vSwitch is silent: it would be so of the next one, too, for as long again.
+    """
+    changed = False
+    failed: Problem | OSError | None = None
+    for what, work in works:
+        try:
+            done = work()
+        except (Problem, OSError) as problem:
+            log.warning("the relay's %s is not as it was: %s", what, problem)
+            failed = failed or problem
+            if isinstance(problem, Problem) and problem.code == "switch-silent":
+                break
+        else:
+            changed |= done.changed
+            if done.changed:
+                log.info("the relay's %s is as it was: %s", what, done.detail)
+    return Done(changed=changed), failed
 
 
-def _works(
-    root: Path, relay: Relay, ports: RelayPorts, links: Callable[[], Links], write: Write
-) -> Iterator[tuple[str, Callable[[], Done]]]:
+def _works(root: Path, relay: Relay, ports: RelayPorts, links: Callable[[], Links], write: Write) -> Iterator[Work]:
     for pages in relay.pages:
         wanted = SetHugePages(node=pages.node, size_kib=pages.size_kib, count=pages.count)
         yield f"memory on NUMA node {pages.node}", partial(set_huge_pages, root, wanted, write)
@@ -91,9 +89,7 @@ def _works(
     yield from _guests_works(root, ports, links, write)
 
 
-def _guests_works(
-    root: Path, ports: RelayPorts, links: Callable[[], Links], write: Write
-) -> Iterator[tuple[str, Callable[[], Done]]]:
+def _guests_works(root: Path, ports: RelayPorts, links: Callable[[], Links], write: Write) -> Iterator[Work]:
     for joined in ports.all():
         own = joined.port.vf
         if own is None:

@@ -160,7 +160,8 @@ def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -
     device = path / "device"
     settings = decode_settings(message)
     root = path.parents[3]
-    representors = _representors(path)
+    switchdev = read_file(path / "phys_switch_id") != ""
+    representors = _representors(path) if switchdev else {}
     vfs = tuple(
         Vf(
             pf=name,
@@ -181,7 +182,7 @@ def _read_pf(path: Path, links: Links, forwarding: dict[int, tuple[str, ...]]) -
         mac=(message.get_attr("IFLA_ADDRESS") or "").lower(),
         mtu=message.get_attr("IFLA_MTU") or 1500,
         up=bool(message["flags"] & IFF_UP),
-        eswitch="switchdev" if read_file(path / "phys_switch_id") else None,
+        eswitch="switchdev" if switchdev else None,
         forwarding=forwarding.get(message["index"], ()),
         forwarding_limit=forwarding_limit(root, name),
         vfs=vfs,

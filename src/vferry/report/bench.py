@@ -65,25 +65,28 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def render(result: dict[str, Any]) -> Table:
-    """A table of what `summary` returned: a line a metric, a column a case, and the ratio of the first two."""
+    """A table of what `summary` returned: a line a metric, a column a case, and how the first two compare."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
     table.add_column("median (least … most)")
     for name in result["cases"]:
         ran = result["runs"][name]
         runs = f"{ran['completed']} runs" + (f" of {ran['all']}" if ran["all"] != ran["completed"] else "")
         table.add_column(f"{label(name)}\n{runs}", justify="right")
-    table.add_column(" : ".join(label(name).partition(" ")[0] for name in [*result["cases"]][1::-1]), justify="right")
+    compared = [label(name).partition(" ")[0] for name in [*result["cases"]][:2]]
+    if len(compared) > 1:
+        table.add_column(" : ".join(reversed(compared)), justify="right")
     for metric in shown(result):
         cells = [spread(metric, case[metric]) for case in result["cases"].values()]
-        table.add_row(LABELS[metric], *map(Text, cells), _times(result["ratios"][metric]))
+        ratio = [_times(result["ratios"][metric])] if len(compared) > 1 else []
+        table.add_row(LABELS[metric], *map(Text, cells), *ratio)
         if metric == WISHED:
             survivals = [f"{of['survived']} of {of['watched']}" for of in result["tcp"].values()]
-            table.add_row(Text("  connections that survived", style="dim"), *map(Text, survivals), "")
+            table.add_row(Text("  connections that survived", style="dim"), *map(Text, survivals))
     for phase in losing_phases(result):
         cells = [
             spread("lost", result["phases"][name].get(phase, {}).get("lost", _figures([]))) for name in result["cases"]
         ]
-        table.add_row(Text(f"  lost in {phase}", style="dim"), *map(Text, cells), "")
+        table.add_row(Text(f"  lost in {phase}", style="dim"), *map(Text, cells))
     return table
 
 

@@ -77,10 +77,7 @@ class ReceivingGateway(Gateway):
             return self._sessions
 
     def _serve(self, sock: socket.socket, where: str) -> None:
-        try:
-            self._spawn("receive", lambda: self._receive(sock, where))
-        except RuntimeError as error:
-            self._refuse(sock, where, error)
+        self._spawn("receive", lambda: self._receive(sock, where))
 
     def _receive(self, sock: socket.socket, where: str) -> None:
         try:

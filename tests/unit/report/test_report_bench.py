@@ -79,6 +79,13 @@ def test_the_first_two_are_compared_whichever_they_are() -> None:
     assert bench.summary(runs[:1])["ratios"]["lost"] is None
 
 
+def test_a_case_alone_is_compared_with_nothing() -> None:
+    text = shown([run("switch", 60)])
+    assert "(b) switch" in text
+    assert text.count("(b)") == 1
+    assert "undefined" not in text
+
+
 def test_only_completed_runs_count() -> None:
     refused = msgspec.to_builtins(bare()) | {"case": "switch"}
     result = bench.summary([run("switch", 9), run("switch", 900, status="undone"), refused])
