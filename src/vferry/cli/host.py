@@ -139,6 +139,8 @@ def _switch(switch: SwitchAbilities | None) -> str:
         return "none"
     dpdk = switch.dpdk_version or "without DPDK"
     runs, offload = ", which runs" if switch.dpdk_started else "", "on" if switch.offloads else "off"
+    if not switch.answers:
+        runs = ", but ovs-vswitchd does not answer"
     return f"{switch.version or 'version unknown'}, {dpdk}{runs}, hw-offload {offload}"
 
 

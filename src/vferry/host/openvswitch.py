@@ -61,10 +61,12 @@ class OpenVSwitch:
             (answer,) = ask(self._directory / "db.sock", "transact", ["Open_vSwitch", select])
             (row,) = answer["rows"]
             said = {name: next(iter(_values(row[name])), None) for name in ABILITIES[1:]}
+            own = self._version()
             return SwitchAbilities(
-                version=said["ovs_version"] or self._version(),
+                version=said["ovs_version"] or own,
                 dpdk_version=None if said["dpdk_version"] in (None, "none") else str(said["dpdk_version"]),
                 dpdk_started=said["dpdk_initialized"] is True,
+                answers=own is not None,
                 settings={str(key): str(value) for key, value in row["other_config"][1]},
             )
         except (OSError, RefusedError, ValueError, LookupError, TypeError):
@@ -75,7 +77,7 @@ class OpenVSwitch:
         return self._version() is not None
 
     def _version(self) -> str | None:
-        """By the switch's own word, where what started it (ovs-ctl, usually) has written none into the database."""
+        """By the switch's own word: what starts it (ovs-ctl, usually) may have written none into the database."""
         try:
             found = VERSION.search(self.ask_switch("version"))
         except (OSError, ValueError, RefusedError):

@@ -241,6 +241,8 @@ class SwitchAbilities(Struct, frozen=True, kw_only=True):
     dpdk_version: str | None = None
     """None where it is built without DPDK, or has not said so yet."""
     dpdk_started: bool = False
+    answers: bool = True
+    """Whether ovs-vswitchd does: its database outlives it, with all that it has written there."""
     settings: dict[str, str] = field(default_factory=dict)
     """Its `other_config`."""
 

@@ -61,6 +61,7 @@ def switch(host: Inventory) -> Iterator[Finding]:
     if found is None:
         yield error("relay-no-switch", f"No Open vSwitch answers on {host.name}", f"{PACKAGES}, and start it")
         return
+    yield from silent(host)
     if found.release < OLDEST:
         version = found.version or "of no version that it says"
         yield error(
@@ -74,6 +75,17 @@ def switch(host: Inventory) -> Iterator[Finding]:
         )
     elif not found.dpdk_started:
         yield from _unstarted(host.name, found.settings.get("dpdk-init"))
+
+
+def silent(host: Inventory) -> Iterator[Finding]:
+    """Open vSwitch of which only the database is there."""
+    found = host.relay_ground.switch
+    if found is not None and not found.answers:
+        yield error(
+            "relay-switch-silent",
+            f"ovs-vswitchd does not answer on {host.name}: what its database says of it is of before",
+            f"Look why ({LOG}), then {RESTART}",
+        )
 
 
 def _unstarted(name: str, asked: str | None) -> Iterator[Finding]:

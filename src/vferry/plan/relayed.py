@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from vferry.model.guest import Nic
 from vferry.model.host import Inventory, Pf
 from vferry.model.relay import RelayPort, RelayState, RelayVf
+from vferry.plan import relay_needs
 from vferry.plan.facts import Facts, Finding, Refusal, info, warning
 from vferry.plan.plan import VfMove
 from vferry.plan.relay_choice import choose_vf
@@ -43,6 +44,7 @@ def free_vf(host: Inventory, network: str, mac: str, taken: Collection[str] = ()
 def about(facts: Facts, moves: Sequence[VfMove]) -> Iterator[Finding]:
     """What may keep a guest's NIC from going on by the other host's relay."""
     if any(nic.relayed for nic in facts.guest.nics):
+        yield from relay_needs.silent(facts.destination)
         yield from _other_switch(facts)
     for move in moves:
         if move.relay_port and move.relay_port.vf:

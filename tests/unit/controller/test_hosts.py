@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from vferry.cli import host as cli_host
 from vferry.cli.host import command
 from vferry.controller.hosts import HostRecord, add_host, list_hosts, open_host, remove_host
 from vferry.controller.state import State
@@ -151,6 +152,21 @@ def test_a_damaged_register(state: State) -> None:
 async def run(*arguments: str) -> Result:
     """A command in a thread: it has an event loop of its own, as in its own process."""
     return await asyncio.to_thread(CliRunner().invoke, command, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("switch", "said"),
+    [
+        (None, "none"),
+        (SwitchAbilities(), "version unknown, without DPDK, hw-offload off"),
+        (
+            SwitchAbilities(version="3.5.0", dpdk_version="DPDK 24.11.1", dpdk_started=True, answers=False),
+            "3.5.0, DPDK 24.11.1, but ovs-vswitchd does not answer, hw-offload off",
+        ),
+    ],
+)
+def test_how_an_open_vswitch_is_told(switch: SwitchAbilities | None, said: str) -> None:
+    assert cli_host._switch(switch) == said
 
 
 async def test_the_commands(state: State, agent: FakeAgent) -> None:

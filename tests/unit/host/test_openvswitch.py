@@ -289,7 +289,7 @@ def abilities(**said: Any) -> bytes:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({}, SwitchAbilities()),
+        ({}, SwitchAbilities(version="3.4.0")),
         ({"ovs_version": "3.1.0", "dpdk_version": "none"}, SwitchAbilities(version="3.1.0")),
         (
             {
@@ -311,7 +311,15 @@ def test_what_a_relay_needs_to_know(
     tmp_path: Path, serve: Serve, said: dict[str, Any], expected: SwitchAbilities
 ) -> None:
     serve(tmp_path / "run/openvswitch/db.sock", lambda *_: abilities(**said))
+    (tmp_path / "run/openvswitch/ovs-vswitchd.pid").write_text("42\n")
+    serve(tmp_path / "run/openvswitch/ovs-vswitchd.42.ctl", lambda *_: result("ovs-vswitchd (Open vSwitch) 3.4.0\n"))
     assert OpenVSwitch(tmp_path).abilities() == expected
+
+
+def test_a_switch_of_which_only_the_database_is_there_is_told_as_that(tmp_path: Path, serve: Serve) -> None:
+    serve(tmp_path / "run/openvswitch/db.sock", lambda *_: abilities(ovs_version="3.5.0", dpdk_initialized=True))
+    (tmp_path / "run/openvswitch/ovs-vswitchd.pid").write_text("42\n")
+    assert OpenVSwitch(tmp_path).abilities() == SwitchAbilities(version="3.5.0", dpdk_started=True, answers=False)
 
 
 @pytest.mark.parametrize(

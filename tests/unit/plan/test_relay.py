@@ -54,6 +54,7 @@ REFUSED: dict[str, tuple[Inventory, tuple[str, ...]]] = {
     "relay-no-vfio": (on_ground(vfio=False), ("pf0",)),
     "relay-no-library": (on_ground(library=False), ("pf0",)),
     "relay-no-switch": (on_ground(switch=None), ("pf0",)),
+    "relay-switch-silent": (with_switch(answers=False), ("pf0",)),
     "relay-switch-old": (with_switch(version="2.15.0"), ("pf0",)),
     "relay-no-dpdk": (with_switch(dpdk_version=None), ("pf0",)),
     "relay-dpdk-failed": (with_switch(settings={"dpdk-init": "true"}), ("pf0",)),

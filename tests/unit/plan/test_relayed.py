@@ -251,6 +251,20 @@ def test_relays_of_another_dpdk_are_warned_of(change: f.Change, *, warned: bool)
     assert [finding.code for finding in findings] == (["other-dpdk"] if warned else [])
 
 
+@pytest.mark.parametrize(
+    ("change", "which", "codes"),
+    [
+        (f.on_relay, "destination", ["relay-switch-silent"]),
+        (f.on_switch, "destination", ["relay-switch-silent"]),
+        (f.on_relay, "source", []),
+        (f.both(), "destination", []),
+    ],
+)
+def test_a_relay_whose_switch_is_silent_takes_no_guest(change: f.Change, which: str, codes: list[str]) -> None:
+    silent = f.host(which, relay_ground=RelayGround(switch=SwitchAbilities(answers=False)))
+    assert [finding.code for finding in f.found(f.both(change, silent)).errors] == codes
+
+
 IN_SWITCHDEV = {"eswitch": "switchdev"}
 
 
