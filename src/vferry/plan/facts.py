@@ -110,13 +110,18 @@ def master_of(facts: Facts, link: GuestLink) -> GuestLink | None:
     return next((each for each in facts.links if each.name == link.master), None)
 
 
-class Assessment(Struct, frozen=True, kw_only=True):
-    """Whether the guest can migrate, and the plan if it can."""
+class Found(Struct, frozen=True, kw_only=True):
+    """What was found of a wish; a kind of plan comes with it where no error stands in its way."""
 
-    findings: tuple[Finding, ...]
-    plan: Plan | None = None
-    estimate: Estimate | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
+
+
+class Assessment(Found, frozen=True, kw_only=True):
+    """Whether the guest can migrate, and the plan if it can."""
+
+    plan: Plan | None = None
+    estimate: Estimate | None = None

@@ -7,7 +7,7 @@ from msgspec import Struct
 from vferry.model.host import VfSettings
 from vferry.model.relay import RelayPort, RelayVf
 from vferry.plan import nic_definition
-from vferry.plan.facts import Finding, Severity
+from vferry.plan.facts import Found
 from vferry.plan.host_step import HostStep
 from vferry.plan.swap import Swap
 
@@ -101,15 +101,10 @@ class NicPlan(Struct, frozen=True, kw_only=True):
     """For one that runs."""
 
 
-class NicAssessment(Struct, frozen=True, kw_only=True):
+class NicAssessment(Found, frozen=True, kw_only=True):
     """What was found, and the plan if nothing stands in the way; one with nothing to do if it is so already."""
 
-    findings: tuple[Finding, ...] = ()
     plan: NicPlan | None = None
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
 def prefix(mac: str) -> str:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from vferry.model.host import Inventory, Pf
 from vferry.model.relay import PortCounters, Relay, RelayKind, RelayState, RelayView
 from vferry.model.switch import RESTART
-from vferry.plan.facts import Finding, Refusal, Severity, error, info, warning
+from vferry.plan.facts import Finding, Found, Refusal, error, info, warning
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
 from vferry.plan.relay_needs import platform, switch, uplinks
@@ -33,15 +33,10 @@ class RelayPlan(Struct, frozen=True, kw_only=True):
     steps: tuple[HostStep, ...]
 
 
-class RelayAssessment(Struct, frozen=True, kw_only=True):
+class RelayAssessment(Found, frozen=True, kw_only=True):
     """What was found, and the plan if nothing stands in the way."""
 
-    findings: tuple[Finding, ...] = ()
     plan: RelayPlan | None = None
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
 def assess_enabling(host: Inventory, wishes: RelayWishes) -> RelayAssessment:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from vferry.host.api import JoinRelay
 from vferry.model.host import Inventory
 from vferry.model.relay import ChainPlace, Relay, RelayPort, RelayState, SwitchPlace
-from vferry.plan.facts import Finding, Refusal, Severity, info, warning
+from vferry.plan.facts import Finding, Found, Refusal, info, warning
 from vferry.plan.host_step import HostStep
 
 
@@ -41,16 +41,11 @@ class ChainStep(Struct, frozen=True, kw_only=True):
     step: HostStep
 
 
-class ChainAssessment(Struct, frozen=True, kw_only=True):
+class ChainAssessment(Found, frozen=True, kw_only=True):
     """What was found, and the steps if nothing stands in the way; `ports` are those that they were planned for."""
 
-    findings: tuple[Finding, ...] = ()
     steps: tuple[ChainStep, ...] = ()
     ports: tuple[RelayPort, ...] = ()
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
 def assess_chain(host: Inventory, wishes: ChainWishes) -> ChainAssessment:
