@@ -2,20 +2,19 @@
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 import click
 from rich.table import Table
 
-from vferry.cli import output, show
+from vferry.cli import following, output, show
 from vferry.cli.rate import rate_or_none
-from vferry.controller import nic_driving, operations
+from vferry.controller import news, nic_driving, operations
 from vferry.controller.operations import INTERRUPTED, RUNNING, OperationFolder, OperationState
 from vferry.controller.recovery import recover
 from vferry.controller.state import State, find_state
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Kind, Report
+from vferry.model.report import Kind, Phase, Report
 from vferry.report.text import print_report
 
 
@@ -88,7 +87,7 @@ def show_(
         if as_json:
             output.json(state)
         else:
-            click.echo(_standing(state))
+            click.echo(_standing(state) + _copied(folder, state))
         return
     show.write(report, (report_file, page_file, picture_file))
     output.json(report) if as_json else print_report(report)
@@ -105,21 +104,27 @@ def _standing(state: OperationState) -> str:
     return f"{state.guest} {hosts}: {state.status}, in phase {state.phase}{at} (since {state.started})"
 
 
+def _copied(folder: OperationFolder, state: OperationState) -> str:
+    """How far a migration's copy is that runs; not in percent, which with each pass would begin anew."""
+    copy = news.heard(folder).migration
+    if copy is None or not copy.total_bytes or state.status != RUNNING or state.phase is not Phase.COPY:
+        return ""
+    figures = show.copy_figures(copy)
+    return ": " + ", ".join(figures.course() + figures.speed())
+
+
 @command.command("follow")
 @click.argument("operation")
 def follow(operation: str) -> None:
     """Follow OPERATION to its end, print its report and exit as it does.
 
+    Of a migration it shows how far the copy is and what the probes see, as `vferry migrate` does.
+
     \b
     Example: vferry operation follow op-1a2b3c4d
     """
     folder = operations.find(find_state(), operation)
-    phase = None
-    while (state := folder.state()).status == RUNNING:
-        if state.phase is not phase:
-            phase = state.phase
-            click.echo(phase.value, err=True)
-        time.sleep(0.2)
+    state = following.to_the_end(folder)
     report = folder.report()
     if state.status == INTERRUPTED or report is None:
         raise _interrupted(folder)

@@ -20,8 +20,10 @@ from vferry.plan.facts import Finding, Severity
 from vferry.plan.host_step import HostStep
 from vferry.plan.outlook import Outlook
 from vferry.plan.plan import Plan
+from vferry.report.copy_figures import CopyFigures
 from vferry.report.pace import Pace
 from vferry.report.progress import Progress
+from vferry.transfer.multifd import PAGE_BYTES
 
 _MARKS = {Severity.ERROR: ("✗", "red"), Severity.WARNING: ("!", "yellow"), Severity.INFO: ("·", "cyan")}
 
@@ -108,6 +110,21 @@ def exit_of(report: Report) -> Exit:
     }.get(report.status, Exit.OPERATOR)
 
 
+def copy_figures(migration: Migration, to_go_s: float | None = None) -> CopyFigures:
+    """How a copy stands, to be shown; without a percentage before QEMU has counted the guest's memory."""
+    total = migration.total_bytes
+    return CopyFigures(
+        percent=100 * (1 - migration.remaining_bytes / total) if total else None,
+        rate=migration.wire_rate,
+        to_go_s=to_go_s,
+        rounds=migration.rounds,
+        remaining_bytes=migration.remaining_bytes,
+        dirty_rate=migration.dirty_rate * PAGE_BYTES or None,
+        expected_pause_ms=migration.expected_pause_ms,
+        ratio=migration.ratio,
+    )
+
+
 class Stage:
     """Shows a running migration on standard error, which leaves standard output to the result."""
 
@@ -124,8 +141,8 @@ class Stage:
     def __exit__(self, *exception: object) -> None:
         self._progress.__exit__(None, None, None)
 
-    def phase(self, phase: Phase) -> None:
-        self._progress.phase(phase)
+    def phase(self, phase: Phase, began: float | None = None) -> None:
+        self._progress.phase(phase, began)
 
     def started(self, phase: Phase, name: str, host: str) -> None:
         """Steps are rows of the report; while it runs, phases are enough."""
@@ -136,11 +153,8 @@ class Stage:
             self._console.print(Text(said), soft_wrap=True)
 
     def progress(self, migration: Migration) -> None:
-        if not migration.total_bytes:
-            return
-        done = 100 * (1 - migration.remaining_bytes / migration.total_bytes)
         to_go = self._pace.to_go(migration.remaining_bytes, migration.rounds, self._clock())
-        self._progress.copy(done, migration.wire_rate, to_go, migration.expected_pause_ms)
+        self._progress.copy(copy_figures(migration, to_go))
 
     def probed(self, lost: int, gap_ms: float) -> None:
         self._progress.probe(lost, gap_ms)

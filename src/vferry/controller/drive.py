@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
 from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.hosts import open_host
+from vferry.controller.news import News, tell
 from vferry.controller.northbound import Northbound
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.controller.probing import SETTLE_S, probing
@@ -42,9 +43,12 @@ class Watcher:
         self._observer = observer
         self.state = state
         self.rates: list[tuple[float, float]] = []
+        # What an earlier process has told is no news.
+        self._news = News()
+        self._tell()
 
     def phase(self, phase: Phase) -> None:
-        self.state = replace(self.state, phase=phase)
+        self.state = replace(self.state, phase=phase, phase_began=time.monotonic())
         self._folder.write_state(self.state)
         self._observer.phase(phase)
 
@@ -57,7 +61,16 @@ class Watcher:
     def progress(self, migration: Migration) -> None:
         if migration.wire_rate is not None:
             self.rates.append((time.monotonic(), migration.wire_rate))
+        self._tell(migration=migration)
         self._observer.progress(migration)
+
+    def probed(self, lost: int, gap_ms: float) -> None:
+        self._tell(lost=lost, gap_ms=gap_ms)
+        self._observer.probed(lost, gap_ms)
+
+    def _tell(self, **news: Any) -> None:
+        self._news = replace(self._news, **news)
+        tell(self._folder, self._news)
 
 
 async def drive(state: State, folder: OperationFolder, observer: Audience, act: Act, run: str) -> Report:
@@ -68,7 +81,7 @@ async def drive(state: State, folder: OperationFolder, observer: Audience, act: 
     plan, operation = folder.plan(), folder.stored()
     watcher = Watcher(folder, replace(operation, status=RUNNING, exit=None), observer)
     folder.write_state(watcher.state)
-    probes = probing(state, folder, operation, observer.probed)
+    probes = probing(state, folder, operation, watcher.probed)
     async with probes as stop_probing, _hosts(state, plan, operation.epoch) as hosts:
         ending = await _journaled(state, folder, plan, hosts, watcher, act, run)
         await asyncio.sleep(SETTLE_S)

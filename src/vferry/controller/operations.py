@@ -34,6 +34,8 @@ class OperationState(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 1
     began: float = 0.0
     """CLOCK_MONOTONIC of this machine, in seconds, for as long as it is not restarted."""
+    phase_began: float | None = None
+    """By the same clock."""
     exit: int | None = None
     measured: bool = True
     """Whether its interruption is to be measured."""

@@ -554,8 +554,10 @@ class Migration(Struct, frozen=True, kw_only=True):
     """Bytes per second that QEMU sends, before they are compressed."""
     wire_rate: float | None = None
     """Bytes per second that the gateway put on the wire in the last second that it has told of."""
+    ratio: float | None = None
+    """Bytes of QEMU's stream for each that the gateway put on the wire so far; None where it compressed none."""
     dirty_rate: float = 0.0
-    """Pages per second."""
+    """Pages per second, of 4 KiB; 0 until QEMU has looked what was written in a pass."""
     rounds: int = 0
     throttle: int = 0
     """By how much QEMU slows the guest's processors down, in percent."""

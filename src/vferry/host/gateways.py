@@ -171,7 +171,8 @@ def statistics(directory: Path) -> GatewayStatistics:
                 wire_bytes=int(event.get("sent_bytes", 0)) + int(event.get("received_bytes", 0)),
                 cpu_s=float(event.get("cpu_s", 0.0)),
                 cpu_peak=float(event.get("cpu_peak", 0.0)),
-                compressed=_compressed(event),
+                # What is told every second leaves out by which codecs, and the pages.
+                compressed=_compressed(event) if event["event"] == "end" else None,
             )
     return GatewayStatistics()
 

@@ -52,6 +52,8 @@ class Wire(NamedTuple):
     """Whether it, which still runs, has lost the wire of a service that it holds."""
     rate: float | None
     """Bytes per second sent in the last second that it has told of; None before that."""
+    ratio: float | None
+    """Bytes of QEMU's stream for each on the wire so far; None where nothing was compressed."""
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -155,7 +157,8 @@ def wire(directory: Path) -> Wire:
     record, told = load(directory), events(directory)
     lost = any(event.get("event") == "lost" for event in told)
     stats = [event for event in told if event.get("event") == "stats"][-2:]
-    return Wire(lost and record is not None and alive(record), _rate(stats))
+    ratio = stats[-1].get("compression", {}).get("ratio") if stats else None
+    return Wire(lost and record is not None and alive(record), _rate(stats), ratio)
 
 
 def load(directory: Path) -> GatewayRecord | None:

@@ -14,8 +14,10 @@ from rich.text import Text
 
 from vferry.model.report import Phase, Status
 from vferry.report import words
+from vferry.report.copy_figures import CopyFigures, Fitting
 
-# Without a terminal, a line for each so many percent is enough.
+# Without a terminal, a line for each so many percent is enough, and for each doubling of the passes: a copy that stalls
+# makes more and more of them.
 PLAIN_STEP = 10
 
 
@@ -29,7 +31,7 @@ class Progress:
         self._ended: dict[Phase, float] = {}
         self._current: Phase | None = None
         self._percent: float | None = None
-        self._copy = ""
+        self._copy = CopyFigures()
         self._lost: int | None = None
         self._gap_ms: float | None = None
         self._status: Status | None = None
@@ -49,32 +51,25 @@ class Progress:
             return None
         return 100 if self._status is Status.COMPLETED else min(99, int(self._percent))
 
-    def phase(self, phase: Phase) -> None:
-        """A phase has begun, and with it the one before has ended."""
+    def phase(self, phase: Phase, began: float | None = None) -> None:
+        """A phase has begun, now or by `time.monotonic()` before, and with it the one before has ended."""
         if phase is self._current:
             return
         self._end_phase()
         self._current = phase
-        self._began[phase] = time.monotonic()
+        now = time.monotonic()
+        # That clock begins anew with the machine.
+        self._began[phase] = now if began is None else min(began, now)
         self._say(f"{phase}")
 
-    def copy(
-        self,
-        percent: float | None,
-        rate: float | None = None,
-        remaining_s: float | None = None,
-        expected_pause_ms: float | None = None,
-    ) -> None:
-        """News of the copy: percent, bytes per second, seconds to go (an estimate), the pause to expect."""
-        if percent is not None and not math.isnan(percent):
-            self._percent = max(self._percent or 0.0, min(100.0, percent))
-        parts = [f"{words.size(rate)}/s"] if rate is not None else []
-        parts += [f"about {words.seconds(remaining_s)} to go"] if remaining_s is not None else []
-        if expected_pause_ms is not None:
-            parts.append(f"expected pause {words.milliseconds(expected_pause_ms)}")
-        self._copy = ", ".join(parts)
+    def copy(self, news: CopyFigures) -> None:
+        """News of the copy."""
+        self._copy = news
+        if news.percent is not None and not math.isnan(news.percent):
+            self._percent = max(self._percent or 0.0, min(100.0, news.percent))
         if self.percent is not None:
-            self._say(f"copy {self.percent} %" + (f", {self._copy}" if parts else ""), self.percent // PLAIN_STEP)
+            parts = (f"copy {self.percent} %", *news.speed(), *news.course())
+            self._say(", ".join(parts), self.percent // PLAIN_STEP, news.rounds.bit_length())
 
     def probe(self, lost: int | None, gap_ms: float | None) -> None:
         """News of the prober: probes lost so far, and for how many ms there has been no answer."""
@@ -101,10 +96,11 @@ class Progress:
 
     def _copy_line(self) -> RenderableType:
         if self.percent is None:
-            return Text(self._copy)
+            return Text("")
         line = Table.grid(padding=(0, 2))
-        line.add_row(ProgressBar(total=100, completed=self.percent, width=24), f"{self.percent} %", self._copy)
-        return line
+        bar = ProgressBar(total=100, completed=self.percent, width=24)
+        line.add_row(bar, Text(f"{self.percent} %", no_wrap=True), Fitting(self._copy.speed()))
+        return Group(line, Fitting(self._copy.course()))
 
     def _network(self) -> str:
         if self._lost is None:

@@ -46,6 +46,13 @@ class Counters:
             if block.in_software:
                 codec["software_blocks"] += 1
 
+    def so_far(self) -> dict[str, Any] | None:
+        """The sums of bytes alone, which are told every second; None if there was no block."""
+        with self._lock:
+            if not self._sums["blocks"]:
+                return None
+            return _with_ratio(Counter({name: self._sums[name] for name in ("stream_bytes", "wire_bytes")}))
+
     def report(self) -> dict[str, Any] | None:
         """The sums; None if there was no block.
 

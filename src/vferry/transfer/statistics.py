@@ -59,13 +59,17 @@ class Statistics:
         self._sampled, self._cpu_sampled, self._bytes_sampled = now, cpu, (sent, received)
         with self._lock:
             connections_open = len(self._open)
-        return {
+        result: dict[str, Any] = {
             "seconds": round(now - self._started, 3),
             "sent_bytes": sent,
             "received_bytes": received,
             "open": connections_open,
             "cpu": round(cores, 3),
         }
+        blocks = self.blocks.so_far()
+        if blocks:
+            result["compression"] = blocks
+        return result
 
     def report(self, *, rates: bool) -> dict[str, Any]:
         """Return the totals since the start, with the samples if `rates`.

@@ -64,4 +64,32 @@ def test_how_long_it_takes_is_not_by_the_bytes_that_qemu_sends(capsys: pytest.Ca
     stage = show.Stage(make_plan(make_fleet(CASE), CASE), clock=lambda: next(times))
     for left in (1000, 600):
         stage.progress(Migration(state="active", total_bytes=1000, remaining_bytes=left, rate=0.5, rounds=1))
-    assert "copy 40 %, about 15.0 s to go" in capsys.readouterr().err
+    assert "copy 40 %, about 15.0 s to go, pass 1, 600 B left\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("migration", "said"),
+    [
+        (Migration(state="active"), ""),
+        (Migration(state="active", total_bytes=1000, remaining_bytes=380), "copy 62 %, 380 B left"),
+        (
+            Migration(
+                state="active",
+                total_bytes=1000,
+                remaining_bytes=380,
+                wire_rate=1e8,
+                ratio=2.4,
+                dirty_rate=5000.0,
+                rounds=2,
+                expected_pause_ms=40.0,
+            ),
+            (
+                "copy 62 %, 95.4 MiB/s, pass 2, 380 B left, guest writes 19.5 MiB/s, expected pause 40.0 ms"
+                ", compressed 2.4 : 1"
+            ),
+        ),
+    ],
+)
+def test_of_a_copy_is_shown_what_is_known(migration: Migration, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show.Stage(make_plan(make_fleet(CASE), CASE)).progress(migration)
+    assert capsys.readouterr().err.strip() == said

@@ -238,6 +238,10 @@ def test_paths_fit_into_a_sockets_address() -> None:
         ('{"event":"ready"}\n', GatewayStatistics()),
         ('{"event":"stats","sent_bytes":5,"received_bytes":6}\n{"event":"st', GatewayStatistics(wire_bytes=11)),
         (
+            '{"event":"stats","sent_bytes":9,"compression":{"stream_bytes":20,"wire_bytes":8}}',
+            GatewayStatistics(wire_bytes=9),
+        ),
+        (
             'garbage\n[]\n{"event":"end","sent_bytes":1,"cpu_s":2,"cpu_peak":3}',
             GatewayStatistics(wire_bytes=1, cpu_s=2, cpu_peak=3),
         ),

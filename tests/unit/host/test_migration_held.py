@@ -1,5 +1,6 @@
 """A migration whose wire is lost: what the agent says of it, and what it may then be asked for."""
 
+import json
 import sys
 import threading
 import time
@@ -56,9 +57,10 @@ class Torn:
         with (places(self.runtime, OPERATION).directory / "gateway.out").open("a") as out:
             out.write('{"event": "lost", "service": "control"}\n')
 
-    def tell(self, seconds: float, sent_bytes: int) -> None:
+    def tell(self, seconds: float, sent_bytes: int, **more: object) -> None:
+        stats = {"event": "stats", "seconds": seconds, "sent_bytes": sent_bytes, **more}
         with (places(self.runtime, OPERATION).directory / "gateway.out").open("a") as out:
-            out.write(f'{{"event": "stats", "seconds": {seconds}, "sent_bytes": {sent_bytes}}}\n')
+            out.write(json.dumps(stats) + "\n")
 
     def read(self) -> Migration:
         return self.held.read(OPERATION, "guest1")
@@ -130,7 +132,9 @@ def test_what_is_on_the_wire_is_what_the_gateway_tells(torn: Torn) -> None:
     torn.tell(1.0, 300)
     assert torn.read().wire_rate == 300
     torn.tell(3.0, 500)
-    assert torn.read().wire_rate == 100
+    assert (torn.read().wire_rate, torn.read().ratio) == (100, None)
+    torn.tell(4.0, 900, compression={"stream_bytes": 2160, "wire_bytes": 900, "ratio": 2.4})
+    assert (torn.read().wire_rate, torn.read().ratio) == (400, 2.4)
 
 
 @pytest.mark.parametrize("lost", [False, True])

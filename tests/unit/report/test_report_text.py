@@ -1,6 +1,7 @@
 """Reports and progress on the terminal."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from rich.console import Console
 from vferry.model.compression import CodecShare
 from vferry.model.report import Phase, Report, Status, Transfer, Vf
 from vferry.report import words
+from vferry.report.copy_figures import CopyFigures
 from vferry.report.page import page
 from vferry.report.progress import Progress
 from vferry.report.text import print_report
@@ -148,7 +150,9 @@ def test_without_terminal_progress_is_a_line_a_change() -> None:
         for phase in (Phase.CHECK, Phase.COPY, Phase.COPY):
             progress.phase(phase)
         for percent in (3.0, 4.0, 5.0, 12.0, 13.0, 11.0):
-            progress.copy(percent, rate=9e6, remaining_s=4.2, expected_pause_ms=80)
+            progress.copy(CopyFigures(percent, rate=9e6, to_go_s=4.2, rounds=1, expected_pause_ms=80))
+        for rounds in (2, 3, 4, 5, 7):
+            progress.copy(CopyFigures(11.0, rounds=rounds, dirty_rate=2e6))
         progress.probe(0, 1.0)
         progress.probe(0, 2.0)
         progress.probe(58, 120.0)
@@ -158,28 +162,66 @@ def test_without_terminal_progress_is_a_line_a_change() -> None:
         "guest1 host1 → host2",
         "check",
         "copy",
-        "copy 3 %, 8.6 MiB/s, about 4.2 s to go, expected pause 80.0 ms",
-        "copy 12 %, 8.6 MiB/s, about 4.2 s to go, expected pause 80.0 ms",
+        "copy 3 %, 8.6 MiB/s, about 4.2 s to go, pass 1, expected pause 80.0 ms",
+        "copy 12 %, 8.6 MiB/s, about 4.2 s to go, pass 1, expected pause 80.0 ms",
+        "copy 13 %, pass 2, guest writes 1.9 MiB/s",
+        "copy 13 %, pass 4, guest writes 1.9 MiB/s",
         "network: 0 lost",
         "network: 58 lost, no answer for 120 ms",
         "completed",
     ]
 
 
-def test_on_a_terminal_progress_renews_itself() -> None:
-    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+def on_a_terminal(figures: CopyFigures, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
     with Progress("guest1", "host1", "host2", console) as progress:
-        progress.phase(Phase.CHECK)
-        progress.phase(Phase.COPY)
-        progress.copy(42.0, rate=9e6)
+        for phase in (Phase.CHECK, Phase.TO_STANDBY, Phase.COPY):
+            progress.phase(phase)
+        progress.copy(figures)
         progress.probe(7, 300.0)
-        shown = Console(file=io.StringIO(), width=100)
+        shown = Console(file=io.StringIO(), width=width)
         shown.print(progress.render())
     assert isinstance(shown.file, io.StringIO)
-    text = shown.file.getvalue()
-    assert "42 %" in text
+    return shown.file.getvalue()
+
+
+def test_on_a_terminal_progress_renews_itself() -> None:
+    text = on_a_terminal(CopyFigures(42.0, rate=9e6), 100)
+    assert "42 %  8.6 MiB/s" in text
     assert "✓  check" in text
     assert "7 lost, no answer for 300 ms" in text
+
+
+COURSE = "pass 2, 180 MiB left, guest writes 19.1 MiB/s, expected pause 40.0 ms, compressed 2.4 : 1"
+
+
+@pytest.mark.parametrize(
+    ("width", "speed", "gone"),
+    [
+        (140, "95.4 MiB/s, about 5.0 s to go", ""),
+        (100, "95.4 MiB/s, about 5.0 s to go", ", compressed 2.4 : 1"),
+        (80, "95.4 MiB/s", ", expected pause 40.0 ms, compressed 2.4 : 1"),
+        (60, "95.4 MiB/s", ", guest writes 19.1 MiB/s, expected pause 40.0 ms, compressed 2.4 : 1"),
+    ],
+)
+def test_what_matters_least_goes_first_where_a_terminal_is_narrow(width: int, speed: str, gone: str) -> None:
+    lines = on_a_terminal(CopyFigures(62.0, 1e8, 5.0, 2, 180 << 20, 2e7, 40.0, 2.4), width).splitlines()
+    assert max(map(len, lines)) <= width
+    at = next(number for number, line in enumerate(lines) if "62 %" in line)
+    assert lines[at].rstrip().endswith(f"62 %  {speed}")
+    assert lines[at + 1].strip() == COURSE.removesuffix(gone)
+
+
+def test_a_phase_that_was_joined_late_began_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vferry.report.progress.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    progress = Progress("g", "a", "b", Console(file=io.StringIO()))
+    progress.phase(Phase.COPY, 988.0)
+    progress.phase(Phase.SWITCHOVER, 5000.0)
+    shown = Console(file=io.StringIO(), width=100)
+    shown.print(progress.render())
+    assert isinstance(shown.file, io.StringIO)
+    assert "copy        12.0 s" in shown.file.getvalue()
+    assert "switchover  0.00 s" in shown.file.getvalue(), "the clock is another one since the machine was started anew"
 
 
 @given(
@@ -190,7 +232,7 @@ def test_progress_never_runs_backwards(news: list[float | None], status: Status)
     progress = Progress("g", "a", "b", Console(file=io.StringIO()))
     before = -1
     for percent in news:
-        progress.copy(percent)
+        progress.copy(CopyFigures(percent))
         now = progress.percent
         if now is not None:
             assert before <= now <= 99
