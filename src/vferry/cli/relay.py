@@ -15,8 +15,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from vferry.cli import output, show
+from vferry.cli import choices, output, relay_release, show
 from vferry.controller import relay, relay_chain
+from vferry.controller.relay_release import about
 from vferry.controller.state import find_state
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import PortCounters, Relay, RelayView
@@ -29,7 +30,6 @@ from vferry.report.relay_rates import COUNTERS, PortRates
 INTERVAL_S = 2.0
 FORGIVEN_S = 300.0
 """For how long a watched host may say nothing: as long as it takes to be booted."""
-MAC = r"([0-9a-f]{2}:){5}[0-9a-f]{2}"
 CHAIN_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 pause = asyncio.sleep
 clock = time.monotonic
@@ -42,6 +42,9 @@ def command() -> None:
     \b
     Example: vferry relay enable host1 --uplink enp1s0
     """
+
+
+command.add_command(relay_release.command)
 
 
 @command.command()
@@ -200,7 +203,7 @@ def chain(
 def _chain(name: str, served: str, through: tuple[str, ...], vlans: str) -> ChainWishes:
     if not re.fullmatch(CHAIN_NAME, name):
         raise click.BadParameter(f"{name!r} is no chain's name: letters, digits, and . _ -", param_hint="NAME")
-    pairs = [_macs(each, "--through") for each in through]
+    pairs = [choices.macs(each, "--through") for each in through]
     if any(len(pair) != 2 for pair in pairs):
         raise click.BadParameter("a service has two NICs: towards the guests, and away", param_hint="--through")
     numbers = [each.strip() for each in vlans.split(",")]
@@ -208,17 +211,10 @@ def _chain(name: str, served: str, through: tuple[str, ...], vlans: str) -> Chai
         raise click.BadParameter(f"{vlans} are no VLANs: 1 to 4094", param_hint="--vlans")
     return ChainWishes(
         name=name,
-        served=_macs(served, "--of"),
+        served=choices.macs(served, "--of"),
         services=tuple(Service(inward=pair[0], outward=pair[1]) for pair in pairs),
         vlans=tuple(map(int, numbers)),
     )
-
-
-def _macs(text: str, option: str) -> tuple[str, ...]:
-    found = tuple(each.strip().lower() for each in text.split(","))
-    if wrong := [each for each in found if not re.fullmatch(MAC, each)]:
-        raise click.BadParameter(f"{wrong[0]!r} is no MAC", param_hint=option)
-    return found
 
 
 def _address(text: str, option: str) -> IPv4Address:
@@ -258,6 +254,8 @@ def show_(host: str, watch: bool, json_output: bool, prometheus: bool) -> None: 
         click.echo(_none(host))
     else:
         output.tables(*_tables(host, view))
+        if view.relay.ports:
+            show.findings(asyncio.run(about(find_state(), host)), err=True)
 
 
 async def _watch(host: str, *, json_output: bool) -> None:

@@ -22,7 +22,7 @@ from vferry.host.api import ClaimResources, Host, ReadRelay, ReleaseClaim, Sessi
 from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import Relay, RelayState, RelayView
-from vferry.plan import relay_gateway
+from vferry.plan import relay_gateway, relay_release
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay import RelayAssessment, RelayPlan, RelayWishes, assess_disabling, assess_enabling
 from vferry.plan.relay_gateway import GatewayWishes
@@ -105,7 +105,7 @@ async def disable(state: State, name: str, tell: Tell) -> RelayAssessment:
     assessment = assess_disabling(inventory, await view(state, name))
     if assessment.plan is None:
         if not assessment.errors:
-            await _release_strays(state, inventory)
+            await release_strays(state, inventory, PREFIX, relay_release.PREFIX)
         return assessment
     async with open_host(name, session_of(inventory, assessment.plan.relay.operation), state) as host:
         await host.call(ClaimResources(vfs=assessment.plan.relay.addresses, slot=False), timeout_s=STEP_TIMEOUT_S)
@@ -130,10 +130,10 @@ async def _carried_out(state: State, name: str, session: Session, plan: RelayPla
             raise await see_to(host, begun, problem) from problem
 
 
-async def _release_strays(state: State, inventory: Inventory) -> None:
-    """Claims of a relay that was never begun, or is gone: whoever made them died in between."""
+async def release_strays(state: State, inventory: Inventory, *prefixes: str) -> None:
+    """Claims for what was never begun, or is gone, by how their ids begin: whoever made them died in between."""
     for claim in inventory.claims:
-        if not claim.slot and claim.operation.startswith(PREFIX):
+        if not claim.slot and claim.operation.startswith(prefixes):
             session = Session(operation=claim.operation, epoch=claim.epoch + 1)
             async with open_host(inventory.name, session, state) as host:
                 await host.call(ClaimResources(vfs=claim.vfs, slot=False))

@@ -218,8 +218,9 @@ def _taken(code: str, what: str, claim: Claim) -> Problem:
 
 
 def _awaited(claim: Claim) -> str:
-    if claim.operation.startswith("chain-"):
-        return "Wait until it has ended; if its controller is gone, ask again: vferry relay chain"
+    kind = claim.operation.split("-")[0]
+    if kind in ("chain", "release"):
+        return f"Wait until it has ended; if its controller is gone, ask again: vferry relay {kind}"
     if claim.slot or claim.guest:
         wait = f"Wait for it (vferry operation show {claim.operation})"
         return f"{wait}; if its controller is gone: vferry operation recover"

@@ -23,6 +23,7 @@ from vferry.model.relay import SOCKETS, Relay, RelayPort, RelayState, RelayVf
 FILE = "relay-ports.json"
 DEVICES = "sys/bus/pci/devices"
 BOOT = "proc/sys/kernel/random/boot_id"
+_RELEASE = "vferry relay release HOST"
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True, tag="join-relay"):
@@ -82,7 +83,8 @@ class RelayPorts:
                 raise Problem(
                     "relay-in-use",
                     f"{each.port.mac} of guest {each.port.guest} is on the relay",
-                    "Move the guest to another host, or take its NIC off: vferry guest nic",
+                    "Move the guest to another host, or take its NIC off: vferry guest nic; "
+                    f"where no guest has it any more: {_RELEASE} {each.port.mac}",
                     exit=Exit.REFUSED,
                 )
             return work()
@@ -230,7 +232,7 @@ def _joined(port: RelayPort) -> Problem:
     return Problem(
         "relay-joined",
         f"{port.mac} of guest {port.guest} is on this host's relay already, with {port.joined_to}",
-        "Look with: vferry relay show HOST",
+        f"Look with: vferry relay show HOST; where no guest there has it any more: {_RELEASE} {port.mac}",
         exit=Exit.REFUSED,
         guest=port.guest,
     )

@@ -11,6 +11,7 @@ from vferry.plan.facts import Finding, Found, Refusal, error, info, warning
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
 from vferry.plan.relay_needs import platform, switch, uplinks
+from vferry.plan.relay_release import left_on
 from vferry.plan.relay_steps import disabling, enabling, repairing
 
 
@@ -59,13 +60,7 @@ def assess_disabling(host: Inventory, view: RelayView) -> RelayAssessment:
     if relay is None:
         return RelayAssessment(findings=(info("relay-none", f"{host.name} has no relay"),))
     if relay.ports:
-        macs = ", ".join(port.mac for port in relay.ports)
-        problem = error(
-            "relay-in-use",
-            f"Guests' NICs are on the relay of {host.name}: {macs}",
-            "Move these guests to another host, or take their NICs off the relay",
-        )
-        return RelayAssessment(findings=(problem,))
+        return RelayAssessment(findings=(_in_use(host, relay),))
     if foreign := _foreign(relay, view):
         problem = error(
             "relay-port-anothers",
@@ -79,6 +74,15 @@ def assess_disabling(host: Inventory, view: RelayView) -> RelayAssessment:
         f"Open vSwitch keeps DPDK and its huge pages until it is started anew ({RESTART})",
     )
     return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=disabling(relay)))
+
+
+def _in_use(host: Inventory, relay: Relay) -> Finding:
+    macs = ", ".join(port.mac for port in relay.ports)
+    remedy = "Move these guests to another host, or take their NICs off the relay: vferry guest nic"
+    if left := left_on(host):
+        nobodys = ", ".join(port.mac for port in left)
+        remedy += f"; and what no guest has any more ({nobodys}): vferry relay release {host.name} {left[0].mac}"
+    return error("relay-in-use", f"Guests' NICs are on the relay of {host.name}: {macs}", remedy)
 
 
 def _foreign(relay: Relay, view: RelayView) -> list[PortCounters]:

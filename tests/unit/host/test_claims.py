@@ -120,6 +120,15 @@ def test_a_guest_claimed_by_another_names_the_operation_and_what_to_do(tmp_path:
     assert "vferry operation recover" in caught.value.remedy
 
 
+@pytest.mark.parametrize("kind", ["chain", "release"])
+def test_one_that_no_folder_is_kept_of_is_asked_for_again(tmp_path: Path, kind: str) -> None:
+    claims = Claims(tmp_path, slots=2)
+    claims.claim(session(f"{kind}-525400aa000b-1"), guest="g1", slot=False)
+    with pytest.raises(Problem) as caught:
+        claims.claim(session("op2"), guest="g1")
+    assert caught.value.remedy.endswith(f"ask again: vferry relay {kind}")
+
+
 def test_a_higher_epoch_takes_over_and_the_older_controller_is_refused(tmp_path: Path) -> None:
     claims = Claims(tmp_path, slots=1)
     claims.claim(session("op1", 1), guest="g1")

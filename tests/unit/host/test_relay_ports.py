@@ -19,6 +19,7 @@ from vferry.host.service import Service
 from vferry.model.host import NO_MAC, Inventory, VfSettings
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort, RelayState, RelayVf
+from vferry.plan import relay_release
 
 MAC = "52:54:00:aa:00:0b"
 NAMES = ["vfr525400aa000b"]
@@ -138,6 +139,33 @@ async def test_a_relay_that_a_guest_is_on_is_not_taken_back(host: Host) -> None:
     assert await refused(host, api.KeepRelay(relay=replace(relay, state=RelayState.DISABLING)), MINE) == "relay-in-use"
     assert await refused(host, api.ForgetRelay(), MINE) == "relay-in-use"
     assert host.state() == before
+
+
+async def test_who_is_refused_for_a_port_is_told_how_it_goes_where_no_guest_has_it(host: Host) -> None:
+    await host.ask(JOIN, MOVING)
+    host.claims.claim(OTHERS, "guest2")
+    for operation, session in ((api.ForgetRelay(), MINE), (replace(LEAVE, guest="guest2"), OTHERS)):
+        with pytest.raises(Problem) as caught:
+            await host.ask(operation, session)
+        assert f"vferry relay release HOST {MAC}" in caught.value.remedy
+
+
+async def test_a_port_whose_guest_is_gone_comes_off_by_its_plan(host: Host) -> None:
+    await host.ask(SetVf(pf="pf0", index=1, settings=SETTINGS), MOVING)
+    await host.ask(JOIN, MOVING)
+    host.claims.release(MOVING)
+    found = relay_release.assess_release(await host.inventory(), MAC)
+    mine = api.Session(operation=relay_release.operation_of(PORT))
+    host.claims.claim(mine, "guest1", (VFS[1],), slot=False)
+    for step in found.steps:
+        for operation in step.apply:
+            await host.ask(operation, mine)
+    inventory = await host.inventory()
+    assert relay_release.assess_release(inventory, MAC).port is None
+    vf = inventory.vf(VFS[1])
+    assert vf is not None
+    assert (vf.guest, vf.settings.mac, vf.settings.trust) == (None, NO_MAC, False)
+    assert (host.state()["bridges"], driver(host)) == ([], None)
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '[{"port": {}}]'])
