@@ -19,7 +19,7 @@ from vferry.model.host import (
     Versions,
     Vf,
 )
-from vferry.model.ovn import Chassis, LogicalPort
+from vferry.model.ovn import Chassis, KnownPort, LogicalPort
 from vferry.model.relay import (
     ChainPlace,
     Relay,
@@ -218,13 +218,19 @@ def on_ovn(facts: Facts) -> Facts:
         lambda facts: guest(nics=(nic, *facts.guest.nics[1:]))(facts),
         host("source", relay=structs.replace(SWITCHED, ports=(BOUND_PORT,)), chassis=CHASSIS),
         host("destination", chassis=structs.replace(CHASSIS, name="c2")),
-        lambda facts: structs.replace(facts, northbound={"web-0": LOGICAL}),
+        lambda facts: structs.replace(facts, northbound={"web-0": KnownPort(binding=LOGICAL)}),
     )(facts)
 
 
 def chassis(which: str, **values: object) -> Change:
     """What a host is to OVN is something else."""
     return host(which, chassis=structs.replace(CHASSIS, **values))
+
+
+def localnet(*networks: str) -> Change:
+    """The switch of the guest's port goes out to physical networks."""
+    known = KnownPort(binding=LOGICAL, localnets=networks)
+    return lambda facts: structs.replace(facts, northbound={"web-0": known})
 
 
 def unheard(facts: Facts) -> Facts:

@@ -23,7 +23,7 @@ from vferry.host.api import (
 from vferry.migration.conductor import Conductor
 from vferry.migration.stepper import Ending
 from vferry.model.host import WIPED, Attachment
-from vferry.model.ovn import NORTHBOUND, LogicalPort
+from vferry.model.ovn import NORTHBOUND, KnownPort, LogicalPort
 from vferry.model.problem import Problem
 from vferry.model.relay import RelayPort, RelayVf, SwitchPlace
 from vferry.plan.facts import Assessment, Facts, Wishes
@@ -263,7 +263,7 @@ async def survey(
         fit=await there.call(CheckFit(live_xml=described.persistent)),
         guest_network=network,
         guest_silence=silence,
-        northbound=dict(fleet.northbound.bindings),
+        northbound={name: KnownPort(binding=port) for name, port in fleet.northbound.bindings.items()},
     )
     wishes = Wishes(
         operation=operation,

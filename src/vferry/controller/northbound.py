@@ -1,4 +1,4 @@
-"""OVN's northbound database, asked as a host is: where its ports may be bound, and that this changes."""
+"""OVN's northbound database, asked as a host is: what it says of ports, and that where they may be bound changes."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from typing import Any
 from vferry.controller.configuration import OvnSettings
 from vferry.host.api import Done, Operation, R, SetBinding
 from vferry.host.ovsdb import Replica, Tls
-from vferry.model.ovn import NORTHBOUND, LogicalPort
+from vferry.model.ovn import NORTHBOUND, KnownPort, LogicalPort
 from vferry.model.problem import Exit, Problem
 
 NORTHD_S = 30.0
@@ -34,14 +34,18 @@ class Northbound:
         answer: R = done
         return answer
 
-    async def ports(self, names: Iterable[str]) -> dict[str, LogicalPort]:
+    async def ports(self, names: Iterable[str]) -> dict[str, KnownPort]:
         """What it says of ports, by their names, but for those that it does not have. Problem ``host-unreachable``."""
         return await asyncio.to_thread(self._read, tuple(names))
 
-    def _read(self, names: tuple[str, ...]) -> dict[str, LogicalPort]:
+    def _read(self, names: tuple[str, ...]) -> dict[str, KnownPort]:
         with _Database(self._settings) as database:
             rows = (database.named(_PORTS, name) for name in names)
-            return {row.name: _port(row) for row in rows if row is not None}
+            return {
+                row.name: KnownPort(binding=_port(row), localnets=database.localnets(row))
+                for row in rows
+                if row is not None
+            }
 
     def _set(self, operation: SetBinding, timeout_s: float) -> Done:
         wanted = operation.port
@@ -62,13 +66,14 @@ class Northbound:
             return Done(changed=changes, detail=(wanted.requested_chassis or "") if changes else "")
 
 
-_PORTS, _ALL = "Logical_Switch_Port", "NB_Global"
+_PORTS, _SWITCHES, _ALL = "Logical_Switch_Port", "Logical_Switch", "NB_Global"
 
 
 class _Database(Replica):
     schema = "OVN_Northbound"
     columns = {  # noqa: RUF012 - as its base has it
-        _PORTS: {"name": "string", "options": WORDS},
+        _PORTS: {"name": "string", "type": "string", "options": WORDS},
+        _SWITCHES: {"ports": {"key": {"type": "uuid", "refTable": _PORTS}, "min": 0, "max": "unlimited"}},
         _ALL: {"nb_cfg": "integer", "sb_cfg": "integer"},
     }
 
@@ -83,6 +88,12 @@ class _Database(Replica):
         key, certificate, ca = settings.private_key, settings.certificate, settings.ca
         tls = Tls(private_key=key, certificate=certificate, ca=ca) if key and certificate and ca else None
         super().__init__(settings.northbound, tls)
+
+    def localnets(self, port: Any) -> tuple[str, ...]:
+        """The physical networks that a port's switch goes out to."""
+        beside = next((each.ports for each in self.rows(_SWITCHES) if port in each.ports), ())
+        names = (each.options.get("network_name") for each in beside if each.type == "localnet")
+        return tuple(sorted(name for name in names if name))
 
     def await_northd(self) -> None:
         """Waits until ovn-northd has passed on what is there now. Problem ``northd-silent``."""

@@ -1,8 +1,7 @@
 """What this host is to OVN, as its ovn-controller is told by Open vSwitch's database, and says by its own socket."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -24,14 +23,13 @@ def read_chassis(root: Path) -> Chassis | None:
         (switch,), bridges = (
             answer["rows"] for answer in ask(root / DIRECTORY / "db.sock", "transact", ["Open_vSwitch", *selects])
         )
-        told: Mapping[str, Any] = dict(switch["external_ids"][1])
-        if not (told.get("system-id") and told.get("ovn-remote")):
-            return None
-        bridge = str(told.get("ovn-bridge", INTEGRATION))
-        userspace = any((each["name"], each["datapath_type"]) == (bridge, "netdev") for each in bridges)
+        told: Mapping[str, str] = dict(switch["external_ids"][1])
+        userspace = {each["name"] for each in bridges if each["datapath_type"] == "netdev"}
     except (OSError, RefusedError, ValueError, LookupError, TypeError):
         return None
-    return Chassis(name=str(told["system-id"]), bridge=bridge, userspace=userspace, connected=_connected(root))
+    if not (told.get("system-id") and told.get("ovn-remote")):
+        return None
+    return _chassis(told, userspace, connected=_connected(root))
 
 
 def read_zone(root: Path, logical_port: str) -> int | None:
@@ -44,6 +42,26 @@ def read_zone(root: Path, logical_port: str) -> int | None:
         if name == logical_port:
             return int(number)
     return None
+
+
+def _chassis(told: Mapping[str, str], userspace: Set[str], *, connected: bool) -> Chassis:
+    """`userspace`: the bridges that are there in user space, which alone it can join to one another."""
+    name = told["system-id"]
+
+    def own(key: str, default: str = "") -> str:
+        """A key that ends with the chassis' name counts before the one for all of the host's (ovn-controller(8))."""
+        return told.get(f"{key}-{name}", told.get(key, default))
+
+    bridge = own("ovn-bridge", INTEGRATION)
+    mappings = (each.partition(":") for each in own("ovn-bridge-mappings").split(","))
+    return Chassis(
+        name=name,
+        bridge=bridge,
+        userspace=bridge in userspace,
+        connected=connected,
+        networks=tuple(network for network, _, to in mappings if to in userspace),
+        encap_types=tuple(filter(None, own("ovn-encap-type").split(","))),
+    )
 
 
 def _connected(root: Path) -> bool:

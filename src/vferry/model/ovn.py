@@ -20,6 +20,10 @@ class Chassis(Struct, frozen=True, kw_only=True):
     """Whether the bridge is there, in user space, where ports on vhost-user can be."""
     connected: bool = False
     """Whether its ovn-controller runs, and says that it is connected."""
+    networks: tuple[str, ...] = ()
+    """The physical networks that it maps to bridges in user space that are there (`ovn-bridge-mappings`)."""
+    encap_types: tuple[str, ...] = ()
+    """By what its tunnels may go, such as ``geneve`` (`ovn-encap-type`)."""
 
 
 class LogicalPort(Struct, frozen=True, kw_only=True):
@@ -30,3 +34,11 @@ class LogicalPort(Struct, frozen=True, kw_only=True):
     """One chassis, or the main one and others, with commas between them."""
     activation_strategy: Chassises | None = None
     """What the others wait for until they pass frames."""
+
+
+class KnownPort(Struct, frozen=True, kw_only=True):
+    """A logical port as the northbound database has it."""
+
+    binding: LogicalPort
+    localnets: tuple[str, ...] = ()
+    """The physical networks that its switch goes out to by `localnet` ports."""

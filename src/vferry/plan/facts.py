@@ -8,7 +8,7 @@ from vferry.host.api import Definition, Fit, QemuAbilities
 from vferry.model.guest import Guest, GuestLink, GuestNetwork
 from vferry.model.host import Inventory
 from vferry.model.memory import Estimate, MemoryUse
-from vferry.model.ovn import LogicalPort
+from vferry.model.ovn import KnownPort
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
 
 
@@ -84,7 +84,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     lacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """What drivers of the destination cannot set of a VF (`DriverAbilities`), by the PFs of which it was asked."""
 
-    northbound: dict[str, LogicalPort] = field(default_factory=dict)
+    northbound: dict[str, KnownPort] = field(default_factory=dict)
     """What OVN says of the guest's ports, by their names."""
     northbound_silence: str | None = None
     """Why it says nothing."""

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from vferry.model.guest import Nic
 from vferry.model.host import Inventory
-from vferry.model.ovn import Chassis, LogicalPort
+from vferry.model.ovn import Chassis, KnownPort, LogicalPort
 from vferry.model.relay import RelayBridge, RelayPort, RelayState, SwitchPlace
 from vferry.plan import networks, switch_place
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, info
@@ -111,8 +111,8 @@ def _reason(wishes: Wishes) -> str:
 def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, here_on: SwitchPlace, name: str) -> PortMove:
     """A port of OVN's, which both hosts may have for the migration."""
     here, there = chassis_of(facts.source, name), chassis_of(facts.destination, name)
-    before = facts.northbound.get(name)
-    if before is None:
+    known = facts.northbound.get(name)
+    if known is None:
         raise Refusal(
             "northbound-unknown",
             f"Where OVN may bind {name} is not known: {facts.northbound_silence or 'it has no such port'}",
@@ -125,6 +125,9 @@ def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, here_on: SwitchPlace,
             f"{own.mac} needs a switched relay, and {facts.destination.name} has none",
             f"Make one: vferry relay enable {facts.destination.name} --uplink PF --switched",
         )
+    _refuse_without_mapping(known, facts.destination.name, there)
+    _refuse_without_tunnel(facts, here, there)
+    before = known.binding
     both = LogicalPort(name=name, requested_chassis=f"{here.name},{there.name}", activation_strategy="rarp")
     place = replace(here_on, bridge=there.bridge)
     return PortMove(
@@ -156,3 +159,29 @@ def _lacks(found: Chassis | None) -> str:
     if not found.userspace:
         return f"has no {found.bridge} in user space (external_ids:ovn-bridge-datapath-type=netdev)"
     return "has no ovn-controller that is connected"
+
+
+def _refuse_without_mapping(port: KnownPort, host: str, chassis: Chassis) -> None:
+    """One mapping is enough: of a switch's several physical networks, a chassis is to map one (ovn-architecture(7))."""
+    if not port.localnets or not set(port.localnets).isdisjoint(chassis.networks):
+        return
+    raise Refusal(
+        "ovn-no-mapping",
+        f"The switch of {port.binding.name} goes out to {' or '.join(port.localnets)} by a localnet port, and {host} "
+        "maps that to no bridge in user space: the guest would be cut off from there",
+        f"On {host}: ovs-vsctl set Open_vSwitch . external_ids:ovn-bridge-mappings={port.localnets[0]}:BRIDGE (beside "
+        "the mappings that it has); or choose another host",
+    )
+
+
+def _refuse_without_tunnel(facts: Facts, here: Chassis, there: Chassis) -> None:
+    if not (here.encap_types and there.encap_types) or not set(here.encap_types).isdisjoint(there.encap_types):
+        return
+    source, destination = facts.source.name, facts.destination.name
+    raise Refusal(
+        "ovn-no-tunnel",
+        f"No tunnel of OVN's joins {source} ({', '.join(here.encap_types)}) and {destination} "
+        f"({', '.join(there.encap_types)})",
+        f"On {destination}: ovs-vsctl set Open_vSwitch . external_ids:ovn-encap-type={','.join(here.encap_types)}; "
+        "or choose another host",
+    )

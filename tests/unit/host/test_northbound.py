@@ -18,7 +18,7 @@ from vferry.controller.state import State
 from vferry.host.api import Done, ReleaseClaim, SetBinding
 from vferry.host.openvswitch import ask
 from vferry.host.ovsdb import Replica
-from vferry.model.ovn import NORTHBOUND, LogicalPort
+from vferry.model.ovn import NORTHBOUND, KnownPort, LogicalPort
 from vferry.model.problem import Problem
 
 BEFORE = LogicalPort(name="web-0", requested_chassis="c1")
@@ -112,17 +112,43 @@ def transact(path: Path, *operations: dict[str, Any]) -> Any:
 async def test_where_a_port_may_be_bound_there_and_back(served: Served) -> None:
     """What else is said of it stays."""
     northbound = Northbound(served.settings)
-    assert await northbound.ports(["web-0", "web-9"]) == {"web-0": BEFORE}
+    assert await northbound.ports(["web-0", "web-9"]) == {"web-0": KnownPort(binding=BEFORE)}
     assert await northbound.call(SetBinding(port=BOTH, awaited=False)) == Done(detail="c1,c2")
     assert served.options() == OPTIONS | {"requested-chassis": "c1,c2", "activation-strategy": "rarp"}
     assert not (await northbound.call(SetBinding(port=BOTH, awaited=False))).changed
-    assert (await northbound.ports(["web-0"]))["web-0"] == BOTH
+    assert (await northbound.ports(["web-0"]))["web-0"].binding == BOTH
     await northbound.call(SetBinding(port=AFTER, awaited=False))
     assert served.options() == OPTIONS | {"requested-chassis": "c2"}
     await northbound.call(SetBinding(port=LogicalPort(name="web-0"), awaited=False))
     assert served.options() == {"qos_max_rate": "1000000"}
     await northbound.call(SetBinding(port=BEFORE, awaited=False))
     assert served.options() == OPTIONS
+
+
+OUT = {"type": "localnet", "options": ["map", [["network_name", "lan"]]]}
+
+
+@pytest.mark.parametrize(
+    ("switch", "beside", "localnets"),
+    [
+        ("ls", (), ()),
+        ("ls", (OUT,), ("lan",)),
+        ("ls", (OUT, {"type": "localnet", "options": ["map", [["network_name", "dmz"]]]}), ("dmz", "lan")),
+        ("ls", ({"type": "localnet"},), ()),
+        ("ls", ({**OUT, "type": "l2gateway"},), ()),
+        ("other", (OUT,), ()),
+    ],
+)
+async def test_where_the_switch_of_a_port_goes_out_to(
+    served: Served, switch: str, beside: tuple[dict[str, Any], ...], localnets: tuple[str, ...]
+) -> None:
+    transact(served.path, {"op": "insert", "table": "Logical_Switch", "row": {"name": "other"}})
+    for at, row in enumerate(beside):
+        insert = {"op": "insert", "table": "Logical_Switch_Port", "row": {"name": f"ln-{at}", **row}, "uuid-name": "p"}
+        added, where = [["ports", "insert", ["named-uuid", "p"]]], [["name", "==", switch]]
+        transact(served.path, insert, {"op": "mutate", "table": "Logical_Switch", "where": where, "mutations": added})
+    known = await Northbound(served.settings).ports(["web-0"])
+    assert known == {"web-0": KnownPort(binding=BEFORE, localnets=localnets)}
 
 
 async def test_what_it_does_not_have_is_said(served: Served) -> None:

@@ -392,6 +392,15 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("ovn-missing", ERROR, f.both(f.on_ovn, f.chassis("destination", userspace=False)), {}),
     ("ovn-missing", ERROR, f.both(f.on_ovn, f.chassis("destination", connected=False)), {}),
     ("northbound-unknown", ERROR, f.both(f.on_ovn, f.unheard), {}),
+    ("ovn-no-mapping", ERROR, f.both(f.on_ovn, f.localnet("lan")), {}),
+    (
+        "ovn-no-tunnel",
+        ERROR,
+        f.both(
+            f.on_ovn, f.chassis("source", encap_types=("geneve",)), f.chassis("destination", encap_types=("vxlan",))
+        ),
+        {},
+    ),
     ("relay-missing", ERROR, f.both(f.on_ovn, f.host("destination", relay=None)), {}),
     ("relay-missing", ERROR, f.both(f.on_ovn, f.host("destination", relay=f.RELAY)), {}),
     ("other-dpdk", WARNING, dpdk("DPDK 24.11.1", "DPDK 22.11.4"), {}),

@@ -14,7 +14,7 @@ from fakes.samples import MAC, definition
 from vferry.host.api import Define, Definition, JoinRelay, LeaveRelay, Operation, SetVf
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import NO_MAC, Bridge, Inventory, LinkState, Network, VfSettings
-from vferry.model.ovn import LogicalPort
+from vferry.model.ovn import KnownPort, LogicalPort
 from vferry.model.relay import (
     ChainPlace,
     Relay,
@@ -137,7 +137,8 @@ def test_one_refused_is_said_with_all_else() -> None:
 def test_a_port_of_ovn_s_is_bound_at_both_hosts_and_then_at_the_destination(before: str | None) -> None:
     """What is undone gives back what was there; and neither a network nor an uplink of ours is asked for."""
     was = structs.replace(f.LOGICAL, requested_chassis=before)
-    change = f.both(f.on_ovn, lambda facts: structs.replace(facts, northbound={"web-0": was}))
+    known = {"web-0": KnownPort(binding=was)}
+    change = f.both(f.on_ovn, lambda facts: structs.replace(facts, northbound=known))
     plan = f.planned(change)
     (port,) = plan.ports
     assert port.rebinding == Rebinding(
@@ -149,6 +150,56 @@ def test_a_port_of_ovn_s_is_bound_at_both_hosts_and_then_at_the_destination(befo
     assert (plan.rebinds, plan.network_mode, port.network, port.uplink) == (True, "relay", None, None)
     announced = [each for each in plan.announced if each.mac == MAC]
     assert announced == [Announced(mac=MAC, interface=None)], "OVN tells of its addresses"
+
+
+MISSING = "ovn-no-mapping"
+
+
+@pytest.mark.parametrize(
+    ("networks", "mapped", "code"),
+    [
+        ((), (), None),
+        ((), ("lan",), None),
+        (("lan",), ("lan",), None),
+        (("lan",), ("other", "lan"), None),
+        (("lan",), (), MISSING),
+        (("lan",), ("other",), MISSING),
+        (("lan", "wan"), ("wan",), None),
+        (("lan", "wan"), ("other",), MISSING),
+    ],
+)
+def test_a_port_of_ovn_s_goes_where_its_switch_has_a_way_out(
+    networks: tuple[str, ...], mapped: tuple[str, ...], code: str | None
+) -> None:
+    found = f.found(f.both(f.on_ovn, f.localnet(*networks), f.chassis("destination", name="c2", networks=mapped)))
+    assert [each.code for each in found.errors] == ([code] if code else [])
+    for error in found.errors:
+        assert " or ".join(networks) in error.message
+        assert f"external_ids:ovn-bridge-mappings={networks[0]}:BRIDGE" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "joined"),
+    [
+        (("geneve",), ("geneve",), True),
+        (("geneve", "vxlan"), ("vxlan",), True),
+        (("geneve",), (), True),
+        ((), ("geneve",), True),
+        (("geneve",), ("vxlan",), False),
+        (("geneve",), ("stt", "vxlan"), False),
+    ],
+)
+def test_a_port_of_ovn_s_goes_where_a_tunnel_goes(
+    here: tuple[str, ...], there: tuple[str, ...], *, joined: bool
+) -> None:
+    """Where one of the two says nothing of its own, nobody guesses."""
+    ends = f.chassis("source", encap_types=here), f.chassis("destination", name="c2", encap_types=there)
+    found = f.found(f.both(f.on_ovn, *ends))
+    assert [each.code for each in found.errors] == ([] if joined else ["ovn-no-tunnel"])
+    for error in found.errors:
+        assert f"({', '.join(here)})" in error.message
+        assert f"({', '.join(there)})" in error.message
+        assert f"external_ids:ovn-encap-type={','.join(here)}" in error.remedy
 
 
 # --- what a port does of what a VF did -------------------------------------------------------------------
