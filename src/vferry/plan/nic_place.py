@@ -97,6 +97,27 @@ class NicPlace:
         return networks.known(self.host, found, nic.mac)
 
 
+def refuse_other_port(host: Inventory, guest: Guest, nic: Nic, logical_port: str) -> None:
+    """A NIC that is on the relay already does not become another port there: it is off it in between.
+
+    Raises `Refusal`, also where the host has no relay with OVN's ports.
+    """
+    if host.relay is None or not host.relay.switched:
+        raise Refusal(
+            "relay-not-switched",
+            f"{logical_port} is a port of OVN's, and {host.name} has no switched relay",
+            f"Make one: vferry relay enable {host.name} --uplink PF --switched",
+        )
+    port = host.relay.port(nic.mac)
+    bound = port.switch.logical_port if port and port.switch else None
+    if nic.socket and bound != logical_port:
+        raise Refusal(
+            "port-differs",
+            f"{nic.mac} of {guest.name} is on the relay already, as {bound or 'no port'} of OVN's",
+            f"Take it off first (vferry guest nic {guest.name} {nic.mac} --to virtio), then ask again",
+        )
+
+
 def _over(under: VfSettings, settings: VfSettings) -> VfSettings:
     """Settings, and where they say nothing those under them."""
     return VfSettings(

@@ -194,7 +194,8 @@ def test_its_representor_is_for_others_to_see_to(of: NicTarget, to: NicTarget) -
 
 
 def test_every_code_is_tested() -> None:
-    tested = {row[0] for row in REFUSED} | {"nic-there", "lease-not-renewed", "nic-in-chain"}
+    of_others = {"relay-not-switched", "port-differs"}
+    tested = {row[0] for row in REFUSED} | {"nic-there", "lease-not-renewed", "nic-in-chain"} | of_others
     assert codes_of({"running_nic", "nic_slots", "nic_place"}) <= tested
 
 
