@@ -64,6 +64,12 @@ def vlan_of(xml: str, mac: str) -> int:
     return 0 if tag is None else int(tag.get("id", "0"))
 
 
+def mtu_of(xml: str, mac: str) -> int:
+    """The MTU that the guest is told of for a NIC by its definition; 0 for none."""
+    said = _found(parse(xml), mac).find("mtu")
+    return 0 if said is None else int(said.get("size", "0"))
+
+
 def _stripped(xml: str, mac: str, *kept: str) -> tuple[ET.Element, ET.Element]:
     """The definition, and its NIC with only what it is to the guest; of its driver, how many queues of what length."""
     domain = parse(xml)
