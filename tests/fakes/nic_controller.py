@@ -37,14 +37,14 @@ class Controller:
             monkeypatch.setattr(module, "open_host", self.open)
         monkeypatch.setattr(vferry.controller.journal, "run_journaled", self._journaled)
 
-    def assess(self, to: NicTarget = TO) -> NicAssessment:
-        return run_virtually(guest_nic.assess(self.state, SOURCE, GUEST, MAC, to))
+    def assess(self, to: NicTarget = TO, logical_port: str | None = None) -> NicAssessment:
+        return run_virtually(guest_nic.assess(self.state, SOURCE, GUEST, MAC, to, logical_port))
 
-    def move(self, to: NicTarget = TO) -> NicAssessment:
+    def move(self, to: NicTarget = TO, logical_port: str | None = None) -> NicAssessment:
         """What `vferry guest nic` does."""
 
         async def work() -> NicAssessment:
-            found = await guest_nic.assess(self.state, SOURCE, GUEST, MAC, to)
+            found = await guest_nic.assess(self.state, SOURCE, GUEST, MAC, to, logical_port)
             assert found.plan is not None, found.errors
             await nic_driving.move(self.state, found.plan, self.told.append)
             return found

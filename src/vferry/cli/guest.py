@@ -98,8 +98,9 @@ def nic(name: str, mac: str, to: str, ovn_port: str | None, dry_run: bool) -> No
 
     A guest that runs is moved to a new NIC, by its agent, before it loses the one that it has; between the relay and
     the standby path by way of a VF, of which one must be free. Its definition is changed for the next boot, and keeps
-    what the guest sees of the NIC: its MAC, its place, its name. It is an operation: `vferry operation list` shows it.
-    If the command is killed, it goes on where it is asked for again, or by `vferry operation recover`.
+    what the guest sees of the NIC: its MAC, its place, its name, and on the relay or a bridge its MTU. It is an
+    operation: `vferry operation list` shows it. If the command is killed, it goes on where it is asked for again, or by
+    `vferry operation recover`.
 
     \b
     Example: vferry guest nic guest1 52:54:00:aa:00:01 --to relay

@@ -73,10 +73,14 @@ async def resume(state: State, inventory: Inventory, asked: Asked, kept: KeptMov
     """The way of one that was begun, from where it was left; planned anew where nothing of it was done."""
     if kept is None:
         return await _plan(state, inventory, asked, begun_elsewhere=True)
+    asked = _as_begun(asked, kept.plan)
     if kept.way is Way.PLANNED:
         return await _plan(state, inventory, asked)
+    if _ends_first(asked, kept.plan):
+        return NicAssessment(findings=(_begun(kept.plan),))
     if kept.plan.move:
-        return _onward(kept, asked.to)
+        note = info("nic-begun", f"Goes on with {kept.plan.operation}, which was begun and left")
+        return NicAssessment(findings=(note,), plan=kept.plan)
     found = await _plan(state, inventory, asked, begun_while_off=True)
     held = any(claim.operation == asked.operation for claim in inventory.claims)
     if found.plan and not found.plan.steps and kept.plan.to is asked.to and held:
@@ -138,18 +142,26 @@ def _is_of(claim: Claim, guest: str, mac: str) -> bool:
     return claim.operation.startswith(prefix(mac)) and claim.guest in (None, guest)
 
 
-def _onward(kept: KeptMove, to: NicTarget) -> NicAssessment:
-    """What was begun with a guest that runs, and is gone on with."""
-    plan = kept.plan
-    if plan.to is not to:
-        finding = error(
-            "nic-begun",
-            f"{plan.mac} of {plan.guest} is on its way to {plan.to.described}, by an operation that was left",
-            f"See that to its end first: vferry guest nic {plan.guest} {plan.mac} --to {plan.to}",
-        )
-        return NicAssessment(findings=(finding,))
-    note = info("nic-begun", f"Goes on with {plan.operation}, which was begun and left")
-    return NicAssessment(findings=(note,), plan=plan)
+def _as_begun(asked: Asked, begun: NicPlan) -> Asked:
+    """With the port of OVN's that it was begun as, where none is named: it would go past that port's rules."""
+    if asked.to is not begun.to:
+        return asked
+    return replace(asked, logical_port=asked.logical_port or begun.logical_port)
+
+
+def _ends_first(asked: Asked, begun: NicPlan) -> bool:
+    """Whether this is not what was begun. A guest that is off may go to something else from where it is."""
+    if asked.to is not begun.to:
+        return begun.move is not None
+    return asked.logical_port != begun.logical_port
+
+
+def _begun(plan: NicPlan) -> Finding:
+    return error(
+        "nic-begun",
+        f"{plan.mac} of {plan.guest} is on its way to {plan.described}, by an operation that was left",
+        f"See that to its end first: {plan.command}",
+    )
 
 
 def _only_off(guest: Guest, logical_port: str) -> Finding:

@@ -141,7 +141,7 @@ async def _redefine(folder: OperationFolder, plan: NicPlan, host: Host, tell: Te
         if problem.code == "stale-controller":
             raise  # somebody else goes on with it now
         failed = await take_back(host, begun, told.say)
-        again = f"When the host answers again, once more: vferry guest nic {plan.guest} {plan.mac} --to {plan.to}"
+        again = f"When the host answers again, once more: {plan.command}"
         said = outcome(problem, f"{plan.mac} of {plan.guest}", failed, again)
         notes = (*failed, again) if failed else ()
         return Ending(exit=said.exit, reason=problem.message, records=(), at_destination=False, notes=notes), said

@@ -15,7 +15,7 @@ from vferry.model.relay import RelayPort, RelayVf
 from vferry.plan import nic_definition, relayed, switch_place
 from vferry.plan.facts import Finding, Refusal, info
 from vferry.plan.host_step import HostStep
-from vferry.plan.nic_place import NicPlace
+from vferry.plan.nic_place import NicPlace, refuse_other_port
 from vferry.plan.nic_plan import NicAssessment, NicPlan, NicTarget
 
 
@@ -36,9 +36,13 @@ def assess(
     host = with_own(host, operation)
     try:
         nic = nic_of(guest, persistent, mac)
+        if logical_port:
+            refuse_other_port(host, guest, nic, logical_port)
         if target_of(nic) is to and not left_behind(host, guest, nic):
             note = info("nic-there", f"{mac} of {guest.name} is so already: {to.value}")
-            plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation)
+            plan = NicPlan(
+                guest=guest.name, mac=mac, to=to, host=host.name, operation=operation, logical_port=logical_port
+            )
             return NicAssessment(findings=(note,), plan=plan)
         refuse_definition(guest, persistent, mac)
         move = _Move(host, guest, persistent, nic, operation, logical_port)
@@ -129,12 +133,6 @@ class _Move(NicPlace):
     def _to_relay(self) -> NicPlan:
         if self.host.relay and self.host.relay.switched:
             return self._to_switch()
-        if self.logical_port:
-            raise Refusal(
-                "relay-not-switched",
-                f"{self.logical_port} is a port of OVN's, and {self.host.name} has no switched relay",
-                f"Make one: vferry relay enable {self.host.name} --uplink PF --switched",
-            )
         vf = self._vf_to_be()
         before = self.host.vf(vf.address)
         port = self.port_on(vf)

@@ -11,7 +11,8 @@ _KEPT = ("mac", "address", "alias", "acpi", "boot", "rom", "link")
 
 def on_bridge(xml: str, mac: str, on: Attachment, vlan: int = 0) -> str:
     """As a virtio NIC on a bridge, or by a macvtap on an interface."""
-    domain, nic = _stripped(xml, mac, "driver")
+    # libvirt defines no macvtap with an MTU.
+    domain, nic = _stripped(xml, mac, "driver", *(("mtu",) if on.bridged else ()))
     attach(nic, on)
     _in_vlan(nic, vlan)
     return _virtio(domain, nic)
@@ -28,7 +29,7 @@ def on_vf(xml: str, mac: str, address: str, vlan: int = 0) -> str:
 
 def on_relay(xml: str, mac: str, socket: str) -> str:
     """As a virtio NIC by vhost-user on a socket that QEMU serves, in memory that the relay can map, too."""
-    domain, nic = _stripped(xml, mac, "driver")
+    domain, nic = _stripped(xml, mac, "driver", "mtu")
     nic.set("type", "vhostuser")
     ET.SubElement(nic, "source", type="unix", path=socket, mode="server")
     _share_memory(domain)
@@ -61,6 +62,12 @@ def vlan_of(xml: str, mac: str) -> int:
     """The VLAN that a NIC is in by its definition; 0 for none."""
     tag = _found(parse(xml), mac).find("vlan/tag")
     return 0 if tag is None else int(tag.get("id", "0"))
+
+
+def mtu_of(xml: str, mac: str) -> int:
+    """The MTU that the guest is told of for a NIC by its definition; 0 for none."""
+    said = _found(parse(xml), mac).find("mtu")
+    return 0 if said is None else int(said.get("size", "0"))
 
 
 def _stripped(xml: str, mac: str, *kept: str) -> tuple[ET.Element, ET.Element]:

@@ -42,13 +42,18 @@ class NicPlace:
         return port
 
     @property
+    def mtu(self) -> int:
+        """What its guest may send, in bytes; 0 where that is not known."""
+        return nic_definition.mtu_of(self.xml, self.nic.mac)
+
+    @property
     def on_switch(self) -> bool:
         """Whether the host's relay is a switched one."""
         return self.host.relay is not None and self.host.relay.switched
 
     def relay_vf(self) -> RelayVf:
-        """A free VF that a direct relay could join it to. Raises `Refusal`."""
-        return relayed.free_vf(self.host, self.network, self.nic.mac)
+        """A free VF that a direct relay could join it to, of a PF that passes what it sends. Raises `Refusal`."""
+        return relayed.free_vf(self.host, self.network, self.nic.mac, mtu=self.mtu)
 
     def port_on(self, vf: RelayVf) -> RelayPort:
         """What would join it to a VF, on a direct relay."""
@@ -67,11 +72,25 @@ class NicPlace:
         else:
             place = switch_place.place(bridge, self.settings, mac)
             switch_place.refuse_mixed(self.host, place, mac)
-        return RelayPort(guest=self.guest.name, mac=mac, socket=self._socket, switch=place, mtu=bridge.mtu)
+        port = RelayPort(guest=self.guest.name, mac=mac, socket=self._socket, switch=place, mtu=bridge.mtu)
+        if port.mtu < self.mtu:
+            raise Refusal(
+                "mtu-too-small",
+                f"The guest has an MTU of {self.mtu}, and {port.joined_to} of {self.host.name} takes {port.mtu}",
+                "Give its uplinks' PFs that MTU, and make the relay anew; or give the guest's NIC a smaller MTU",
+            )
+        return port
 
     def free_vf(self, taken: Collection[str] = ()) -> VfRef:
-        """A VF that the guest could be given, not one of `taken`, PCI addresses. Raises `Refusal`."""
-        vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, taken)
+        """A VF that the guest could be given, not one of `taken`, PCI addresses. Raises `Refusal`.
+
+        It is of a PF that passes what the guest sends, where such a one has any.
+        """
+        narrow = {vf.address for pf in self.host.pfs if pf.mtu < self.mtu for vf in pf.vfs}
+        try:
+            vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, {*taken, *narrow})
+        except Refusal:
+            vf = destination_vf.choose(self.host, self.network, NetworkMode.SWITCH, taken)
         return VfRef(pf=vf.pf, index=vf.index, address=vf.address)
 
     def settings_on(self, vf: Vf | None) -> VfSettings:
@@ -95,6 +114,27 @@ class NicPlace:
         nic = self.nic
         found = self.host.network_of(nic.vf.pf) if nic.vf else self.host.network_of_nic(nic)
         return networks.known(self.host, found, nic.mac)
+
+
+def refuse_other_port(host: Inventory, guest: Guest, nic: Nic, logical_port: str) -> None:
+    """A NIC that is on the relay already does not become another port there: it is off it in between.
+
+    Raises `Refusal`, also where the host has no relay with OVN's ports.
+    """
+    if host.relay is None or not host.relay.switched:
+        raise Refusal(
+            "relay-not-switched",
+            f"{logical_port} is a port of OVN's, and {host.name} has no switched relay",
+            f"Make one: vferry relay enable {host.name} --uplink PF --switched",
+        )
+    port = host.relay.port(nic.mac)
+    bound = port.switch.logical_port if port and port.switch else None
+    if nic.socket and bound != logical_port:
+        raise Refusal(
+            "port-differs",
+            f"{nic.mac} of {guest.name} is on the relay already, as {bound or 'no port'} of OVN's",
+            f"Take it off first (vferry guest nic {guest.name} {nic.mac} --to virtio), then ask again",
+        )
 
 
 def _over(under: VfSettings, settings: VfSettings) -> VfSettings:

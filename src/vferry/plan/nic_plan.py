@@ -100,6 +100,18 @@ class NicPlan(Struct, frozen=True, kw_only=True):
     move: NicMove | None = None
     """For one that runs."""
 
+    @property
+    def described(self) -> str:
+        """What the NIC is to be on, in a sentence."""
+        port = f", as {self.logical_port} of OVN's" if self.logical_port else ""
+        return f"{self.to.described}{port}"
+
+    @property
+    def command(self) -> str:
+        """What asks for it again."""
+        port = f" --ovn-port {self.logical_port}" if self.logical_port else ""
+        return f"vferry guest nic {self.guest} {self.mac} --to {self.to}{port}"
+
 
 class NicAssessment(Found, frozen=True, kw_only=True):
     """What was found, and the plan if nothing stands in the way; one with nothing to do if it is so already."""

@@ -110,6 +110,11 @@ class _Running(NicPlace):
         self.link = self._link()
         self.side = self._side()
 
+    @property
+    def mtu(self) -> int:
+        """As its guest has set it."""
+        return self.link.mtu
+
     def move(self, to: NicTarget) -> NicMove:
         """All that the steps are built from."""
         legs = tuple(self._legs(to))
@@ -120,7 +125,7 @@ class _Running(NicPlace):
         yield from nic_slots.about(self.facts.definition.live or "", self.nic.alias, self.nic.mac)
         for leg in move.legs:
             if leg.port is None:
-                found = standby.missing(self.host, self.network, leg.swap.vlan, self.link.mtu)
+                found = standby.missing(self.host, self.network, leg.swap.vlan, self.mtu)
                 yield from (replace(each, remedy=standby.without_detach(each.remedy)) for each in found)
             yield from self._too_small(leg)
         if move.to is NicTarget.RELAY and self.on_switch:
@@ -243,7 +248,7 @@ class _Running(NicPlace):
             mac=self.nic.mac,
             on=on,
             alias=alias,
-            mtu=self.link.mtu if on.bridged else None,
+            mtu=self.mtu if on.bridged else None,
             vlan=self.settings.vlan or 0,
         )
 
@@ -292,24 +297,13 @@ class _Running(NicPlace):
         )
 
     def _too_small(self, leg: NicLeg) -> Iterator[Finding]:
-        if leg.to is NicTarget.RELAY and leg.port and leg.port.switch:
-            yield from self._too_small_a_bridge(leg.port)
-            return
-        vf = leg.joined if leg.to is NicTarget.RELAY else leg.swap.vf
-        pf = self.host.pf(vf.pf) if vf else None
-        if pf and pf.mtu < self.link.mtu:
+        """Of a VF that the guest gets: one that the relay joins was chosen to pass what it sends."""
+        pf = self.host.pf(leg.swap.vf.pf) if leg.to is NicTarget.VF else None
+        if pf and pf.mtu < self.mtu:
             yield error(
                 "mtu-too-small",
-                f"The guest has an MTU of {self.link.mtu}, and {pf.name} of {self.host.name} passes {pf.mtu}",
-                f"ip link set dev {pf.name} mtu {self.link.mtu}; or give the guest's NIC a smaller MTU",
-            )
-
-    def _too_small_a_bridge(self, port: RelayPort) -> Iterator[Finding]:
-        if port.mtu < self.link.mtu:
-            yield error(
-                "mtu-too-small",
-                f"The guest has an MTU of {self.link.mtu}, and {port.joined_to} of {self.host.name} takes {port.mtu}",
-                "Give its uplinks' PFs that MTU, and make the relay anew; or give the guest's NIC a smaller MTU",
+                f"The guest has an MTU of {self.mtu}, and {pf.name} of {self.host.name} passes {pf.mtu}",
+                f"ip link set dev {pf.name} mtu {self.mtu}; or give the guest's NIC a smaller MTU",
             )
 
     def _alias(self, what: NicTarget) -> str:

@@ -22,6 +22,7 @@ KINDS = {
     "relay": "<interface type='vhostuser'>{seen}<source type='unix' path='/run/x.sock' mode='server'/>"
     "<model type='virtio'/></interface>",
 }
+MTU = "<mtu size='9000'/>"
 BRIDGE = Attachment(device="br1")
 MACVTAP = Attachment(kind=AttachmentKind.MACVTAP, device="pf1")
 
@@ -118,6 +119,16 @@ def test_queues_stay_where_the_nic_is_virtio() -> None:
         assert driver is not None
         assert driver.attrib == kept
     assert nic_of(on_vf(xml, MAC, "0000:02:10.4")).find("driver") is None
+
+
+@pytest.mark.parametrize("kind", ["bridge", "relay"])
+def test_its_mtu_stays_where_libvirt_tells_the_guest_of_one(kind: str) -> None:
+    told = f"<acpi index='7'/>{'' if kind == 'bridge' else MTU}"
+    xml = domain(kind).replace("<acpi index='7'/>", told, 1)
+    for changed in (on_relay(xml, MAC, "/run/y.sock"), on_bridge(xml, MAC, BRIDGE)):
+        assert [each.attrib for each in nic_of(changed).iterfind("mtu")] == [{"size": "9000"}]
+    for changed in (on_vf(xml, MAC, "0000:02:10.4"), on_bridge(xml, MAC, MACVTAP)):
+        assert nic_of(changed).find("mtu") is None
 
 
 def test_a_mac_is_looked_for_in_interfaces() -> None:

@@ -164,7 +164,7 @@ REFUSED: list[tuple[str, NicTarget, NicTarget, Change]] = [
     ("nic-under", VF, VIRTIO, links(GuestLink(name="eth-vf.5", mac=MAC, kind="vlan", over="eth-vf"))),
     ("no-free-port", VF, VIRTIO, xml('index="2"', 'index="1"')),
     ("nic-not-unpluggable", VF, VIRTIO, xml('bus="0x01" slot="0x00"', 'bus="0x00" slot="0x05"')),
-    ("mtu-too-small", VF, RELAY, links(mtu=9000)),
+    ("relay-mtu", VF, RELAY, links(mtu=9000)),
     ("mtu-too-small", RELAY, VF, links(mtu=9000)),
     ("standby-path-down", VF, VIRTIO, host(bridges=(Bridge(name="br0", ports=("pf0",), up=False),))),
     ("no-standby-path", VF, VIRTIO, host(bridges=())),
@@ -194,7 +194,8 @@ def test_its_representor_is_for_others_to_see_to(of: NicTarget, to: NicTarget) -
 
 
 def test_every_code_is_tested() -> None:
-    tested = {row[0] for row in REFUSED} | {"nic-there", "lease-not-renewed", "nic-in-chain"}
+    of_others = {"relay-not-switched", "port-differs"}
+    tested = {row[0] for row in REFUSED} | {"nic-there", "lease-not-renewed", "nic-in-chain"} | of_others
     assert codes_of({"running_nic", "nic_slots", "nic_place"}) <= tested
 
 
