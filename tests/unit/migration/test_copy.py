@@ -1,0 +1,93 @@
+"""What is asked of a copy before libvirt is at it, and while it goes on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from fakes import faults
+from fakes.fleet import Call
+from fakes.samples import GUEST, OPERATION, SOURCE, Case, Drive, make_fleet, make_plan
+from vferry.host.api import LimitMigration, Operation, ReadMigration, StartMigration
+from vferry.model.problem import Exit
+from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
+
+SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
+BANDWIDTH = 1_000_000
+
+
+@pytest.fixture
+def drive() -> Drive:
+    fleet = make_fleet(SWITCH)
+    fleet.pace.copy_s = 5.0
+    return Drive(fleet, make_plan(fleet, SWITCH))
+
+
+def asked(drive: Drive, kind: type[Operation[Any]]) -> list[Operation[Any]]:
+    return [call.operation for call in drive.fleet.calls if isinstance(call.operation, kind)]
+
+
+def limited(drive: Drive) -> int | None:
+    return drive.fleet.hosts[SOURCE].jobs[OPERATION].bandwidth
+
+
+def before_it_ends(drive: Drive, look: Callable[[], object]) -> None:
+    """Looks before the claims are given back, and with them what is known of the migration."""
+    drive.fleet.faults.append(faults.doing(faults.at_operation(ReadMigration, SOURCE), look))
+    drive.fleet.faults[-1].times = 1_000
+
+
+@pytest.mark.parametrize("begin_s", [0.0, 2.0])
+def test_a_bandwidth_that_is_asked_for_in_the_middle_of_the_copy_holds_from_then_on(
+    drive: Drive, begin_s: float
+) -> None:
+    drive.fleet.pace.begin_s = begin_s
+    looks = faults.at_operation(ReadMigration)
+    drive.fleet.faults.append(faults.doing(looks, lambda: setattr(drive, "bandwidth", BANDWIDTH), after=True))
+    held: list[int | None] = []
+    before_it_ends(drive, lambda: held.append(limited(drive)))
+    assert drive.run().exit is Exit.DONE
+    assert (held[0], held[-1]) == (None, BANDWIDTH)
+    assert asked(drive, LimitMigration) == [LimitMigration(guest=GUEST, bandwidth=BANDWIDTH)], "once"
+
+
+@pytest.mark.parametrize("planned", [None, BANDWIDTH, 5_000_000])
+def test_a_copy_is_started_with_the_bandwidth_that_was_asked_for_before(drive: Drive, planned: int | None) -> None:
+    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(bandwidth=planned))
+    drive.bandwidth = BANDWIDTH
+    assert drive.run().exit is Exit.DONE
+    (start,) = asked(drive, StartMigration)
+    assert isinstance(start, StartMigration)
+    assert start.bandwidth == BANDWIDTH
+    assert asked(drive, LimitMigration) == [], "it holds already"
+
+
+def test_a_controller_that_takes_over_does_not_know_with_what_it_was_started(drive: Drive) -> None:
+    drive.fleet.faults.append(faults.crash(faults.at_operation(ReadMigration, SOURCE)))
+    with pytest.raises(faults.Crash):
+        drive.run()
+    drive.bandwidth = BANDWIDTH
+    assert drive.run().exit is Exit.DONE
+    assert [start.bandwidth for start in asked(drive, StartMigration)] == [None, BANDWIDTH]  # type: ignore[attr-defined]
+    assert asked(drive, LimitMigration) == [LimitMigration(guest=GUEST, bandwidth=BANDWIDTH)]
+
+
+def test_a_bandwidth_that_cannot_be_set_is_tried_again_and_does_not_end_the_copy(drive: Drive) -> None:
+    looks = faults.at_operation(ReadMigration)
+    drive.fleet.faults.append(faults.doing(looks, lambda: setattr(drive, "bandwidth", BANDWIDTH), after=True))
+    drive.fleet.faults.append(faults.refusal(faults.at_operation(LimitMigration), times=2))
+    assert drive.run().exit is Exit.DONE
+    assert len(asked(drive, LimitMigration)) == 3
+
+
+def test_in_the_pause_no_bandwidth_is_set(drive: Drive) -> None:
+    drive.fleet.pace.pause_s = 5.0
+    jobs = drive.fleet.hosts[SOURCE].jobs
+
+    def paused(call: Call) -> bool:
+        return isinstance(call.operation, ReadMigration) and jobs[OPERATION].paused is not None
+
+    drive.fleet.faults.append(faults.doing(paused, lambda: setattr(drive, "bandwidth", BANDWIDTH)))
+    assert drive.run().exit is Exit.DONE
+    assert asked(drive, LimitMigration) == []
