@@ -93,6 +93,7 @@ class Copying:
         """The last state of the migration. An abort and the deadline end it first, and then it is followed on."""
         deadline = time.monotonic() + self._plan.transfer.deadline_s
         cause: Problem | None = None
+        cancelled = False
         while True:
             now = await patiently(self._source, ReadMigration(guest=self._plan.guest))
             self._observer.progress(now)
@@ -102,10 +103,11 @@ class Copying:
                 if cause and now.state != "completed":
                     raise cause
                 return now
-            if cause is None:
-                cause = self._cause(deadline, now)
-                if cause:
-                    await patiently(self._source, AbortMigration(guest=self._plan.guest))
+            # Again where libvirt was not at it yet, or QEMU was slow; but not in the pause, when QEMU may be silent.
+            wanted = not cancelled and (cause is None or now.paused_age_s is None)
+            if wanted and (due := self._cause(deadline, now)):
+                cause = due
+                cancelled = (await patiently(self._source, AbortMigration(guest=self._plan.guest))).changed
             await self._limit(now)
             await self._converge(now)
             await asyncio.sleep(_POLL_S)

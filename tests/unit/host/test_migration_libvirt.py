@@ -347,6 +347,37 @@ def test_it_may_be_too_late_to_abort(source: Source, monkeypatch: pytest.MonkeyP
     assert caught.value.code == "migration-ending"
 
 
+def busy(*_nothing: object) -> None:
+    raise FakeError(FakeLibvirt.VIR_ERR_OPERATION_TIMEOUT, "cannot acquire state change lock (held by monitor=query)")
+
+
+def test_it_is_aborted_although_libvirt_cannot_tell_of_its_job(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.start()
+    monkeypatch.setattr(source.guest, "jobInfo", busy)
+    assert source.migrations.abort(OPERATION, "guest1").changed
+    assert source.guest.job is None
+
+
+def test_an_abort_that_libvirt_does_not_get_at_is_not_done_and_not_too_late(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.start()
+    monkeypatch.setattr(source.guest, "abortJob", busy)
+    assert source.migrations.abort(OPERATION, "guest1") == Done(changed=False)
+    assert source.read().state == "active"
+
+
+def test_a_job_of_which_libvirt_cannot_tell_has_not_ended(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller has died, and QEMU is slow."""
+    started = time.monotonic() - 60
+    save(tmp_path / OPERATION, Record(operation=OPERATION, guest="guest1", uuid="u", started=started))
+    source.guest.job = {"memory_total": 5}
+    monkeypatch.setattr(source.guest, "jobInfo", busy)
+    assert source.agent().read(OPERATION, "guest1").state == "active"
+
+
 def test_another_operations_migration_is_not_this_ones(source: Source) -> None:
     source.start()
     assert source.migrations.read("op-2", "guest1").state == "none"

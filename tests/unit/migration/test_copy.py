@@ -7,9 +7,10 @@ import pytest
 from msgspec import structs
 
 from fakes import faults
-from fakes.fleet import Call
+from fakes.contract import Snapshot
+from fakes.fleet import Call, Fault, Fleet, Instead
 from fakes.samples import GUEST, OPERATION, SOURCE, Case, Drive, make_fleet, make_plan
-from vferry.host.api import LimitMigration, Operation, ReadMigration, StartMigration
+from vferry.host.api import AbortMigration, Done, LimitMigration, Operation, ReadMigration, StartMigration
 from vferry.model.problem import Exit
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
 
@@ -91,3 +92,67 @@ def test_in_the_pause_no_bandwidth_is_set(drive: Drive) -> None:
     drive.fleet.faults.append(faults.doing(paused, lambda: setattr(drive, "bandwidth", BANDWIDTH)))
     assert drive.run().exit is Exit.DONE
     assert asked(drive, LimitMigration) == []
+
+
+def abort_at_start(drive: Drive) -> None:
+    starts = faults.at_operation(StartMigration)
+    drive.fleet.faults.append(faults.doing(starts, lambda: setattr(drive, "abort", True), after=True))
+
+
+def test_an_abort_that_comes_before_libvirt_is_at_it_is_asked_for_again(drive: Drive) -> None:
+    before = Snapshot.of(drive.fleet)
+    drive.fleet.pace.begin_s = 1.0
+    abort_at_start(drive)
+    ending = drive.run()
+    assert (ending.exit, ending.reason) == (Exit.ABORTED, "The migration was aborted on request")
+    assert len(asked(drive, AbortMigration)) > 1
+    assert before.differences(drive.fleet) == []
+
+
+def unanswered(drive: Drive, times: int) -> None:
+    """libvirt does not get at the migration so often when it is to be aborted."""
+
+    def act(_fleet: Fleet, _call: Call) -> None:
+        raise Instead(Done(changed=False))
+
+    drive.fleet.faults.append(Fault(faults.at_operation(AbortMigration), act, times=times))
+
+
+def test_the_deadline_ends_a_copy_that_libvirt_does_not_get_at_at_once(drive: Drive) -> None:
+    before = Snapshot.of(drive.fleet)
+    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(deadline_s=2.0))
+    unanswered(drive, 3)
+    ending = drive.run()
+    assert ending.exit is Exit.UNDONE
+    assert "not copied within 2 s" in ending.reason
+    assert before.differences(drive.fleet) == []
+
+
+def test_what_was_cancelled_is_not_cancelled_again(drive: Drive) -> None:
+    """QEMU takes a while to give up."""
+
+    def act(_fleet: Fleet, _call: Call) -> None:
+        raise Instead(Done())
+
+    drive.fleet.faults.append(Fault(faults.at_operation(AbortMigration), act))
+    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(deadline_s=2.0))
+    drive.run()
+    assert len(asked(drive, AbortMigration)) == 1
+
+
+@pytest.mark.parametrize("by", ["deadline", "abort"])
+def test_a_guest_in_its_pause_is_not_taken_back_for_what_was_not_done_before(drive: Drive, by: str) -> None:
+    drive.fleet.pace.pause_s = 5.0
+    jobs, paused_at = drive.fleet.hosts[SOURCE].jobs, []
+
+    def paused(call: Call) -> bool:
+        return isinstance(call.operation, ReadMigration) and jobs[OPERATION].paused is not None
+
+    drive.fleet.faults.append(faults.doing(paused, lambda: paused_at.append(len(asked(drive, AbortMigration)))))
+    if by == "deadline":
+        drive.plan = structs.replace(drive.plan, transfer=TransferPlan(deadline_s=2.0))
+    else:
+        abort_at_start(drive)
+    unanswered(drive, 1_000)
+    assert drive.run().exit is Exit.DONE
+    assert paused_at == [len(asked(drive, AbortMigration))]
