@@ -91,7 +91,6 @@ class Copying:
 
     async def _follow(self) -> Migration:
         """The last state of the migration. An abort and the deadline end it first, and then it is followed on."""
-        deadline = time.monotonic() + self._plan.transfer.deadline_s
         cause: Problem | None = None
         cancelled = False
         while True:
@@ -105,7 +104,7 @@ class Copying:
                 return now
             # Again where libvirt was not at it yet, or QEMU was slow; but not in the pause, when QEMU may be silent.
             wanted = not cancelled and (cause is None or now.paused_age_s is None)
-            if wanted and (due := self._cause(deadline, now)):
+            if wanted and (due := self._cause(now)):
                 cause = due
                 cancelled = (await patiently(self._source, AbortMigration(guest=self._plan.guest))).changed
             await self._limit(now)
@@ -138,12 +137,12 @@ class Copying:
                 return
         self._course = course
 
-    def _cause(self, deadline: float, now: Migration) -> Problem | None:
+    def _cause(self, now: Migration) -> Problem | None:
         if self._requests.abort_asked():
             return Aborted()
+        limit = self._plan.transfer.deadline_s
         # In the pause the memory is copied; what devices send then takes its time.
-        if now.paused_age_s is None and time.monotonic() > deadline:
-            limit = self._plan.transfer.deadline_s
+        if now.paused_age_s is None and (now.started_age_s or 0.0) > limit:
             return Problem(
                 "deadline",
                 f"The memory was not copied within {limit:.0f} s",

@@ -1,5 +1,6 @@
 """What is asked of a copy before libvirt is at it, and while it goes on."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -156,3 +157,22 @@ def test_a_guest_in_its_pause_is_not_taken_back_for_what_was_not_done_before(dri
     unanswered(drive, 1_000)
     assert drive.run().exit is Exit.DONE
     assert paused_at == [len(asked(drive, AbortMigration))]
+
+
+def test_the_deadline_counts_from_the_start_whoever_has_taken_over_since(drive: Drive) -> None:
+    before = Snapshot.of(drive.fleet)
+    drive.fleet.pace.copy_s = 100_000
+    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(deadline_s=10.0))
+    drive.fleet.faults.append(faults.crash(faults.at_operation(ReadMigration, SOURCE)))
+    with pytest.raises(faults.Crash):
+        drive.run()
+    job = drive.fleet.hosts[SOURCE].jobs[OPERATION]
+    job.started -= 8.0  # go by without a controller
+    ended: list[float] = []
+    aborts = faults.at_operation(AbortMigration)
+    drive.fleet.faults.append(faults.doing(aborts, lambda: ended.append(asyncio.get_running_loop().time())))
+    ending = drive.run()
+    assert ending.exit is Exit.UNDONE
+    assert "not copied within 10 s" in ending.reason
+    assert ended[0] - job.started == pytest.approx(10.0, abs=0.5)
+    assert before.differences(drive.fleet) == []
