@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -496,3 +497,28 @@ def test_qemu_s_silence_is_no_failure(source: Source, monkeypatch: pytest.Monkey
             break
         time.sleep(0.01)
     assert source.read().total_bytes == 2000
+
+
+def test_two_that_wait_for_the_same_answer_both_get_it(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of a migration whose call has returned, and who asks how it stands."""
+    asked, both_wait = threading.Event(), threading.Barrier(3)
+
+    def answer_both(_flags: int = 0) -> dict[str, Any]:
+        asked.set()
+        both_wait.wait(5)
+        return {"memory_total": 2000}
+
+    class Waited(migration_statistics._Asking):
+        def join(self, timeout: float | None = None) -> None:
+            both_wait.wait(5)
+            super().join(timeout)
+
+    monkeypatch.setattr(migration_statistics, "_Asking", Waited)
+    monkeypatch.setattr(source.guest, "jobStats", answer_both)
+    statistics = migration_statistics.Statistics(source.hypervisor)
+    record = Record(operation=OPERATION, guest="guest1", uuid="u", started=0.0)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(statistics.running, record, source.guest)
+        assert asked.wait(5)
+        second = pool.submit(statistics.running, record, source.guest)
+        assert [first.result(5), second.result(5)] == [{"total_bytes": 2000}] * 2
