@@ -112,9 +112,11 @@ def _on_guest(
                 raise Problem("migration-ending", f"{job.guest} cannot be kept any more", exit=Exit.OPERATOR)
             return api.Done(changed=bool(job and moving.abort(hosts, host, job, now)))
         case api.LimitMigration(bandwidth=bandwidth):
-            if job := host.jobs.get(session.operation):
-                job.bandwidth = bandwidth
-            return api.Done(changed=job is not None)
+            job = host.jobs.get(session.operation)
+            if not job or not job.begun or job.paused is not None:
+                return api.Done(changed=False)
+            job.bandwidth = bandwidth
+            return api.Done()
         case api.StretchPause(downtime_ms=downtime_ms):
             if job := host.jobs.get(session.operation):
                 job.downtime_ms = downtime_ms
@@ -323,6 +325,7 @@ def _start(hosts: Hosts, host: HostState, wanted: api.StartMigration, session: a
     if not {device.socket for device in devices if device.socket} <= sockets:
         raise Problem("libvirt-failed", f"{gateway.peer}'s QEMU waits for a port of its relay", exit=Exit.REFUSED)
     job = Job(session.operation, wanted.guest, gateway.peer, wanted.persistent_xml, wanted.vfs, now, wanted.attached)
+    job.bandwidth = wanted.bandwidth
     moving.start(hosts, host, job)
     return api.Done()
 

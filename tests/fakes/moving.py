@@ -28,6 +28,8 @@ class Pace:
     torn: str | None = None
     fails_with: str | None = None
     late_s: float = 1.0
+    begin_s: float = 0.0
+    """How long libvirt is not at it yet: what is asked of the migration meanwhile changes nothing."""
     needs_ms: int = 0
     """The copy stalls, at a pass a second, until it may pause the guest for so long."""
 
@@ -84,6 +86,7 @@ def _advance(hosts: Mapping[str, HostState], host: HostState, job: Job, pace: Pa
     if job.held:
         _hold(host, target, job, pace, now)
         return
+    job.begun = job.begun or now >= job.started + pace.begin_s
     if job.paused is None:
         if not _carried(host, target, job):
             _fail(host, target, job, "the connection was lost", now)
@@ -168,8 +171,8 @@ def concede(host: HostState, guest: str, operation: str, now: float) -> Done:
 
 
 def abort(hosts: Mapping[str, HostState], host: HostState, job: Job, now: float) -> bool:
-    """Ends a migration that has not come to its pause yet."""
-    if job.state != "active" or job.paused is not None:
+    """Ends a migration that libvirt is at, and that has not come to its pause yet."""
+    if job.state != "active" or job.paused is not None or not job.begun:
         return False
     _fail(host, hosts[job.target], job, "it was aborted", now)
     return True
@@ -182,7 +185,7 @@ def show(job: Job, now: float) -> Migration:
         error=job.error,
         total_bytes=1 << 20,
         remaining_bytes=job.left,
-        rounds=job.passes,
+        rounds=job.passes if job.begun else 0,
         pause_ms=98.7 if job.state == "completed" else None,
         started_age_s=now - job.started,
         paused_age_s=None if job.paused is None else now - job.paused,

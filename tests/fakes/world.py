@@ -136,6 +136,8 @@ class Job:
     started: float
     attached: dict[str, Attachment] = field(default_factory=dict)
     state: str = "active"
+    begun: bool = False
+    """libvirt is at it."""
     paused: float | None = None
     ended: float | None = None
     error: str | None = None

@@ -584,7 +584,10 @@ class ReadMigration(Operation[Migration], frozen=True, kw_only=True, tag="migrat
 
 
 class AbortMigration(Operation[Done], frozen=True, kw_only=True, tag="abort-migration"):
-    """Cancels the running migration of the guest; unchanged when there is none."""
+    """Cancels the running migration of the guest; unchanged when there is none.
+
+    So also while libvirt is not at it yet, or does not get at it: who sees it go on asks again.
+    """
 
     guest: str
 

@@ -41,12 +41,13 @@ def read_definition(hypervisor: Hypervisor, guest: str) -> Definition:
 
 
 def job_runs(hypervisor: Hypervisor, domain: Any) -> bool:
-    """Whether libvirt is at a job of a guest, such as its migration."""
+    """Whether libvirt is at a job of a guest, such as its migration; also where libvirt cannot tell."""
+    libvirt = hypervisor.libvirt
     try:
         return domain.jobInfo()[0] in JOB_RUNNING
-    except hypervisor.libvirt.libvirtError:
-        # libvirt says so of a guest that is off.
-        return False
+    except libvirt.libvirtError as error:
+        # Only of a guest that is off is it certain: while QEMU is slow libvirt fails as well, and its job goes on.
+        return error.get_error_code() not in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)
 
 
 def qemu_pid(root: Path, guest: str) -> int:

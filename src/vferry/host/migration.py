@@ -110,15 +110,19 @@ class Migrations:
             return done
 
     def abort(self, operation: str, guest: str) -> Done:
-        """Cancels; unchanged when nothing runs. Problem ``migration-ending`` when it is too late for that."""
+        """Cancels; unchanged when nothing runs, or libvirt does not get at it.
+
+        Problem ``migration-ending`` when it is too late for that.
+        """
         record = self._record(operation, guest)
         domain = self._hypervisor.find(guest)
-        if record is None or domain is None or not self._job_runs(domain):
+        if record is None or domain is None:
             return Done(changed=False)
+        libvirt = self._hypervisor.libvirt
         try:
             domain.abortJob()
-        except self._hypervisor.libvirt.libvirtError as error:
-            if not self._job_runs(domain):
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID or not self._job_runs(domain):
                 return Done(changed=False)
             raise Problem(
                 "migration-ending",

@@ -46,7 +46,8 @@ class Statistics:
         asking.join(ANSWER_S)
         if asking.is_alive():
             return {}
-        del self._asking[record.operation]
+        # Two may have waited for the same answer.
+        self._asking.pop(record.operation, None)
         return figures(asking.job)
 
     def completed(self, record: Record, domain: Any) -> dict[str, float]:

@@ -45,6 +45,8 @@ class Copying:
         self._settling = Settling(plan, source, destination)
         self._course = Course(allowed_ms=plan.transfer.downtime_ms)
         self._throttle = 0
+        self._bandwidth: int | None = None
+        """The limit that holds; None is not known."""
 
     async def run(self) -> dict[str, Any]:
         """Returns what the report needs of the copy once the guest runs at the destination.
@@ -68,13 +70,15 @@ class Copying:
 
     async def _start(self) -> None:
         transfer = self._plan.transfer
-        await self._source.call(
+        asked = self._requests.bandwidth_asked()
+        bandwidth = transfer.bandwidth if asked is None else asked
+        started = await self._source.call(
             StartMigration(
                 guest=self._plan.guest,
                 persistent_xml=self._plan.persistent_xml,
                 attached=self._plan.attached,
                 parallel=transfer.parallel,
-                bandwidth=transfer.bandwidth,
+                bandwidth=bandwidth,
                 downtime_ms=transfer.downtime_ms,
                 throttle=transfer.throttle,
                 compression=transfer.compression,
@@ -82,12 +86,13 @@ class Copying:
                 vfs=self._plan.migrated_vfs,
             )
         )
+        if started.changed:
+            self._bandwidth = bandwidth
 
     async def _follow(self) -> Migration:
         """The last state of the migration. An abort and the deadline end it first, and then it is followed on."""
-        deadline = time.monotonic() + self._plan.transfer.deadline_s
         cause: Problem | None = None
-        limit: int | None = None
+        cancelled = False
         while True:
             now = await patiently(self._source, ReadMigration(guest=self._plan.guest))
             self._observer.progress(now)
@@ -97,24 +102,29 @@ class Copying:
                 if cause and now.state != "completed":
                     raise cause
                 return now
-            if cause is None:
-                cause = self._cause(deadline, now)
-                if cause:
-                    await patiently(self._source, AbortMigration(guest=self._plan.guest))
-            limit = await self._limit(limit)
+            # Again where libvirt was not at it yet, or QEMU was slow; but not in the pause, when QEMU may be silent.
+            wanted = not cancelled and (cause is None or now.paused_age_s is None)
+            if wanted and (due := self._cause(now)):
+                cause = due
+                cancelled = (await patiently(self._source, AbortMigration(guest=self._plan.guest))).changed
+            await self._limit(now)
             await self._converge(now)
             await asyncio.sleep(_POLL_S)
 
-    async def _limit(self, was: int | None) -> int | None:
-        """The bandwidth that is asked for, once it holds; one that could not be set is tried again."""
+    async def _limit(self, now: Migration) -> None:
+        """Sets the bandwidth that is asked for; one that could not be set is tried again at the next look."""
         asked = self._requests.bandwidth_asked()
-        if asked is None or asked == was:
-            return was
+        if asked is None or asked == self._bandwidth:
+            return
+        # Until the copy begins libvirt still sets what it was started with; in the pause QEMU answers nobody.
+        if now.rounds < 1 or now.paused_age_s is not None:
+            return
         try:
-            await self._source.call(LimitMigration(guest=self._plan.guest, bandwidth=asked))
+            limited = await self._source.call(LimitMigration(guest=self._plan.guest, bandwidth=asked))
         except Problem:
-            return was
-        return asked
+            return
+        if limited.changed:
+            self._bandwidth = asked
 
     async def _converge(self, now: Migration) -> None:
         """Stretches the pause where the copy stalls; one that could not be is tried again at the next look."""
@@ -127,12 +137,12 @@ class Copying:
                 return
         self._course = course
 
-    def _cause(self, deadline: float, now: Migration) -> Problem | None:
+    def _cause(self, now: Migration) -> Problem | None:
         if self._requests.abort_asked():
             return Aborted()
+        limit = self._plan.transfer.deadline_s
         # In the pause the memory is copied; what devices send then takes its time.
-        if now.paused_age_s is None and time.monotonic() > deadline:
-            limit = self._plan.transfer.deadline_s
+        if now.paused_age_s is None and (now.started_age_s or 0.0) > limit:
             return Problem(
                 "deadline",
                 f"The memory was not copied within {limit:.0f} s",

@@ -274,6 +274,8 @@ class FakeDomain:
 
     def abortJob(self) -> None:  # noqa: N802
         self.calls.append(("abort",))
+        if self.job is None:
+            raise FakeError(self.library.VIR_ERR_OPERATION_INVALID, "no job is active on the domain")
         self.job = None
 
 

@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +348,37 @@ def test_it_may_be_too_late_to_abort(source: Source, monkeypatch: pytest.MonkeyP
     assert caught.value.code == "migration-ending"
 
 
+def busy(*_nothing: object) -> None:
+    raise FakeError(FakeLibvirt.VIR_ERR_OPERATION_TIMEOUT, "cannot acquire state change lock (held by monitor=query)")
+
+
+def test_it_is_aborted_although_libvirt_cannot_tell_of_its_job(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    source.start()
+    monkeypatch.setattr(source.guest, "jobInfo", busy)
+    assert source.migrations.abort(OPERATION, "guest1").changed
+    assert source.guest.job is None
+
+
+def test_an_abort_that_libvirt_does_not_get_at_is_not_done_and_not_too_late(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.start()
+    monkeypatch.setattr(source.guest, "abortJob", busy)
+    assert source.migrations.abort(OPERATION, "guest1") == Done(changed=False)
+    assert source.read().state == "active"
+
+
+def test_a_job_of_which_libvirt_cannot_tell_has_not_ended(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller has died, and QEMU is slow."""
+    started = time.monotonic() - 60
+    save(tmp_path / OPERATION, Record(operation=OPERATION, guest="guest1", uuid="u", started=started))
+    source.guest.job = {"memory_total": 5}
+    monkeypatch.setattr(source.guest, "jobInfo", busy)
+    assert source.agent().read(OPERATION, "guest1").state == "active"
+
+
 def test_another_operations_migration_is_not_this_ones(source: Source) -> None:
     source.start()
     assert source.migrations.read("op-2", "guest1").state == "none"
@@ -465,3 +497,28 @@ def test_qemu_s_silence_is_no_failure(source: Source, monkeypatch: pytest.Monkey
             break
         time.sleep(0.01)
     assert source.read().total_bytes == 2000
+
+
+def test_two_that_wait_for_the_same_answer_both_get_it(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of a migration whose call has returned, and who asks how it stands."""
+    asked, both_wait = threading.Event(), threading.Barrier(3)
+
+    def answer_both(_flags: int = 0) -> dict[str, Any]:
+        asked.set()
+        both_wait.wait(5)
+        return {"memory_total": 2000}
+
+    class Waited(migration_statistics._Asking):
+        def join(self, timeout: float | None = None) -> None:
+            both_wait.wait(5)
+            super().join(timeout)
+
+    monkeypatch.setattr(migration_statistics, "_Asking", Waited)
+    monkeypatch.setattr(source.guest, "jobStats", answer_both)
+    statistics = migration_statistics.Statistics(source.hypervisor)
+    record = Record(operation=OPERATION, guest="guest1", uuid="u", started=0.0)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(statistics.running, record, source.guest)
+        assert asked.wait(5)
+        second = pool.submit(statistics.running, record, source.guest)
+        assert [first.result(5), second.result(5)] == [{"total_bytes": 2000}] * 2

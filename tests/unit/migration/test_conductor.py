@@ -13,7 +13,6 @@ from vferry.host.api import (
     ClaimResources,
     Define,
     JoinRelay,
-    LimitMigration,
     PlugVf,
     ReadMigration,
     Resume,
@@ -272,23 +271,6 @@ def test_an_abort_in_the_middle_of_the_copy_ends_it() -> None:
     ending = drive.run()
     assert (ending.exit, ending.reason) == (Exit.ABORTED, "The migration was aborted on request")
     assert before.differences(drive.fleet) == []
-
-
-def test_a_bandwidth_that_is_asked_for_in_the_middle_of_the_copy_holds_from_then_on() -> None:
-    drive = drive_of(SWITCH)
-    looks = faults.at_operation(ReadMigration)
-    drive.fleet.faults.append(faults.doing(looks, lambda: setattr(drive, "bandwidth", 1_000_000), after=True))
-    assert drive.run().exit is Exit.DONE
-    asked = [call.operation for call in drive.fleet.calls if isinstance(call.operation, LimitMigration)]
-    assert asked == [LimitMigration(guest=GUEST, bandwidth=1_000_000)], "once"
-
-
-def test_a_bandwidth_that_cannot_be_set_is_tried_again_and_does_not_end_the_copy() -> None:
-    drive = drive_of(SWITCH)
-    drive.bandwidth = 1_000_000
-    drive.fleet.faults.append(faults.refusal(faults.at_operation(LimitMigration), times=2))
-    assert drive.run().exit is Exit.DONE
-    assert sum(isinstance(call.operation, LimitMigration) for call in drive.fleet.calls) == 3
 
 
 def stretching(drive: Drive) -> list[int]:
