@@ -131,7 +131,7 @@ def missing_codecs(facts: Facts, codec: Codec) -> Iterator[Finding]:
     hosts = (facts.source, facts.destination)
     if wanted.intersection(*(host.codecs for host in hosts)):
         return
-    package = "libqatzip 1.3 (Debian 13: libqatzip3) and " if codec is Codec.QATZIP else ""
+    package = f"{codec.traits.package} and " if codec.traits and codec.traits.package else ""
     for host in hosts:
         lacking = wanted.difference(host.codecs)
         if lacking:
