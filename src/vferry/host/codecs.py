@@ -1,19 +1,12 @@
 """What a gateway of this host could compress with: looked up and not loaded, since an agent is to stay small."""
 
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from vferry.model.compression import Codec
+from vferry.model.compression import TRAITS, Codec, Traits
 
 SHARED = "numpy"
 """What every codec needs beside its own library."""
-MODULES = {
-    Codec.LZ4: "lz4",
-    Codec.ZSTD: "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd",
-    Codec.DEFLATE: "isal",
-}
-QATZIP = b"libqatzip.so.3\0"
 LOADER = Path("etc/ld.so.cache")
 """Where the system's loader finds libraries."""
 
@@ -22,8 +15,12 @@ def installed_codecs(root: Path = Path("/")) -> tuple[str, ...]:
     """The codecs, by their names, whose libraries are here. A gateway runs in the agent's own Python."""
     if not _importable(SHARED):
         return ()
-    found = [codec.value for codec, module in MODULES.items() if _importable(module)]
-    return (*found, Codec.QATZIP.value) if _has_qatzip(root) else tuple(found)
+    return tuple(name for name, traits in TRAITS.items() if name != Codec.NONE and _installed(traits, root))
+
+
+def _installed(traits: Traits, root: Path) -> bool:
+    module, library = traits.module, traits.library
+    return (module is None or _importable(module)) and (library is None or _loadable(library, root))
 
 
 def _importable(module: str) -> bool:
@@ -33,8 +30,8 @@ def _importable(module: str) -> bool:
         return False
 
 
-def _has_qatzip(root: Path) -> bool:
+def _loadable(library: str, root: Path) -> bool:
     try:
-        return QATZIP in (root / LOADER).read_bytes()
+        return library.encode() + b"\0" in (root / LOADER).read_bytes()
     except OSError:
         return False

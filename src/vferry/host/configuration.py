@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from vferry.model.host import MigrationEndpoint, Network
+from vferry.model.host import CPU_SHARE, MigrationEndpoint, Network
 from vferry.model.settings import read_settings
 
 DEFAULT_FILE = Path("/etc/vferry/agent.toml")
@@ -48,7 +48,7 @@ class AgentConfiguration(Struct, frozen=True, kw_only=True):
 
     name: str
     migration: MigrationEndpoint
-    cpu_share: float = 0.5
+    cpu_share: float = CPU_SHARE
     """Of the host's processors: all gateways together, but at least one processor."""
     listen: Listen | None = None
     socket: Path = Path(DEFAULT_SOCKET)
@@ -77,7 +77,7 @@ class _Migration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     address: str
     ports: str
     slots: Annotated[int, Meta(ge=1, le=64)] = 2
-    cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    cpu_share: Annotated[float, Meta(gt=0, le=1)] = CPU_SHARE
     bandwidth: Annotated[int, Meta(ge=1)] | None = None
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from vferry.model.host import gateway_cpus
+
 log = logging.getLogger("vferry.agent")
 
 SLICE = "system-vferry.slice"
@@ -26,7 +28,7 @@ def confine(share: float, root: Path = Path("/"), *, cpus: int | None = None) ->
     """
     if not (root / "run/systemd/system").is_dir():
         return ()
-    quota = round(max(1.0, share * (cpus or os.cpu_count() or 1)) * 100)
+    quota = round(gateway_cpus(share, cpus or os.cpu_count() or 1) * 100)
     limit = ["systemctl", "set-property", "--runtime", SLICE, f"CPUQuota={quota}%"]
     try:
         subprocess.run(limit, check=True, capture_output=True, timeout=TIMEOUT_S)

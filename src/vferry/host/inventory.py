@@ -66,6 +66,7 @@ def take_inventory(
         memory_total=memory.get("MemTotal", 0),
         memory_free=memory.get("MemAvailable", 0),
         cpus=_cpus(root),
+        cpu_share=configuration.cpu_share,
         vhost_net=(root / "dev/vhost-net").exists(),
         vhost_features=read_features(root),
         iommu=any((root / "sys/class/iommu").glob("*")),

@@ -223,6 +223,15 @@ class MigrationEndpoint(Struct, frozen=True, kw_only=True):
     """Bytes per second for all migrations that leave the host; None is no limit."""
 
 
+CPU_SHARE = 0.5
+"""Of a host's processors, what all its gateways get where its agent is told nothing else."""
+
+
+def gateway_cpus(share: float, cpus: int) -> float:
+    """How many of a host's processors its gateways get, all of them together: one at least."""
+    return max(1.0, share * cpus)
+
+
 class Claim(Struct, frozen=True, kw_only=True):
     """What one operation has reserved on a host, durably: nobody else may touch it until it is released.
 
@@ -258,6 +267,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     memory_free: int = 0
     """In bytes; free counts what the kernel can reclaim."""
     cpus: int = 1
+    cpu_share: float = CPU_SHARE
+    """How much of them its gateways get, as `gateway_cpus` counts it; an older agent does not say."""
     vhost_net: bool = False
     """Whether the standby NIC can run on vhost-net, so that plugging devices does not stall it."""
     vhost_features: int | None = None

@@ -8,15 +8,17 @@ be better than worse.
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from vferry.model.compression import AUTOMATIC, Codec
 from vferry.model.guest import StateSize
+from vferry.model.host import gateway_cpus
 from vferry.model.memory import CodecTrial, Estimate, MemoryUse
 from vferry.plan.facts import Facts, Finding, info, warning
 from vferry.plan.plan import TransferPlan
-from vferry.plan.transfer import LIKE, MIB, choose
+from vferry.plan.transfer import LIKE, MIB, with_codec
 
 AS_IT_IS = CodecTrial(ratio=1.0, rate=math.inf)
 LONGEST_PAUSE_S = 30
@@ -27,15 +29,27 @@ def estimate(facts: Facts, transfer: TransferPlan, state: StateSize | None = Non
     """What to expect of a transfer, with the state of devices; None where the guest's memory was not looked at."""
     if facts.memory is None:
         return None
-    link_rate, transfer = _way(facts, transfer)
-    return _estimate(facts.guest.memory, facts.memory, transfer, link_rate, state)
+    return _estimate(facts.guest.memory, facts.memory, _way(facts, transfer), state)
 
 
-def _way(facts: Facts, transfer: TransferPlan) -> tuple[int | None, TransferPlan]:
-    """The link's bytes per second, where known, and the transfer with the source's own limit."""
-    rates = [host.link_rate for host in (facts.source, facts.destination) if host.link_rate is not None]
+class _Way(NamedTuple):
+    """What is to be gone by: a transfer with the source's own limit, between these two hosts."""
+
+    transfer: TransferPlan
+    link_rate: int | None
+    """Bytes per second, where known."""
+    cores: float
+    """Those that compress."""
+
+
+def _way(facts: Facts, transfer: TransferPlan) -> _Way:
+    hosts = facts.source, facts.destination
+    rates = [host.link_rate for host in hosts if host.link_rate is not None]
     limits = [limit for limit in (transfer.bandwidth, facts.source.migration.bandwidth) if limit]
-    return min(rates, default=None), replace(transfer, bandwidth=min(limits, default=None))
+    # QEMU's own threads are not among the gateways.
+    there = [host.cpus if transfer.compression else gateway_cpus(host.cpu_share, host.cpus) for host in hosts]
+    cores = min(max(transfer.parallel, transfer.streams), *there)
+    return _Way(replace(transfer, bandwidth=min(limits, default=None)), min(rates, default=None), cores)
 
 
 def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Finding]:
@@ -95,7 +109,7 @@ def device_text(facts: Facts, transfer: TransferPlan, state: StateSize | None) -
     """What the state of devices does to the guest's pause, as the end of a sentence."""
     if state is None or state.silent:
         return "which makes the guest's pause longer; how much it is is not known"
-    rate = _pause_rate(*_way(facts, transfer))
+    rate = _pause_rate(_way(facts, transfer))
     if rate is None:
         return f"{_amount(state)}, which makes the guest's pause longer"
     seconds = state.bytes / rate
@@ -103,12 +117,12 @@ def device_text(facts: Facts, transfer: TransferPlan, state: StateSize | None) -
     return f"{_amount(state)}, which makes the guest's pause longer by {time} at {_rate(rate)}"
 
 
-def _pause_rate(link_rate: int | None, transfer: TransferPlan) -> int | None:
+def _pause_rate(way: _Way) -> int | None:
     """What the state of devices is sent at: the link's rate, as in the pause QEMU keeps to no limit.
 
     That it may be compressed, as in a plain stream, is not counted on.
     """
-    return link_rate or transfer.bandwidth
+    return way.link_rate or way.transfer.bandwidth
 
 
 def _room(rate: float, transfer: TransferPlan, state: StateSize | None) -> float | None:
@@ -135,26 +149,24 @@ def _too_much_state(rate: float, transfer: TransferPlan, state: StateSize) -> Fi
     )
 
 
-def _estimate(
-    memory: int, use: MemoryUse, transfer: TransferPlan, link_rate: int | None, state: StateSize | None
-) -> Estimate:
-    codec, trial = _codec(use, transfer, link_rate)
+def _estimate(memory: int, use: MemoryUse, way: _Way, state: StateSize | None) -> Estimate:
+    codec, trial = _codec(use, way)
     sample = use.sample
     size = memory if sample is None else round(memory * (1 - sample.zero_pages / sample.pages))
-    rate = _copy_rate(trial, transfer, link_rate)
+    rate = _copy_rate(trial, way)
     dirty = use.dirty_rate
-    room = None if rate is None else _room(rate, transfer, state)
+    room = None if rate is None else _room(rate, way.transfer, state)
     seconds, pause_s = None, None
     if rate is not None and dirty is not None and room is not None and dirty < rate:
         seconds, pause_s = passes(size, rate, dirty, room)
-    pause_rate = _pause_rate(link_rate, transfer)
+    pause_rate = _pause_rate(way)
     device_s = None if state is None or pause_rate is None else state.bytes / pause_rate
     return Estimate(
         codec=codec,
         guest_bytes=size,
         wire_bytes=round(size / trial.ratio),
         dirty_rate=dirty,
-        link_rate=link_rate,
+        link_rate=way.link_rate,
         copy_rate=rate,
         seconds=seconds,
         pause_ms=None if pause_s is None else (pause_s + (device_s or 0.0)) * 1000,
@@ -188,41 +200,41 @@ def passes(size: float, rate: float, dirty: float, pause_s: float) -> tuple[floa
     return size / rate * (1 - share**count) / (1 - share), size / rate * share**count
 
 
-def _codec(use: MemoryUse, transfer: TransferPlan, link_rate: int | None) -> tuple[Codec, CodecTrial]:
+def _codec(use: MemoryUse, way: _Way) -> tuple[Codec, CodecTrial]:
     """The codec that is meant, and what it did; as it is, where that was not tried."""
     tried = {Codec(name): trial for name, trial in use.sample.codecs.items()} if use.sample else {}
-    codec = LIKE.get(transfer.compression or "", transfer.codec)
+    codec = LIKE.get(way.transfer.compression or "", way.transfer.codec)
     if codec is not Codec.AUTO:
         return codec, tried.get(codec, AS_IT_IS)
     choices = {Codec.NONE: AS_IT_IS, **{codec: trial for codec, trial in tried.items() if codec in AUTOMATIC}}
 
     def gain(codec: Codec) -> tuple[float, float]:
         trial = choices[codec]
-        return _copy_rate(trial, transfer, link_rate) or 0.0, trial.ratio
+        return _copy_rate(trial, way) or 0.0, trial.ratio
 
     best = max(choices, key=gain)
     return best, choices[best]
 
 
-def _copy_rate(trial: CodecTrial, transfer: TransferPlan, link_rate: int | None) -> float | None:
+def _copy_rate(trial: CodecTrial, way: _Way) -> float | None:
     """Memory's bytes per second: the least of what the link, the compressors and the limit let through."""
-    limits = [] if link_rate is None else [link_rate * trial.ratio]
+    bandwidth = way.transfer.bandwidth
+    limits = [] if way.link_rate is None else [way.link_rate * trial.ratio]
     # The limit is on what QEMU sends, which is less where QEMU compresses.
-    if transfer.bandwidth is not None:
-        limits.append(transfer.bandwidth * (trial.ratio if transfer.compression else 1))
-    streams = max(transfer.parallel, transfer.streams, 1)
-    return min(*limits, trial.rate * streams) if limits else None
+    if bandwidth is not None:
+        limits.append(bandwidth * (trial.ratio if way.transfer.compression else 1))
+    return min(*limits, trial.rate * way.cores) if limits else None
 
 
 def _remedy(facts: Facts, transfer: TransferPlan, found: Estimate) -> str:
     """The codec that would make the difference, if one would; else what may be allowed."""
     both = set(facts.source.codecs).intersection(facts.destination.codecs)
     tried = facts.memory.sample.codecs if facts.memory and facts.memory.sample else {}
-    for codec in sorted(both.intersection(tried), key=lambda name: -tried[name].ratio):
-        other = choose("auto", Codec(codec), None, transfer.delta_memory, bandwidth=transfer.bandwidth)
+    for name in sorted(both.intersection(tried) - {found.codec}, key=lambda name: -tried[name].ratio):
+        options, other = with_codec(transfer, Codec(name))
         expected = estimate(facts, other, found.device_state)
-        if expected and expected.converges and codec != found.codec:
-            return f"Use --codec {codec}, with which it is expected to end"
+        if expected and expected.converges:
+            return f"Use {options}, with which it is expected to end"
     more = ", or raise --bandwidth" if transfer.bandwidth else ""
     return f"Allow a longer pause (--max-pause) or a slower guest (--throttle){more}"
 

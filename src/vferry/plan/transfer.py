@@ -83,6 +83,20 @@ def choose(
     )
 
 
+def with_codec(transfer: TransferPlan, codec: Codec) -> tuple[str, TransferPlan]:
+    """The same transfer with another codec, and the options that make it so.
+
+    A plain stream's plan does not tell whether one stream was asked for, so the options say how many there are to be.
+    """
+    options, parallel = f"--codec {codec.value}", transfer.parallel
+    if not parallel and transfer.codec is Codec.NONE:
+        options, parallel = f"{options} --streams {CHANNELS}", CHANNELS
+    if transfer.compression:
+        options = f"--transfer multifd {options}"
+    policy = "multifd" if parallel else "plain"
+    return options, replace(transfer, policy=policy, compression=None, cache=0, parallel=parallel, codec=codec)
+
+
 def _power_of_two(number: int) -> int:
     return 1 << number.bit_length() - 1 if number else 0
 
@@ -131,7 +145,7 @@ def missing_codecs(facts: Facts, codec: Codec) -> Iterator[Finding]:
     hosts = (facts.source, facts.destination)
     if wanted.intersection(*(host.codecs for host in hosts)):
         return
-    package = "libqatzip 1.3 (Debian 13: libqatzip3) and " if codec is Codec.QATZIP else ""
+    package = f"{codec.traits.package} and " if codec.traits and codec.traits.package else ""
     for host in hosts:
         lacking = wanted.difference(host.codecs)
         if lacking:

@@ -3,9 +3,9 @@
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from vferry.model.compression import DELTA_MIB, Codec
+from vferry.model.compression import DELTA_MIB, FOR_HARDWARE, Codec
 from vferry.model.problem import Problem
-from vferry.transfer.codecs import FOR_HARDWARE, NUMBERS, available, in_hardware
+from vferry.transfer.codecs import NUMBERS, available, in_hardware
 from vferry.transfer.statistics import Statistics
 
 if TYPE_CHECKING:

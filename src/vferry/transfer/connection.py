@@ -70,6 +70,7 @@ class Connection:
                 self.error = reason
                 self.cut = cut
                 self._peer.wake()
+                self._pumps.wake()
             if cut or self._hold is None:
                 self._local.wake()
                 return

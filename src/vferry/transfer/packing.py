@@ -65,14 +65,18 @@ class Packer:
         try:
             with passage(local, peer) as way:
                 self._pack(cutter, peer, way, count)
+            for thread in threads:
+                thread.join()
         except BaseException:
-            for stream in self._more:
-                stream.wake()
+            self.wake()
             raise
-        for thread in threads:
-            thread.join()
         if self._error:
             raise self._error
+
+    def wake(self) -> None:
+        """Have the further streams return: one may still be sending, to a dead host, when the first has ended."""
+        for stream in self._more:
+            stream.wake()
 
     def _run(self, cutter: Cutter, stream: Stream, first: Stream, count: Count) -> None:
         """Use one of the further streams; when it breaks, so does the first one, and with it the connection."""

@@ -50,11 +50,17 @@ def give_all(way: Passage, size: int, count: Count) -> None:
         size -= taken
 
 
+def _nothing() -> None:
+    """Bytes as they are go over no further streams."""
+
+
 class Pumps(NamedTuple):
     """How a connection is carried: outward from the local process to the peer gateway, and inward."""
 
     outward: Pump = pump_outward
     inward: Pump = pump_inward
+    wake: Callable[[], None] = _nothing
+    """Has the connection's further streams return, from any thread."""
 
 
 AS_IS = Pumps()

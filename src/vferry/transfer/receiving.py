@@ -165,7 +165,7 @@ class ReceivingGateway(Gateway):
         except ImportError as error:
             raise _refusal(peer, Status.NO_BLOCKS, f"{error}: install vferry[compression]") from error
         reply, unpacker = sessions.join(hello)
-        return reply, Pumps(inward=unpacker.pump)
+        return reply, Pumps(inward=unpacker.pump, wake=unpacker.wake)
 
     def _leave(self, hello: Hello) -> None:
         if self._sessions and hello.carriage is Carriage.BLOCKS:

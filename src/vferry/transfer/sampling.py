@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from vferry.model.compression import TRAITS
 from vferry.model.memory import CodecTrial, Sample
 from vferry.transfer.codecs import Codec, available, make_codec
 from vferry.transfer.multifd import PACKET_PAGES, PAGE_BYTES
-from vferry.transfer.tuner import DEFAULT_LEVELS
 
 BLOCK_BYTES = PACKET_PAGES * PAGE_BYTES
 LEAST_S = 1e-6
@@ -25,7 +25,7 @@ def sample_memory(memory: bytes, codecs: Iterable[str] | None = None) -> Sample 
     used = pages[pages.any(axis=1)]
     content = used.tobytes()
     names = sorted(available() if codecs is None else codecs)
-    tried = {name: _try(make_codec(name), DEFAULT_LEVELS[name], content) for name in names if name != "none"}
+    tried = {name: _try(make_codec(name), TRAITS[name].level, content) for name in names if name != "none"}
     found = {name: trial for name, trial in tried.items() if trial}
     return Sample(pages=len(pages), zero_pages=len(pages) - len(used), codecs=found)
 

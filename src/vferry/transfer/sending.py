@@ -146,7 +146,8 @@ class SendingGateway(Gateway):
         except BaseException:
             self._give_up(peer, *more)
             raise
-        return Way(peer, hello, Pumps(outward=self._sessions.packer(hello, reply, more).pump), more)
+        packer = self._sessions.packer(hello, reply, more)
+        return Way(peer, hello, Pumps(outward=packer.pump, wake=packer.wake), more)
 
     def _give_up(self, *streams: Stream) -> None:
         for stream in streams:

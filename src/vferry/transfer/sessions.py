@@ -11,15 +11,15 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from vferry.model.compression import Codec
-from vferry.transfer.codecs import CODECS, FOR_HARDWARE
+from vferry.model.compression import FOR_HARDWARE, TRAITS, Codec
+from vferry.transfer.codecs import CODECS
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
 from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.stream import Stream
-from vferry.transfer.tuner import DEFAULT_LEVELS, AdaptiveTuner, FixedTuner, Tuner
+from vferry.transfer.tuner import AdaptiveTuner, FixedTuner, Tuner
 from vferry.transfer.tuning import Choice
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
 from vferry.transfer.wire import Carriage, Hello, Reply, Status, WireError
@@ -95,7 +95,7 @@ class SenderSessions:
         if self._codec == Codec.AUTO:
             wanting = FOR_HARDWARE - _names(reply.hardware)
             return AdaptiveTuner((self._codecs & _names(reply.codecs) - wanting) | {"none"})
-        return FixedTuner(Choice(self._codec, DEFAULT_LEVELS[self._codec]))
+        return FixedTuner(Choice(self._codec, TRAITS[self._codec].level))
 
 
 def _names(numbers: Iterable[int]) -> frozenset[str]:

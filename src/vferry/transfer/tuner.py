@@ -9,7 +9,6 @@ WINDOW_S = 0.1
 # The first decision comes sooner: until then nothing is compressed, and no copies of pages are kept.
 FIRST_S = 0.02
 NOTHING = Sample(0, 0, 0.0, 0.0, 0.0, 0.0)
-DEFAULT_LEVELS = {"none": 0, "lz4": 1, "zstd": 1, "deflate": 1, "qatzip": 1}
 
 
 class Tuner(Protocol):

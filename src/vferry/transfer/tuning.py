@@ -13,7 +13,7 @@ import math
 from collections.abc import Collection
 from typing import NamedTuple
 
-from vferry.transfer.codecs import FOR_HARDWARE
+from vferry.model.compression import FOR_HARDWARE, TRAITS
 
 # Parts of the time after which sending counts as waiting for the link, and the input for the one that is slow.
 LINK_SHARE = 0.2
@@ -41,14 +41,9 @@ class Rung(NamedTuple):
     ratio: float
 
 
-# Programs in memory, on one core of a server of 2020; what matters are the proportions. That of a device is a guess.
-LADDER = (
-    Rung(Choice("none", 0), 4e9, 1.0),
-    Rung(Choice("lz4", 1), 600e6, 1.7),
-    Rung(Choice("qatzip", 1), 1e9, 2.1),
-    Rung(Choice("zstd", 1), 400e6, 2.1),
-    Rung(Choice("zstd", 3), 275e6, 2.3),
-)
+_RUNGS = [Rung(Choice(name, level), *usual) for name, traits in TRAITS.items() for level, *usual in traits.usual]
+LADDER = tuple(sorted(_RUNGS, key=lambda rung: (rung.ratio, -rung.speed)))
+"""From none upwards to what makes memory smallest."""
 USUAL = {rung.choice: rung for rung in LADDER}
 
 

@@ -54,7 +54,7 @@ class Unpacker:
             self._carry(peer)
             self._turns.finish()
         except BaseException:
-            self._wake()
+            self.wake()
             raise
         finally:
             self._channel.progress.end(self._channel.number)
@@ -70,7 +70,7 @@ class Unpacker:
         try:
             self._carry(peer, accept)
         except BaseException:
-            self._wake()
+            self.wake()
             raise
 
     def abandon(self) -> None:
@@ -78,7 +78,12 @@ class Unpacker:
         if not self._started.is_set():
             self._turns.leave(failed=True)
             self._started.set()
-        self._wake()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have all its streams return: a further one may be waited for when the first has ended."""
+        for peer in self._peers:
+            peer.wake()
 
     def _carry(self, peer: Stream, accept: Callable[[], None] = lambda: None) -> None:
         """Carry a stream that has joined, and have it leave."""
@@ -94,10 +99,6 @@ class Unpacker:
             failed = False
         finally:
             self._turns.leave(failed=failed)
-
-    def _wake(self) -> None:
-        for peer in self._peers:
-            peer.wake()
 
     def _deliver(self, block: Decoded, way: Passage) -> None:
         header, content, wire_bytes, in_software = block

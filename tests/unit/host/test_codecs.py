@@ -8,9 +8,8 @@ import pytest
 
 from vferry.host import codecs
 from vferry.host.codecs import installed_codecs
-from vferry.model.compression import AUTOMATIC, Codec
-from vferry.transfer.codecs import FOR_HARDWARE, NUMBERS, available
-from vferry.transfer.tuning import LADDER
+from vferry.model.compression import Traits
+from vferry.transfer.codecs import available
 
 
 def test_what_is_found_is_what_the_gateway_has() -> None:
@@ -43,7 +42,7 @@ def test_a_library_that_is_missing(
 
 
 def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codecs, "MODULES", {Codec.ZSTD: "no_such_package.zstd"})
+    monkeypatch.setattr(codecs, "TRAITS", {"zstd": Traits(2, module="no_such_package.zstd")})
     assert installed_codecs(tmp_path) == ()
 
 
@@ -52,8 +51,3 @@ def test_quickassist_is_where_the_loader_finds_it(cache: bytes, tmp_path: Path, 
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/ld.so.cache").write_bytes(cache)
     assert ("qatzip" in installed_codecs(tmp_path)) is there
-
-
-def test_all_rooms_mean_the_same_codecs() -> None:
-    assert set(Codec) == {*NUMBERS, "auto"}
-    assert AUTOMATIC | FOR_HARDWARE | {"none"} == {rung.choice.codec for rung in LADDER}

@@ -178,6 +178,7 @@ class Host:
             AgentConfiguration(
                 name="host1",
                 migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210)),
+                cpu_share=0.25,
                 networks={"physnet1": Network(pf="pf0", bridge="br0")},
             ),
             self.claims,
@@ -357,7 +358,8 @@ async def test_the_inventory(host: Host) -> None:
     assert inventory.name == "host1"
     assert (inventory.versions.qemu, inventory.versions.libvirt) == ((11, 1, 3), (11, 3, 0))
     assert (inventory.versions.microcode, inventory.versions.cpu_model) == ("0x1", "Some CPU")
-    assert (inventory.memory_total, inventory.memory_free, inventory.cpus) == (16 << 20, 8 << 20, 2)
+    assert (inventory.memory_total, inventory.memory_free) == (16 << 20, 8 << 20)
+    assert (inventory.cpus, inventory.cpu_share) == (2, 0.25)
     assert inventory.vhost_net
     assert inventory.iommu
     assert inventory.connections == 7

@@ -21,12 +21,13 @@ SAMPLE = Sample(pages=1000, zero_pages=500, codecs=TRIALS)
 
 
 def facts(dirty: float | None = 10.0 * MIB, link: int | None = 50 * MIB, sample: Sample | None = SAMPLE) -> Facts:
-    """A guest of 1,024 MiB."""
+    """A guest of 1,024 MiB, on a host of 32 processors."""
     made = f.sample()
     return replace(
         made,
         guest=replace(made.guest, memory=1024 * MIB),
-        source=replace(made.source, link_rate=link),
+        source=replace(made.source, link_rate=link, cpus=32),
+        destination=replace(made.destination, cpus=32),
         memory=MemoryUse(dirty_rate=dirty, sample=sample),
     )
 
@@ -35,6 +36,7 @@ def plan(codec: str = "none", **more: object) -> TransferPlan:
     return TransferPlan(codec=Codec(codec), **more)  # type: ignore[arg-type]
 
 
+ONE_CHANNEL = plan("lz4", policy="multifd", parallel=1)
 ALLOW = "Allow a longer pause (--max-pause) or a slower guest (--throttle)"
 
 
@@ -83,6 +85,32 @@ def test_streams_compress_side_by_side() -> None:
     found = estimate(facts(), plan("zstd", parallel=2))
     assert found is not None
     assert found.copy_rate == 200 * MIB  # the link's, with zstd
+
+
+@pytest.mark.parametrize(
+    ("cpus", "shares", "wanted", "cores"),
+    [
+        ((32, 32), (0.5, 0.5), plan("zstd", parallel=8), 8),
+        ((2, 2), (0.5, 0.5), plan("zstd", parallel=8), 1),
+        ((1, 32), (0.1, 0.5), plan("zstd", parallel=8), 1),
+        ((32, 3), (0.5, 0.5), plan("zstd", streams=8), 1.5),
+        ((8, 8), (1.0, 0.25), plan("zstd", streams=8), 2),
+        ((8, 8), (0.5, 0.5), plan("zstd"), 1),
+        # These threads are QEMU's, which are in no slice of the gateways'.
+        ((4, 32), (0.5, 0.5), plan(compression="zstd", policy="multifd-zstd", parallel=8), 4),
+    ],
+)
+def test_no_more_cores_compress_than_the_gateways_of_either_host_may_have(
+    cpus: tuple[int, int], shares: tuple[float, float], wanted: TransferPlan, cores: float
+) -> None:
+    known = facts(dirty=float(cores * 150 * MIB), link=10_000 * MIB)
+    source, destination = (
+        replace(host, cpus=number, cpu_share=share)
+        for host, number, share in zip((known.source, known.destination), cpus, shares, strict=True)
+    )
+    found = estimate(replace(known, source=source, destination=destination), wanted)
+    assert found is not None
+    assert (found.copy_rate, found.converges) == (cores * 150 * MIB, False)
 
 
 def test_on_a_fast_link_automatic_leaves_the_codec_that_is_too_slow() -> None:
@@ -161,8 +189,18 @@ def test_what_is_not_known_is_not_made_up(missing: str) -> None:
     ("dirty", "wanted", "code", "remedy"),
     [
         (10, plan(), None, ""),
-        (60, plan(), "will-not-converge", "Use --codec zstd, with which it is expected to end"),
-        (120, plan(), "will-not-converge", "Use --codec zstd, with which it is expected to end"),
+        (60, plan(), "will-not-converge", "Use --codec zstd --streams 2, with which it is expected to end"),
+        (180, plan(), "will-not-converge", "Use --codec zstd --streams 2, with which it is expected to end"),
+        (120, ONE_CHANNEL, "will-not-converge", "Use --codec zstd, with which it is expected to end"),
+        (180, ONE_CHANNEL, "will-not-converge", ALLOW),
+        (180, plan("lz4"), "will-not-converge", ALLOW),
+        (180, plan("lz4", streams=2), "will-not-converge", "Use --codec zstd, with which it is expected to end"),
+        (
+            180,
+            plan(compression="zlib", policy="multifd-zlib", parallel=2),
+            "will-not-converge",
+            "Use --transfer multifd --codec zstd, with which it is expected to end",
+        ),
         (400, plan("zstd"), "will-not-converge", ALLOW),
         (30, plan(bandwidth=20 * MIB), "will-not-converge", f"{ALLOW}, or raise --bandwidth"),
         (10, plan(deadline_s=5.0), "past-deadline", "Give more time with --deadline"),

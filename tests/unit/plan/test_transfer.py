@@ -9,7 +9,7 @@ from fakes import facts as f
 from vferry.host.api import QemuAbilities
 from vferry.model.compression import MOST_DELTA_MIB, MOST_STREAMS, Codec
 from vferry.plan.plan import TransferPlan
-from vferry.plan.transfer import CHANNELS, INDEX, MIB, choose, fitted, missing_methods, missing_room
+from vferry.plan.transfer import CHANNELS, INDEX, MIB, choose, fitted, missing_methods, missing_room, with_codec
 
 ZSTD = TransferPlan(policy="multifd", parallel=2, codec=Codec.ZSTD, delta_memory=128)
 
@@ -36,6 +36,28 @@ def test_what_is_chosen(policy: str, codec: Codec, streams: int | None, expected
     plan = choose(policy, codec, streams, 64)
     assert (plan.policy, plan.parallel, plan.streams, plan.delta_memory) == expected
     assert plan.codec is codec
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "like"),
+    [
+        (("auto", Codec.NONE, None), "--codec lz4 --streams 2", ("auto", 2)),
+        (("auto", Codec.NONE, 1), "--codec lz4 --streams 2", ("auto", 2)),
+        (("auto", Codec.NONE, 3), "--codec lz4", ("auto", 3)),
+        (("auto", Codec.ZSTD, 1), "--codec lz4", ("auto", 1)),
+        (("multifd", Codec.NONE, None), "--codec lz4", ("multifd", None)),
+        (("plain", Codec.ZSTD, 4), "--codec lz4", ("plain", 4)),
+        (("multifd-zlib", Codec.NONE, 3), "--transfer multifd --codec lz4", ("multifd", 3)),
+        (("xbzrle", Codec.NONE, None), "--transfer multifd --codec lz4 --streams 2", ("multifd", 2)),
+    ],
+)
+def test_the_same_with_another_codec_is_what_its_options_choose(
+    asked: tuple[str, Codec, int | None], options: str, like: tuple[str, int | None]
+) -> None:
+    said, plan = with_codec(choose(*asked, 0, max_pause_ms=2000, throttle=True), Codec.LZ4)
+    policy, streams = like
+    assert said == options
+    assert plan == choose(policy, Codec.LZ4, streams, 0, max_pause_ms=2000, throttle=True)
 
 
 @given(

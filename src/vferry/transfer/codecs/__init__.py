@@ -1,16 +1,19 @@
-"""Codecs of blocks: a file each, and a line in `CODECS`. What a codec needs is imported when it is first used."""
+"""Codecs of blocks: a file each, and an entry in `vferry.model.compression`. What one needs is loaded when it is used.
+
+A codec's file has `make`, which makes one for a thread; that of a codec for hardware has `in_hardware`, too, which
+says whether it has its device here.
+"""
 
 import importlib
 from collections.abc import Iterable
 from typing import Protocol
 
+from vferry.model.compression import FOR_HARDWARE, TRAITS
 from vferry.transfer.wire import WireError
 
-# By their numbers in the protocol, which never change their meaning.
-CODECS = {0: "none", 1: "lz4", 2: "zstd", 3: "deflate", 4: "qatzip"}
-NUMBERS = {name: number for number, name in CODECS.items()}
-FOR_HARDWARE = frozenset({"qatzip"})
-"""Those that are there for a device. Asked for by name, they do by software what they have none for."""
+NUMBERS = {name: traits.number for name, traits in TRAITS.items()}
+CODECS = {number: name for name, number in NUMBERS.items()}
+"""By their numbers in the protocol."""
 
 
 class CodecError(WireError):
