@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vferry.model.problem import Problem
-from vferry.trial.content import MIB, Layout, Memory, fill, floor_of_cold, layout
+from vferry.trial.content import MIB, Layout, Memory, check_free, fill, floor_of_cold, layout
 from vferry.trial.guest import accelerator
 from vferry.trial.migration import Setting, migrate
-from vferry.trial.modes import MODES
+from vferry.trial.modes import CACHE_BYTES, MODES
 from vferry.trial.results import Case, Results, code
 
 LEAST_DEADLINE_S = 60.0
 # How often the guest's memory could pass the link, uncompressed, before a migration is given up.
 PASSES = 4
+# What two QEMUs, two gateways and the bench take besides, roughly.
+BESIDES_BYTES = 768 * MIB
 
 
 class Settings(NamedTuple):
@@ -71,6 +73,7 @@ def measure(
     if not pending:
         return
     places = layout(settings.memory, settings.used)
+    check_free(_needed(places, [case for _, case in pending]))
     with _content(settings, places, begin) as (content, digest):
         begin("compressing them, for the floor")
         cold = floor_of_cold(content, places)
@@ -80,6 +83,13 @@ def measure(
             setting = Setting(settings.qemu, places, content, cold, case.link, case.rate, case.tls, limit)
             figures = migrate(setting, MODES[case.mode], tell)
             results.add(case, {**now(case), "content": digest, **figures})
+
+
+def _needed(places: Layout, cases: Sequence[Case]) -> int:
+    """Bytes: the content by itself and in two guests, what of it changes once more, and the copies of two gateways."""
+    changing = places.hot if any(case.rate for case in cases) else 0
+    copies = min(CACHE_BYTES, places.content) if any(MODES[case.mode].codec for case in cases) else 0
+    return 3 * places.content + changing + 2 * copies + BESIDES_BYTES
 
 
 def deadline(chosen: float | None, case: Case) -> float:

@@ -3,6 +3,7 @@
 import hashlib
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,7 @@ PAGE = 4096
 BLOCK = 512 * 1024
 """What the floor compresses by itself, in bytes."""
 TURNS, DISPLACED = 16, 1000
+AVAILABLE = re.compile(r"^MemAvailable: *(\d+) kB$", re.MULTILINE)
 # Guest addresses are the file's offsets below this, where a q35 machine may leave a hole.
 FLAT = 2048 * MIB
 
@@ -121,6 +123,17 @@ def warm(size: int) -> None:
     mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
+def check_free(needed: int) -> None:
+    """`Problem` not-enough-memory, rather than that the kernel ends what runs here."""
+    free = AVAILABLE.search(Path("/proc/meminfo").read_text())
+    if free is not None and int(free[1]) * 1024 < needed:
+        raise Problem(
+            "not-enough-memory",
+            f"This takes {needed // MIB} MiB of memory, and {int(free[1]) // 1024} MiB are free",
+            "Take a smaller guest, or less of it (--memory, --used)",
+        )
+
+
 def floor(blocks: Iterable[bytes]) -> int:
     """Bytes of what is in memory when each block is compressed by itself, zstd at level 1."""
     codec = make_codec("zstd")
@@ -133,9 +146,9 @@ def floor_of_cold(memory: Memory, places: Layout) -> int:
     return floor(chain(memory.blocks(0, places.hot_at), memory.blocks(after, places.size)))
 
 
-def hot(memory: Memory, places: Layout) -> list[bytes]:
-    """What is now in the part of the memory that the guest changes."""
-    return list(memory.blocks(places.hot_at, places.hot_at + places.hot))
+def hot(memory: Memory, places: Layout) -> Iterator[bytes]:
+    """What is in the part of the memory that the guest changes, as it is when it is read."""
+    return memory.blocks(places.hot_at, places.hot_at + places.hot)
 
 
 def _programs(folder: Path) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +110,9 @@ class _Run:
         to = f"unix:{self._gateways.exit}" if self._gateways else f"tcp:{ADDRESSES[DESTINATION]}:{PORT}"
         self._destination.monitor.ask("migrate-incoming", uri=to)
         warm(WARM * self._setting.places.size)
-        hot_then = hot(self._source.memory, self._setting.places)
+        hot_then: Iterable[bytes] = hot(self._source.memory, self._setting.places)
+        if self._setting.rate:  # else it stays as it is
+            hot_then = list(hot_then)
         carried, changed = self._link.carried(), self._source.changed()
         samples, begin = [self._sample()], time.time()
         self._source.monitor.ask("migrate", uri=f"unix:{self._gateways.entrance}" if self._gateways else to)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vferry.model.problem import Problem
 from vferry.trial import bench
 from vferry.trial.certificates import issue
-from vferry.trial.content import MIB, PAGE, Layout, Memory, copy, fill, floor, floor_of_cold, hot, layout
+from vferry.trial.content import MIB, PAGE, Layout, Memory, check_free, copy, fill, floor, floor_of_cold, hot, layout
 from vferry.trial.link import shape
 from vferry.trial.migration import Setting, how_it_ended
 from vferry.trial.payload import LOAD_AT, Work, kernel
@@ -116,6 +116,21 @@ def test_the_floor_is_what_blocks_compress_to() -> None:
     assert floor(hot(memory, places)) == changed
     assert 1000 < floor_of_cold(memory, places) < 2000
     memory.close()
+
+
+def test_more_memory_than_there_is_is_refused_before() -> None:
+    check_free(MIB)
+    with pytest.raises(Problem, match="This takes 1073741824 MiB of memory, and") as caught:
+        check_free(1 << 50)
+    assert caught.value.code == "not-enough-memory"
+
+
+@pytest.mark.parametrize(
+    ("mode", "rate", "mib"), [("plain", 0, 768 + 1920), ("plain", 5, 768 + 2176), ("gateway", 0, 768 + 3200)]
+)
+def test_what_a_bench_takes(mode: str, rate: int, mib: int) -> None:
+    """A guest of 1,024 MiB has 640 of content, of which 256 change."""
+    assert bench._needed(layout(1024), [Case(mode, 400, rate, 1024, tls=False)]) == mib * MIB
 
 
 def test_cpu_in_total_and_in_the_busiest_second() -> None:
