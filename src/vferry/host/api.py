@@ -752,6 +752,7 @@ class LeaveRelay(Operation[Done], frozen=True, kw_only=True, tag="leave-relay"):
 class RejoinGuests(Operation[Done], frozen=True, kw_only=True, tag="rejoin-guests"):
     """Makes again what is missing of the guests' ports on the relay, as after a restart of the host.
 
+    What is there as it should be stays, though Open vSwitch cannot open it at the moment.
     Problems: as of `JoinRelay`; the first one, once all that can be had is there again.
     """
 

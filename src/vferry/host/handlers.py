@@ -41,7 +41,7 @@ from vferry.host.qemu_abilities import ask_qemu
 from vferry.host.relay_far import Flows
 from vferry.host.relay_gateway import set_gateway
 from vferry.host.relay_ports import RelayPorts
-from vferry.host.relay_restore import rejoin, restore
+from vferry.host.relay_restore import Restoring
 from vferry.host.relay_store import RelayStore
 from vferry.host.sriov import read_pfs, vf_address, vf_addresses
 from vferry.host.sriov_netlink import Links
@@ -93,6 +93,7 @@ class Handlers:
         self._hypervisor = hypervisor or Hypervisor()
         self._relay = RelayStore(directory)
         self._ports = RelayPorts(directory, self._relay.read, root, write)
+        self._restoring = Restoring(root, self._relay.read, self._ports, links, write)
         self._flows = Flows(root, self._relay.read)
         self._switch_connections = SwitchConnections(root)
         self._arriving = Arriving(self._hypervisor, self._announce_arrived, root, links)
@@ -113,10 +114,11 @@ class Handlers:
 
     async def started(self) -> None:
         """Puts back what a restart of the host has taken away."""
-        await self._in_thread(lambda: restore(self._root, self._relay.read, self._ports, self._links, self._write))
+        await self._in_thread(self._restoring.restore)
 
     async def follow(self) -> None:
         """Puts back what a restart of Open vSwitch has taken away, where it has; asked for again and again."""
+        await self._in_thread(self._restoring.follow)
         await self._in_thread(self._flows.follow)
 
     async def users_of(self, vfs: tuple[str, ...]) -> dict[str, str]:
@@ -294,7 +296,7 @@ class Handlers:
                 return lambda: self._ports.leave(operation)
             case api.RejoinGuests():
                 check(session)
-                return lambda: rejoin(root, self._ports, self._links, self._write)
+                return self._restoring.rejoin
         return None
 
     def _on_move(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:

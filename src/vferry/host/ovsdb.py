@@ -239,16 +239,20 @@ class Database(Replica):
     def change(self, work: Callable[["Transaction"], None], timeout_s: float | None = None) -> None:
         """Has `work` change rows, all or nothing, and waits until Open vSwitch has done it.
 
-        `work` may be repeated (`commit`). Problems: ``switch-refused``, ``switch-silent``.
+        If that is nothing, it looks at all that it has once more. `work` may be repeated (`commit`). Problems:
+        ``switch-refused``, ``switch-silent``.
         """
         bound = self._timeout_s if timeout_s is None else timeout_s
         ends = time.monotonic() + bound
+        target = 0
 
         def counted(transaction: "Transaction") -> None:
+            nonlocal target
             work(transaction)
-            self.switch.increment("next_cfg")
+            self.switch.verify("next_cfg")
+            target = self.switch.next_cfg = self.switch.next_cfg + 1
 
-        target = int(self.commit(counted, ends).get_increment_new_value())
+        self.commit(counted, ends)
         if not self.wait(lambda: self.switch.cur_cfg >= target, max(0.0, ends - time.monotonic())):
             raise self.silent(f"it has not done within {bound:.0f} s what it was asked for")
 

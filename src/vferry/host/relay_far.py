@@ -44,9 +44,19 @@ def check_far(database: Database) -> None:
 
 
 def far_wrong(database: Database, gateway: RelayGateway) -> str:
-    """What is not as it is to be of the bridge, of the patch to it, and of its tunnel; empty if nothing is."""
+    """What is not as it is to be of the bridge, of the patch to it, and of its tunnel; empty if nothing is.
+
+    Whether Open vSwitch has opened them, `far_interfaces` say.
+    """
     bridge = database.named("Bridge", BRIDGE)
     return "its bridge is not there" if bridge is None else _wrong(bridge, gateway)
+
+
+def far_interfaces(database: Database, gateway: RelayGateway) -> list[Any]:
+    """The patch to it and its tunnel, as far as they are there."""
+    bridge = database.named("Bridge", BRIDGE)
+    names = _ports(gateway)
+    return [each for port in (bridge.ports if bridge else ()) if port.name in names for each in port.interfaces]
 
 
 def drop_far(database: Database, gateway: RelayGateway) -> bool:

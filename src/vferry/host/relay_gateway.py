@@ -7,8 +7,8 @@ from typing import Any
 from vferry.host.api import Done, SetRelayGateway
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database, first
-from vferry.host.relay_far import check_far, drop_far, far_port, far_wrong, insert_far, put_flows
-from vferry.host.relay_switch import PortSpec, drop_ports, insert_port, ours, refused, unlike
+from vferry.host.relay_far import check_far, drop_far, far_interfaces, far_port, far_wrong, insert_far, put_flows
+from vferry.host.relay_switch import PortSpec, drop_ports, insert_port, ours, refused, unlike, unopened
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayGateway
 
@@ -41,13 +41,23 @@ def set_gateway(root: Path, wanted: SetRelayGateway) -> Done:
 
 def _set(database: Database, bridge: Any, gateway: RelayGateway, *, present: bool) -> bool:
     row = _row(bridge, gateway)
-    if present and row is not None and not _wrong(database, row, gateway):
-        return False
+    if present and row is not None and not _unlike(database, row, gateway):
+        return _open(database, row, gateway)
     if row is not None:
         database.change(lambda _: drop_ports(bridge, (gateway.port,)))
     if present:
         _make(database, bridge, gateway)
     return present or row is not None
+
+
+def _open(database: Database, row: Any, gateway: RelayGateway) -> bool:
+    """Whether it had to be tried again, as Open vSwitch does at any change. If that fails, it stays as it is."""
+    if not _unopened(database, row, gateway):
+        return False
+    database.change(lambda _: None)
+    if why := _unopened(database, row, gateway):
+        raise refused(f"the tunnel {gateway.port}", why)
+    return True
 
 
 def _make(database: Database, bridge: Any, gateway: RelayGateway) -> None:
@@ -86,7 +96,21 @@ def _row(bridge: Any, gateway: RelayGateway) -> Any | None:
 
 
 def _wrong(database: Database, row: Any, gateway: RelayGateway) -> str:
-    """What is not as it is to be; empty if nothing is."""
+    """What is not as it is to be, or not opened; empty if nothing is."""
+    return _unlike(database, row, gateway) or _unopened(database, row, gateway)
+
+
+def _unopened(database: Database, row: Any, gateway: RelayGateway) -> str:
+    """Which of its interfaces Open vSwitch has not opened, and why; empty if it has all."""
+    far = far_interfaces(database, gateway) if gateway.by_flows else []
+    for interface in (*row.interfaces, *far):
+        if why := unopened(interface):
+            return f"{interface.name}: {why}"
+    return ""
+
+
+def _unlike(database: Database, row: Any, gateway: RelayGateway) -> str:
+    """What is not as it is to be, opened or not; empty if nothing is."""
     interface = first(row.interfaces)
     if interface is None or (first(row.tag), first(row.vlan_mode)) != (gateway.vlan, "access"):
         return "it is not as it should be"

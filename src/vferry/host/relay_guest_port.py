@@ -16,6 +16,7 @@ from vferry.host.relay_switch import (
     refused,
     set_joined,
     unlike,
+    unopened,
 )
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayPort, SwitchPlace
@@ -58,7 +59,10 @@ def _set(database: Database, port: RelayPort, place: SwitchPlace, *, present: bo
 
 
 def _change(database: Database, row: Any, port: RelayPort, place: SwitchPlace) -> Done:
-    """Gives it another VLAN or rate while its guest uses it; what the bridge has learnt there is gone."""
+    """Gives it another VLAN or rate while its guest uses it; what the bridge has learnt there is gone.
+
+    If Open vSwitch has not opened it, it tries that again. If it still cannot, the port stays, for when it can.
+    """
     database.change(lambda _: _configure(row, place))
     if why := _wrong(row, port, place):
         raise refused(f"the port {row.name}", why)
@@ -136,11 +140,11 @@ def _wrong(row: Any, port: RelayPort, place: SwitchPlace) -> str:
         return "it is in another VLAN"
     if (interface.ingress_policing_rate, interface.ingress_policing_burst) != policing(place):
         return "it lets pass another rate"
-    return ""
+    return unopened(interface)
 
 
 def _other(row: Any, port: RelayPort, place: SwitchPlace) -> str:
-    """Why it is no port for this guest's NIC; empty if it is one, whatever it does to frames."""
+    """Why it is no port for this guest's NIC; empty if it is one, opened or not, whatever it does to frames."""
     interface = first(row.interfaces)
     if interface is None or len(row.interfaces) > 1:
         return "it is not as it should be"

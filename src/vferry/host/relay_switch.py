@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,18 @@ def set_switch(root: Path, wanted: SetSwitch) -> Done:
             database.change(lambda _: _configure(database.switch, changes), START_TIMEOUT_S)
             _check_settings(database, changes)
         if wanted.start and not database.wait(lambda: bool(database.switch.dpdk_initialized)):
-            raise Problem(
-                "dpdk-not-started",
-                "DPDK does not start in Open vSwitch",
-                f"Look why: grep -i dpdk {LOG}. It tries once only: then {RESTART}",
-                exit=Exit.REFUSED,
-            )
+            raise without_dpdk()
         return Done(changed=bool(changes), detail=", ".join(sorted(changes)))
+
+
+def without_dpdk() -> Problem:
+    """Problem ``dpdk-not-started``."""
+    return Problem(
+        "dpdk-not-started",
+        "DPDK does not start in Open vSwitch",
+        f"Look why: grep -i dpdk {LOG}. It tries once only: then {RESTART}",
+        exit=Exit.REFUSED,
+    )
 
 
 def set_bridge(root: Path, wanted: SetRelayBridge) -> Done:
@@ -99,7 +104,7 @@ def read_relay(root: Path, relay: Relay | None) -> RelayView:
             view = RelayView(
                 relay=relay,
                 dpdk_started=bool(database.switch.dpdk_initialized),
-                ports=tuple(_all_ports(database, relay)),
+                ports=_all_ports(database, relay),
                 read_at_s=time.monotonic(),
                 counted_every_s=_counted_every_s(database.switch),
             )
@@ -128,7 +133,26 @@ def _counted_every_s(switch: Any) -> float:
         return COUNTED_EVERY_MS / 1000
 
 
-def _all_ports(database: Database, relay: Relay) -> Iterator[PortCounters]:
+def _all_ports(database: Database, relay: Relay) -> tuple[PortCounters, ...]:
+    """Those that are there, and the guests' that are not, as an error."""
+    there = tuple(_there(database, relay))
+    names = {port.name for port in there}
+    return (*there, *(_missing(port) for port in relay.ports if guest_name(port.mac) not in names))
+
+
+def _missing(port: RelayPort) -> PortCounters:
+    return PortCounters(
+        name=guest_name(port.mac),
+        bridge=port.switch.bridge if port.switch is not None else bridge_name(port),
+        type=by_socket(port)[0],
+        guest=port.guest,
+        mac=port.mac,
+        up=False,
+        error="missing",
+    )
+
+
+def _there(database: Database, relay: Relay) -> Iterator[PortCounters]:
     """All but the bridges' own; on a direct relay, a guest's are those of its bridge, and on OVN's only guests'."""
     guests = {bridge_name(port): port for port in relay.ports if port.vf is not None}
     guests |= {guest_name(port.mac): port for port in relay.ports}
@@ -165,7 +189,10 @@ def by_socket(port: RelayPort) -> tuple[str, dict[str, str]]:
 
 
 def set_spec(root: Path, spec: BridgeSpec, *, present: bool) -> Done:
-    """Makes a bridge, or removes it, and looks whether its ports work. Problems: as of `SetRelayBridge`."""
+    """Makes a bridge, or removes it, and looks whether its ports work. Problems: as of `SetRelayBridge`.
+
+    One that is new and does not work is removed. What was there as it should be stays, for when it can be opened.
+    """
     with Database(root) as database:
         row = database.named("Bridge", spec.name)
         if row is not None and not ours(row):
@@ -179,7 +206,7 @@ def set_spec(root: Path, spec: BridgeSpec, *, present: bool) -> Done:
             return _remove(database, spec)
         if row is not None and not _wrong(row, spec):
             return Done(changed=False)
-        if row is not None and _others(row, spec):
+        if row is not None and (_others(row, spec) or not _another(row, spec)):
             return _mend(database, row, spec)
         _remove(database, spec)
         return _make(database, spec)
@@ -202,10 +229,13 @@ def _make(database: Database, spec: BridgeSpec) -> Done:
 
 
 def _mend(database: Database, bridge: Any, spec: BridgeSpec) -> Done:
-    """Makes the ports of its own anew, with guests on it, whose ports stay. Those that do not work stay, too."""
-    names = {port.name for port in spec.ports}
-    database.change(lambda _: drop_ports(bridge, names))
-    database.change(lambda transaction: _add_ports(transaction, database, bridge, spec))
+    """Makes its ports anew that are not as they should be; all others stay, and the new ones that do not work, too.
+
+    What it could not open, Open vSwitch tries again whenever anything is changed.
+    """
+    anew = [port for port in spec.ports if _unlike(bridge, port)]
+    database.change(lambda _: drop_ports(bridge, {port.name for port in anew}))
+    database.change(lambda transaction: _add_ports(transaction, database, bridge, anew, spec.mtu))
     if why := _wrong(bridge, spec):
         raise refused(f"the bridge {spec.name}", why)
     return Done(detail=spec.name)
@@ -217,8 +247,8 @@ def drop_ports(bridge: Any, names: Collection[str]) -> None:
     bridge.ports = [port for port in bridge.ports if port.name not in names]
 
 
-def _add_ports(transaction: Any, database: Database, bridge: Any, spec: BridgeSpec) -> None:
-    made = [insert_port(transaction, database, port, spec.mtu) for port in spec.ports]
+def _add_ports(transaction: Any, database: Database, bridge: Any, ports: Iterable[PortSpec], mtu: int) -> None:
+    made = [insert_port(transaction, database, port, mtu) for port in ports]
     bridge.verify("ports")
     bridge.ports = [*bridge.ports, *made]
 
@@ -287,27 +317,53 @@ def insert_port(transaction: Any, database: Database, spec: PortSpec, mtu: int |
 
 def _wrong(row: Any, spec: BridgeSpec) -> str:
     """What is not as it is to be; empty if nothing is."""
-    ports = {port.name: port for port in row.ports}
     for wanted in spec.ports:
-        port = ports.get(wanted.name)
-        there = {} if port is None else {interface.name: interface for interface in port.interfaces}
-        if there.keys() != wanted.interfaces.keys():
-            return f"the port {wanted.name} is not there as it should be"
-        for name, (kind, options) in wanted.interfaces.items():
-            why = unlike(there[name], kind, options)
-            if why:
-                return f"{name}: {why}"
+        if why := _unlike(row, wanted) or _unopened(row, wanted):
+            return why
+    return _another(row, spec)
+
+
+def _another(row: Any, spec: BridgeSpec) -> str:
+    """Why a bridge is not of the kind that it is to be, whatever its ports; empty if it is."""
     if row.datapath_type != "netdev" or (spec.joins and len(row.flood_vlans) != len(EVERY_VLAN)):
         return "it is not in user space, or learns"
     return ""
 
 
+def _unlike(row: Any, wanted: PortSpec) -> str:
+    """Why a bridge has not the port that is wanted, whether it works or not; empty if it has."""
+    there = _interfaces(row, wanted.name)
+    if there.keys() != wanted.interfaces.keys():
+        return f"the port {wanted.name} is not there as it should be"
+    for name, (kind, options) in wanted.interfaces.items():
+        if why := unlike(there[name], kind, options):
+            return f"{name}: {why}"
+    return ""
+
+
+def _unopened(row: Any, wanted: PortSpec) -> str:
+    for name, interface in _interfaces(row, wanted.name).items():
+        if why := unopened(interface):
+            return f"{name}: {why}"
+    return ""
+
+
+def _interfaces(row: Any, name: str) -> dict[str, Any]:
+    """Those of a bridge's port, by their names."""
+    return {each.name: each for port in row.ports if port.name == name for each in port.interfaces}
+
+
 def unlike(interface: Any, kind: str, options: Mapping[str, str]) -> str:
-    """Why an interface is not as it is to be; empty if it is."""
-    if interface.error:
-        return str(first(interface.error))[:300]
+    """Why an interface is not the one that is wanted, whether it works or not; empty if it is."""
     if interface.type != kind or any(interface.options.get(key) != value for key, value in options.items()):
         return "it is another one"
+    return ""
+
+
+def unopened(interface: Any) -> str:
+    """Why Open vSwitch has not opened an interface; empty if it has."""
+    if interface.error:
+        return str(first(interface.error))[:300]
     number = first(interface.ofport)
     return "" if isinstance(number, int) and number > 0 else "it could not be opened"
 

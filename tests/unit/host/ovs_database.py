@@ -75,7 +75,7 @@ def transact(socket: Path, *operations: dict[str, Any]) -> Any:
 class Vswitchd(threading.Thread):
     """Numbers the ports that it could open, starts DPDK when it is asked to, and says what it has done.
 
-    `broken` are VFs, by their PCI addresses, that it cannot open.
+    What it could not, it tries again at each change. `broken` are VFs, by their PCI addresses, that it cannot open.
     """
 
     def __init__(self, root: Path) -> None:
@@ -87,6 +87,15 @@ class Vswitchd(threading.Thread):
         self.meddle: dict[str, str] = {}
         """What somebody else puts into `other_config` at each change."""
         self.deaf = False
+        self._processes = 0
+        self._anew = False
+
+    def start_anew(self, *, dpdk_works: bool) -> None:
+        """As another process, which opens all ports once more; the database is read with the next change."""
+        self.dpdk_works = dpdk_works
+        self._processes += 1
+        self._anew = True
+        (self._root / SOCKET).with_name("ovs-vswitchd.pid").write_text(f"{self._processes}\n")
 
     def __enter__(self) -> "Vswitchd":
         self.start()
@@ -113,10 +122,12 @@ class Vswitchd(threading.Thread):
         for key, value in self.meddle.items():
             switch.setkey("other_config", key, value)
         for number, interface in enumerate(database.rows("Interface"), start=1):
-            if not interface.ofport:
-                bad = interface.options.get("dpdk-devargs") in self.broken
+            if self._anew or interface.ofport in ([], [-1]):
+                without = self._processes and not self.dpdk_works and interface.type.startswith("dpdk")
+                bad = without or interface.options.get("dpdk-devargs") in self.broken
                 interface.ofport = [-1 if bad else number]
                 interface.error = ["could not open network device"] if bad else []
                 interface.statistics = {"rx_packets": 7, "rx_dropped": 2, "tx_packets": 0, "tx_dropped": 0}
                 interface.link_state = ["up"]
+        self._anew = False
         transaction.commit_block()

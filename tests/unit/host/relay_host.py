@@ -20,6 +20,7 @@ from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
+from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import SOCKET
 from vferry.host.wire import operations, tag
 from vferry.model.host import NO_MAC, Inventory, MigrationEndpoint, Network
@@ -171,9 +172,10 @@ def make_root(root: Path) -> None:
 
 @contextmanager
 def running(root: Path) -> Iterator[Host]:
-    """Such a host below `root`, with an Open vSwitch that does its work."""
+    """Such a host below `root`, with an Open vSwitch that does its work, and says that it is there."""
     make_root(root)
-    with serve(root), Vswitchd(root) as switch:
+    with serve(root), Vswitchd(root) as switch, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenVSwitch, "_version", lambda _: "3.5.0")
         said = {"ovs_version": "3.5.0", "dpdk_version": "DPDK 24.11.1", "other_config": ["map", [["mine", "1"]]]}
         transact(root / SOCKET, {"op": "update", "table": "Open_vSwitch", "where": [], "row": said})
         host = Host(root, switch)

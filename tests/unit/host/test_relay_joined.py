@@ -171,6 +171,67 @@ if sys.argv[2] == "joins":
 """
 
 
+RESTARTED = """
+import sys
+from pathlib import Path
+from msgspec.json import encode
+from vferry.host import relay_guest_port, relay_switch
+from vferry.host.api import JoinRelay, SetRelayBridge
+from vferry.host.ovsdb import Database
+from vferry.host.relay_guest_port import set_port
+from vferry.host.relay_ports import FILE, RelayPorts
+from vferry.host.relay_restore import Restoring
+from vferry.host.relay_switch import guest_name, set_bridge
+from vferry.model.problem import Problem
+from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf, SwitchPlace
+
+root, how = Path(sys.argv[1]), sys.argv[2]
+uplink = RelayUplink(name="relay0-up0", address="0000:01:10.0")
+bridge = RelayBridge(name="relay0", uplinks=(uplink,))
+relay = Relay(operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.SWITCHED, uplinks=("pf0",), cores=(1,),
+              bridges=(bridge,))
+own = RelayVf(pf="pf0", index=1, address="0000:01:10.2")
+joined = RelayPort(guest="a", mac="52:54:00:aa:00:0a", socket="/a", vf=own)
+port = RelayPort(guest="b", mac="52:54:00:aa:00:0b", socket="/b", switch=SwitchPlace(bridge="relay0", vlan=7))
+
+def rows():
+    with Database(root) as database:
+        return sorted((row.name, row.uuid) for table in ("Bridge", "Port") for row in database.rows(table))
+
+def tries():
+    "How often it has tried to open the port, by its log."
+    return (root / "log").read_text().count(f"device {guest_name(port.mac)} ")
+
+def fails(work):
+    before = rows()
+    try:
+        work()
+    except Problem as problem:
+        print(problem.code, rows() == before, end=" ")
+
+if how == "learns":
+    fails(lambda: set_port(root, joined, present=True))
+    relay_switch.unopened = relay_guest_port.unopened = lambda _: ""  # as with DPDK
+    set_bridge(root, SetRelayBridge(bridge=bridge, present=True))
+    set_port(root, joined, present=True)
+    set_port(root, port, present=True)
+    print(len(rows()))
+    sys.exit()
+(root / FILE).write_bytes(encode([JoinRelay(port=port)]))
+kept = RelayPorts(root, lambda: relay, root)
+restoring = Restoring(root, lambda: relay, kept, lambda: None)
+before = rows()
+restoring.restore()
+restoring.follow()
+print(rows() == before, end=" ")
+tried = tries()
+fails(restoring.rejoin)
+print(tries() > tried, end=" ")
+fails(lambda: set_port(root, joined, present=True))
+print(len(rows()))
+"""
+
+
 def run(root: Path, program: str) -> list[str]:
     """What a program says three times: with a switch, with the same, and with one that was started anew."""
     needed("ovs-vswitchd")
@@ -209,6 +270,16 @@ def test_an_open_vswitch_without_dpdk_says_so_and_keeps_nothing(tmp_path: Path) 
     assert unstarted == "dpdk-not-started DPDK does not start in Open vSwitch"
     assert refused.startswith("port-refused Open vSwitch cannot make the bridge relay0: relay0-up0: ")
     assert left == "{} []"
+
+
+@as_root
+def test_what_guests_have_outlasts_an_open_vswitch_without_dpdk(tmp_path: Path) -> None:
+    """Each failure: with which code, and whether what was there is there. It tries all again at each change."""
+    assert run(tmp_path, RESTARTED) == [
+        "port-refused True 8",  # two bridges, and three ports on each
+        "True port-refused True True port-refused True 8",
+        "True port-refused True True port-refused True 8",
+    ]
 
 
 @as_root

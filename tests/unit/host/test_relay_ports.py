@@ -12,9 +12,10 @@ from ovs_database import transact
 from relay_host import MINE, MOVING, OTHERS, VFS, Host, refused, running
 from xml_samples import VHOSTUSER, domain
 
-from vferry.host import api, relay_restore
+from vferry.host import api
 from vferry.host.api import JoinRelay, LeaveRelay, SetVf
 from vferry.host.ovsdb import SOCKET
+from vferry.host.relay_restore import Restoring
 from vferry.host.service import Service
 from vferry.model.host import NO_MAC, Inventory, VfSettings
 from vferry.model.problem import Problem
@@ -272,14 +273,14 @@ async def test_what_is_taken_off_meanwhile_is_not_put_back(host: Host, monkeypat
     """The agent answers controllers while it puts back what a restart has taken away."""
     await host.ask(JOIN, MOVING)
     host.restart()
-    works = relay_restore._works
+    works = Restoring._works
 
     def late(*arguments: Any) -> Iterator[Any]:
         found = list(works(*arguments))
         host.handlers._ports.leave(LEAVE)
         yield from found
 
-    monkeypatch.setattr(relay_restore, "_works", late)
+    monkeypatch.setattr(Restoring, "_works", late)
     await host.handlers.started()
     assert (host.state()["bridges"], driver(host), host.nic.mac(1)) == ([], None, NO_MAC)
     assert await relay_ports(host) == ()
@@ -293,7 +294,7 @@ async def test_one_port_that_cannot_be_had_again_keeps_no_other(host: Host, capl
     host.boot()
     (host.pci / "devices" / VFS[1] / "physfn").unlink()
     await host.handlers.started()
-    assert "port of guest guest1 is not as it was" in caplog.text
+    assert f"port {MAC} of guest guest1 is not as it was" in caplog.text
     assert (driver(host), driver(host, VFS[0])) == (None, "vfio-pci")
 
 
