@@ -10,7 +10,7 @@ from lab.operator import ANSWER_S, HOSTS, Scene, asked, do, migrate, until, vfer
 from lab.ovn import KNOCK, PATIENCE_S, TALK, UPLINKS, Logical, Ovn, Program, known, ovn
 from lab.relayed import define, relays
 from vferry.controller.state import State
-from vferry.host.relay_switch import guest_name
+from vferry.host.relay_names import guest_name
 from vferry.lab import guests
 from vferry.model.relay import RelayKind
 

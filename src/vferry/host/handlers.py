@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains, relay_switch
+from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains, relay_names, relay_switch, relay_view
 from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
 from vferry.host.arriving import Arriving
 from vferry.host.boot_pages import set_boot_pages
@@ -150,7 +150,7 @@ class Handlers:
             case api.TakeInventory():
                 return self._take_inventory
             case api.ReadRelay():
-                return lambda: relay_switch.read_relay(self._root, self._read_relay())
+                return lambda: relay_view.read_relay(self._root, self._read_relay())
             case api.ShowGuest(guest=guest):
                 return lambda: self._show_guest(guest)
             case api.ReadGuestNetwork(guest=guest):
@@ -433,7 +433,7 @@ class Handlers:
 
     def _way(self, wanted: api.Announce) -> Wire:
         if wanted.interface is None:
-            return Inlet(self._root, relay_switch.guest_name(wanted.port or wanted.mac))
+            return Inlet(self._root, relay_names.guest_name(wanted.port or wanted.mac))
         return self._wire(wanted.interface)
 
     def _destroy(self, operation: str, guest: str) -> api.Done:

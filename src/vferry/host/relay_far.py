@@ -15,7 +15,7 @@ from vferry.host.openflow import way_in
 from vferry.host.openvswitch import OpenVSwitch, RefusedError
 from vferry.host.ovsdb import Database, first
 from vferry.host.pipeline import EVERY_TABLE, Pipeline
-from vferry.host.relay_switch import OURS, PortSpec, drop_bridge, drop_ports, insert_port, ours, refused, unlike
+from vferry.host.relay_bridge import OURS, PortSpec, drop_bridge, drop_ports, insert_port, ours, refused, unlike
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import Relay, RelayGateway, RelayState
 

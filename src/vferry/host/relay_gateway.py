@@ -7,8 +7,8 @@ from typing import Any
 from vferry.host.api import Done, SetRelayGateway
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database, first
+from vferry.host.relay_bridge import PortSpec, drop_ports, insert_port, ours, refused, unlike, unopened
 from vferry.host.relay_far import check_far, drop_far, far_interfaces, far_port, far_wrong, insert_far, put_flows
-from vferry.host.relay_switch import PortSpec, drop_ports, insert_port, ours, refused, unlike, unopened
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayGateway
 

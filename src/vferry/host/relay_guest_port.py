@@ -6,18 +6,9 @@ from typing import Any
 
 from vferry.host.api import Done
 from vferry.host.ovsdb import Database, first
-from vferry.host.relay_switch import (
-    PortSpec,
-    by_socket,
-    drop_ports,
-    guest_name,
-    insert_port,
-    ours,
-    refused,
-    set_joined,
-    unlike,
-    unopened,
-)
+from vferry.host.relay_bridge import PortSpec, drop_ports, insert_port, ours, refused, unlike, unopened
+from vferry.host.relay_names import by_socket, guest_name
+from vferry.host.relay_switch import set_joined
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayPort, SwitchPlace
 

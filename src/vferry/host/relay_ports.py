@@ -11,8 +11,8 @@ from vferry.host.api import BindVf, Done, JoinRelay, LeaveRelay
 from vferry.host.durable import write_durably
 from vferry.host.qemu_user import qemu_user
 from vferry.host.relay_guest_port import set_port
+from vferry.host.relay_names import guest_name
 from vferry.host.relay_store import read_kept
-from vferry.host.relay_switch import guest_name
 from vferry.host.sriov import vf_driver
 from vferry.host.sysfs import Write, read_file, write_attribute
 from vferry.host.vf_driver import bind_vf

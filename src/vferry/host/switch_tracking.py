@@ -9,7 +9,7 @@ from msgspec import Struct
 from vferry.host.api import MOST_PORT_CONNECTIONS, PortTracked
 from vferry.host.openvswitch import OpenVSwitch, RefusedError
 from vferry.host.ovn import read_zone
-from vferry.host.relay_switch import guest_name
+from vferry.host.relay_names import guest_name
 from vferry.host.segments import TCP, UDP, backwards, ports
 from vferry.model.connections import PortConnection, Way
 from vferry.model.problem import Problem

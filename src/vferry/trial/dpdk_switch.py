@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from vferry.host.api import SetHugePages, SetSwitch
 from vferry.host.huge_pages import set_huge_pages
 from vferry.host.openvswitch import OpenVSwitch
+from vferry.host.relay_bridge import BridgeSpec, PortSpec, set_spec
 from vferry.host.relay_ground import read_ground
-from vferry.host.relay_switch import BridgeSpec, PortSpec, set_spec, set_switch
+from vferry.host.relay_switch import set_switch
 from vferry.plan.relay_choice import NodeMemory, page_changes, settings
 from vferry.trial import switch
 from vferry.trial.namespace import Namespace

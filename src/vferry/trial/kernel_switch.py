@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vferry.host.relay_switch import PortSpec
+from vferry.host.relay_bridge import PortSpec
 from vferry.trial import switch
 from vferry.trial.namespace import Namespace
 from vferry.trial.switch import IN_THE_KERNEL, Bridge, Switch

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from vferry.host.relay_switch import PortSpec
+from vferry.host.relay_bridge import PortSpec
 from vferry.trial import bouncer, dpdk_switch, kernel_bridge, kernel_switch, relay_rules
 from vferry.trial.dpdk_switch import DpdkSwitch
 from vferry.trial.ends import VHOST, End, Ends

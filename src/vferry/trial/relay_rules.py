@@ -9,7 +9,7 @@ too, and answers go by without. The rest is dropped.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from vferry.host.relay_switch import PortSpec
+from vferry.host.relay_bridge import PortSpec
 from vferry.trial.bouncer import ADDRESSES, MACS, PORT
 from vferry.trial.namespace import Namespace
 from vferry.trial.switch import IN_THE_KERNEL, IN_USER_SPACE, Bridge, Switch, port

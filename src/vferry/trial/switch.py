@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database
-from vferry.host.relay_switch import PortSpec, insert_port, unlike
+from vferry.host.relay_bridge import PortSpec, insert_port, unopened
 from vferry.model.problem import Exit, Problem
 from vferry.trial.namespace import Namespace
 from vferry.trial.process import Process
@@ -67,8 +67,8 @@ class Switch(Started):
             database.change(insert)
             interfaces = {row.name: row for row in database.rows("Interface")}
             ports = (each for bridge in bridges for each in bridge.ports)
-            for name, (kind, options) in (each for spec in ports for each in spec.interfaces.items()):
-                if why := unlike(interfaces[name], kind, options):
+            for name in (each for spec in ports for each in spec.interfaces):
+                if why := unopened(interfaces[name]):
                     raise _problem(f"{name}: {why}")
 
     def put_flows(self, bridge: str, flows: Iterable[str]) -> None:

@@ -34,7 +34,7 @@ from ovs_database import TOOLS, find_schema, find_tool, needed
 
 from vferry.controller.configuration import OvnSettings
 from vferry.host.openvswitch import ask
-from vferry.host.relay_switch import guest_name
+from vferry.host.relay_names import guest_name
 from vferry.trial.namespace import Namespace, run
 
 T = TypeVar("T")

@@ -30,7 +30,7 @@ from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_events import RESUMED
-from vferry.host.relay_switch import guest_name
+from vferry.host.relay_names import guest_name
 from vferry.migration.connections import Connections
 from vferry.model.host import MigrationEndpoint
 from vferry.model.ovn import LogicalPort

@@ -21,7 +21,8 @@ from ovs_database import needed
 
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database
-from vferry.host.relay_switch import BridgeSpec, PortSpec, drop_ports, guest_name, insert_port, set_spec
+from vferry.host.relay_bridge import BridgeSpec, PortSpec, drop_ports, insert_port, set_spec
+from vferry.host.relay_names import guest_name
 from vferry.trial.namespace import Namespace, run
 
 BRIDGE, UPLINK = "relay0", "relay0-up0"

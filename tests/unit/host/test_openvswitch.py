@@ -16,7 +16,7 @@ from switch_ground import BRIDGE, UPLINK, switch
 from vferry.host import openvswitch
 from vferry.host.api import Done
 from vferry.host.openvswitch import OpenVSwitch, RefusedError, ask
-from vferry.host.relay_switch import guest_name
+from vferry.host.relay_names import guest_name
 from vferry.model.host import AttachmentKind, Bridge
 from vferry.model.problem import Problem
 from vferry.model.relay import SwitchAbilities

@@ -24,7 +24,7 @@ from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_events import RESUMED
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovn import read_chassis
-from vferry.host.relay_switch import guest_name
+from vferry.host.relay_names import guest_name
 from vferry.model.host import MigrationEndpoint
 from vferry.model.ovn import NORTHBOUND, KnownPort, LogicalPort
 from vferry.model.ovn import Chassis as Seen

@@ -22,7 +22,7 @@ from vferry.host.api import JoinRelay
 from vferry.host.openflow import Inlet
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.relay_guest_port import set_port
-from vferry.host.relay_switch import guest_name
+from vferry.host.relay_names import guest_name
 from vferry.model.host import Inventory
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, SwitchPlace
 from vferry.plan.relay_chain import ChainAssessment, ChainWishes, Service, assess_chain, assess_no_chain

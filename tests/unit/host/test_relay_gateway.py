@@ -21,7 +21,7 @@ from vferry.host.api import SetRelayGateway
 from vferry.host.gateway_flows import mac_of as mac_of_gateway
 from vferry.host.relay_far import Flows
 from vferry.host.relay_gateway import set_gateway
-from vferry.host.relay_switch import guest_name
+from vferry.host.relay_names import guest_name
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayGateway, RelayKind, RelayState
 

@@ -64,7 +64,7 @@ def frame(to, of, kind=b"\x88\xb5", tag=b"", number=[0]):
 
 PROGRAM = r"""
 from vferry.host.openvswitch import OpenVSwitch
-from vferry.host.relay_switch import BridgeSpec, PortSpec, set_spec
+from vferry.host.relay_bridge import BridgeSpec, PortSpec, set_spec
 
 root, how = Path(sys.argv[1]), sys.argv[2]
 ports = tuple(PortSpec(name=name, interfaces={name: ("", {})}) for name in ("nic", "guest"))
@@ -92,7 +92,7 @@ print(line.split(":")[1].split()[1] == "0")  # nothing goes to the bridge's own 
 SWITCHED = r"""
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import Database
-from vferry.host.relay_switch import BridgeSpec, PortSpec, set_spec, drop_ports, insert_port
+from vferry.host.relay_bridge import BridgeSpec, PortSpec, drop_ports, insert_port, set_spec
 
 if sys.argv[2] != "joins":
     sys.exit()
@@ -175,13 +175,14 @@ RESTARTED = """
 import sys
 from pathlib import Path
 from msgspec.json import encode
-from vferry.host import relay_guest_port, relay_switch
+from vferry.host import relay_bridge, relay_guest_port
 from vferry.host.api import JoinRelay, SetRelayBridge
 from vferry.host.ovsdb import Database
 from vferry.host.relay_guest_port import set_port
 from vferry.host.relay_ports import FILE, RelayPorts
 from vferry.host.relay_restore import Restoring
-from vferry.host.relay_switch import guest_name, set_bridge
+from vferry.host.relay_names import guest_name
+from vferry.host.relay_switch import set_bridge
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf, SwitchPlace
 
@@ -211,7 +212,7 @@ def fails(work):
 
 if how == "learns":
     fails(lambda: set_port(root, joined, present=True))
-    relay_switch.unopened = relay_guest_port.unopened = lambda _: ""  # as with DPDK
+    relay_bridge.unopened = relay_guest_port.unopened = lambda _: ""  # as with DPDK
     set_bridge(root, SetRelayBridge(bridge=bridge, present=True))
     set_port(root, joined, present=True)
     set_port(root, port, present=True)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from ovs_database import Vswitchd, serve, transact
 
-from vferry.host import ovsdb, relay_switch
+from vferry.host import ovsdb, relay_bridge
 from vferry.host.api import Done, SetRelayBridge, SetSwitch
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import SOCKET, Database
 from vferry.host.relay_guest_port import set_port
-from vferry.host.relay_switch import read_relay, set_bridge, set_switch
+from vferry.host.relay_switch import set_bridge, set_switch
+from vferry.host.relay_view import read_relay
 from vferry.model.problem import Problem
 from vferry.model.relay import Relay, RelayBridge, RelayKind, RelayPort, RelayState, RelayUplink, RelayVf
 
@@ -264,14 +265,14 @@ def test_a_switch_that_does_nothing_is_said_and_nothing_stays(
 def test_others_changes_are_not_lost(root: Path, switch: Vswitchd) -> None:
     """Somebody adds a bridge between our looking and our writing: both are there after."""
     tries = 0
-    spec = relay_switch.BridgeSpec(name="ours", ports=(), mtu=1500)
+    spec = relay_bridge.BridgeSpec(name="ours", ports=(), mtu=1500)
 
     def work(transaction: Any) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:
             add_bridge(root, "theirs")
-        relay_switch._insert(transaction, database, spec)
+        relay_bridge._insert(transaction, database, spec)
 
     with Database(root) as database:
         database.change(work)
