@@ -106,11 +106,12 @@ async def test_what_is_missing_is_made_when_open_vswitch_is_started_anew(host: H
 
 
 async def test_what_has_failed_is_tried_again_after_a_while(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vferry.host.ovsdb.TIMEOUT_S", 0.3)
     made = rows(host)
     drop_bridges(host)
     host.switch.deaf = True
-    await host.handlers.started()
+    with monkeypatch.context() as short:
+        short.setattr("vferry.host.ovsdb.TIMEOUT_S", 0.3)
+        await host.handlers.started()
     host.switch.deaf = False
     await host.handlers.follow()
     assert rows(host) == {}, "not yet"
