@@ -10,7 +10,7 @@ from vferry.model.switch import RESTART
 from vferry.plan.facts import Finding, Found, Refusal, error, info, warning
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
-from vferry.plan.relay_needs import platform, switch, uplinks
+from vferry.plan.relay_needs import platform, silent, switch, uplinks
 from vferry.plan.relay_release import left_on
 from vferry.plan.relay_steps import disabling, enabling, repairing
 
@@ -43,7 +43,7 @@ class RelayAssessment(Found, frozen=True, kw_only=True):
 def assess_enabling(host: Inventory, wishes: RelayWishes) -> RelayAssessment:
     """The way to a relay. Where there is one already, or half of it, the way to all of it."""
     if host.relay is not None:
-        return _again(host.relay, wishes, host.name)
+        return _again(host, host.relay, wishes)
     found = [*uplinks(host, wishes.uplinks), *platform(host, wishes.uplinks), *switch(host)]
     if found:
         return RelayAssessment(findings=tuple(found))
@@ -102,7 +102,8 @@ def _without(port: PortCounters) -> str:
     return f"{remedy}; where it is OVN's, take {port.bridge} out of {mappings} of Open_vSwitch, and OVN removes it"
 
 
-def _again(relay: Relay, wishes: RelayWishes, name: str) -> RelayAssessment:
+def _again(host: Inventory, relay: Relay, wishes: RelayWishes) -> RelayAssessment:
+    name = host.name
     if relay.state is RelayState.DISABLING:
         problem = error(
             "relay-half-gone",
@@ -117,6 +118,8 @@ def _again(relay: Relay, wishes: RelayWishes, name: str) -> RelayAssessment:
             f"Take it back first: vferry relay disable {name}",
         )
         return RelayAssessment(findings=(problem,))
+    if dead := tuple(silent(host)):
+        return RelayAssessment(findings=dead)
     note = info("relay-there", f"{name} has this relay already: what is missing of it is made")
     steps = repairing(relay) if relay.state is RelayState.ENABLED else enabling(relay)
     return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=steps))

@@ -370,6 +370,12 @@ def test_what_is_there_is_made_whole() -> None:
     assert (making, guests.apply, done.name) == (others[:-1], (RejoinGuests(),), "done")
 
 
+def test_nothing_is_made_whole_where_the_switch_is_dead() -> None:
+    relay = replace(plan(HOST, "pf0").relay, state=RelayState.ENABLED)
+    found = assess(replace(with_switch(answers=False), relay=relay), "pf0")
+    assert (found.plan, [finding.code for finding in found.errors]) == (None, ["relay-switch-silent"])
+
+
 @pytest.mark.parametrize(
     ("state", "uplinks", "code"),
     [
