@@ -1,7 +1,6 @@
 """A host's relay as the operator asks for it: looked at, refused or made, and undone where that fails."""
 
 import secrets
-from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
@@ -9,8 +8,10 @@ from vferry.controller.hosts import open_host
 from vferry.controller.state import State
 from vferry.controller.stepping import (
     STEP_TIMEOUT_S,
+    SeeTo,
     Tell,
     carry_out,
+    carry_out_or,
     look,
     outcome,
     session_of,
@@ -29,8 +30,6 @@ from vferry.plan.relay_gateway import GatewayWishes
 
 PREFIX = "relay-"
 """How the ids of operations begin that make relays."""
-
-SeeTo = Callable[[Host, list[HostStep], Problem], Awaitable[Problem]]
 
 
 async def view(state: State, name: str) -> RelayView:
@@ -121,13 +120,7 @@ async def _carried_out(state: State, name: str, session: Session, plan: RelayPla
     """Claims a relay's VFs, and does a plan's steps. Where one fails, `see_to` answers what is raised of it."""
     async with open_host(name, session, state) as host:
         await host.call(ClaimResources(vfs=plan.relay.addresses, slot=False), timeout_s=STEP_TIMEOUT_S)
-        begun: list[HostStep] = []
-        try:
-            await carry_out(host, plan.steps, begun, tell)
-        except Problem as problem:
-            if problem.code == "stale-controller":
-                raise  # somebody else goes on with it now
-            raise await see_to(host, begun, problem) from problem
+        await carry_out_or(host, plan.steps, tell, see_to)
 
 
 async def release_strays(state: State, inventory: Inventory, *prefixes: str) -> None:

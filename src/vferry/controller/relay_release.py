@@ -3,8 +3,8 @@
 from vferry.controller.hosts import open_host
 from vferry.controller.relay import changed, release_strays
 from vferry.controller.state import State
-from vferry.controller.stepping import STEP_TIMEOUT_S, Tell, carry_out, look, outcome, session_of, take_back, told
-from vferry.host.api import ClaimResources, ReadDefinition, ReleaseClaim
+from vferry.controller.stepping import STEP_TIMEOUT_S, Tell, carry_out_or, look, outcome, session_of, take_back, told
+from vferry.host.api import ClaimResources, Host, ReadDefinition, ReleaseClaim
 from vferry.model.guest import GuestState
 from vferry.model.host import Inventory
 from vferry.model.problem import Problem
@@ -41,19 +41,17 @@ async def release(state: State, name: str, found: ReleaseAssessment, tell: Tell)
         return
     vfs = (port.vf.address,) if port.vf else ()
     again = f"vferry relay release {name} {port.mac}"
+
+    async def see_to(host: Host, begun: list[HostStep], problem: Problem) -> Problem:
+        failed = await take_back(host, begun, tell)
+        return outcome(problem, "it", failed, f"When the host answers again, ask again: {again}")
+
     async with open_host(name, session_of(inventory, operation_of(port)), state) as host:
         await host.call(ClaimResources(guest=port.guest, vfs=vfs, slot=False), timeout_s=STEP_TIMEOUT_S)
         if await assess(state, name, port.mac) != found:
             await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
             raise changed(name)
-        begun: list[HostStep] = []
-        try:
-            await carry_out(host, found.steps, begun, tell)
-        except Problem as problem:
-            if problem.code == "stale-controller":
-                raise  # somebody else goes on with it now
-            failed = await take_back(host, begun, tell)
-            raise outcome(problem, "it", failed, f"When the host answers again, ask again: {again}") from problem
+        await carry_out_or(host, found.steps, tell, see_to)
         try:
             await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
         except Problem as problem:

@@ -1,6 +1,6 @@
 """Carrying out what is done to one host alone, step by step, and taking it back where that fails."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from vferry.controller.hosts import open_host
 from vferry.controller.state import State
@@ -14,6 +14,9 @@ STEP_TIMEOUT_S = 180.0
 
 Tell = Callable[[str], None]
 """Is told each step as it begins, in words."""
+
+SeeTo = Callable[[Host, list[HostStep], Problem], Awaitable[Problem]]
+"""Sees to the steps that were begun, the last of which failed; answers what is raised of it."""
 
 
 async def look(state: State, name: str) -> Inventory:
@@ -35,6 +38,17 @@ async def carry_out(host: Host, steps: Iterable[HostStep], begun: list[HostStep]
         tell(step.summary)
         for operation in step.apply:
             await host.call(operation, timeout_s=STEP_TIMEOUT_S)
+
+
+async def carry_out_or(host: Host, steps: Iterable[HostStep], tell: Tell, see_to: SeeTo) -> None:
+    """Does one step after the other, and where one fails what `see_to` does, unless somebody else goes on with it."""
+    begun: list[HostStep] = []
+    try:
+        await carry_out(host, steps, begun, tell)
+    except Problem as problem:
+        if problem.code == "stale-controller":
+            raise
+        raise await see_to(host, begun, problem) from problem
 
 
 async def take_back(host: Host, begun: list[HostStep], tell: Tell) -> list[str]:
