@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from vferry.plan import connections, devices, estimate, nics, transfer, vfio
-from vferry.plan.facts import Assessment, Facts, Finding, Severity, Wishes, error, warning
+from vferry.plan.facts import Assessment, Facts, Finding, Wishes, error, warning
 from vferry.plan.plan import Plan, TransferPlan
 from vferry.plan.planner import draft
 from vferry.plan.relay_choice import forwards_on
@@ -34,8 +34,8 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *drafted.findings,
         *(estimate.about(facts, wishes.transfer, expected) if expected else ()),
     )
-    refused = any(finding.severity is Severity.ERROR for finding in findings)
-    return Assessment(findings=findings, plan=None if refused else drafted.plan, estimate=expected)
+    found = Assessment(findings=findings, estimate=expected)
+    return found if found.errors else replace(found, plan=drafted.plan)
 
 
 def _guest(facts: Facts) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from vferry.model.guest import GuestLink, GuestState, Nic, VfRef
 from vferry.model.host import Inventory, Vf, VfSettings
 from vferry.model.relay import RelayPort, RelayVf
 from vferry.plan import inside, nic_definition, nic_slots, relayed, standby, switch_place, switched
-from vferry.plan.facts import Facts, Finding, Refusal, Severity, error, hardware_links, info, warning
+from vferry.plan.facts import Facts, Finding, Refusal, error, hardware_links, info, warning
 from vferry.plan.guest_nic import left_behind, nic_of, refuse_definition, target_of, with_own
 from vferry.plan.nic_place import NicPlace
 from vferry.plan.nic_plan import NicAssessment, NicLeg, NicMove, NicPlan, NicTarget, defined_on
@@ -42,11 +42,11 @@ def assess(facts: Facts, mac: str, to: NicTarget, operation: str, unplug_timeout
         move = found.move(to)
     except Refusal as refusal:
         return NicAssessment(findings=(refusal.finding,))
-    findings = tuple(found.about(move))
-    if any(finding.severity is Severity.ERROR for finding in findings):
-        return NicAssessment(findings=findings)
+    assessed = NicAssessment(findings=tuple(found.about(move)))
+    if assessed.errors:
+        return assessed
     plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation, vfs=move.vfs, move=move)
-    return NicAssessment(findings=findings, plan=plan)
+    return replace(assessed, plan=plan)
 
 
 def _refuse(facts: Facts, host: Inventory, nic: Nic, to: NicTarget, operation: str) -> None:
