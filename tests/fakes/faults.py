@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fakes.fleet import FOREVER_S, Call, Fault, Fleet, Instead, unreachable
-from vferry.host.api import GuestRun, Operation, RunInGuest
+from vferry.host.api import GuestRun, Operation, ReclaimFree, RunInGuest
 from vferry.model.problem import Exit, Problem
 
 
@@ -73,6 +73,17 @@ def doing(when: Callable[[Call], bool], what: Callable[[], object], *, after: bo
         what()
 
     return Fault(when, act, after)
+
+
+def squeezing(when: Callable[[Call], bool]) -> Fault:
+    """A guest's memory is with its balloon when libvirt fails: it is not given back."""
+
+    def act(fleet: Fleet, call: Call) -> None:
+        assert isinstance(call.operation, ReclaimFree)
+        fleet.hosts[call.host].machines[call.operation.guest].squeezed = True
+        raise Problem("libvirt-failed", "Giving a guest its memory back: broken", "Look there", exit=Exit.REFUSED)
+
+    return Fault(when, act)
 
 
 def failing_script(

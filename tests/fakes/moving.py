@@ -44,6 +44,7 @@ def start(hosts: Mapping[str, HostState], host: HostState, job: Job) -> None:
         mdevs=machine.mdevs,
         state=GuestState.PAUSED,
         reason="migration",
+        squeezed=machine.squeezed,
     )
     hosts[job.target].machines[job.guest] = incoming
     host.jobs[job.operation] = job

@@ -62,6 +62,8 @@ class Case:
     """Whether that bridge is OVN's, which binds them."""
     mediated: bool = False
     """Whether it has a mediated device, which QEMU migrates."""
+    reclaims: bool = False
+    """Whether what it has free is taken before the copy."""
 
     @property
     def has_vf(self) -> bool:
@@ -84,7 +86,8 @@ class Case:
         relayed = f"{self.relayed}-relayed" if self.relayed and (self.nics or self.relayed > 1) else ""
         switched = f"{self.switched}-{'bound' if self.bound else 'switched'}" if self.switched else ""
         several = f"{self.nics}-nics" if self.nics > 1 else ""
-        more = (own, self.manager, several, mediated, beside, relayed, switched)
+        reclaims = "reclaims" if self.reclaims else ""
+        more = (own, self.manager, several, mediated, beside, relayed, switched, reclaims)
         return "-".join(word for word in (self.mode.value, self.side.value, *more) if word)
 
     @property
@@ -126,6 +129,7 @@ CASES = (
     Case(NetworkMode.VFIO, GuestSide.NOBODY),
     Case(NetworkMode.VFIO, GuestSide.NOBODY, own_standby=True, nics=2, mediated=True),
     Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, mediated=True),
+    Case(NetworkMode.SWITCH, GuestSide.ADDRESSES, reclaims=True),
 )
 
 
@@ -285,6 +289,8 @@ def make_plan(
 ) -> Plan:
     """The plan for moving the guest between two hosts of the fleet; faults are kept out of the survey."""
     faults, fleet.faults = fleet.faults, []
+    if case.reclaims:
+        transfer = structs.replace(transfer, reclaim_free=True)
     assessment = run_virtually(survey(fleet, source, destination, case, operation, transfer))
     fleet.faults = faults
     fleet.calls.clear()

@@ -107,6 +107,8 @@ class Machine:
     reason: str | None = None
     run: int = 1
     """Another one each time that it is started."""
+    squeezed: bool = False
+    """Whether its balloon holds memory of its."""
 
     def nic(self, mac: str, kind: str) -> Device | None:
         """Its VF, or its standby NIC, with a MAC."""

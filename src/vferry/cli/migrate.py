@@ -72,6 +72,12 @@ WISHES = (
         "[default: no, or the configuration's]",
     ),
     click.option(
+        "--reclaim-free/--no-reclaim-free",
+        default=None,
+        help="Before the copy, have the guest's balloon take what the guest has free, and give it back at once: that "
+        "is not copied then.  [default: no, or the configuration's]",
+    ),
+    click.option(
         "--temporary-bond",
         is_flag=True,
         help="With --network detach: a bond is made in the guest, over the VF and a virtio NIC, and taken away after.",

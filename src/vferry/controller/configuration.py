@@ -58,6 +58,8 @@ class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How long the guest may be paused for its memory when the copy would not end otherwise."""
     throttle: bool = False
     """Whether QEMU may slow the guest down then."""
+    reclaim_free: bool = False
+    """Whether what the guest has free is taken by its balloon before the copy, and given back."""
     unplug_timeout_s: Annotated[float, Meta(gt=0)] = 15.0
     """How long a guest may take to give a device back."""
 

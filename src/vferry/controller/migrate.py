@@ -43,6 +43,7 @@ class Request(Struct, frozen=True, kw_only=True):
     bandwidth: int | None = None
     max_pause_s: float | None = None
     throttle: bool | None = None
+    reclaim_free: bool | None = None
     measured: bool = True
     probe_address: str | None = None
     probe_tcp: int | None = None
@@ -99,6 +100,7 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
         deadline_s=request.deadline_s or settings.deadline_s,
         max_pause_ms=_milliseconds(request.max_pause_s or settings.max_pause_s),
         throttle=settings.throttle if request.throttle is None else request.throttle,
+        reclaim_free=settings.reclaim_free if request.reclaim_free is None else request.reclaim_free,
     )
     if wanted.compression and request.codec not in (None, Codec.NONE):
         raise Problem(

@@ -509,6 +509,21 @@ class StopGateway(Operation[GatewayStatistics], frozen=True, kw_only=True, tag="
     """That is wanted: it is certain that the guest does not run at the destination, and never will."""
 
 
+class ReclaimFree(Operation[Done], frozen=True, kw_only=True, tag="reclaim-free"):
+    """Takes by its balloon what a guest has free, and gives it back at once, so that a copy has nothing of it to send.
+
+    The answer's detail is how much, or, unchanged, why nothing.
+    """
+
+    guest: str
+
+
+class ReturnFree(Operation[Done], frozen=True, kw_only=True, tag="return-free"):
+    """Gives a guest what the session's `ReclaimFree` took and, being interrupted, did not give back."""
+
+    guest: str
+
+
 class StartMigration(Operation[Done], frozen=True, kw_only=True, tag="start-migration"):
     """Starts libvirt's peer-to-peer migration of the guest through the session's sending gateway.
 

@@ -34,6 +34,8 @@ PIECE_PAGES = PIECE_BYTES // PAGE_BYTES
 TRIAL_S = 30.0
 PATIENCE_S = 5.0
 POLL_S = 0.1
+STATISTICS_S = 60.0
+"""How old a balloon's statistics may be."""
 PRESENT = 1 << 63
 """Of an entry of /proc/PID/pagemap (admin-guide/mm/pagemap.rst in Linux's documentation)."""
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw.. ")
@@ -61,7 +63,8 @@ def measure_memory(hypervisor: Hypervisor, guest: str, seconds: int, root: Path 
     rate = None
     if measuring:
         rate = _noted(hypervisor, notes, "the dirty rate", lambda: _dirty_rate(hypervisor, domain, until))
-    return MemoryUse(dirty_rate=rate, sample=sample, notes=tuple(notes))
+    free = _noted(hypervisor, notes, "what it has free", lambda: free_bytes(domain))
+    return MemoryUse(dirty_rate=rate, sample=sample, free=free, notes=tuple(notes))
 
 
 def look(domain: Any, guest: str, root: Path) -> Seen:
@@ -97,6 +100,13 @@ def spread(where: range, chance: random.Random) -> list[int]:
     count = min(PIECES, pieces)
     picked = [chance.randrange(n * pieces // count, (n + 1) * pieces // count) for n in range(count)]
     return [where.start + index * PIECE_BYTES for index in picked]
+
+
+def free_bytes(domain: Any) -> int | None:
+    """What a guest says it has free, where its balloon is asked for statistics anyway, and it has answered lately."""
+    told = domain.memoryStats()
+    lately = time.time() - told.get("last_update", 0) < STATISTICS_S
+    return int(told["unused"]) * 1024 if lately and "unused" in told else None
 
 
 def _noted(hypervisor: Hypervisor, notes: list[str], what: str, ask: Callable[[], T]) -> T | None:

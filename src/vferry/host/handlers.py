@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from vferry.host import api, forwarding, hypervisor_devices, hypervisor_domains, relay_names, relay_switch, relay_view
 from vferry.host.announcing import Wire, announce, open_wire, teach_bridge
 from vferry.host.arriving import Arriving
+from vferry.host.balloon import Balloons
 from vferry.host.boot_pages import set_boot_pages
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
@@ -102,10 +103,12 @@ class Handlers:
         confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
         self._migrations = Migrations(self._hypervisor, runtime, configuration.migration.bandwidth)
+        self._balloons = Balloons(self._hypervisor, runtime)
         self._held = Held(self._hypervisor, self._migrations, self._gateways, runtime)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
         self._pool.submit(self._lent.take_back)  # what stopped while there was no agent
         self._pool.submit(self._hide_again)
+        self._pool.submit(self._balloons.give_all_back)
 
     async def handle(self, operation: api.Operation[Any], session: api.Session | None) -> Struct:
         """The answer to an operation. Raises `Problem`."""
@@ -134,6 +137,7 @@ class Handlers:
 
     async def released(self, operation_id: str) -> None:
         """Ends the gateway that an operation has left running, and forgets its migration. Problem ``guest-held``."""
+        await self._in_thread(lambda: self._balloons.release(operation_id))
         await self._in_thread(lambda: self._held.release(operation_id))
 
     def close(self) -> None:
@@ -315,6 +319,12 @@ class Handlers:
             case api.StopGateway(resume=resume):
                 of = check(session).operation
                 return lambda: held.stop(of, resume=resume)
+            case api.ReclaimFree(guest=guest):
+                of = check(session, guest=guest).operation
+                return lambda: self._balloons.reclaim(of, guest)
+            case api.ReturnFree(guest=guest):
+                of = check(session, guest=guest).operation
+                return lambda: self._balloons.give_back(of)
             case api.StartMigration():
                 of = check(session, guest=operation.guest).operation
                 for vf in operation.vfs:

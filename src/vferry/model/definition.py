@@ -147,6 +147,20 @@ def shares_memory(xml: str) -> bool:
     return shared and (in_a_file or (backing is not None and backing.find("hugepages") is not None))
 
 
+def kept_from_balloon(xml: str) -> str | None:
+    """Why a running guest's balloon gives nothing back to the host that the guest is sure to get again; None where it
+    does. Problem ``xml-invalid``."""
+    root = parse(xml)
+    balloon = root.find("devices/memballoon")
+    if balloon is None or balloon.get("model") == "none":
+        return "it has no balloon"
+    if root.find("memoryBacking/hugepages") is not None:
+        return "its memory is of huge pages, of which another guest could have them before it does again"
+    if root.find("memoryBacking/locked") is not None:
+        return "its memory is locked"
+    return None
+
+
 def mac_of(nic: ET.Element) -> str:
     """An `<interface>`'s MAC in lower case; empty where it says none."""
     address = nic.find("mac")

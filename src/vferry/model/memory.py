@@ -29,12 +29,28 @@ class Sample(Struct, frozen=True, kw_only=True):
     codecs: Annotated[dict[Name, CodecTrial], Meta(max_length=16)] = field(default_factory=dict)
 
 
+LEAST_RECLAIMED = 16 << 20
+"""Bytes; for less a guest's free memory is left alone."""
+
+
+def reclaimable(memory: int, free: int) -> int:
+    """Bytes of what a guest has free that its balloon may take for a moment: all but a reserve, or none.
+
+    A sixteenth of its memory, and 32 MiB, are more than Linux keeps free by itself: it looks for none meanwhile.
+    That more is free than there is, only the guest says.
+    """
+    taken = min(free, memory) - max(memory // 16, 32 << 20)
+    return taken if taken >= LEAST_RECLAIMED else 0
+
+
 class MemoryUse(Struct, frozen=True, kw_only=True):
     """What a running guest does with its memory; `notes` say why something is not known."""
 
     dirty_rate: Annotated[float, Meta(ge=0)] | None = None
     """Bytes per second that it writes, each page counted once a second."""
     sample: Sample | None = None
+    free: Count | None = None
+    """Bytes that the guest itself says are free; None where its balloon is not asked for statistics anyway."""
     notes: tuple[str, ...] = ()
 
 

@@ -7,7 +7,9 @@ from vferry.host.api import (
     ClaimResources,
     Define,
     ExpectGuest,
+    ReclaimFree,
     ReleaseClaim,
+    ReturnFree,
     SetForwarding,
     TeachBridge,
     Undefine,
@@ -42,6 +44,7 @@ def stages(plan: Plan) -> Stages:
             *_expect_announcing(plan),
             _gateways(plan),
             *_each(plan, "leave"),
+            *_reclaim(plan),
             _copy(plan),
         ),
         landing=(
@@ -256,6 +259,22 @@ def _gateways(plan: Plan) -> Step:
         destination=plan.destination,
         summary=f"open a mutual-TLS gateway from {plan.source} to {plan.destination}{how}",
     )
+
+
+def _reclaim(plan: Plan) -> list[Step]:
+    """After VFs have gone: while there is one, QEMU gives none of the guest's memory back."""
+    if not plan.transfer.reclaim_free:
+        return []
+    return [
+        Step(
+            phase=Phase.COPY,
+            name="reclaim-free",
+            host=plan.source,
+            summary=f"have the balloon of {plan.guest} take what it has free, and give it back",
+            apply=(ReclaimFree(guest=plan.guest),),
+            undo=(ReturnFree(guest=plan.guest),),
+        )
+    ]
 
 
 def _copy(plan: Plan) -> Step:

@@ -7,7 +7,6 @@ be better than worse.
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -15,24 +14,22 @@ from msgspec.structs import replace
 from vferry.model.compression import AUTOMATIC, Codec
 from vferry.model.guest import StateSize
 from vferry.model.host import gateway_cpus
-from vferry.model.memory import CodecTrial, Estimate, MemoryUse
-from vferry.plan.facts import Facts, Finding, info, warning
+from vferry.model.memory import CodecTrial, Estimate, MemoryUse, reclaimable
+from vferry.plan.facts import Facts
 from vferry.plan.plan import TransferPlan
-from vferry.plan.transfer import LIKE, MIB, with_codec
+from vferry.plan.transfer import LIKE
 
 AS_IT_IS = CodecTrial(ratio=1.0, rate=math.inf)
-LONGEST_PAUSE_S = 30
-"""More cannot be allowed."""
 
 
 def estimate(facts: Facts, transfer: TransferPlan, state: StateSize | None = None) -> Estimate | None:
     """What to expect of a transfer, with the state of devices; None where the guest's memory was not looked at."""
     if facts.memory is None:
         return None
-    return _estimate(facts.guest.memory, facts.memory, _way(facts, transfer), state)
+    return _estimate(facts.guest.memory, facts.memory, way_of(facts, transfer), state)
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
     """What is to be gone by: a transfer with the source's own limit, between these two hosts."""
 
     transfer: TransferPlan
@@ -42,82 +39,17 @@ class _Way(NamedTuple):
     """Those that compress."""
 
 
-def _way(facts: Facts, transfer: TransferPlan) -> _Way:
+def way_of(facts: Facts, transfer: TransferPlan) -> Way:
     hosts = facts.source, facts.destination
     rates = [host.link_rate for host in hosts if host.link_rate is not None]
     limits = [limit for limit in (transfer.bandwidth, facts.source.migration.bandwidth) if limit]
     # QEMU's own threads are not among the gateways.
     there = [host.cpus if transfer.compression else gateway_cpus(host.cpu_share, host.cpus) for host in hosts]
     cores = min(max(transfer.parallel, transfer.streams), *there)
-    return _Way(replace(transfer, bandwidth=min(limits, default=None)), min(rates, default=None), cores)
+    return Way(replace(transfer, bandwidth=min(limits, default=None)), min(rates, default=None), cores)
 
 
-def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Finding]:
-    """What the operator should know of it before."""
-    for note in facts.memory.notes if facts.memory else ():
-        yield info("not-measured", note[0].upper() + note[1:])
-    yield info("estimate", text(found))
-    if transfer.codec is Codec.AUTO and _nothing_to_gain(facts, found):
-        yield info(
-            "nothing-to-gain",
-            f"Compressing gains nothing on a link of {_rate(found.link_rate)}: the memory will go as it is, unless the "
-            "way turns out to be slower",
-        )
-    state, rate = found.device_state, found.copy_rate
-    if state is not None and rate is not None and _room(rate, transfer, state) is None:
-        yield _too_much_state(rate, transfer, state)
-    elif found.converges is False:
-        yield warning(
-            "will-not-converge",
-            f"{facts.guest.name} writes {_rate(found.dirty_rate)} and only {_rate(found.copy_rate)} can be copied",
-            _remedy(facts, transfer, found),
-        )
-    elif found.seconds is not None and found.seconds > transfer.deadline_s:
-        yield warning(
-            "past-deadline",
-            f"The copy is expected to take {found.seconds:.0f} s, longer than the {transfer.deadline_s:.0f} s it has",
-            "Give more time with --deadline",
-        )
-
-
-def _nothing_to_gain(facts: Facts, found: Estimate) -> bool:
-    """Whether codecs were tried, and the link is known, and none of them would be worth it."""
-    sample = facts.memory.sample if facts.memory else None
-    tried = sample is not None and bool(AUTOMATIC.intersection(sample.codecs))
-    return tried and found.link_rate is not None and found.codec is Codec.NONE
-
-
-def text(found: Estimate) -> str:
-    """One sentence."""
-    size = f"{_size(found.guest_bytes)} to copy"
-    if found.codec is not Codec.NONE:
-        size += f", {_size(found.wire_bytes)} with {found.codec.value}"
-    parts = [f"Estimate: {size}"]
-    if found.seconds is not None:
-        parts.append(f"in about {_time(found.seconds)} at {_rate(found.copy_rate)}")
-    elif found.copy_rate is None:
-        parts.append("the link's speed is not known (say it with --bandwidth)")
-    if found.dirty_rate is not None:
-        parts.append(f"the guest writes {_rate(found.dirty_rate)}")
-    if found.pause_ms is not None:
-        devices = "" if found.device_ms is None else " and the state of devices"
-        parts.append(f"{found.pause_ms:.0f} ms of its pause for memory{devices}")
-    return ", ".join(parts)
-
-
-def device_text(facts: Facts, transfer: TransferPlan, state: StateSize | None) -> str:
-    """What the state of devices does to the guest's pause, as the end of a sentence."""
-    if state is None or state.silent:
-        return "which makes the guest's pause longer; how much it is is not known"
-    rate = _pause_rate(_way(facts, transfer))
-    if rate is None:
-        return f"{_amount(state)}, which makes the guest's pause longer"
-    seconds = state.bytes / rate
-    time = "less than a millisecond" if seconds < 0.001 else f"about {_short(seconds)}"
-    return f"{_amount(state)}, which makes the guest's pause longer by {time} at {_rate(rate)}"
-
-
-def _pause_rate(way: _Way) -> int | None:
+def pause_rate(way: Way) -> int | None:
     """What the state of devices is sent at: the link's rate, as in the pause QEMU keeps to no limit.
 
     That it may be compressed, as in a plain stream, is not counted on.
@@ -125,7 +57,7 @@ def _pause_rate(way: _Way) -> int | None:
     return way.link_rate or way.transfer.bandwidth
 
 
-def _room(rate: float, transfer: TransferPlan, state: StateSize | None) -> float | None:
+def room_of(rate: float, transfer: TransferPlan, state: StateSize | None) -> float | None:
     """Seconds of the pause for what memory is left, beside the state of devices; None where that does not fit.
 
     QEMU ends the copy when both fit, at the copy's rate. If not even the state does, the pause is made longer where
@@ -137,30 +69,20 @@ def _room(rate: float, transfer: TransferPlan, state: StateSize | None) -> float
     return room if room > 0 else None
 
 
-def _too_much_state(rate: float, transfer: TransferPlan, state: StateSize) -> Finding:
-    needed, allowed = state.bytes / rate, _short(transfer.most_downtime_ms / 1000)
-    longer = f"Allow a longer pause: --max-pause {math.floor(needed) + 1}"
-    more = ", or raise --bandwidth" if transfer.bandwidth else ""
-    return warning(
-        "too-much-device-state",
-        f"The state of its devices, {_amount(state)}, takes {_short(needed)} at {_rate(rate)}, and the pause may last "
-        f"{allowed}: the copy {'may' if state.precopy else 'will'} not end",
-        (longer if needed < LONGEST_PAUSE_S else "Use a faster link: no pause that can be allowed would do") + more,
-    )
-
-
-def _estimate(memory: int, use: MemoryUse, way: _Way, state: StateSize | None) -> Estimate:
+def _estimate(memory: int, use: MemoryUse, way: Way, state: StateSize | None) -> Estimate:
     codec, trial = _codec(use, way)
     sample = use.sample
     size = memory if sample is None else round(memory * (1 - sample.zero_pages / sample.pages))
+    if way.transfer.reclaim_free:
+        size -= freed(memory, use)
     rate = _copy_rate(trial, way)
     dirty = use.dirty_rate
-    room = None if rate is None else _room(rate, way.transfer, state)
+    room = None if rate is None else room_of(rate, way.transfer, state)
     seconds, pause_s = None, None
     if rate is not None and dirty is not None and room is not None and dirty < rate:
         seconds, pause_s = passes(size, rate, dirty, room)
-    pause_rate = _pause_rate(way)
-    device_s = None if state is None or pause_rate is None else state.bytes / pause_rate
+    in_pause = pause_rate(way)
+    device_s = None if state is None or in_pause is None else state.bytes / in_pause
     return Estimate(
         codec=codec,
         guest_bytes=size,
@@ -174,6 +96,14 @@ def _estimate(memory: int, use: MemoryUse, way: _Way, state: StateSize | None) -
         device_state=state,
         device_ms=None if device_s is None else device_s * 1000,
     )
+
+
+def freed(memory: int, use: MemoryUse | None) -> int:
+    """Bytes that a guest has free, may be taken from it, and surely are not zero: as many as others cannot be."""
+    if use is None or use.free is None or use.sample is None:
+        return 0
+    zero = round(memory * use.sample.zero_pages / use.sample.pages)
+    return max(0, reclaimable(memory, use.free) - zero)
 
 
 def _converges(rate: float | None, dirty: float | None, room: float | None, state: StateSize | None) -> bool | None:
@@ -200,7 +130,7 @@ def passes(size: float, rate: float, dirty: float, pause_s: float) -> tuple[floa
     return size / rate * (1 - share**count) / (1 - share), size / rate * share**count
 
 
-def _codec(use: MemoryUse, way: _Way) -> tuple[Codec, CodecTrial]:
+def _codec(use: MemoryUse, way: Way) -> tuple[Codec, CodecTrial]:
     """The codec that is meant, and what it did; as it is, where that was not tried."""
     tried = {Codec(name): trial for name, trial in use.sample.codecs.items()} if use.sample else {}
     codec = LIKE.get(way.transfer.compression or "", way.transfer.codec)
@@ -216,7 +146,7 @@ def _codec(use: MemoryUse, way: _Way) -> tuple[Codec, CodecTrial]:
     return best, choices[best]
 
 
-def _copy_rate(trial: CodecTrial, way: _Way) -> float | None:
+def _copy_rate(trial: CodecTrial, way: Way) -> float | None:
     """Memory's bytes per second: the least of what the link, the compressors and the limit let through."""
     bandwidth = way.transfer.bandwidth
     limits = [] if way.link_rate is None else [way.link_rate * trial.ratio]
@@ -224,38 +154,3 @@ def _copy_rate(trial: CodecTrial, way: _Way) -> float | None:
     if bandwidth is not None:
         limits.append(bandwidth * (trial.ratio if way.transfer.compression else 1))
     return min(*limits, trial.rate * way.cores) if limits else None
-
-
-def _remedy(facts: Facts, transfer: TransferPlan, found: Estimate) -> str:
-    """The codec that would make the difference, if one would; else what may be allowed."""
-    both = set(facts.source.codecs).intersection(facts.destination.codecs)
-    tried = facts.memory.sample.codecs if facts.memory and facts.memory.sample else {}
-    for name in sorted(both.intersection(tried) - {found.codec}, key=lambda name: -tried[name].ratio):
-        options, other = with_codec(transfer, Codec(name))
-        expected = estimate(facts, other, found.device_state)
-        if expected and expected.converges:
-            return f"Use {options}, with which it is expected to end"
-    more = ", or raise --bandwidth" if transfer.bandwidth else ""
-    return f"Allow a longer pause (--max-pause) or a slower guest (--throttle){more}"
-
-
-def _amount(state: StateSize) -> str:
-    return f"at most {_size(state.bytes)}" if state.precopy else _size(state.bytes)
-
-
-def _size(number: float) -> str:
-    if number < 1024:
-        return f"{number:.0f} bytes"
-    return f"{number / 1024:.1f} KiB" if number < MIB else f"{number / MIB:.0f} MiB"
-
-
-def _rate(rate: float | None) -> str:
-    return "?" if rate is None else f"{rate / 1e6:.{0 if rate >= 1e7 else 1}f} MB/s"
-
-
-def _short(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds >= 1 else "a second"

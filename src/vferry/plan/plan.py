@@ -235,6 +235,8 @@ class TransferPlan(Struct, frozen=True, kw_only=True):
     throttle: bool = False
     """Whether QEMU may slow the guest's processors down when it writes faster than can be copied."""
     deadline_s: float = 600.0
+    reclaim_free: bool = False
+    """Whether the guest's balloon takes, and gives back, what it has free before the copy."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vferry.plan import connections, devices, estimate, nics, transfer, vfio
+from vferry.plan import connections, devices, estimate, estimate_words, free_memory, nics, transfer, vfio
 from vferry.plan.facts import Assessment, Facts, Finding, Wishes, error, warning
 from vferry.plan.plan import Plan, TransferPlan
 from vferry.plan.planner import draft
@@ -18,7 +18,8 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
     """All findings, and the plan where none is an error."""
     drafted = draft(facts, wishes)
     state = drafted.plan.device_state if drafted.plan else None
-    expected = estimate.estimate(facts, wishes.transfer, state)
+    counted = free_memory.counted(facts, drafted.plan, wishes.transfer)
+    expected = estimate.estimate(facts, counted, state)
     findings = (
         *_guest(facts),
         *_platform(facts),
@@ -32,7 +33,8 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *_devices(facts, drafted.plan),
         *connections.about(facts, drafted.plan),
         *drafted.findings,
-        *(estimate.about(facts, wishes.transfer, expected) if expected else ()),
+        *(estimate_words.about(facts, counted, expected) if expected else ()),
+        *free_memory.about(facts, drafted.plan),
     )
     found = Assessment(findings=findings, estimate=expected)
     return found if found.errors else replace(found, plan=drafted.plan)

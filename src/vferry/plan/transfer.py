@@ -55,6 +55,7 @@ def choose(
     deadline_s: float = 600.0,
     max_pause_ms: int | None = None,
     throttle: bool = False,
+    reclaim_free: bool = False,
 ) -> TransferPlan:
     """The transfer that was asked for; `policy` ``auto`` takes multifd for whatever is compressed or spread.
 
@@ -77,6 +78,7 @@ def choose(
         delta_memory=delta_memory if method.multifd and compressed else 0,
         bandwidth=bandwidth,
         deadline_s=deadline_s,
+        reclaim_free=reclaim_free,
         downtime_ms=min(PAUSE_MS, max_pause_ms or PAUSE_MS),
         most_downtime_ms=max_pause_ms or PAUSE_MS,
         throttle=throttle,

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from vferry.model.guest import Guest, HostDevice, Nic, VfRef
 from vferry.model.host import Inventory, Vf
-from vferry.plan import estimate, teaming
+from vferry.plan import estimate_words, teaming
 from vferry.plan.facts import Facts, Finding, Refusal, error, info
 from vferry.plan.plan import DeviceMove, NetworkMode, Plan, VfMove
 
@@ -154,7 +154,7 @@ def about(facts: Facts, plan: Plan) -> Iterator[Finding]:
         if not (unplugged and _concerns(reason, unplugged)):
             yield error("qemu-refuses", f"QEMU does not migrate {guest.name}: {reason}", _OVERRIDE)
     if names:
-        how_much = estimate.device_text(facts, plan.transfer, plan.device_state)
+        how_much = estimate_words.device_text(facts, plan.transfer, plan.device_state)
         yield info("device-state", f"QEMU sends the state of {', '.join(names)}, {how_much}")
 
 

@@ -53,6 +53,12 @@ def test_a_check_takes_the_same_words(ask: Any) -> None:
     assert ask(*words, command=check.command, estimated=True) == ask(*words, "--dry-run", estimated=True) == ask(*words)
 
 
+@pytest.mark.parametrize(("words", "asked"), [((), None), (("--reclaim-free",), True), (("--no-reclaim-free",), False)])
+def test_what_is_free_is_taken_where_that_is_asked_for(ask: Any, words: tuple[str, ...], asked: bool | None) -> None:  # noqa: FBT001
+    assert ask(*words).reclaim_free is asked
+    assert ask(*words, command=check.command, estimated=True).reclaim_free is asked
+
+
 def test_how_the_memory_goes(ask: Any) -> None:
     request = ask("--codec", "zstd", "--streams", "3", "--delta-memory", "64", "--transfer", "plain")
     assert (request.codec, request.streams, request.delta_memory, request.policy) == (Codec.ZSTD, 3, 64, "plain")

@@ -41,6 +41,15 @@ def test_what_would_be_passed_over_is_refused(said: dict[str, object]) -> None:
     assert caught.value.code == "option-unused"
 
 
+@pytest.mark.parametrize(
+    ("asked", "configured", "taken"),
+    [(None, False, False), (None, True, True), (False, True, False), (True, False, True)],
+)
+def test_whether_free_memory_is_taken(asked: bool | None, configured: bool, taken: bool) -> None:  # noqa: FBT001
+    request = structs.replace(REQUEST, reclaim_free=asked)
+    assert asked_transfer(request, MigrationSettings(reclaim_free=configured)).reclaim_free is taken
+
+
 def test_how_long_the_guest_may_be_paused() -> None:
     usual = asked_transfer(REQUEST, MigrationSettings())
     assert (usual.downtime_ms, usual.most_downtime_ms, usual.throttle) == (300, 300, False)

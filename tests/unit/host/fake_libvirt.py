@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -168,6 +169,33 @@ class FakeConnection:
         return 2
 
 
+class FakeBalloon:
+    """What a guest's balloon holds of its memory, in KiB: it moves by a step each time that somebody looks."""
+
+    def __init__(self, memory: int, free: int) -> None:
+        self.memory, self.free = memory, free
+        self.actual = self.target = self.least = memory
+        self.step = memory
+        """0: it stands."""
+        self.period = 0
+        self.silent = False
+        """Whether the guest does not say what it has free."""
+        self.refuses: Callable[[str, int], bool] = lambda _name, _value: False
+        """Whether libvirt does not do what it is asked to."""
+        self.on_move: Callable[[], None] = lambda: None
+        """What happens when somebody looks."""
+
+    def look(self) -> dict[str, int]:
+        way = self.target - self.actual
+        self.actual += max(-self.step, min(self.step, way))
+        self.least = min(self.least, self.actual)
+        self.on_move()
+        told = {"actual": self.actual, "rss": self.memory}
+        if self.period and not self.silent:
+            told |= {"unused": self.free, "last_update": int(time.time()) + 1}
+        return told
+
+
 class FakeDomain:
     """A guest: `live` is its XML while it runs, `persistent` its definition."""
 
@@ -177,6 +205,7 @@ class FakeDomain:
         self.live_xml, self.persistent_xml = live, persistent
         self.state_ = state or ((RUNNING, 1) if live else (SHUTOFF, 1))
         self.library = FakeLibvirt.__new__(FakeLibvirt)  # until a library is given the guest
+        self.run = 7
         self.lets_go: bool | None = True
         """Whether it gives devices back when asked; None: it does not answer."""
         self.agent: Callable[[dict[str, Any]], Any] | None = None
@@ -186,6 +215,7 @@ class FakeDomain:
         """What its QEMU answers."""
         self.migrate: Callable[[str, dict[str, Any], int], None] | None = None
         self.calls: list[tuple[Any, ...]] = []
+        self.balloon = FakeBalloon(262144, 131072)
         self.dirty_rates: list[dict[str, int]] = []
         """What it answers, one after the other, to who asks for its dirty rate; the last again and again."""
 
@@ -195,7 +225,7 @@ class FakeDomain:
         return found[1]
 
     def ID(self) -> int:  # noqa: N802
-        return 7 if self.live_xml else -1
+        return self.run if self.live_xml else -1
 
     def UUIDString(self) -> str:  # noqa: N802
         return f"uuid-of-{self.name()}"
@@ -262,6 +292,27 @@ class FakeDomain:
 
     def jobStats(self, flags: int = 0) -> dict[str, Any]:  # noqa: N802
         return dict(self.completed_job if flags else self.job or {})
+
+    def maxMemory(self) -> int:  # noqa: N802
+        return self.balloon.memory
+
+    def memoryStats(self) -> dict[str, int]:  # noqa: N802
+        self._refuse("memoryStats", 0)
+        return self.balloon.look()
+
+    def setMemoryFlags(self, memory: int, flags: int) -> None:  # noqa: N802
+        assert flags == self.library.VIR_DOMAIN_AFFECT_LIVE
+        self._refuse("setMemoryFlags", memory)
+        self.balloon.target = memory
+
+    def setMemoryStatsPeriod(self, seconds: int, flags: int) -> None:  # noqa: N802
+        assert flags == self.library.VIR_DOMAIN_AFFECT_LIVE
+        self._refuse("setMemoryStatsPeriod", seconds)
+        self.balloon.period = seconds
+
+    def _refuse(self, name: str, value: int) -> None:
+        if self.live_xml is None or self.balloon.refuses(name, value):
+            raise FakeError(self.library.VIR_ERR_OPERATION_INVALID, f"no {name} now")
 
     def startDirtyRateCalc(self, seconds: int, _flags: int) -> int:  # noqa: N802
         self.calls.append(("dirty-rate", seconds))

@@ -26,6 +26,7 @@ from xml_samples import (
 from vferry.host import api
 from vferry.host.announcement import rarp
 from vferry.host.api import Operation, Session
+from vferry.host.balloon import FILE, Before
 from vferry.host.claims import Claims
 from vferry.host.codecs import installed_codecs
 from vferry.host.configuration import AgentConfiguration
@@ -69,6 +70,8 @@ ACTING: list[Operation[Any]] = [
     api.StartReceiving(peer="host2"),
     api.StartSending(peer="host2", address="10.8.0.2", port=1, token="t"),
     api.StopGateway(),
+    api.ReclaimFree(guest="guest1"),
+    api.ReturnFree(guest="guest1"),
     api.StartMigration(guest="guest1", persistent_xml=""),
     api.AbortMigration(guest="guest1"),
     api.LimitMigration(guest="guest1", bandwidth=1),
@@ -290,6 +293,9 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     assert await host.ask(api.ReadConnections(addresses=("192.0.2.7",))) == api.Tracked()
     assert await host.ask(api.PutConnections(guest="guest1", connections=())) == api.PutOutcome()
     assert await host.ask(api.StopGateway()) == api.GatewayStatistics()
+    nothing = api.Done(changed=False, detail="nothing: it has no balloon")
+    assert await host.ask(api.ReclaimFree(guest="guest1")) == nothing
+    assert await host.ask(api.ReturnFree(guest="guest1")) == api.Done(changed=False)
     assert await host.ask(api.AbortMigration(guest="guest1")) == api.Done(changed=False)
     assert await host.ask(api.Resume(guest="guest1")) == api.Done(changed=False)
     with pytest.raises(Problem) as caught:
@@ -324,6 +330,25 @@ async def test_an_agent_that_is_started_anew_gives_a_guest_s_vf_its_mac(host: Ho
     async with asyncio.timeout(10):
         while host.nic.mac(1) != MAC:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("by", ["ReturnFree", "a release", "a new agent"])
+async def test_what_a_balloon_has_of_a_guest_s_memory_is_given_back(host: Host, by: str) -> None:
+    file = host.root / "run/vferry/op-1" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(msgspec.json.encode(Before(guest="guest1", run=host.guest.run, period=0, held=0)))
+    host.guest.balloon.actual = host.guest.balloon.target = 1 << 16
+    if by == "ReturnFree":
+        assert await host.ask(api.ReturnFree(guest="guest1")) == api.Done()
+    elif by == "a release":
+        await host.handlers.released("op-1")
+    else:
+        host.handlers.close()
+        host.handlers = host.new_handlers()
+    async with asyncio.timeout(10):
+        while file.exists():
+            await asyncio.sleep(0.01)
+    assert host.guest.balloon.actual == host.guest.balloon.memory
 
 
 async def test_the_source_of_a_migration_is_never_destroyed(host: Host) -> None:

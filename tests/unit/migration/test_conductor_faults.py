@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from fakes import faults
-from fakes.contract import Snapshot, healed, is_uncertain, unkept
+from fakes.contract import Snapshot, healed, is_uncertain, moved, unkept
 from fakes.fleet import Call, Fault, Inconsistent
 from fakes.matrix import clean_calls, plan_of, second_migration
-from fakes.samples import CASES, DESTINATION, SOURCE, Case, Drive, make_fleet
+from fakes.samples import CASES, DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet
+from vferry.host.api import ReclaimFree, ReturnFree
 from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit
 
@@ -75,3 +76,38 @@ def test_a_fault_that_passes_is_undone_or_overcome(case: Case, fault: str) -> No
 @pytest.mark.parametrize("fault", LASTING)
 def test_a_fault_that_lasts_leaves_the_guest_alive_and_the_operator_told(case: Case, fault: str) -> None:
     assert matrix(case, LASTING[fault], passing=False) == []
+
+
+@pytest.mark.parametrize("makes_up", [True, False])
+def test_memory_that_its_balloon_keeps_is_the_guest_s_again_before_a_migration_ends(makes_up: bool) -> None:  # noqa: FBT001
+    """libvirt fails while the balloon has it; without `makes_up`, so does the first attempt to give it back."""
+    case = next(case for case in CASES if case.reclaims)
+    fleet = make_fleet(case)
+    drive = Drive(fleet, plan_of(case))
+    before = Snapshot.of(fleet)
+    fleet.faults.append(faults.squeezing(faults.at_operation(ReclaimFree)))
+    if not makes_up:
+        fleet.faults.append(faults.refusal(faults.at_operation(ReturnFree)))
+    ending = drive.run()
+    assert ending.exit is (Exit.UNDONE if makes_up else Exit.OPERATOR)
+    assert fleet.machine(GUEST)[1].squeezed is not makes_up
+    assert unkept(drive, case, before, ending) == []
+    assert healed(drive, before, ending) == []
+    assert not fleet.machine(GUEST)[1].squeezed
+    assert second_migration(drive, case) == []
+
+
+def test_a_controller_that_dies_while_the_balloon_has_memory_is_followed_by_one_that_has_it_given_back() -> None:
+    case = next(case for case in CASES if case.reclaims)
+    fleet = make_fleet(case)
+    drive = Drive(fleet, plan_of(case))
+
+    def squeeze_and_die() -> None:
+        fleet.machine(GUEST)[1].squeezed = True
+        raise faults.Crash
+
+    fleet.faults.append(faults.doing(faults.at_operation(ReclaimFree), squeeze_and_die))
+    with pytest.raises(faults.Crash):
+        drive.run()
+    assert drive.run().exit is Exit.DONE
+    assert moved(fleet, drive.plan) == []

@@ -47,6 +47,7 @@ ON_SWITCH = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1)
 BOUND = Case(NetworkMode.RELAY, GuestSide.NOBODY, nics=0, switched=1, bound=True)
 VIRTIO = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 VFIO = Case(NetworkMode.VFIO, GuestSide.NOBODY)
+RECLAIMS = Case(SWITCH, GuestSide.ADDRESSES, reclaims=True)
 MEDIATED = Case(NetworkMode.VFIO, GuestSide.NOBODY, mediated=True)
 
 CLAIMS = ["prepare: claim @host1", "prepare: claim @host2"]
@@ -98,6 +99,22 @@ GOLDEN = {
         "to-standby: guest-to-standby @host1",
         "to-standby: filter-to-bridge @host1",
         "to-standby: unplug-vf @host1",
+        *COPY,
+        *CLOSE,
+        "to-vf: plug-vf @host2",
+        "to-vf: guest-to-vf @host2",
+        "to-vf: filter-to-vf @host2",
+        "to-vf: unplug-standby @host2",
+        *WIPE,
+        *HAND_OVER,
+    ],
+    RECLAIMS: [
+        *SWITCH_PREPARE,
+        "to-standby: plug-standby @host1",
+        "to-standby: guest-to-standby @host1",
+        "to-standby: filter-to-bridge @host1",
+        "to-standby: unplug-vf @host1",
+        "copy: reclaim-free @host1",
         *COPY,
         *CLOSE,
         "to-vf: plug-vf @host2",

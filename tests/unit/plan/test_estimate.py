@@ -11,7 +11,8 @@ from fakes import facts as f
 from vferry.model.compression import Codec
 from vferry.model.guest import StateSize
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
-from vferry.plan.estimate import about, device_text, estimate, passes, text
+from vferry.plan.estimate import estimate, passes
+from vferry.plan.estimate_words import about, device_text, text
 from vferry.plan.facts import Facts
 from vferry.plan.plan import TransferPlan
 

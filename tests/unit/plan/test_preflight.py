@@ -92,6 +92,7 @@ def unnamed(facts: Facts) -> Facts:
     return structs.replace(facts, definition=Definition(live=xml, persistent=xml))
 
 
+BALLOON = "<memballoon model='virtio'/>"
 SLOW = Sample(pages=1, zero_pages=0, codecs={"zstd": CodecTrial(ratio=2.0, rate=1e6)})
 
 
@@ -318,6 +319,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("not-measured", INFO, memory(notes=("the dirty rate is not known: QEMU is too old",)), {}),
     ("estimate", INFO, memory(dirty_rate=1e6), {}),
     ("nothing-to-gain", INFO, memory(sample=SLOW), {"transfer": TransferPlan(codec=Codec.AUTO)}),
+    ("free-memory", INFO, f.both(live(FREE + BALLOON), memory(sample=SLOW, free=128 << 20)), {}),
+    ("reclaim-useless", WARNING, live(FREE), {"transfer": TransferPlan(reclaim_free=True)}),
     ("will-not-converge", WARNING, memory(dirty_rate=2e8), {}),
     ("too-much-device-state", WARNING, much_state, {}),
     ("past-deadline", WARNING, memory(dirty_rate=1e6), {"transfer": TransferPlan(deadline_s=1.0)}),
