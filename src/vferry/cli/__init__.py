@@ -14,7 +14,7 @@ COMMANDS = {
     "check": "tell whether a guest can migrate to a host, and how",
     "gateway": "carry a migration's streams over mutual TLS",
     "guest": "list and show guests, and put their NICs on something else",
-    "host": "add, list and show hosts",
+    "host": "add, list, show and limit hosts",
     "lab": "two SR-IOV hosts without hardware",
     "migrate": "migrate a guest to a host",
     "operation": "list, follow, abort and recover migrations and moves of NICs",
