@@ -2,10 +2,11 @@
 
 import importlib
 import sys
+from typing import NoReturn
 
 import click
 
-from vferry.model.problem import Problem
+from vferry.model.problem import Problem, no_space
 
 # Each command's module is imported only when it is called: an agent on a slow host starts no dashboard code.
 COMMANDS = {
@@ -51,9 +52,18 @@ def vferry() -> None:
 
 
 def main() -> None:
-    """Entry point: runs a command and turns a `Problem` into one line and an exit code."""
+    """Entry point: runs a command and turns a `Problem`, or a full disk, into one line and an exit code."""
     try:
         vferry.main(prog_name="vferry")
     except Problem as problem:
-        print(f"vferry: {problem}", file=sys.stderr)
-        sys.exit(problem.exit)
+        _end(problem)
+    except OSError as error:
+        full = no_space(error)
+        if full is None:
+            raise
+        _end(full)
+
+
+def _end(problem: Problem) -> NoReturn:
+    print(f"vferry: {problem}", file=sys.stderr)
+    sys.exit(problem.exit)
