@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from vferry.model.problem import Problem, no_space
+from vferry.model.problem import Exit, Problem, no_space
 
 # Each command's module is imported only when it is called: an agent on a slow host starts no dashboard code.
 COMMANDS = {
@@ -61,6 +61,8 @@ def main() -> None:
         full = no_space(error)
         if full is None:
             raise
+        # What was asked for may be done, all but telling it; what was not begun for it is a problem of its own.
+        full.exit = Exit.OPERATOR
         _end(full)
 
 

@@ -18,7 +18,7 @@ from fakes.matrix import clean_calls, plan_of
 from fakes.recovery import Kept
 from fakes.samples import DESTINATION, GUEST, SOURCE, Case, Drive, make_fleet
 from fakes.small_disk import SmallDisk, needs_a_small_disk, on_a_small_disk, small_disk
-from vferry.cli import main
+from vferry.cli import main, show
 from vferry.controller.drive import Watcher, _written
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.controller.room import reserve
@@ -124,8 +124,15 @@ def test_a_command_says_what_to_do(
     monkeypatch.setattr(sys, "argv", ["vferry", "operation", "set", "op-1", "--bandwidth", "1M"])
     with OperationFolder(folder).driven(), pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == Exit.REFUSED
+    assert ended.value.code == Exit.OPERATOR
     assert capsys.readouterr().err.startswith("vferry: No space left on the file system of ")
+
+
+def test_a_report_for_which_there_is_no_room_names_its_file(disk: SmallDisk) -> None:
+    disk.fill()
+    with pytest.raises(OSError, match="No space left") as caught:
+        show.write(REPORT, (disk.root / "report.json", None, None))
+    assert caught.value.filename == str(disk.root / "report.json")
 
 
 @pytest.mark.parametrize("mode", [NetworkMode.SWITCH, NetworkMode.VIRTIO])
