@@ -2,10 +2,11 @@
 
 import importlib
 import sys
+from typing import NoReturn
 
 import click
 
-from vferry.model.problem import Problem
+from vferry.model.problem import Exit, Problem, no_space
 
 # Each command's module is imported only when it is called: an agent on a slow host starts no dashboard code.
 COMMANDS = {
@@ -14,7 +15,7 @@ COMMANDS = {
     "check": "tell whether a guest can migrate to a host, and how",
     "gateway": "carry a migration's streams over mutual TLS",
     "guest": "list and show guests, and put their NICs on something else",
-    "host": "add, list and show hosts",
+    "host": "add, list, show and limit hosts",
     "lab": "two SR-IOV hosts without hardware",
     "migrate": "migrate a guest to a host",
     "operation": "list, follow, abort and recover migrations and moves of NICs",
@@ -51,9 +52,20 @@ def vferry() -> None:
 
 
 def main() -> None:
-    """Entry point: runs a command and turns a `Problem` into one line and an exit code."""
+    """Entry point: runs a command and turns a `Problem`, or a full disk, into one line and an exit code."""
     try:
         vferry.main(prog_name="vferry")
     except Problem as problem:
-        print(f"vferry: {problem}", file=sys.stderr)
-        sys.exit(problem.exit)
+        _end(problem)
+    except OSError as error:
+        full = no_space(error)
+        if full is None:
+            raise
+        # What was asked for may be done, all but telling it; what was not begun for it is a problem of its own.
+        full.exit = Exit.OPERATOR
+        _end(full)
+
+
+def _end(problem: Problem) -> NoReturn:
+    print(f"vferry: {problem}", file=sys.stderr)
+    sys.exit(problem.exit)

@@ -177,8 +177,8 @@ def _run(state: State, prepared: Prepared, plan: Plan, files: show.Files, *, det
         asyncio.run(migrate.leave_to_itself(folder))
         output.json(folder.state()) if as_json else click.echo(folder.name)
         return
-    show.write(report, files)
     output.json(report) if as_json else print_report(report)
+    show.write(report, files)
     sys.exit(show.exit_of(report))
 
 

@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 from vferry.cli import following, output, show
-from vferry.cli.rate import rate_or_none
+from vferry.cli.rate import per_second, rate_or_none
 from vferry.controller import news, nic_driving, operations
 from vferry.controller.operations import INTERRUPTED, RUNNING, OperationFolder, OperationState
 from vferry.controller.recovery import recover
@@ -159,7 +159,7 @@ def set_(operation: str, bandwidth: int) -> None:
     """
     folder, state = _running(operation)
     folder.ask_bandwidth(bandwidth)
-    limit = f"{bandwidth:,} bytes per second" if bandwidth else "no limit"
+    limit = per_second(bandwidth)
     click.echo(f"Asked for, in phase {state.phase}: {limit} for the copy.")
 
 

@@ -19,3 +19,13 @@ def rate(written: str) -> int:
 def rate_or_none(written: str) -> int:
     """A `rate`, or 0 for ``none``: no limit."""
     return 0 if written == "none" else rate(written)
+
+
+def rate_or_configured(_context: object, _option: object, written: str) -> int | None:
+    """A `rate_or_none`, or None for ``configured``. As a callback: click takes a type's None for a missing option."""
+    return None if written == "configured" else rate_or_none(written)
+
+
+def per_second(limit: int | None) -> str:
+    """A limit of bandwidth, which may be none."""
+    return f"{limit:,} bytes per second" if limit else "no limit"

@@ -1,7 +1,8 @@
 """What several commands print: findings, a plan's steps, a running migration, a report's end."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,18 +86,30 @@ def file_options(command: F) -> F:
 
 
 def write(report: Report, files: Files) -> None:
-    """Writes a report to the files that were asked for."""
+    """Writes a report to the files that were asked for. Raises OSError, which names the one that cannot be written."""
     as_json, as_page, as_picture = files
     if as_json:
-        as_json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        with _named(as_json):
+            as_json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     if as_page or as_picture:
         # Drawing takes most of a second to import.
         from vferry.report import page, picture
 
         if as_page:
-            page.write_page(report, as_page)
+            with _named(as_page):
+                page.write_page(report, as_page)
         if as_picture:
-            picture.write_timeline(report, as_picture)
+            with _named(as_picture):
+                picture.write_timeline(report, as_picture)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def exit_of(report: Report) -> Exit:

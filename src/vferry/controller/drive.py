@@ -14,6 +14,7 @@ from vferry.controller.news import News, tell
 from vferry.controller.northbound import Northbound
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.controller.probing import SETTLE_S, probing
+from vferry.controller.room import free_reserve, room
 from vferry.controller.state import State
 from vferry.host.api import Host, Migration, Session
 from vferry.migration.conductor import Conductor
@@ -21,6 +22,7 @@ from vferry.migration.record import Observer, StepRecord, now_text
 from vferry.migration.report import Measured, make_report
 from vferry.migration.stepper import Ending, Journal
 from vferry.model.ovn import NORTHBOUND
+from vferry.model.problem import no_space
 from vferry.model.report import Phase, Report
 from vferry.plan.plan import Plan
 
@@ -49,7 +51,12 @@ class Watcher:
 
     def phase(self, phase: Phase) -> None:
         self.state = replace(self.state, phase=phase, phase_began=time.monotonic())
-        self._folder.write_state(self.state)
+        try:
+            self._folder.write_state(self.state)
+        except OSError as error:
+            # Others see an earlier phase; the guest need not wait for that.
+            if no_space(error) is None:
+                raise
         self._observer.phase(phase)
 
     def started(self, phase: Phase, name: str, host: str) -> None:
@@ -76,11 +83,13 @@ class Watcher:
 async def drive(state: State, folder: OperationFolder, observer: Audience, act: Act, run: str) -> Report:
     """Carries `act` out on the operation's conductor and writes its report. The caller holds the lock.
 
-    `run` names the run in the journal: the operation itself, or a later repair of it.
+    `run` names the run in the journal: the operation itself, or a later repair of it. Raises `NoRoom` before anything
+    is done; once it is, a full disk ends nothing.
     """
     plan, operation = folder.plan(), folder.stored()
     watcher = Watcher(folder, replace(operation, status=RUNNING, exit=None), observer)
-    folder.write_state(watcher.state)
+    with room():
+        folder.write_state(watcher.state)
     probes = probing(state, folder, operation, watcher.probed)
     async with probes as stop_probing, _hosts(state, plan, operation.epoch) as hosts:
         ending = await _journaled(state, folder, plan, hosts, watcher, act, run)
@@ -98,8 +107,22 @@ async def drive(state: State, folder: OperationFolder, observer: Audience, act: 
         rates=tuple(watcher.rates),
     )
     report = make_report(plan, ending, measured)
-    folder.write_report(report)
-    folder.write_state(replace(watcher.state, status=report.status.value, phase=Phase.DONE, exit=int(ending.exit)))
+    state_then = replace(watcher.state, status=report.status.value, phase=Phase.DONE, exit=int(ending.exit))
+    return _written(folder, report, state_then)
+
+
+def _written(folder: OperationFolder, report: Report, state: OperationState) -> Report:
+    """The report, which says so where it could not be written."""
+    free_reserve(folder.root)
+    try:
+        folder.write_report(report)
+        folder.write_state(state)
+    except OSError as error:
+        problem = no_space(error)
+        if problem is None:
+            raise
+        note = f"How it ended is not written down: {problem.message}. Free some, then: vferry operation recover"
+        return replace(report, notes=[*report.notes, f"{note} {folder.name}"])
     return report
 
 
@@ -118,7 +141,7 @@ async def _journaled(
     async def body(journal: Journal) -> Ending:
         return await act(Conductor(plan, hosts, journal, watcher, folder))
 
-    return await run_journaled(state.journal, run, body)
+    return await run_journaled(state.journal, run, body, folder.leave_journal)
 
 
 @asynccontextmanager

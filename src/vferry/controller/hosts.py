@@ -10,7 +10,7 @@ import msgspec
 
 from vferry.controller.authority import Authority
 from vferry.controller.state import State, find_state
-from vferry.host.api import InstallCertificate, RequestCertificate, Session, TakeInventory
+from vferry.host.api import Done, InstallCertificate, LimitHost, RequestCertificate, Session, TakeInventory
 from vferry.host.client import RemoteHost, connect
 from vferry.host.durable import write_durably
 from vferry.model.host import Inventory
@@ -93,6 +93,24 @@ async def remove_host(name: str, state: State | None = None) -> HostRecord:
         record = find_host(name, state)
         _write(state, [r for r in list_hosts(state) if r.name != name])
     return record
+
+
+async def limit_host(name: str, bandwidth: int | None, state: State | None = None) -> Done:
+    """Limits a host as `LimitHost` says. Problems: ``host-unknown``, ``host-too-old``, and the agent's own."""
+    async with open_host(name, state=state) as host:
+        try:
+            return await host.call(LimitHost(bandwidth=bandwidth))
+        except Problem as problem:
+            if problem.code != "call-unknown":
+                raise
+            raise Problem(
+                "host-too-old",
+                f"The agent of {name} is of a version that changes its limit of bandwidth by its configuration only",
+                f"Upgrade vferry on {name}, or write bandwidth into [migration] of its /etc/vferry/agent.toml "
+                "and restart the agent",
+                exit=Exit.REFUSED,
+                host=name,
+            ) from problem
 
 
 async def _certify(host: RemoteHost, authority: Authority, address: str) -> None:

@@ -13,6 +13,7 @@ from vferry.controller import operations
 from vferry.controller.configuration import MigrationSettings, read_controller_configuration
 from vferry.controller.drive import Audience, drive, first_state
 from vferry.controller.operations import OperationFolder
+from vferry.controller.room import forgotten_without_room, room
 from vferry.controller.state import State
 from vferry.controller.survey import Survey, survey
 from vferry.migration.conductor import Conductor
@@ -142,13 +143,18 @@ def refuse(prepared: Prepared) -> tuple[Report, Problem]:
 
 @contextmanager
 def begun(state: State, prepared: Prepared, plan: Plan) -> Iterator[OperationFolder]:
-    """Writes the operation down and holds its lock, so that nobody sees it undriven; no host is changed yet."""
+    """Writes the operation down and holds its lock, so that nobody sees it undriven; no host is changed yet.
+
+    Problem ``no-space``; then, also where whoever drives it raises `NoRoom`, there is no operation.
+    """
     folder = operations.create(state, plan)
     address = prepared.request.probe_address or prepared.survey.probe_address
     first = first_state(plan, address, prepared.survey.probe_from, prepared.began)
     asked = prepared.request
-    with folder.driven():
-        folder.write_state(replace(first, started=prepared.started, measured=asked.measured, probe_tcp=asked.probe_tcp))
+    first = replace(first, started=prepared.started, measured=asked.measured, probe_tcp=asked.probe_tcp)
+    with forgotten_without_room(folder.root), folder.driven():
+        with room():
+            folder.write_state(first)
         yield folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from vferry.controller.locks import held, is_held
+from vferry.controller.room import forgotten_without_room, free_reserve, reserve, room
 from vferry.controller.state import State
 from vferry.host.durable import write_durably
 from vferry.model.problem import Exit, Problem
@@ -104,6 +105,17 @@ class OperationFolder:
     def write_state(self, state: OperationState) -> None:
         self._write("state.json", state)
 
+    def leave_journal(self) -> None:
+        """Notes, by a file that is empty, that the journal has not all that was done: there was no room for it."""
+        try:
+            (self.root / "unjournaled").touch()
+        except OSError:
+            free_reserve(self.root)
+            (self.root / "unjournaled").touch()
+
+    def is_journaled(self) -> bool:
+        return not (self.root / "unjournaled").exists()
+
     def ask_abort(self) -> None:
         """Sets the durable flag that the running step sees."""
         (self.root / "abort").touch()
@@ -147,11 +159,14 @@ def new_operation(state: State) -> str:
 
 
 def create(state: State, plan: Plan) -> OperationFolder:
-    """The folder of a new operation."""
-    folder = OperationFolder(_root(state) / plan.operation)
-    folder.root.mkdir(mode=0o700)
-    (folder.root / "lock").touch(mode=0o600)
-    folder.write_plan(plan)
+    """The folder of a new operation. Raises `NoRoom`, and leaves none then."""
+    with room():
+        folder = OperationFolder(_root(state) / plan.operation)
+        folder.root.mkdir(mode=0o700)
+    with forgotten_without_room(folder.root), room():
+        (folder.root / "lock").touch(mode=0o600)
+        reserve(folder.root)
+        folder.write_plan(plan)
     return folder
 
 

@@ -27,7 +27,8 @@ async def recover(state: State, folder: OperationFolder, observer: Audience, gue
     """
     was, plan = folder.stored(), folder.plan()
     operations.refuse_ended(state, folder)
-    interrupted = was.status == RUNNING
+    # What a journal has that was full is not to be gone on with: the hosts tell where the guest is.
+    interrupted = was.status == RUNNING and folder.is_journaled()
     epoch = was.epoch + 1
     folder.write_state(replace(was, epoch=epoch))
     session = Session(operation=plan.operation, epoch=epoch)

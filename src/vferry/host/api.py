@@ -615,6 +615,16 @@ class LimitMigration(Operation[Done], frozen=True, kw_only=True, tag="limit-migr
     """0 is no limit. libvirt counts in MiB/s: less than one is one."""
 
 
+class LimitHost(Operation[Done], frozen=True, kw_only=True, tag="limit-host"):
+    """Limits what all migrations that leave this host send together, those that run at once, and durably.
+
+    It needs no claim: it is no operation's. Problem ``bandwidth-too-small``.
+    """
+
+    bandwidth: Annotated[int, Meta(ge=0)] | None
+    """Bytes per second; 0 is no limit, None what the agent's configuration says, which holds where nothing is set."""
+
+
 class StretchPause(Operation[Done], frozen=True, kw_only=True, tag="stretch-pause"):
     """Lets the running migration pause the guest for so long, for the last of its memory, and never for less.
 

@@ -13,8 +13,6 @@ from vferry.model.settings import read_settings
 DEFAULT_FILE = Path("/etc/vferry/agent.toml")
 DEFAULT_DIRECTORY = Path("/var/lib/vferry")
 DEFAULT_SOCKET = "/run/vferry/agent.sock"
-LEAST_BANDWIDTH = 1 << 20
-"""Bytes per second: libvirt gives no migration less."""
 HOST_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 EXAMPLE = """\
@@ -73,6 +71,11 @@ def read_configuration(path: Path = DEFAULT_FILE) -> AgentConfiguration:
     )
 
 
+def least_bandwidth(slots: int) -> int:
+    """Bytes per second for all migrations together: libvirt gives none less than 1 MiB/s."""
+    return slots << 20
+
+
 class _Migration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     address: str
     ports: str
@@ -85,7 +88,7 @@ class _Migration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         first, last = _port_range(self.ports)
         if last - first + 1 < self.slots:
             raise ValueError(f"ports: {self.ports} has fewer ports than there are slots ({self.slots})")
-        if self.bandwidth is not None and self.bandwidth < self.slots * LEAST_BANDWIDTH:
+        if self.bandwidth is not None and self.bandwidth < least_bandwidth(self.slots):
             raise ValueError(f"bandwidth: {self.bandwidth} is less than 1 MiB/s for each of {self.slots} slots")
 
 

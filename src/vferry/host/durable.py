@@ -7,7 +7,10 @@ from pathlib import Path
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replaces a file in one go; when this returns, the new content is on the disk."""
+    """Replaces a file in one go; when this returns, the new content is on the disk.
+
+    Raises OSError, which names the file, and then the old content is there still.
+    """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -16,7 +19,9 @@ def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise

@@ -89,7 +89,12 @@ def _launch(directory: Path, record: GatewayRecord, command: list[str]) -> Gatew
         )
     _children[process.pid] = process
     record = msgspec.structs.replace(record, pid=process.pid, started=_start_time(process.pid) or 0)
-    save(directory, record)
+    try:
+        save(directory, record)
+    except OSError:
+        # Nobody would find it again.
+        stop(directory, record)
+        raise
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not any(event.get("event") == "ready" for event in events(directory)):
         if not alive(record) or time.monotonic() > deadline:

@@ -36,6 +36,7 @@ from vferry.host.lent import Lent
 from vferry.host.mediated import read_mdevs, set_mdev
 from vferry.host.migration import Migrations
 from vferry.host.migration_held import Held
+from vferry.host.migration_limit import HostLimit
 from vferry.host.openflow import Inlet
 from vferry.host.platform import check_fit
 from vferry.host.qemu_abilities import ask_qemu
@@ -102,7 +103,8 @@ class Handlers:
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
         self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
-        self._migrations = Migrations(self._hypervisor, runtime, configuration.migration.bandwidth)
+        self._limit = HostLimit(configuration.migration, directory)
+        self._migrations = Migrations(self._hypervisor, runtime, self._limit.most)
         self._balloons = Balloons(self._hypervisor, runtime)
         self._held = Held(self._hypervisor, self._migrations, self._gateways, runtime)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")
@@ -112,7 +114,7 @@ class Handlers:
 
     async def handle(self, operation: api.Operation[Any], session: api.Session | None) -> Struct:
         """The answer to an operation. Raises `Problem`."""
-        work = self._looking(operation) or self._acting(operation, session)
+        work = self._looking(operation) or self._on_host(operation) or self._acting(operation, session)
         return await self._in_thread(work)
 
     async def started(self) -> None:
@@ -177,6 +179,13 @@ class Handlers:
                 return lambda: check_fit(hypervisor, self._root, operation)
             case api.AskDriver(pf=pf):
                 return lambda: self._with_links(lambda links: ask_driver(links, self._root, pf))
+        return None
+
+    def _on_host(self, operation: api.Operation[Any]) -> Callable[[], Struct] | None:
+        """The work of an operation on what is no migration's alone, and so claimed by none."""
+        match operation:
+            case api.LimitHost(bandwidth=bandwidth):
+                return lambda: self._limit_host(bandwidth)
         return None
 
     def _acting(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:
@@ -357,7 +366,8 @@ class Handlers:
             log.error("%s", problem)
             relay = None
         claims = self._claims.all()
-        return take_inventory(self._configuration, claims, self._hypervisor, self._root, self._links, relay)
+        configuration = replace(self._configuration, migration=self._limit.endpoint())
+        return take_inventory(configuration, claims, self._hypervisor, self._root, self._links, relay)
 
     def _read_relay(self) -> Relay | None:
         relay = self._relay.read()
@@ -385,6 +395,12 @@ class Handlers:
         if done.changed:
             set_boot_pages(self._root, None)
         return done
+
+    def _limit_host(self, bandwidth: int | None) -> api.Done:
+        changed = self._limit.set(bandwidth)
+        # Also where that was set before: an agent that ended in between has told nobody.
+        self._migrations.divide()
+        return api.Done(changed=changed)
 
     def _show_guest(self, guest: str) -> Guest:
         described = describe(self._hypervisor, self._hypervisor.domain(guest), self._root)

@@ -21,7 +21,7 @@ from vferry.host.sriov import read_pfs
 from vferry.host.sriov_netlink import Links
 from vferry.host.sriov_settings import apply_settings
 from vferry.model.host import Pf, Vf
-from vferry.model.problem import Problem
+from vferry.model.problem import Problem, no_space
 
 log = logging.getLogger("vferry.agent")
 
@@ -57,6 +57,8 @@ class Lent:
         self._links = links
         self._sleep = sleep
         self._lock = threading.Lock()
+        self._unsaved: dict[str, Loan] | None = None
+        """What there was no room to save: a guest gets its VF all the same."""
         hypervisor.events.when_stopped(self._stopped)
 
     def lend(self, address: str, guest: str, alias: str) -> bool:
@@ -124,10 +126,22 @@ class Lent:
             try:
                 yield loans
             finally:
-                if loans != before:
-                    write_durably(self._path, msgspec.json.encode(loans))
+                if loans != before or self._unsaved is not None:
+                    self._save(loans)
+
+    def _save(self, loans: dict[str, Loan]) -> None:
+        try:
+            write_durably(self._path, msgspec.json.encode(loans))
+            self._unsaved = None
+        except OSError as error:
+            if no_space(error) is None:
+                raise
+            log.error("which VFs guests have from vferry is known to this agent alone: %s", error)
+            self._unsaved = loans
 
     def _read(self) -> dict[str, Loan]:
+        if self._unsaved is not None:
+            return self._unsaved
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=dict[str, Loan])
         except (FileNotFoundError, msgspec.DecodeError):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 
 from vferry.host import hypervisor_domains as domains
 from vferry.host.api import Done, Migration, StartMigration
-from vferry.host.gateways import RUNTIME, Places, places
+from vferry.host.gateways import Places, places
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration_bandwidth import Bandwidth, mib_per_second
 from vferry.host.migration_parameters import flags, parameters
@@ -27,10 +28,10 @@ SHUTOFF, SHUTOFF_MIGRATED = 5, 4
 class Migrations:
     """Starts migrations, each in a thread, and tells how they stand. What is true is asked of libvirt."""
 
-    def __init__(self, hypervisor: Hypervisor, runtime: Path = RUNTIME, bandwidth: int | None = None) -> None:
-        """`bandwidth` in bytes per second is for all together; None is no limit."""
+    def __init__(self, hypervisor: Hypervisor, runtime: Path, most: Callable[[], int | None]) -> None:
+        """`most` is what all together may send now, in bytes per second; None is no limit."""
         self._hypervisor = hypervisor
-        self._bandwidth = Bandwidth(bandwidth, hypervisor, runtime)
+        self._bandwidth = Bandwidth(most, hypervisor, runtime)
         self._statistics = Statistics(hypervisor)
         self._runtime = runtime
         self._lock = threading.Lock()
@@ -142,6 +143,10 @@ class Migrations:
             domain.migrateSetMaxSpeed(mib_per_second(self._bandwidth.of(record)), 0)
         self._bandwidth.divide()
         return Done()
+
+    def divide(self) -> None:
+        """Has what runs keep to the limit of all together, which has changed."""
+        self._bandwidth.divide_anew()
 
     def stretch(self, operation: str, guest: str, downtime_ms: int) -> Done:
         """Lets a migration that runs have a longer pause; it never gets a shorter one."""

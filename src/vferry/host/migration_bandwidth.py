@@ -3,7 +3,8 @@
 import contextlib
 import logging
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vferry.host.hypervisor import Hypervisor
@@ -36,27 +37,39 @@ def mib_per_second(bandwidth: int) -> int:
 
 
 class Bandwidth:
-    """Divides a host's limit among the migrations that leave it; None is no limit. What runs is read from records."""
+    """Divides a host's limit among the migrations that leave it. What runs is read from records."""
 
-    def __init__(self, most: int | None, hypervisor: Hypervisor, runtime: Path) -> None:
+    def __init__(self, most: Callable[[], int | None], hypervisor: Hypervisor, runtime: Path) -> None:
+        """`most` is the limit as it is now, in bytes per second; None is no limit."""
         self._most = most
         self._hypervisor = hypervisor
         self._runtime = runtime
+        self._lock = threading.Lock()
+        self._divided = most() is not None
+        """Whether what runs may have less than it was asked for, and is to be told when there is more."""
 
     def of(self, record: Record) -> int:
         """Bytes per second for one that is about to start, or runs."""
         others = [other for other in self._active() if other.operation != record.operation]
-        return shares(self._most, [record.bandwidth, *(other.bandwidth for other in others)])[0]
+        return shares(self._most(), [record.bandwidth, *(other.bandwidth for other in others)])[0]
 
     def divide(self) -> None:
         """Tells libvirt, for all that copy. A migration that ends meanwhile, or a refusal, changes nothing.
 
         A guest in its pause is passed over: its QEMU answers only after it.
         """
-        if self._most is None:
-            return
+        if self._divided:
+            with self._lock:
+                self._divide()
+
+    def divide_anew(self) -> None:
+        """As `divide`, once the limit has changed: also where there was none, or is none any more."""
+        self._divided = True
+        self.divide()
+
+    def _divide(self) -> None:
         active = self._active()
-        for record, share in zip(active, shares(self._most, [each.bandwidth for each in active]), strict=True):
+        for record, share in zip(active, shares(self._most(), [each.bandwidth for each in active]), strict=True):
             if self._hypervisor.events.paused_for_migration(record.uuid, record.started) is not None:
                 continue
             try:

@@ -1,6 +1,6 @@
 """What an operation's migration of a guest has come to, remembered across restarts of the agent."""
 
-import contextlib
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,12 @@ from msgspec import Struct
 from vferry.host.api import Migration
 from vferry.host.durable import write_durably
 
+log = logging.getLogger("vferry.agent")
+
 FILE = "migration.json"
+
+_unsaved: dict[Path, "Record"] = {}
+"""By directory, what has become of migrations that could not be saved: libvirt tells the next agent most of it."""
 
 
 class Record(Struct, frozen=True, kw_only=True):
@@ -39,21 +44,35 @@ class Record(Struct, frozen=True, kw_only=True):
 def load(directory: Path) -> Record | None:
     """The record of an operation's directory; None when there is none, or it cannot be read."""
     try:
-        return msgspec.json.decode((directory / FILE).read_bytes(), type=Record)
+        saved = msgspec.json.decode((directory / FILE).read_bytes(), type=Record)
+        return _unsaved.get(directory, saved)
     except (OSError, msgspec.DecodeError):
+        _unsaved.pop(directory, None)
         return None
 
 
 def save(directory: Path, record: Record) -> None:
+    """Saves a migration that is about to start. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o711)
     write_durably(directory / FILE, msgspec.json.encode(record))
+    _unsaved.pop(directory, None)
 
 
 def update(directory: Path, record: Record) -> None:
-    """Saves what has become of a migration, unless its operation has been forgotten meanwhile."""
-    with contextlib.suppress(FileNotFoundError):
+    """Saves what has become of a migration, unless its operation has been forgotten meanwhile.
+
+    Without room for it, it is remembered as long as this agent runs, and logged.
+    """
+    try:
         if (directory / FILE).exists():
             write_durably(directory / FILE, msgspec.json.encode(record))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.error("what has become of the migration of %s is not saved: %s", record.guest, error)
+        _unsaved[directory] = record
+        return
+    _unsaved.pop(directory, None)
 
 
 def figures(job: Mapping[str, Any], *, completed: bool = False) -> dict[str, float]:

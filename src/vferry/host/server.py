@@ -19,7 +19,7 @@ from vferry.host.certificates_tls import TlsFiles, is_controller, names, server_
 from vferry.host.configuration import Listen
 from vferry.host.service import Service
 from vferry.host.wire import MAX_BODY, describe, encode_problem, operations, read_session
-from vferry.model.problem import Exit, Problem
+from vferry.model.problem import Exit, Problem, no_space
 
 log = logging.getLogger("vferry.agent")
 
@@ -107,6 +107,13 @@ class Server:
         except Problem as problem:
             outcome = problem.code
             raise
+        except OSError as error:
+            full = no_space(error, self.service.name)
+            if full is None:
+                log.exception("fault in %s, operation %s", what, who)
+                raise self._fault(str(kind.__struct_config__.tag)) from error
+            outcome = full.code
+            raise full from error
         except Exception as error:
             log.exception("fault in %s, operation %s", what, who)
             raise self._fault(str(kind.__struct_config__.tag)) from error

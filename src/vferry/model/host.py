@@ -220,7 +220,11 @@ class MigrationEndpoint(Struct, frozen=True, kw_only=True):
     ports: tuple[int, int]
     slots: int = 2
     bandwidth: int | None = None
-    """Bytes per second for all migrations that leave the host; None is no limit."""
+    """Bytes per second for all migrations that leave the host, as it is now; None is no limit."""
+    bandwidth_set: bool = False
+    """Whether a controller has set that, over what the agent's configuration says."""
+    bandwidth_configured: int | None = None
+    """What the agent's configuration says; an older agent does not tell."""
 
 
 CPU_SHARE = 0.5

@@ -1,5 +1,6 @@
 """The one error that travels: across steps, over the wire from an agent, and out of the command line."""
 
+import errno
 from enum import IntEnum
 from typing import Any
 
@@ -41,3 +42,12 @@ class Problem(Exception):  # noqa: N818 - it is what an operator reads, and not 
 
     def __str__(self) -> str:
         return f"{self.message}. {self.remedy}." if self.remedy else f"{self.message}."
+
+
+def no_space(error: OSError, host: str | None = None) -> Problem | None:
+    """What is said of a write for which a disk, or a quota, had no room; None of any other error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    place = f"{error.filename or 'a disk'}{f' on {host}' if host else ''}"
+    remedy = "Free some, or find out what fills it (df -h, df -i), and ask again"
+    return Problem("no-space", f"No space left on the file system of {place}", remedy, exit=Exit.REFUSED)

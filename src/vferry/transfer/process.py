@@ -1,8 +1,8 @@
 """The gateway as a process: event lines on standard output, signals, the tick of every second.
 
 Events are JSON objects, one a line, the first key `event`: `ready` once it listens; `lost` when the wire of a held
-service breaks; with `--json` `stats` about every second; `end` last. Who reads them slowly or not at all loses
-lines but never stops the gateway.
+service breaks; with `--json` `stats` about every second; `end` last. Who reads them slowly or not at all, or has no
+room for them, loses lines but never stops the gateway; `lost` is said again until it is written.
 """
 
 import faulthandler
@@ -25,6 +25,9 @@ STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 TICK_S = 1.0
 EVENT_S = 2.0
 
+_untold: set[str] = set()
+"""Held services that have lost their wire, while there was no room to say so."""
+
 
 def run(gateway: Gateway, *, details: bool) -> None:
     """Serve until SIGTERM or SIGINT; raises `Problem` if it cannot listen.
@@ -42,6 +45,8 @@ def run(gateway: Gateway, *, details: bool) -> None:
     events.write("ready", ready)
     while not _is_to_stop(TICK_S):
         gateway.check_peers()
+        for service in tuple(_untold):
+            lost(service)
         sample = gateway.statistics.sample()
         if details:
             events.write("stats", sample, patience_s=0)
@@ -63,30 +68,46 @@ def _allow_files() -> None:
 
 
 def lost(service: str) -> None:
-    """Say that the wire of a held service is lost; from any thread, as so short a line is written at once."""
-    Events().write("lost", {"service": service})
+    """Say that the wire of a held service is lost; from any thread, as so short a line is written at once, or later.
+
+    Without it nobody learns that a guest which is paused for its switchover waits for a decision.
+    """
+    if Events().write("lost", {"service": service}):
+        _untold.discard(service)
+    else:
+        _untold.add(service)
 
 
 class Events:
     """Event lines on standard output that never block for longer than asked."""
+
+    _torn = False
+    """Whether standard output ends with a part of a line, whichever of these wrote it."""
 
     def __init__(self) -> None:
         self._file = sys.stdout.fileno()
         self._poll = select.poll()
         self._poll.register(self._file, select.POLLOUT)
 
-    def write(self, event: str, content: dict[str, Any], patience_s: float = EVENT_S) -> None:
-        """Write a line, or give up when the reader takes nothing for `patience_s` or is gone."""
+    def write(self, event: str, content: dict[str, Any], patience_s: float = EVENT_S) -> bool:
+        """Write a line, or give up when the reader takes nothing for `patience_s`, or is gone, or the disk is full.
+
+        Whether all of it is written.
+        """
         line = json.dumps({"event": event, **content}).encode() + b"\n"
+        if Events._torn:
+            line = b"\n" + line
         deadline = time.monotonic() + patience_s
         while line:
             # A pipe that is writable takes this much at once.
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                return
+                return False
             try:
                 line = line[os.write(self._file, line[: select.PIPE_BUF]) :]
             except OSError:
-                return
+                return False
+            Events._torn = bool(line)
+        return True
 
 
 def log(message: str) -> None:

@@ -4,17 +4,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
-from vferry.cli import host as cli_host
+from vferry.cli import host_show
 from vferry.cli.host import command
-from vferry.controller.hosts import HostRecord, add_host, list_hosts, open_host, remove_host
+from vferry.controller.hosts import HostRecord, add_host, limit_host, list_hosts, open_host, remove_host
 from vferry.controller.state import State
-from vferry.host.api import ClaimResources, Session, TakeInventory
+from vferry.host.api import ClaimResources, LimitHost, Session, TakeInventory
 from vferry.host.certificates_tls import complete, host_files
 from vferry.host.service_fake import FakeAgent, empty_inventory, fake_agent
+from vferry.host.wire import operations
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
 from vferry.model.host import Bridge, Inventory, LinkState, Network, Pf, Vf, VfSettings
 from vferry.model.problem import Exit, Problem
@@ -166,7 +169,7 @@ async def run(*arguments: str) -> Result:
     ],
 )
 def test_how_an_open_vswitch_is_told(switch: SwitchAbilities | None, said: str) -> None:
-    assert cli_host._switch(switch) == said
+    assert host_show._switch(switch) == said
 
 
 async def test_the_commands(state: State, agent: FakeAgent) -> None:
@@ -186,6 +189,7 @@ async def test_the_commands(state: State, agent: FakeAgent) -> None:
     assert "g1 running 1.0 GiB 1 52:54:00:00:00:01 (VF 0 of enp1s0)" in lines
     assert "Memory 4.0 GiB free of 8.0 GiB" in lines
     assert "Slots 2 free of 2" in lines
+    assert "Bandwidth no limit (configured)" in lines
     assert "Huge pages 3 free of 5 (2 MiB, NUMA node 0)" in lines
     assert "Open vSwitch 3.5.0, DPDK 24.11.1, which runs, hw-offload on" in lines
     assert "Relay direct on enp1s0, enabled" in lines
@@ -197,6 +201,50 @@ async def test_the_commands(state: State, agent: FakeAgent) -> None:
     assert json.loads((await run("list", "--json")).output) == []
 
 
-@pytest.mark.parametrize("name", ["add", "list", "show", "remove"])
+@pytest.mark.parametrize(
+    ("written", "sent", "said"),
+    [
+        ("1G", 10**9, "1,000,000,000 bytes per second"),
+        ("none", 0, "no limit"),
+        ("configured", None, "as configured"),
+    ],
+)
+async def test_a_host_is_limited(state: State, agent: FakeAgent, written: str, sent: int | None, said: str) -> None:
+    await add_host("host1", agent.uri)
+    done = await run("set", "host1", "--bandwidth", written)
+    assert done.output == f"host1: {said} for all migrations that leave it\n"
+    assert agent.handlers.asked[-1] == (LimitHost(bandwidth=sent), None)
+    assert (await run("set", "host1")).exit_code == Exit.USAGE
+    refused = await run("set", "host1", "--bandwidth", "much")
+    assert refused.exit_code == Exit.USAGE
+    assert "for example 50M" in refused.output
+
+
+async def test_an_agent_of_before_host_set(state: State, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    await add_host("host1", agent.uri)
+    older = {tag: kind for tag, kind in operations().items() if kind is not LimitHost}
+    monkeypatch.setattr("vferry.host.server.operations", lambda: older)
+    with pytest.raises(Problem, match="by its configuration only") as caught:
+        await limit_host("host1", 0)
+    assert (caught.value.code, caught.value.exit) == ("host-too-old", Exit.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ({}, "no limit (configured)"),
+        ({"bandwidth": 10**9}, "1,000,000,000 bytes per second (configured)"),
+        ({"bandwidth": 10**9, "bandwidth_set": True}, "1,000,000,000 bytes per second (set; configured: no limit)"),
+        (
+            {"bandwidth_set": True, "bandwidth_configured": 10**9},
+            "no limit (set; configured: 1,000,000,000 bytes per second)",
+        ),
+    ],
+)
+def test_how_the_limit_of_a_host_is_told(endpoint: dict[str, Any], said: str) -> None:
+    assert host_show._bandwidth(replace(empty_inventory("host1").migration, **endpoint)) == said
+
+
+@pytest.mark.parametrize("name", ["add", "list", "show", "set", "remove"])
 def test_every_help_has_an_example(name: str) -> None:
     assert f"Example: vferry host {name}" in CliRunner().invoke(command, [name, "--help"]).output

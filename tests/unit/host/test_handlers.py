@@ -33,6 +33,7 @@ from vferry.host.configuration import AgentConfiguration
 from vferry.host.forwarding import parked
 from vferry.host.handlers import Handlers
 from vferry.host.hypervisor import Hypervisor
+from vferry.host.migration_record import Record, save
 from vferry.host.wire import operations
 from vferry.model.guest import VfRef
 from vferry.model.host import WIPED, Attachment, Bridge, Inventory, MigrationEndpoint, Network, VfSettings
@@ -100,6 +101,8 @@ ACTING_ON_RELAY: list[Operation[Any]] = [
     api.RejoinGuests(),
 ]
 ACTING += ACTING_ON_RELAY
+UNCLAIMED: list[Operation[Any]] = [api.LimitHost(bandwidth=100 << 20)]
+"""They change what is no operation's."""
 LOOKING: list[Operation[Any]] = [
     api.TakeInventory(),
     api.ShowGuest(guest="guest1"),
@@ -173,6 +176,7 @@ class Host:
         self.claims.claim(MINE, "guest1", (VF,))
         self.root = root
         self.sent: list[tuple[str, bytes]] = []
+        self.bandwidth: int | None = None
         self.handlers = self.new_handlers()
 
     def new_handlers(self) -> Handlers:
@@ -180,7 +184,7 @@ class Host:
         return Handlers(
             AgentConfiguration(
                 name="host1",
-                migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210)),
+                migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210), bandwidth=self.bandwidth),
                 cpu_share=0.25,
                 networks={"physnet1": Network(pf="pf0", bridge="br0")},
             ),
@@ -206,7 +210,7 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
 
 
 def test_every_operation_is_known() -> None:
-    tested = {type(operation) for operation in (*ACTING, *LOOKING)}
+    tested = {type(operation) for operation in (*ACTING, *UNCLAIMED, *LOOKING)}
     assert tested | SERVED_ELSEWHERE == set(operations().values())
 
 
@@ -301,6 +305,44 @@ async def test_operations_lead_to_what_they_mean(host: Host) -> None:
     with pytest.raises(Problem) as caught:
         await host.ask(api.Destroy(guest="guest1"))
     assert caught.value.code == "guest-running"
+
+
+async def test_the_limit_of_a_host_is_set_for_good_and_wins_over_the_configuration(host: Host) -> None:
+    async def endpoint() -> tuple[int | None, bool, int | None]:
+        found = cast("Inventory", await host.ask(api.TakeInventory(), None)).migration
+        return found.bandwidth, found.bandwidth_set, found.bandwidth_configured
+
+    def restart() -> None:
+        host.handlers.close()
+        host.handlers = host.new_handlers()
+
+    host.bandwidth = configured = 50 << 20
+    restart()
+    assert await endpoint() == (configured, False, configured)
+    for bandwidth, held in ((100 << 20, 100 << 20), (0, None)):
+        assert await host.ask(api.LimitHost(bandwidth=bandwidth), None) == api.Done()
+        assert await host.ask(api.LimitHost(bandwidth=bandwidth), None) == api.Done(changed=False)
+        assert await endpoint() == (held, True, configured)
+        restart()
+        assert await endpoint() == (held, True, configured), "also after a restart"
+    with pytest.raises(Problem, match="less than 1 MiB/s for each of 2 slots") as caught:
+        await host.ask(api.LimitHost(bandwidth=1), None)
+    assert caught.value.code == "bandwidth-too-small"
+    assert await host.ask(api.LimitHost(bandwidth=None), None) == api.Done()
+    assert await endpoint() == (configured, False, configured)
+    (host.root / "bandwidth.json").write_text("much")
+    restart()
+    assert await endpoint() == (configured, False, configured)
+
+
+async def test_copies_that_run_keep_to_a_new_limit_at_once(host: Host) -> None:
+    record = Record(operation="op-1", guest="guest1", uuid="u", started=0.0)
+    save(host.root / "run/vferry/op-1", record)
+    await host.ask(api.LimitHost(bandwidth=100 << 20), None)
+    assert host.guest.calls == [("max-speed", 100)]
+    host.guest.calls.clear()
+    await host.ask(api.LimitHost(bandwidth=100 << 20), None)
+    assert host.guest.calls == [("max-speed", 100)], "an agent that ended in between had told nobody"
 
 
 async def test_a_vf_that_is_set_is_kept_from_no_mac_any_more(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ class Source:
         self.library = FakeLibvirt(self.guest)
         self.asked: list[tuple[str, dict[str, Any], int]] = []
         self.error: FakeError | None = None
+        self.most: int | None = None
         self._begun, self._may_end = threading.Event(), threading.Event()
         self.migrations = self.agent()
 
@@ -46,7 +47,7 @@ class Source:
         self.qemu = FakeAgents()
         self.hypervisor = Hypervisor(library=self.library, agent_library=self.qemu)
         self.hypervisor.connection()
-        return Migrations(self.hypervisor, self.runtime)
+        return Migrations(self.hypervisor, self.runtime, lambda: self.most)
 
     def start(self, wanted: StartMigration = WANTED) -> None:
         self._begun.clear()
@@ -150,7 +151,8 @@ def test_the_bandwidth_is_changed_while_it_runs(source: Source, bandwidth: int, 
 
 def test_migrations_share_the_host_s_bandwidth(tmp_path: Path) -> None:
     source = Source(tmp_path)
-    source.migrations = Migrations(source.hypervisor, tmp_path, 100 << 20)
+    source.most = 100 << 20
+    source.migrations = source.agent()
     other = Record(operation="op-2", guest="guest2", uuid="u", started=0.0, bandwidth=30 << 20)
     source.library.domains["guest2"] = second = FakeDomain(live=domain(name="guest2"), persistent=domain())
     save(tmp_path / "op-2", other)
@@ -174,6 +176,37 @@ def test_migrations_share_the_host_s_bandwidth(tmp_path: Path) -> None:
     while second.calls[-1] != ("max-speed", 100):
         assert time.monotonic() < deadline, second.calls
         time.sleep(0.01)
+
+
+def test_the_host_s_bandwidth_is_changed_while_migrations_run(source: Source, tmp_path: Path) -> None:
+    other = Record(operation="op-2", guest="guest2", uuid="u", started=0.0, bandwidth=30 << 20)
+    source.library.domains["guest2"] = second = FakeDomain(live=domain(name="guest2"), persistent=domain())
+    save(tmp_path / "op-2", other)
+    source.start()
+    source.read()
+    assert (source.guest.calls, second.calls) == ([("max-downtime", 250)], []), "there is nothing to divide"
+    source.most = 100 << 20
+    source.migrations.divide()
+    assert (source.guest.calls[-1], second.calls[-1]) == (("max-speed", 70), ("max-speed", 30))
+    source.most = None
+    source.migrations.divide()
+    assert (source.guest.calls[-1], second.calls[-1]) == (("max-speed", 2**43 - 1), ("max-speed", 30))
+    source.guest.calls.clear()
+    save(tmp_path / "op-2", replace(other, state="completed"))
+    source.migrations.limit(OPERATION, "guest1", 0)
+    assert source.guest.calls[-1] == ("max-speed", 2**43 - 1), "nor is what was lifted in force again"
+
+
+def test_a_copy_that_begins_as_the_limit_is_lifted_has_none(source: Source) -> None:
+    """libvirt sets what a copy was started with only as it begins."""
+    source.most = 100 << 20
+    source.migrations = source.agent()
+    source.start()
+    source.most = None
+    source.migrations.divide()
+    source.guest.calls.clear()
+    assert source.read().rounds == 1
+    assert source.guest.calls == [("max-speed", 2**43 - 1)]
 
 
 def test_a_limit_that_comes_when_it_has_ended_brings_nothing_back(source: Source) -> None:
@@ -394,7 +427,7 @@ def test_another_operations_migration_is_not_this_ones(source: Source) -> None:
 def test_a_guest_that_is_off_is_not_migrated(tmp_path: Path) -> None:
     host = Hypervisor(library=FakeLibvirt(FakeDomain(persistent=domain())))
     with pytest.raises(Problem) as caught:
-        Migrations(host, tmp_path).start(OPERATION, WANTED)
+        Migrations(host, tmp_path, lambda: None).start(OPERATION, WANTED)
     assert caught.value.code == "guest-off"
 
 
