@@ -29,8 +29,12 @@ from vferry.transfer.wire import (
     VersionError,
     WireError,
     pack_hello,
+    reply_body_size,
     unpack_reply,
 )
+
+RESIDENT_S = 60.0
+"""How long the hashes of resident pages may take: 16 MiB at most."""
 
 
 class Way(NamedTuple):
@@ -177,12 +181,13 @@ class SendingGateway(Gateway):
 def _read_reply(peer: Stream, deadline: float) -> Reply:
     """Wait for the receiver's consent; raises `WireError` with what to do about it, OSError."""
     try:
-        data = read_exactly(peer, REPLY.size, deadline)
+        header = read_exactly(peer, REPLY.size, deadline)
     except (ConnectionResetError, WireError) as error:
         # So does a gateway of version 1 when it does not know the version.
         raise WireError("closed without an answer: its log says why, or its vferry is older") from error
     try:
-        reply = unpack_reply(data)
+        body = read_exactly(peer, reply_body_size(header), deadline + RESIDENT_S)
+        reply = unpack_reply(header, body)
     except VersionError as error:
         raise WireError(f"{error}: install the same vferry on both hosts") from error
     if reply.status is not Status.ACCEPTED:
