@@ -100,7 +100,7 @@ class Handlers:
         self._hiding = Hiding(root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
-        self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
+        self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined, root)
         self._migrations = Migrations(self._hypervisor, runtime, configuration.migration.bandwidth)
         self._held = Held(self._hypervisor, self._migrations, self._gateways, runtime)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="operation")

@@ -132,7 +132,8 @@ class SenderCopies:
             return NO_SLOTS
         there = numbers != NOWHERE
         fates[np.flatnonzero(new)[there]] = RESIDENT
-        return numbers[there]
+        found: Numbers = numbers[there]
+        return found
 
     def _place(self, packet: SentPages) -> Placed | None:
         """Numbers for the pages; None for a RAM block too many, or a packet with a page twice."""

@@ -94,7 +94,7 @@ class Lookup:
         found = [self._numbers.get(_digest(self._key, page), NOWHERE) for page in pages]
         numbers = np.array(found, np.int64)
         self._tried += len(numbers)
-        self._found += np.count_nonzero(numbers != NOWHERE)
+        self._found += int(np.count_nonzero(numbers != NOWHERE))
         if self._tried >= TRIED and self._found < self._tried * WORTH:
             self._numbers = {}
         return numbers
@@ -109,7 +109,7 @@ def reserve(pages: int) -> Pages:
 
 
 def _digest(key: bytes, page: npt.NDArray[np.uint64]) -> bytes:
-    return hashlib.blake2b(page, key=key, digest_size=DIGEST_BYTES, usedforsecurity=True).digest()
+    return hashlib.blake2b(page.data, key=key, digest_size=DIGEST_BYTES).digest()
 
 
 def _chunks(place: Place) -> Iterator[Pages]:

@@ -21,6 +21,7 @@ from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
 from vferry.transfer.pump import AS_IS, Pumps
 from vferry.transfer.stream import HeldStream, PlainStream, Stream, close, read_exactly
 from vferry.transfer.wire import (
+    PREAMBLE_BYTES,
     REPLY,
     Carriage,
     Hello,
@@ -28,6 +29,7 @@ from vferry.transfer.wire import (
     Status,
     VersionError,
     WireError,
+    check_preamble,
     pack_hello,
     reply_body_size,
     unpack_reply,
@@ -181,13 +183,14 @@ class SendingGateway(Gateway):
 def _read_reply(peer: Stream, deadline: float) -> Reply:
     """Wait for the receiver's consent; raises `WireError` with what to do about it, OSError."""
     try:
-        header = read_exactly(peer, REPLY.size, deadline)
+        start = read_exactly(peer, PREAMBLE_BYTES, deadline)
     except (ConnectionResetError, WireError) as error:
         # So does a gateway of version 1 when it does not know the version.
         raise WireError("closed without an answer: its log says why, or its vferry is older") from error
     try:
-        body = read_exactly(peer, reply_body_size(header), deadline + RESIDENT_S)
-        reply = unpack_reply(header, body)
+        check_preamble(start)
+        header = start + read_exactly(peer, REPLY.size - len(start), deadline)
+        reply = unpack_reply(header, read_exactly(peer, reply_body_size(header), deadline + RESIDENT_S))
     except VersionError as error:
         raise WireError(f"{error}: install the same vferry on both hosts") from error
     if reply.status is not Status.ACCEPTED:

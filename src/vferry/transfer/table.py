@@ -53,7 +53,8 @@ def count_left_out(fates: bytes) -> int:
 
 
 def _are_there(fates: bytes) -> npt.NDArray[np.bool_]:
-    return np.frombuffer(fates, np.uint8) < DIFFERENCE
+    there: npt.NDArray[np.bool_] = np.frombuffer(fates, np.uint8) < DIFFERENCE
+    return there
 
 
 def pack_table(table: Table) -> bytes:
@@ -104,7 +105,7 @@ def leave_out(stream: memoryview, packets: Sequence[tuple[int, PacketHeader]], f
         read = start + HEADER_BYTES + header.payload_bytes
         left = _are_there(mine)
         if left.any():
-            pages = memoryview(pages_at(stream, start, header)[left]).cast("B")
+            pages = pages_at(stream, start, header)[left].data.cast("B")
             stream[size : size + len(pages)] = pages
             size += len(pages)
     return _move(stream, read, len(stream), size) if read else len(stream)

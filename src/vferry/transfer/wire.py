@@ -50,6 +50,7 @@ from typing import NamedTuple
 
 MAGIC = b"VFRY"
 VERSION = 6
+PREAMBLE_BYTES = 5
 SERVICE_LIMIT = 32
 TOKEN_LIMIT = 256
 FRAME_LIMIT = 1 << 21
@@ -113,7 +114,7 @@ class Hashes(NamedTuple):
     digests: bytes
 
     @property
-    def count(self) -> int:
+    def pages(self) -> int:
         return len(self.digests) // DIGEST_BYTES
 
 
@@ -143,7 +144,7 @@ def pack_hello(hello: Hello) -> bytes:
 def hello_body_size(header: bytes) -> int:
     """Tell how many bytes follow a hello's first eight, at most 304; raises `WireError`, `VersionError`."""
     magic, version, name_size, token_size = HELLO.unpack(header)
-    _check_preamble(magic, version)
+    _check(magic, version)
     if not 1 <= name_size <= SERVICE_LIMIT or token_size > TOKEN_LIMIT:
         raise WireError("hello out of bounds")
     return ASKED.size + int(name_size + token_size)
@@ -166,14 +167,14 @@ def unpack_hello(header: bytes, body: bytes) -> Hello:
 def pack_reply(reply: Reply) -> bytes:
     """Encode a reply."""
     codecs, hardware = (sum(1 << number for number in numbers) for numbers in (reply.codecs, reply.hardware))
-    fixed = REPLY.pack(MAGIC, VERSION, reply.status, codecs, hardware, reply.slots, reply.resident.count)
-    return fixed + (reply.resident.key + reply.resident.digests if reply.resident.count else b"")
+    fixed = REPLY.pack(MAGIC, VERSION, reply.status, codecs, hardware, reply.slots, reply.resident.pages)
+    return fixed + (reply.resident.key + reply.resident.digests if reply.resident.pages else b"")
 
 
 def reply_body_size(header: bytes) -> int:
     """Tell how many bytes follow a reply's first eighteen; raises `WireError`, `VersionError`."""
-    magic, version, *_, count = REPLY.unpack(header)
-    _check_preamble(magic, version)
+    *_, count = REPLY.unpack(header)
+    check_preamble(header)
     if count > RESIDENT_LIMIT:
         raise WireError("reply out of bounds")
     return KEY_BYTES + int(count) * DIGEST_BYTES if count else 0
@@ -195,7 +196,12 @@ def _numbers(bits: int) -> frozenset[int]:
     return frozenset(number for number in range(16) if bits >> number & 1)
 
 
-def _check_preamble(magic: bytes, version: int) -> None:
+def check_preamble(start: bytes) -> None:
+    """Tell by its first `PREAMBLE_BYTES` whether a hello or a reply is ours; raises `WireError`, `VersionError`."""
+    _check(start[: len(MAGIC)], start[len(MAGIC)])
+
+
+def _check(magic: bytes, version: int) -> None:
     if magic != MAGIC:
         raise WireError("not a vferry gateway")
     if version != VERSION:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.transfer import resident
+from vferry.transfer.differences import Pages
 from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.place import Place, parse_place
 from vferry.transfer.resident import CHUNK_PAGES, NOWHERE, Lookup, Residents
@@ -20,7 +21,7 @@ from .qemu import page
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="who is not root may not see /proc/PID/pagemap")
 
 
-def rows(*pages: bytes) -> resident.Pages:
+def rows(*pages: bytes) -> Pages:
     return np.frombuffer(b"".join(pages), np.uint64).reshape(len(pages), -1)
 
 

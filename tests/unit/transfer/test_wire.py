@@ -42,7 +42,7 @@ hellos = st.builds(
 numbers = st.frozensets(st.integers(0, 15))
 digests = st.binary(max_size=100).map(lambda data: data[: len(data) // DIGEST_BYTES * DIGEST_BYTES])
 hashes = st.builds(Hashes, st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES), digests).map(
-    lambda found: found if found.count else NO_HASHES
+    lambda found: found if found.pages else NO_HASHES
 )
 replies = st.builds(Reply, st.sampled_from(Status), numbers, st.integers(0, 2**32 - 1), numbers, hashes)
 
