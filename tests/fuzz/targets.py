@@ -25,6 +25,7 @@ from vferry.transfer.wire import (
     REPLY,
     WireError,
     hello_body_size,
+    reply_body_size,
     unpack_hello,
     unpack_reply,
 )
@@ -66,7 +67,8 @@ def hello(data: bytes) -> None:
 def reply(data: bytes) -> None:
     """A receiver's answer."""
     if len(data) >= REPLY.size:
-        unpack_reply(data[: REPLY.size])
+        size = reply_body_size(data[: REPLY.size])
+        unpack_reply(data[: REPLY.size], data[REPLY.size :][:size])
 
 
 def receive(data: bytes) -> None:

@@ -13,6 +13,7 @@ from vferry.model.problem import Problem
 from vferry.transfer.compression import MIB, Compression
 from vferry.transfer.endpoint import DEFAULT_SERVICE, ROOT_ONLY, parse_owner, parse_services, parse_tcp
 from vferry.transfer.gateway import Security
+from vferry.transfer.place import Place, parse_place
 from vferry.transfer.process import log, lost, read_token, run
 from vferry.transfer.receiving import ReceivingGateway
 from vferry.transfer.sending import SendingGateway
@@ -52,6 +53,13 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(COMMON):
         function = option(function)
     return function
+
+
+def _places(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[Place, ...]:
+    try:
+        return tuple(parse_place(value) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.group(name="gateway")
@@ -127,8 +135,24 @@ def send(
 @command.command()
 @click.option("--listen", required=True, metavar="HOST:PORT", help="Where the sending gateway connects to.")
 @click.option("--connect", required=True, multiple=True, metavar="[SERVICE=]unix:PATH", help="Where it leads to.")
+@click.option(
+    "--resident",
+    multiple=True,
+    callback=_places,
+    metavar="PID:START-END",
+    help="Memory of a guest that runs here, in the process PID as /proc/PID/maps has it: pages that the other guest "
+    "has, too, are not sent. May be repeated; at most --delta-memory is copied of it.",
+)
 @common
-def receive(listen: str, connect: tuple[str, ...], *, delta_memory: int, details: bool, **options: Any) -> None:
+def receive(
+    listen: str,
+    connect: tuple[str, ...],
+    resident: tuple[Place, ...],
+    *,
+    delta_memory: int,
+    details: bool,
+    **options: Any,
+) -> None:
     """Run the gateway of the destination.
 
     \b
@@ -143,6 +167,7 @@ def receive(listen: str, connect: tuple[str, ...], *, delta_memory: int, details
         log=log,
         peer_timeout_s=options["peer_timeout"],
         delta_bytes=delta_memory * MIB,
+        resident=resident,
     )
     run(gateway, details=details)
 

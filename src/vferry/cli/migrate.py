@@ -55,6 +55,12 @@ WISHES = (
         help="Memory on each host for copies of pages, so that one sent again goes as its difference.  "
         f"[default: {DELTA_MIB}, or the configuration's; never more than the guest has]",
     ),
+    click.option(
+        "--resident/--no-resident",
+        default=None,
+        help="With a codec: do not send pages that guests at the destination have, too; these guests' memory is read "
+        "there for that.  [default: no, or the configuration's]",
+    ),
     click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take."),
     click.option("--bandwidth", type=rate, metavar="RATE", help="Bytes per second before compression, such as 50M."),
     click.option(

@@ -52,6 +52,8 @@ class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Over how many the memory goes; None leaves it to vferry. More than one are multifd's channels."""
     delta_memory: DeltaMib = DELTA_MIB
     """MiB for copies of pages on each host, where they are compressed."""
+    resident: bool = False
+    """Whether pages are left out, where they are compressed, that guests at the destination have, too."""
     bandwidth: Annotated[int, Meta(gt=0)] | None = None
     """Bytes per second of QEMU's stream, before it is compressed; None is unlimited."""
     max_pause_s: Annotated[float, Meta(gt=0, le=30)] | None = None

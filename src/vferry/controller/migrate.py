@@ -38,6 +38,7 @@ class Request(Struct, frozen=True, kw_only=True):
     streams: int | None = None
     delta_memory: int | None = None
     """In MiB."""
+    resident: bool | None = None
     accept_interruption: bool = False
     temporary_bond: bool = False
     deadline_s: float | None = None
@@ -97,6 +98,7 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
         request.codec or settings.codec,
         request.streams or settings.streams,
         settings.delta_memory if request.delta_memory is None else request.delta_memory,
+        resident=settings.resident if request.resident is None else request.resident,
         bandwidth=request.bandwidth or settings.bandwidth,
         deadline_s=request.deadline_s or settings.deadline_s,
         max_pause_ms=_milliseconds(request.max_pause_s or settings.max_pause_s),
@@ -114,6 +116,12 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
             "option-unused",
             "Copies of pages are kept only where multifd's channels are compressed by a codec, and by xbzrle",
             "Give a --codec and not --transfer plain, or leave --delta-memory out",
+        )
+    if request.resident and not wanted.resident:
+        raise Problem(
+            "option-unused",
+            "Pages that are at the destination are left out only where multifd's channels are compressed by a codec",
+            "Give a --codec, and neither --transfer plain nor --delta-memory 0, or leave --resident out",
         )
     return wanted
 

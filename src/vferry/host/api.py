@@ -473,6 +473,8 @@ class StartReceiving(Operation[Receiving], frozen=True, kw_only=True, tag="start
     peer: str
     delta_memory: DeltaMib = 0
     """MiB for copies of pages, at most."""
+    resident: bool = False
+    """Whether pages that guests have which run here need not be sent; of these as much may be copied again."""
 
 
 class StartSending(Operation[Done], frozen=True, kw_only=True, tag="start-sending"):

@@ -20,6 +20,7 @@ from msgspec import Struct, structs
 from vferry.host import gateways_process as process
 from vferry.host.api import Done, GatewayStatistics, Receiving, StartReceiving, StartSending
 from vferry.host.durable import write_durably
+from vferry.host.guest_memory import resident_places
 from vferry.host.hypervisor import Hypervisor
 from vferry.model.compression import Compressed
 from vferry.model.host import MigrationEndpoint
@@ -68,8 +69,10 @@ class Gateways:
         pki: Path,
         runtime: Path = RUNTIME,
         confined: Sequence[str] = (),
+        root: Path = Path("/"),
     ) -> None:
         """`confined` is what starts each of them within its share of the processors (`gateways_cpu`)."""
+        self._root = root
         self._endpoint = endpoint
         self._hypervisor = hypervisor
         self._pki = pki
@@ -91,6 +94,7 @@ class Gateways:
                     port=free_port(self._endpoint),
                     token=secrets.token_urlsafe(32),
                     delta_memory=wanted.delta_memory,
+                    resident=resident_places(self._hypervisor, self._root) if wanted.resident else (),
                 )
                 running = self._launch(here, record)
             return Receiving(address=running.address, port=running.port, token=running.token)
@@ -152,6 +156,7 @@ class Gateways:
         where = f"[{record.address}]:{record.port}" if ":" in record.address else f"{record.address}:{record.port}"
         if record.role == "receive":
             wire = ["--listen", where, "--delta-memory", record.delta_memory]
+            wire += [word for place in record.resident for word in ("--resident", place)]
             local = ["--connect", f"control=unix:{LIBVIRT_SOCKET}", "--connect", f"memory=unix:{here.memory}"]
         else:
             user, group = qemu_user(self._hypervisor)

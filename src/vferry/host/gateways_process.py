@@ -40,6 +40,8 @@ class GatewayRecord(Struct, frozen=True, kw_only=True):
     streams: int = 1
     delta_memory: int = 0
     """In MiB."""
+    resident: tuple[str, ...] = ()
+    """Where guests' memory is whose pages need not be sent."""
     pid: int = 0
     started: int = 0
     """Clock ticks from boot to the process's start: with the id it names one process of this boot."""

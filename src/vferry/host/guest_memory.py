@@ -11,6 +11,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,6 +84,17 @@ def look(domain: Any, guest: str, root: Path) -> Seen:
                 memory.seek(place + number * PAGE_BYTES)
                 pieces.append(memory.read(PAGE_BYTES))
     return Seen(b"".join(pieces), unused)
+
+
+def resident_places(hypervisor: Hypervisor, root: Path) -> tuple[str, ...]:
+    """Where the memory of guests is that run here, each as ``PID:START-END``, as far as it can be found."""
+    places = []
+    for domain in hypervisor.domains():
+        with suppress(OSError, ValueError, Problem):
+            pid = qemu_pid(root, domain.name())
+            where = ram((root / f"proc/{pid}/maps").read_text(), read_domain(domain.XMLDesc(0)).memory)
+            places.append(f"{pid}:{where.start:x}-{where.stop:x}")
+    return tuple(places)
 
 
 def ram(maps: str, memory: int) -> range:

@@ -102,7 +102,7 @@ class Handlers:
         self._hiding = Hiding(root, links)
         self._lent = Lent(self._hypervisor, claims, directory, root, links)
         confined = confine(configuration.cpu_share, root)
-        self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined)
+        self._gateways = Gateways(configuration.migration, self._hypervisor, directory / "pki", runtime, confined, root)
         self._limit = HostLimit(configuration.migration, directory)
         self._migrations = Migrations(self._hypervisor, runtime, self._limit.most)
         self._balloons = Balloons(self._hypervisor, runtime)

@@ -161,7 +161,7 @@ class Conductor(Stepper):
 
     async def _open_gateways(self, step: OpenGateways) -> str:
         transfer = self._plan.transfer
-        receive = StartReceiving(peer=step.host, delta_memory=transfer.delta_memory)
+        receive = StartReceiving(peer=step.host, delta_memory=transfer.delta_memory, resident=transfer.resident)
         receiving = await self._hosts[step.destination].call(receive, timeout_s=120)
         sending = StartSending(
             peer=step.destination,

@@ -127,7 +127,8 @@ def _compression(compressed: Compressed | None) -> dict[str, Any]:
     """What is to say of it; of pages only where they were seen."""
     if compressed is None:
         return {}
-    names = ("stream_bytes", "ratio", "codecs", *(("pages", "zero_pages", "delta_pages") if compressed.pages else ()))
+    pages = ("pages", "zero_pages", "delta_pages", "resident_pages") if compressed.pages else ()
+    names = ("stream_bytes", "ratio", "codecs", *pages)
     return {name: getattr(compressed, name) for name in names}
 
 

@@ -109,8 +109,8 @@ class CodecShare(Struct, frozen=True, kw_only=True):
 class Compressed(Struct, frozen=True, kw_only=True):
     """What a gateway has compressed: QEMU's stream, and what of it went over the wire.
 
-    `pages` are those in multifd's packets, with `zero_pages` and `delta_pages`, which went as a difference to the copy
-    sent before, among them.
+    `pages` are those in multifd's packets. Among them are `zero_pages`, `delta_pages`, which went as a difference to
+    the copy sent before, and `resident_pages`, which were at the destination already.
     """
 
     stream_bytes: Count
@@ -118,6 +118,7 @@ class Compressed(Struct, frozen=True, kw_only=True):
     pages: Count = 0
     zero_pages: Count = 0
     delta_pages: Count = 0
+    resident_pages: Count = 0
     codecs: Annotated[dict[Name, CodecShare], Meta(max_length=16)] = field(default_factory=dict)
 
     @property

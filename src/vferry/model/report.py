@@ -102,9 +102,10 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     percent it slowed the guest's processors down at most; null where it was not allowed to.
     `codec` is the one that was asked for, `codecs` has what was used, by name. `stream_bytes` is what QEMU wrote and
     the gateway compressed, `ratio` how many bytes of it went over the wire as one; null where nothing was compressed.
-    Of the `pages` in multifd's packets, `zero_pages` were empty and `delta_pages` went as differences; null where there
-    were no such packets. `device_bytes` is the state that VFIO devices sent; null where none migrated itself.
-    `device_bytes_estimated` is how much their drivers said before that it would be; null where they did not.
+    Of the `pages` in multifd's packets, `zero_pages` were empty, `delta_pages` went as differences, `resident_pages`
+    were at the destination already; null where there were no such packets. `device_bytes` is the state that VFIO
+    devices sent; null where none migrated itself. `device_bytes_estimated` is how much their drivers said before that
+    it would be; null where they did not.
     """
 
     policy: str
@@ -119,6 +120,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     pages: int | None = None
     zero_pages: int | None = None
     delta_pages: int | None = None
+    resident_pages: int | None = None
     codecs: dict[str, CodecShare] = {}
     device_bytes: int | None = None
     device_bytes_estimated: int | None = None

@@ -226,6 +226,9 @@ class TransferPlan(Struct, frozen=True, kw_only=True):
     """Over how many streams the gateways spread each connection that they compress."""
     delta_memory: int = 0
     """MiB for copies of pages at each gateway, so that a page sent again goes as its difference."""
+    resident: bool = False
+    """Whether pages are left out that guests at the destination have, too; what is copied there of these takes as much
+    memory again."""
     bandwidth: int | None = None
     """Bytes per second of QEMU's stream, before it is compressed; None is unlimited."""
     downtime_ms: int = 300

@@ -143,7 +143,8 @@ def _memory(facts: Facts, wanted: TransferPlan) -> Iterator[Finding]:
             "Free memory there or choose another host",
         )
     else:
-        yield from transfer.missing_room(destination, destination.memory_free - needed, wanted)
+        times = 2 if wanted.resident else 1
+        yield from transfer.missing_room(destination, destination.memory_free - needed, wanted, times=times)
     at_source = replace(wanted, delta_memory=wanted.delta_memory + wanted.cache)
     yield from transfer.missing_room(facts.source, facts.source.memory_free, at_source)
 

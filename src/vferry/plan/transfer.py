@@ -51,6 +51,7 @@ def choose(
     streams: int | None,
     delta_memory: int,
     *,
+    resident: bool = False,
     bandwidth: int | None = None,
     deadline_s: float = 600.0,
     max_pause_ms: int | None = None,
@@ -68,6 +69,7 @@ def choose(
     method = METHODS[policy]
     codec = Codec.NONE if method.compression else codec
     compressed = codec is not Codec.NONE
+    copies = delta_memory if method.multifd and compressed else 0
     return TransferPlan(
         policy=policy,
         compression=method.compression,
@@ -75,7 +77,8 @@ def choose(
         parallel=streams or CHANNELS if method.multifd else 0,
         codec=codec,
         streams=1 if method.multifd or not compressed else streams or 1,
-        delta_memory=delta_memory if method.multifd and compressed else 0,
+        delta_memory=copies,
+        resident=resident and copies > 0,
         bandwidth=bandwidth,
         deadline_s=deadline_s,
         reclaim_free=reclaim_free,
@@ -158,12 +161,16 @@ def missing_codecs(facts: Facts, codec: Codec) -> Iterator[Finding]:
             )
 
 
-def missing_room(host: Inventory, free: int, transfer: TransferPlan) -> Iterator[Finding]:
-    """What keeps a host, with so many bytes free beside a guest that comes, from keeping copies of pages."""
-    fits = free * INDEX // (INDEX + 1) // MIB
+def missing_room(host: Inventory, free: int, transfer: TransferPlan, *, times: int = 1) -> Iterator[Finding]:
+    """What keeps a host, with so many bytes free beside a guest that comes, from keeping copies of pages.
+
+    `times`: how many times as much as they may take.
+    """
+    fits = free * INDEX // (INDEX + 1) // MIB // times
     if fits < transfer.delta_memory:
         yield error(
             "no-delta-memory",
-            f"{host.name} has {free // MIB} MiB free, too little for {transfer.delta_memory} MiB of copies of pages",
+            f"{host.name} has {free // MIB} MiB free, too little for {transfer.delta_memory * times} MiB of copies of "
+            "pages",
             f"Use --delta-memory {fits}" if fits > 0 else "Use --delta-memory 0, which keeps none",
         )

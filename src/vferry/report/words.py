@@ -79,7 +79,8 @@ def compression(transfer: Transfer) -> str | None:
     if not transfer.pages:
         return said
     zero, delta = count(transfer.zero_pages), count(transfer.delta_pages)
-    return f"{said}; of {count(transfer.pages)} pages {zero} empty, {delta} sent as differences"
+    there = f", {count(transfer.resident_pages)} there already" if transfer.resident_pages else ""
+    return f"{said}; of {count(transfer.pages)} pages {zero} empty, {delta} as differences{there}"
 
 
 def connections(found: Connections) -> str:

@@ -5,7 +5,7 @@ Integers are big-endian::
     1  codec, by its number (`vferry.transfer.codecs`)
     1  0
     2  number of needs
-    2  pages of the stream that are left out of it, being differences (`vferry.transfer.differences`)
+    2  pages of the stream that are left out of it: differences (`vferry.transfer.differences`), or resident
     4  sequence: 0 for the first block of a channel, one more for each
     4  bytes of the stream in it, those left out among them, 1 to 1,572,864
     4  bytes of the table behind them, 0 to 16,384 (`vferry.transfer.table`)

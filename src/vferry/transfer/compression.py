@@ -1,12 +1,16 @@
 """The way into compression, without its libraries: who does not compress needs none of them and loads none."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from vferry.model.compression import DELTA_MIB, FOR_HARDWARE, Codec
 from vferry.model.problem import Problem
 from vferry.transfer.codecs import NUMBERS, available, in_hardware
+from vferry.transfer.multifd import PAGE_BYTES
+from vferry.transfer.place import Place
 from vferry.transfer.statistics import Statistics
+from vferry.transfer.wire import RESIDENT_LIMIT
 
 if TYPE_CHECKING:
     from vferry.transfer.sessions import ReceiverSessions, SenderSessions
@@ -47,14 +51,22 @@ def sender_sessions(compression: Compression, statistics: Statistics) -> "Sender
     return SenderSessions(codec, delta_bytes, statistics.blocks, fit)
 
 
-def receiver_sessions(delta_bytes: int, statistics: Statistics) -> "ReceiverSessions":
-    """What undoes it; raises ImportError where the libraries are missing."""
+def receiver_sessions(delta_bytes: int, statistics: Statistics, resident: Sequence[Place] = ()) -> "ReceiverSessions":
+    """What undoes it; raises ImportError where the libraries are missing.
+
+    Of what is `resident` here as much is copied as fits into `delta_bytes`; raises OSError where it is not there.
+    """
     _prepare_process()
+    from vferry.transfer.resident import Residents
     from vferry.transfer.sessions import ReceiverSessions
 
+    residents = None
+    if resident:
+        residents = Residents(min(delta_bytes // PAGE_BYTES, RESIDENT_LIMIT))
+        residents.gather(resident)
     there = available()
     numbers, hardware = ([NUMBERS[name] for name in names] for names in (there, in_hardware(there)))
-    return ReceiverSessions(delta_bytes, statistics.blocks, numbers, hardware)
+    return ReceiverSessions(delta_bytes, statistics.blocks, numbers, hardware, residents)
 
 
 def _prepare_process() -> None:

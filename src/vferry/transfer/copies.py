@@ -5,6 +5,7 @@ The sender alone decides which pages are kept and where; each page that is sent 
 - PLAIN: as it is, and not kept.
 - KEPT: as it is, and a copy goes into the slot.
 - DIFFERENCE: as what differs from what is in the slot (`vferry.transfer.differences`), which becomes the page itself.
+- RESIDENT: as the number of a page that is there already (`vferry.transfer.resident`); a copy goes into the slot.
 
 Both sides must change a slot in the same order, though the pages of one RAM block come on any channel. So every slot
 remembers the block that changed it last; a block that touches the slot next *needs* that one, says so in its header,
@@ -16,21 +17,20 @@ channels are. So no block may need one of a later round; one that is late, as an
 before it, is sent PLAIN.
 """
 
-import mmap
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from vferry.transfer.block import Need
-from vferry.transfer.differences import NONE, WORDS, Changes, Differences, Numbers, Pages, pack, subtract
+from vferry.transfer.differences import NONE, Changes, Differences, Numbers, Pages, pack, subtract
 from vferry.transfer.multifd import PAGE_BYTES
+from vferry.transfer.resident import NOWHERE, Lookup, Residents, reserve
 from vferry.transfer.slots import Placed, SlotTable
-from vferry.transfer.table import DIFFERENCE, KEPT, PLAIN
-from vferry.transfer.wire import WireError
+from vferry.transfer.table import DIFFERENCE, KEPT, PLAIN, RESIDENT, Table
+from vferry.transfer.wire import NO_HASHES, Hashes, WireError
 
 RAMBLOCKS = 256
 NOBODY = -1
@@ -58,6 +58,7 @@ class Fates(NamedTuple):
 
     fates: bytes = b""
     slots: Numbers = NO_SLOTS
+    residents: Numbers = NO_SLOTS
     needs: Sequence[Need] = ()
     differences: bytes = b""
 
@@ -67,15 +68,17 @@ class _Exchanged(NamedTuple):
 
     fates: bytes
     slots: Numbers = NO_SLOTS
+    residents: Numbers = NO_SLOTS
     differences: Differences = NONE
 
 
 class SenderCopies:
     """The sender's copies. `exchange` may be called from the threads of all channels."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, resident: Hashes = NO_HASHES) -> None:
         """Reserve `slots` × 4 KiB, which is taken from the system as slots are used for the first time."""
-        self._pages = _reserve(slots)
+        self._pages = reserve(slots)
+        self._lookup = Lookup(resident)
         self._channel = np.full(slots, NOBODY, np.int32)
         self._sequence = np.zeros(slots, np.uint32)
         self._table = SlotTable(slots, RAMBLOCKS)
@@ -98,6 +101,7 @@ class SenderCopies:
         return Fates(
             b"".join(each.fates for each in found),
             np.concatenate([NO_SLOTS, *(each.slots for each in found)]),
+            np.concatenate([NO_SLOTS, *(each.residents for each in found)]),
             [Need(*need) for need in needs.items()],
             pack([each.differences for each in found]),
         )
@@ -110,17 +114,26 @@ class SenderCopies:
         slots, is_known = placed
         self._add_needs(needs, slots)
         self._channel[slots], self._sequence[slots] = moment.channel, moment.sequence
-        if not is_known.any():
-            self._pages[_rows(slots)] = pages
-            return _Exchanged(bytes([KEPT]) * len(pages), slots)
-        if is_known.all():
-            sparse, differences = subtract(pages, self._pages, slots)
-        else:
-            self._pages[slots[~is_known]] = pages[~is_known]
-            sparse, differences = subtract(pages[is_known], self._pages, slots[is_known])
         fates = np.full(len(pages), KEPT, np.uint8)
-        fates[np.flatnonzero(is_known)[sparse]] = DIFFERENCE
-        return _Exchanged(fates.tobytes(), slots, differences)
+        differences = NONE
+        if is_known.any():
+            mine, own = (pages, slots) if is_known.all() else (pages[is_known], slots[is_known])
+            sparse, differences = subtract(mine, self._pages, own)
+            fates[np.flatnonzero(is_known)[sparse]] = DIFFERENCE
+        residents = self._keep(pages, slots, ~is_known, fates) if not is_known.all() else NO_SLOTS
+        return _Exchanged(fates.tobytes(), slots, residents, differences)
+
+    def _keep(self, pages: Pages, slots: Numbers, new: npt.NDArray[np.bool_], fates: npt.NDArray[np.uint8]) -> Numbers:
+        """Keep copies of the new pages, and find those that are resident; the numbers of these."""
+        fresh, own = (pages, slots) if new.all() else (pages[new], slots[new])
+        self._pages[_rows(own)] = fresh
+        numbers = self._lookup.find(fresh)
+        if numbers is None:
+            return NO_SLOTS
+        there = numbers != NOWHERE
+        fates[np.flatnonzero(new)[there]] = RESIDENT
+        found: Numbers = numbers[there]
+        return found
 
     def _place(self, packet: SentPages) -> Placed | None:
         """Numbers for the pages; None for a RAM block too many, or a packet with a page twice."""
@@ -143,34 +156,43 @@ class SenderCopies:
 class ReceiverCopies:
     """The receiver's copies, which do what the sender has decided."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, residents: Residents | None = None) -> None:
         """Reserve `slots` × 4 KiB, as the sender does."""
         self.slots = slots
-        self._pages = _reserve(slots)
+        self._pages = reserve(slots)
+        self._residents = residents
 
-    def restore(self, packets: Sequence[Pages], fates: bytes, slots: npt.ArrayLike, differences: memoryview) -> None:
-        """Put the pages that are differences in their places among those of a block's packets; raises `WireError`.
+    def restore(self, packets: Sequence[Pages], table: Table, differences: memoryview) -> None:
+        """Put the pages that were left out in their places among those of a block's packets; raises `WireError`.
 
         Threads of several channels may be in here at once: what a block needs keeps them from the same slots.
         """
-        fate = np.frombuffer(fates, np.uint8)
-        slot = np.array(slots, np.int64)
-        if len(fate) != sum(map(len, packets)) or len(slot) != np.count_nonzero(fate) or (fate > DIFFERENCE).any():
+        fate = np.frombuffer(table.fates, np.uint8)
+        slot, resident = np.array(table.slots, np.int64), np.array(table.residents, np.int64)
+        if len(fate) != sum(map(len, packets)) or len(slot) != np.count_nonzero(fate) or (fate > RESIDENT).any():
             raise WireError("fates of pages out of bounds")
         if (slot >= self.slots).any():
             raise WireError("slots out of bounds")
-        changes = Changes(differences, fates.count(DIFFERENCE))
+        known = self._residents.count if self._residents else 0
+        if len(resident) != table.fates.count(RESIDENT) or (resident >= known).any():
+            raise WireError("resident pages out of bounds")
+        changes = Changes(differences, table.fates.count(DIFFERENCE))
         for pages in packets:
             mine, fate = fate[: len(pages)], fate[len(pages) :]
+            there = np.count_nonzero(mine == RESIDENT)
+            if there and self._residents:
+                pages[mine == RESIDENT] = self._residents.at(resident[:there])
+                resident = resident[there:]
             placed = np.count_nonzero(mine)
             self._restore(pages, mine, slot[:placed], changes)
             slot = slot[placed:]
 
     def _restore(self, pages: Pages, fate: npt.NDArray[np.uint8], slot: Numbers, changes: Changes) -> None:
         placed = fate[fate != PLAIN]
-        different, new = slot[placed == DIFFERENCE], slot[placed == KEPT]
+        different, new = slot[placed == DIFFERENCE], slot[placed != DIFFERENCE]
         if len(new):
-            self._pages[_rows(new)] = pages if len(new) == len(pages) else pages[fate == KEPT]
+            kept = (fate != PLAIN) & (fate != DIFFERENCE)
+            self._pages[_rows(new)] = pages if len(new) == len(pages) else pages[kept]
         changes.apply(self._pages, different)
         if len(different) == len(pages):
             self._pages.take(different, axis=0, out=pages, mode="clip")  # any other mode takes a copy of them first
@@ -182,11 +204,3 @@ def _rows(slots: Numbers) -> Numbers | slice:
     """The same as a slice where they follow each other, which is copied at once: most of the first pass."""
     following = len(slots) and slots[-1] - slots[0] == len(slots) - 1 and (slots[1:] - slots[:-1] == 1).all()
     return slice(int(slots[0]), int(slots[-1]) + 1) if following else slots
-
-
-def _reserve(slots: int) -> Pages:
-    """Memory for `slots` pages, in huge pages: a fault for each small one costs more than copying to it."""
-    memory = mmap.mmap(-1, slots * PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint64).reshape(slots, WORDS)

@@ -14,6 +14,7 @@ class BlockCount(NamedTuple):
     pages: int = 0
     zero_pages: int = 0
     delta_pages: int = 0
+    resident_pages: int = 0
     in_software: bool = False
     """Done in software by a codec that is there for its hardware."""
 
@@ -43,6 +44,7 @@ class Counters:
             self._sums["pages"] += block.pages
             self._sums["zero_pages"] += block.zero_pages
             self._sums["delta_pages"] += block.delta_pages
+            self._sums["resident_pages"] += block.resident_pages
             if block.in_software:
                 codec["software_blocks"] += 1
 
@@ -56,9 +58,10 @@ class Counters:
     def report(self) -> dict[str, Any] | None:
         """The sums; None if there was no block.
 
-        `pages` are those of multifd packets with `zero_pages` and `delta_pages` among them; what comes in another
-        stream is not known to be pages. `ratio` is the stream's size to the wire's. A codec has `software_blocks` if it
-        is there for its hardware and did some without. `delta_memory_bytes` is the most that page copies could take.
+        `pages` are those of multifd packets with `zero_pages`, `delta_pages` and `resident_pages` among them; what
+        comes in another stream is not known to be pages. `ratio` is the stream's size to the wire's. A codec has
+        `software_blocks` if it is there for its hardware and did some without. `delta_memory_bytes` is the most that
+        page copies could take.
         """
         with self._lock:
             if not self._sums["blocks"]:

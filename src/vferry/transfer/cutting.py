@@ -21,7 +21,7 @@ from vferry.transfer.copies import Fates, Moment, SenderCopies, SentPages
 from vferry.transfer.multifd import HEADER_BYTES, PACKET_PAGES, PAGE_BYTES
 from vferry.transfer.splitting import OPAQUE_BYTES, Packet, Splitter
 from vferry.transfer.stream import Stream
-from vferry.transfer.table import DIFFERENCE, PACKET_LIMIT, Table, flatten_header, leave_out, pack_table, pages_at
+from vferry.transfer.table import PACKET_LIMIT, RESIDENT, Table, flatten_header, leave_out, pack_table, pages_at
 from vferry.transfer.tuner import Tuner
 from vferry.transfer.tuning import Choice
 
@@ -43,8 +43,9 @@ class Cut(NamedTuple):
     header: BlockHeader
     choice: Choice
     packets: list[Packet]
-    waited_s: float
-    prepared_s: float
+    resident_pages: int
+    waited_s: float = 0.0
+    prepared_s: float = 0.0
 
     @property
     def normal_pages(self) -> int:
@@ -158,14 +159,15 @@ class Cutter:
         choice = choice if with_pages or not packets else self._tuner.for_headers
         # Who keeps no copies saves the time for them, and without a codec the link is not what is slow.
         found = self._transform(stream, packets, self._copies if choice.codec != "none" else None)
-        table = pack_table(Table([packet.start for packet in packets], found.fates, found.slots))
-        left_out, end = found.fates.count(DIFFERENCE), leave_out(stream, packets, found.fates)
-        for part in (table, found.differences):
+        table = Table([packet.start for packet in packets], found.fates, found.slots, found.residents)
+        end = leave_out(stream, packets, found.fates)
+        packed = pack_table(table)
+        for part in (packed, found.differences):
             buffer[end : end + len(part)] = part
             end += len(part)
-        apart = (passed, left_out, len(found.differences))
-        header = BlockHeader(0, self._sequence, size, len(table), checksum, found.needs, *apart)
-        return Cut(buffer[:end], header, choice, packets, 0.0, 0.0)
+        apart = (passed, table.left_out, len(found.differences))
+        header = BlockHeader(0, self._sequence, size, len(packed), checksum, found.needs, *apart)
+        return Cut(buffer[:end], header, choice, packets, found.fates.count(RESIDENT))
 
     def _transform(self, stream: memoryview, packets: list[Packet], copies: SenderCopies | None) -> Fates:
         offsets = [flatten_header(stream, packet.start) for packet in packets]

@@ -134,7 +134,7 @@ class Packer:
         """Tell the counters, the tuner and whoever counts of a block that was sent."""
         passed, normal, zero = cut.header.passed_bytes, cut.normal_pages, cut.zero_pages
         size, wire_bytes = cut.header.stream_bytes + passed, sent.wire_bytes + passed
-        pages = (normal + zero, zero, cut.header.left_out)
+        pages = (normal + zero, zero, cut.header.left_out - cut.resident_pages, cut.resident_pages)
         self._channel.counters.add(BlockCount(sent.codec, size, wire_bytes, *pages, sent.in_software))
         with self._tally:
             if normal or not cut.packets:

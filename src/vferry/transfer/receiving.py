@@ -4,7 +4,7 @@ import hmac
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from vferry.transfer.compression import MIB, receiver_sessions
 from vferry.transfer.connection import Connection
 from vferry.transfer.endpoint import TcpAddress, TcpListener, connect_unix
 from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
+from vferry.transfer.place import Place
 from vferry.transfer.pump import AS_IS, Pumps
 from vferry.transfer.stream import PlainStream, Stream, read_exactly
 from vferry.transfer.wire import (
@@ -48,21 +49,36 @@ class ReceivingGateway(Gateway):
         log: Log,
         peer_timeout_s: int = 15,
         delta_bytes: int = DELTA_MIB * MIB,
+        resident: Sequence[Place] = (),
     ) -> None:
-        """`delta_bytes` bounds the page copies that the sender may ask for."""
+        """`delta_bytes` bounds the page copies that the sender may ask for, and those of what is `resident` here."""
         super().__init__(address, services, security, peer_timeout_s, log)
         self._delta_bytes = delta_bytes
+        self._resident = resident
         self._sessions: ReceiverSessions | None = None
         self._sessions_lock = threading.Lock()
 
     def start(self) -> None:
-        """Listen, and set `address` to what was really taken; raises `Problem`."""
+        """Listen, and set `address` to what was really taken; raises `Problem`.
+
+        Before, copy what is resident here: some seconds, if it is much.
+        """
+        if self._resident:
+            self._gather()
         listener = TcpListener(self.address)
         self.address = listener.address
         self._listeners.append(listener)
         self._spawn("accept", lambda: self._accept(listener, self._serve))
         if self._delta_bytes:
             self._spawn("prepare", self._prepare)
+
+    def _gather(self) -> None:
+        """Copying nothing is no reason not to serve."""
+        try:
+            self._prepared()
+        except (OSError, ImportError) as error:
+            self._log(f"no resident pages: {error}")
+            self._resident = ()
 
     def _prepare(self) -> None:
         """Load what undoes compression before somebody waits for it."""
@@ -73,7 +89,7 @@ class ReceivingGateway(Gateway):
         """What undoes compression; raises ImportError where the libraries are missing."""
         with self._sessions_lock:
             if self._sessions is None:
-                self._sessions = receiver_sessions(self._delta_bytes, self.statistics)
+                self._sessions = receiver_sessions(self._delta_bytes, self.statistics, self._resident)
             return self._sessions
 
     def _serve(self, sock: socket.socket, where: str) -> None:

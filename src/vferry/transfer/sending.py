@@ -21,6 +21,7 @@ from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
 from vferry.transfer.pump import AS_IS, Pumps
 from vferry.transfer.stream import HeldStream, PlainStream, Stream, close, read_exactly
 from vferry.transfer.wire import (
+    PREAMBLE_BYTES,
     REPLY,
     Carriage,
     Hello,
@@ -28,9 +29,14 @@ from vferry.transfer.wire import (
     Status,
     VersionError,
     WireError,
+    check_preamble,
     pack_hello,
+    reply_body_size,
     unpack_reply,
 )
+
+RESIDENT_S = 60.0
+"""How long the hashes of resident pages may take: 16 MiB at most."""
 
 
 class Way(NamedTuple):
@@ -177,12 +183,14 @@ class SendingGateway(Gateway):
 def _read_reply(peer: Stream, deadline: float) -> Reply:
     """Wait for the receiver's consent; raises `WireError` with what to do about it, OSError."""
     try:
-        data = read_exactly(peer, REPLY.size, deadline)
+        start = read_exactly(peer, PREAMBLE_BYTES, deadline)
     except (ConnectionResetError, WireError) as error:
         # So does a gateway of version 1 when it does not know the version.
         raise WireError("closed without an answer: its log says why, or its vferry is older") from error
     try:
-        reply = unpack_reply(data)
+        check_preamble(start)
+        header = start + read_exactly(peer, REPLY.size - len(start), deadline)
+        reply = unpack_reply(header, read_exactly(peer, reply_body_size(header), deadline + RESIDENT_S))
     except VersionError as error:
         raise WireError(f"{error}: install the same vferry on both hosts") from error
     if reply.status is not Status.ACCEPTED:

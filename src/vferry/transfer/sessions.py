@@ -18,11 +18,12 @@ from vferry.transfer.counters import Counters
 from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
+from vferry.transfer.resident import Residents
 from vferry.transfer.stream import Stream
 from vferry.transfer.tuner import AdaptiveTuner, FixedTuner, Tuner
 from vferry.transfer.tuning import Choice
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
-from vferry.transfer.wire import Carriage, Hello, Reply, Status, WireError
+from vferry.transfer.wire import NO_HASHES, Carriage, Hello, Reply, Status, WireError
 
 CHANNELS = 1 << 16
 # Fewer are not worth their trouble: no packet would find room.
@@ -45,10 +46,11 @@ class SenderSession:
         self.joined += 1
         return hello
 
-    def copies(self, granted: int) -> SenderCopies | None:
-        """The copies that a connection may use which got `granted` slots; the first one decides how many there are."""
+    def copies(self, reply: Reply) -> SenderCopies | None:
+        """The copies that a connection may use with such a reply; the first one decides how many there are."""
+        granted = reply.slots
         if self._copies is None and self._slots >= granted >= LEAST_SLOTS:
-            self._copies, self._granted = SenderCopies(granted), granted
+            self._copies, self._granted = SenderCopies(granted, reply.resident), granted
         return self._copies if granted == self._granted else None
 
 
@@ -80,7 +82,7 @@ class SenderSessions:
         """Make what carries a connection, with its further streams."""
         with self._lock:
             session = self._current if self._current and self._current.identity == hello.session else None
-            copies = session.copies(reply.slots) if session else None
+            copies = session.copies(reply) if session else None
         if copies:
             self._counters.reserve(reply.slots * PAGE_BYTES)
         return Packer(PackingChannel(hello.channel, copies, self._counters), self._tuner(reply), more)
@@ -112,12 +114,18 @@ class ReceiverSessions:
     """The sessions that are open at the receiver."""
 
     def __init__(
-        self, delta_bytes: int, counters: Counters, codecs: Iterable[int], hardware: Iterable[int] = ()
+        self,
+        delta_bytes: int,
+        counters: Counters,
+        codecs: Iterable[int],
+        hardware: Iterable[int] = (),
+        residents: Residents | None = None,
     ) -> None:
         """`delta_bytes` bounds the page copies of all sessions; `codecs` are the numbers of those that work here.
 
-        `hardware` are those of them that have the hardware which they are for.
+        `hardware` are those of them that have the hardware which they are for; `residents` the pages that are here.
         """
+        self._residents = residents
         self._codecs, self._hardware = frozenset(codecs), frozenset(hardware)
         self._counters = counters
         self._slots = delta_bytes // PAGE_BYTES
@@ -137,7 +145,9 @@ class ReceiverSessions:
             unpacker = session.open[hello.channel] = Unpacker(channel)
         session.progress.begin(hello.channel)
         slots = session.copies.slots if session.copies else 0
-        return Reply(Status.ACCEPTED, self._codecs, slots, self._hardware), unpacker
+        first = bool(slots) and not hello.channel
+        resident = self._residents.hashes if first and self._residents else NO_HASHES
+        return Reply(Status.ACCEPTED, self._codecs, slots, self._hardware, resident), unpacker
 
     def find(self, hello: Hello) -> Unpacker:
         """The connection that a further stream belongs to; raises `WireError` if it is not open."""
@@ -161,4 +171,4 @@ class ReceiverSessions:
         if busy or hello.channel or slots < LEAST_SLOTS:
             return None
         self._counters.reserve(slots * PAGE_BYTES)
-        return ReceiverCopies(slots)
+        return ReceiverCopies(slots, self._residents)

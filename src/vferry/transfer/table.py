@@ -7,9 +7,10 @@ The table stands behind what is left of the stream in a block; a block without p
     n  starts of the packets in the block's stream, 4 each
     m  fates, 1 each (`vferry.transfer.copies`)
     …  slots, 4 each, of the pages whose fate has one
+    …  numbers, 4 each, of the pages that are RESIDENT (`vferry.transfer.resident`)
 
 The offsets in a header are sent as differences to the one before: those of pages that follow each other are all the
-same then, and compress to nothing. Pages whose fate is DIFFERENCE are left out of the stream.
+same then, and compress to nothing. Pages whose fate is DIFFERENCE or RESIDENT are left out of the stream.
 """
 
 import struct
@@ -24,7 +25,7 @@ from vferry.transfer.differences import WORDS, Pages
 from vferry.transfer.multifd import HEADER_BYTES, OFFSETS_AT, PACKET_PAGES, PAGE_BYTES, PacketHeader, parse_header
 from vferry.transfer.wire import WireError
 
-PLAIN, KEPT, DIFFERENCE = range(3)
+PLAIN, KEPT, DIFFERENCE, RESIDENT = range(4)
 """The fates of pages."""
 # Headers without pages fill a block; the longest table has a packet's share and the pages' five bytes each.
 PACKET_LIMIT = STREAM_LIMIT // HEADER_BYTES
@@ -38,6 +39,22 @@ class Table(NamedTuple):
     starts: Sequence[int]
     fates: bytes = b""
     slots: npt.ArrayLike = ()
+    residents: npt.ArrayLike = ()
+
+    @property
+    def left_out(self) -> int:
+        """How many pages are not in the stream."""
+        return count_left_out(self.fates)
+
+
+def count_left_out(fates: bytes) -> int:
+    """How many pages with these fates are not in the stream."""
+    return fates.count(DIFFERENCE) + fates.count(RESIDENT)
+
+
+def _are_there(fates: bytes) -> npt.NDArray[np.bool_]:
+    there: npt.NDArray[np.bool_] = np.frombuffer(fates, np.uint8) < DIFFERENCE
+    return there
 
 
 def pack_table(table: Table) -> bytes:
@@ -45,8 +62,8 @@ def pack_table(table: Table) -> bytes:
     if not table.starts:
         return b""
     starts = np.array(table.starts, ">u4").tobytes()
-    slots = np.array(table.slots, ">u4").tobytes()
-    return _COUNTS.pack(len(table.starts), len(table.fates)) + starts + table.fates + slots
+    numbers = (np.array(numbers, ">u4").tobytes() for numbers in (table.slots, table.residents))
+    return b"".join((_COUNTS.pack(len(table.starts), len(table.fates)), starts, table.fates, *numbers))
 
 
 def unpack_table(data: memoryview) -> Table:
@@ -58,10 +75,15 @@ def unpack_table(data: memoryview) -> Table:
     count, fates = _COUNTS.unpack_from(data)
     fates_at = _COUNTS.size + 4 * count
     slots_at = fates_at + fates
-    if slots_at > len(data) or (len(data) - slots_at) % 4:
+    if slots_at > len(data):
+        raise WireError("table truncated")
+    found = bytes(data[fates_at:slots_at])
+    numbers_at = slots_at + 4 * (fates - found.count(PLAIN))
+    if len(data) != numbers_at + 4 * found.count(RESIDENT):
         raise WireError("table truncated")
     starts = np.frombuffer(data[_COUNTS.size : fates_at], ">u4").tolist()
-    return Table(starts, bytes(data[fates_at:slots_at]), np.frombuffer(data[slots_at:], ">u4"))
+    slots, residents = (np.frombuffer(part, ">u4") for part in (data[slots_at:numbers_at], data[numbers_at:]))
+    return Table(starts, found, slots, residents)
 
 
 def flatten_header(stream: memoryview, start: int) -> npt.NDArray[np.uint64]:
@@ -73,17 +95,17 @@ def flatten_header(stream: memoryview, start: int) -> npt.NDArray[np.uint64]:
 
 
 def leave_out(stream: memoryview, packets: Sequence[tuple[int, PacketHeader]], fates: bytes) -> int:
-    """Move what is left of a stream without its differences together, in place; returns how many bytes that are."""
+    """Move what is left of a stream together, in place, without some pages; returns how many bytes that are."""
     size = read = 0
     for start, header in packets:
         mine, fates = fates[: header.normal_pages], fates[header.normal_pages :]
-        if DIFFERENCE not in mine:
+        if not count_left_out(mine):
             continue
         size = _move(stream, read, start + HEADER_BYTES, size)
         read = start + HEADER_BYTES + header.payload_bytes
-        left = np.frombuffer(mine, np.uint8) != DIFFERENCE
+        left = _are_there(mine)
         if left.any():
-            pages = memoryview(pages_at(stream, start, header)[left]).cast("B")
+            pages = pages_at(stream, start, header)[left].data.cast("B")
             stream[size : size + len(pages)] = pages
             size += len(pages)
     return _move(stream, read, len(stream), size) if read else len(stream)
@@ -97,7 +119,7 @@ def _move(stream: memoryview, begin: int, end: int, to: int) -> int:
 
 
 class Restored(NamedTuple):
-    """A block's stream as it was, but for the pages that are differences, and the packets in it."""
+    """A block's stream as it was, but for the pages that were left out, and the packets in it."""
 
     stream: memoryview
     packets: Sequence[tuple[int, PacketHeader]]
@@ -122,7 +144,7 @@ def put_back(left: memoryview, table: Table, size: int, passed_bytes: int = 0) -
             raise WireError("packet out of bounds")
         mine, fates = fates[: header.normal_pages], fates[header.normal_pages :]
         written = head
-        if DIFFERENCE in mine:
+        if count_left_out(mine):
             _put_pages(rest, stream, (start, header), mine)
             written = end
         packets.append((start, header))
@@ -147,11 +169,11 @@ class _Rest:
 
 
 def _put_pages(rest: _Rest, stream: memoryview, packet: tuple[int, PacketHeader], fates: bytes) -> None:
-    """Put those pages of a packet that are no differences in their places."""
+    """Put those pages of a packet that were not left out in their places."""
     start, header = packet
     if len(fates) < header.normal_pages or start + HEADER_BYTES + header.payload_bytes > len(stream):
         raise WireError("fates of pages out of bounds")
-    there = np.frombuffer(fates, np.uint8) != DIFFERENCE
+    there = _are_there(fates)
     count = int(np.count_nonzero(there))
     pages = np.frombuffer(rest.take(count * PAGE_BYTES), np.uint64)
     pages_at(stream, start, header)[there] = pages.reshape(count, WORDS)

@@ -16,7 +16,7 @@ from vferry.transfer.passage import Passage, passage
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Count, give_all
 from vferry.transfer.stream import Stream
-from vferry.transfer.table import DIFFERENCE, pages_at, put_back, unpack_table
+from vferry.transfer.table import RESIDENT, pages_at, put_back, unpack_table
 from vferry.transfer.turns import Turns
 from vferry.transfer.wire import WireError
 
@@ -102,7 +102,7 @@ class Unpacker:
 
     def _deliver(self, block: Decoded, way: Passage) -> None:
         header, content, wire_bytes, in_software = block
-        stream, pages = content[: header.stream_bytes], (0, 0, 0)
+        stream, pages = content[: header.stream_bytes], (0, 0, 0, 0)
         if header.table_bytes:
             stream, pages = self._restore(block)
         if crc32(stream) != header.checksum:
@@ -114,20 +114,21 @@ class Unpacker:
         size, wire_bytes = len(stream) + header.passed_bytes, wire_bytes + header.passed_bytes
         self._channel.counters.add(BlockCount(CODECS[header.codec], size, wire_bytes, *pages, in_software))
 
-    def _restore(self, block: Decoded) -> tuple[memoryview, tuple[int, int, int]]:
+    def _restore(self, block: Decoded) -> tuple[memoryview, tuple[int, int, int, int]]:
         """Undo what the sender did to headers and pages, once what the block builds on is there."""
         header, content = block.header, block.content
         table_end = header.left_bytes + header.table_bytes
         table = unpack_table(content[header.left_bytes : table_end])
-        if table.fates.count(DIFFERENCE) != header.left_out:
-            raise WireError("other differences than there should be")
+        if table.left_out != header.left_out:
+            raise WireError("other pages left out than there should be")
         stream, packets = put_back(content[: header.left_bytes], table, header.stream_bytes, header.passed_bytes)
         if table.fates:
             if self._channel.copies is None or header.passed_bytes:
                 raise WireError("page copies that were not agreed on")
             self._channel.progress.wait(self._channel.number, header.needs)
             pages = [pages_at(stream, start, packet) for start, packet in packets]
-            self._channel.copies.restore(pages, table.fates, table.slots, content[table_end:])
+            self._channel.copies.restore(pages, table, content[table_end:])
         zero = sum(packet.zero_pages for _, packet in packets)
         normal = sum(packet.normal_pages for _, packet in packets)
-        return stream, (normal + zero, zero, header.left_out)
+        resident = table.fates.count(RESIDENT)
+        return stream, (normal + zero, zero, header.left_out - resident, resident)

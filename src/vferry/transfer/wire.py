@@ -1,11 +1,11 @@
-"""The gateway protocol, version 5: pure functions on bytes, no I/O.
+"""The gateway protocol, version 6: pure functions on bytes, no I/O.
 
 One TCP connection carries one connection of one service. Inside mutual TLS 1.3 (or bare, between two plain
 QEMU processes) the sending gateway, which connects, speaks first. Integers are big-endian::
 
     hello    sender → receiver, once
         4  magic "VFRY"
-        1  version, 5
+        1  version, 6
         1  length of the service name, 1 to 32
         2  length of the token, 0 to 256
         1  carriage of what the sender sends: 0 bytes as they are, 1 blocks (`vferry.transfer.block`)
@@ -18,12 +18,15 @@ QEMU processes) the sending gateway, which connects, speaks first. Integers are 
 
     reply    receiver → sender, once
         4  magic "VFRY"
-        1  version, 5
+        1  version, 6
         1  status: 0 accepted, 1 unknown service, 2 wrong token, 3 the service's socket does not answer,
            4 another version, 5 no blocks here
         2  codecs that blocks may use, a bit each: 1 << its number
         2  those of them that have the hardware here which they are for
         4  slots for page copies that this connection may use, at most as many as asked for
+        4  resident pages of the session (`vferry.transfer.resident`), told to its first connection: n, or 0
+       16  if there are any: the key of their hashes
+     16·n  their hashes
 
     frames   both ways, independently of each other
         4  length of the payload, 1 to 2,097,152; or 2^32 - 1, the END frame: nothing follows in this direction
@@ -46,14 +49,18 @@ from enum import IntEnum
 from typing import NamedTuple
 
 MAGIC = b"VFRY"
-VERSION = 5
+VERSION = 6
+PREAMBLE_BYTES = 5
 SERVICE_LIMIT = 32
 TOKEN_LIMIT = 256
 FRAME_LIMIT = 1 << 21
+KEY_BYTES = DIGEST_BYTES = 16
+RESIDENT_LIMIT = 1 << 20
+"""Pages: 4 GiB, of which the hashes are 16 MiB."""
 
 HELLO = struct.Struct(">4sBBH")
 ASKED = struct.Struct(">BBHI8s")
-REPLY = struct.Struct(">4sBBHHI")
+REPLY = struct.Struct(">4sBBHHII")
 FRAME = struct.Struct(">I")
 END_LENGTH = 2**32 - 1
 """Far from any length: 0 would be one that has been damaged in a single byte."""
@@ -100,6 +107,20 @@ class Hello(NamedTuple):
     session: bytes = bytes(8)
 
 
+class Hashes(NamedTuple):
+    """What the sender is told of resident pages: the key, and a digest for each, by its number."""
+
+    key: bytes
+    digests: bytes
+
+    @property
+    def pages(self) -> int:
+        return len(self.digests) // DIGEST_BYTES
+
+
+NO_HASHES = Hashes(b"", b"")
+
+
 class Reply(NamedTuple):
     """What the receiving gateway answers. `codecs` are the numbers of those that it can undo, and `hardware` of those
     that it can undo by the hardware that they are there for."""
@@ -108,6 +129,7 @@ class Reply(NamedTuple):
     codecs: frozenset[int] = frozenset()
     slots: int = 0
     hardware: frozenset[int] = frozenset()
+    resident: Hashes = NO_HASHES
 
 
 def pack_hello(hello: Hello) -> bytes:
@@ -122,7 +144,7 @@ def pack_hello(hello: Hello) -> bytes:
 def hello_body_size(header: bytes) -> int:
     """Tell how many bytes follow a hello's first eight, at most 304; raises `WireError`, `VersionError`."""
     magic, version, name_size, token_size = HELLO.unpack(header)
-    _check_preamble(magic, version)
+    _check(magic, version)
     if not 1 <= name_size <= SERVICE_LIMIT or token_size > TOKEN_LIMIT:
         raise WireError("hello out of bounds")
     return ASKED.size + int(name_size + token_size)
@@ -145,25 +167,41 @@ def unpack_hello(header: bytes, body: bytes) -> Hello:
 def pack_reply(reply: Reply) -> bytes:
     """Encode a reply."""
     codecs, hardware = (sum(1 << number for number in numbers) for numbers in (reply.codecs, reply.hardware))
-    return REPLY.pack(MAGIC, VERSION, reply.status, codecs, hardware, reply.slots)
+    fixed = REPLY.pack(MAGIC, VERSION, reply.status, codecs, hardware, reply.slots, reply.resident.pages)
+    return fixed + (reply.resident.key + reply.resident.digests if reply.resident.pages else b"")
 
 
-def unpack_reply(data: bytes) -> Reply:
-    """Decode the fourteen bytes of a reply; raises `WireError`, `VersionError`."""
-    magic, version, status, codecs, hardware, slots = REPLY.unpack(data)
-    _check_preamble(magic, version)
+def reply_body_size(header: bytes) -> int:
+    """Tell how many bytes follow a reply's first eighteen; raises `WireError`, `VersionError`."""
+    *_, count = REPLY.unpack(header)
+    check_preamble(header)
+    if count > RESIDENT_LIMIT:
+        raise WireError("reply out of bounds")
+    return KEY_BYTES + int(count) * DIGEST_BYTES if count else 0
+
+
+def unpack_reply(header: bytes, body: bytes = b"") -> Reply:
+    """Decode a reply from its first eighteen bytes and the `reply_body_size` ones after; raises `WireError`."""
+    if len(body) != reply_body_size(header):
+        raise WireError("reply truncated")
+    *_, status, codecs, hardware, slots, _ = REPLY.unpack(header)
     try:
         found = Status(status)
     except ValueError:
         raise WireError(f"unknown status {status}") from None
-    return Reply(found, _numbers(codecs), slots, _numbers(hardware))
+    return Reply(found, _numbers(codecs), slots, _numbers(hardware), Hashes(body[:KEY_BYTES], body[KEY_BYTES:]))
 
 
 def _numbers(bits: int) -> frozenset[int]:
     return frozenset(number for number in range(16) if bits >> number & 1)
 
 
-def _check_preamble(magic: bytes, version: int) -> None:
+def check_preamble(start: bytes) -> None:
+    """Tell by its first `PREAMBLE_BYTES` whether a hello or a reply is ours; raises `WireError`, `VersionError`."""
+    _check(start[: len(MAGIC)], start[len(MAGIC)])
+
+
+def _check(magic: bytes, version: int) -> None:
     if magic != MAGIC:
         raise WireError("not a vferry gateway")
     if version != VERSION:

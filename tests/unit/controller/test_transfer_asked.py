@@ -33,6 +33,9 @@ def test_what_the_command_says_goes_over_them() -> None:
         {"policy": "multifd-zstd", "delta_memory": 64},
         {"policy": "xbzrle", "streams": 2},
         {"policy": "plain", "codec": Codec.ZSTD, "delta_memory": 64},
+        {"resident": True},
+        {"resident": True, "policy": "plain", "codec": Codec.ZSTD},
+        {"resident": True, "codec": Codec.ZSTD, "delta_memory": 0},
     ],
 )
 def test_what_would_be_passed_over_is_refused(said: dict[str, object]) -> None:
@@ -48,6 +51,15 @@ def test_what_would_be_passed_over_is_refused(said: dict[str, object]) -> None:
 def test_whether_free_memory_is_taken(asked: bool | None, configured: bool, taken: bool) -> None:  # noqa: FBT001
     request = structs.replace(REQUEST, reclaim_free=asked)
     assert asked_transfer(request, MigrationSettings(reclaim_free=configured)).reclaim_free is taken
+
+
+def test_what_is_resident_is_left_out_only_where_it_can_be() -> None:
+    everywhere = structs.replace(COMPRESSING, resident=True)
+    assert asked_transfer(REQUEST, everywhere).resident
+    assert asked_transfer(structs.replace(REQUEST, resident=True), COMPRESSING).resident
+    assert not asked_transfer(REQUEST, COMPRESSING).resident
+    assert not asked_transfer(structs.replace(REQUEST, resident=False), everywhere).resident
+    assert not asked_transfer(structs.replace(REQUEST, codec=Codec.NONE, streams=1), everywhere).resident
 
 
 def test_how_long_the_guest_may_be_paused() -> None:

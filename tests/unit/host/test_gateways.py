@@ -131,6 +131,24 @@ def test_gateways_that_compress(gateways: Gateways, tmp_path: Path) -> None:
     assert given[given.index("--delta-memory") + 1] == "64"
 
 
+def test_a_receiving_gateway_is_told_where_other_guests_memory_is(
+    tmp_path: Path, endpoint: MigrationEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vferry.host.gateways.resident_places", lambda *_: ("17:1000-2000", "18:1000-2000"))
+    made = Gateways(endpoint, hypervisor(), tmp_path / "pki", tmp_path / "run")
+    try:
+        made.receive(OPERATION, RECEIVE)
+        assert "--resident" not in arguments(tmp_path)
+        made.stop(OPERATION)
+        made.receive(OPERATION, msgspec.structs.replace(RECEIVE, resident=True))
+        given = arguments(tmp_path)
+    finally:
+        made.release(OPERATION)
+    assert given.count("--resident") == 2
+    assert given[given.index("--resident") + 1] == "17:1000-2000"
+    assert "--resident" in {name for option in command.commands["receive"].params for name in option.opts}
+
+
 def test_the_words_for_a_gateway_are_those_that_it_takes(gateways: Gateways, tmp_path: Path) -> None:
     gateways.send(OPERATION, msgspec.structs.replace(SEND, codec=Codec.AUTO))
     for role, given in (("send", arguments(tmp_path)[1:]), ("receive", ["--delta-memory", "64"])):

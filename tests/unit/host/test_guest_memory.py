@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from xml_samples import domain
 
 from vferry.host import guest_memory
-from vferry.host.guest_memory import MIB, PIECE_BYTES, PIECES, measure_memory, ram, spread
+from vferry.host.guest_memory import MIB, PIECE_BYTES, PIECES, measure_memory, ram, resident_places, spread
 from vferry.host.hypervisor import Hypervisor
 from vferry.model.memory import MemoryUse
 from vferry.model.problem import Problem
+from vferry.transfer.place import parse_place
 
 MEASURING, MEASURED = {"dirtyrate.calc_status": 1}, {"dirtyrate.calc_status": 2, "dirtyrate.megabytes_per_second": 7}
 MEMORY = 256 * MIB
@@ -114,6 +115,15 @@ def seen_by(what: str) -> object:
     if what in ("no process", "no number", "too large"):
         return real
     return lambda *_arguments: guest_memory.Seen(bytes(range(256)) * 64, 4)
+
+
+def test_where_guests_memory_is(qemu: Qemu) -> None:
+    off, lost = FakeDomain(persistent=domain(name="off")), FakeDomain(live=domain(name="lost"))
+    hypervisor = Hypervisor(library=FakeLibvirt(qemu.guest, off, lost), agent_library=FakeAgents())
+    (place,) = resident_places(hypervisor, qemu.root)
+    found = parse_place(place)
+    assert found.pid == os.getpid()
+    assert len(found.addresses) == MEMORY
 
 
 def test_a_guest_that_is_off_is_a_problem(qemu: Qemu) -> None:

@@ -106,7 +106,7 @@ def test_the_copy_keeps_what_the_report_needs() -> None:
 
 def test_the_gateways_are_told_how_to_compress_and_say_what_that_brought() -> None:
     fleet = make_fleet(SWITCH)
-    transfer = choose("auto", Codec.ZSTD, 4, 64)
+    transfer = choose("auto", Codec.ZSTD, 4, 64, resident=True)
     drive = Drive(fleet, make_plan(fleet, SWITCH, transfer=transfer))
     assert any("compressing with zstd" in step.summary for step in modes.stages(drive.plan).all)
     ending = drive.run()
@@ -114,7 +114,7 @@ def test_the_gateways_are_told_how_to_compress_and_say_what_that_brought() -> No
     (receive,) = [each for each in asked if isinstance(each, StartReceiving)]
     (send,) = [each for each in asked if isinstance(each, StartSending)]
     (start,) = [each for each in asked if isinstance(each, StartMigration)]
-    assert (receive.delta_memory, send.delta_memory) == (64, 64)
+    assert (receive.delta_memory, send.delta_memory, receive.resident) == (64, 64, True)
     assert (send.codec, send.streams, start.parallel) == (Codec.ZSTD, 1, 4)
     found = make_report(drive.plan, ending, Measured(began=0.0, started="", ended=1.0)).transfer
     assert found is not None

@@ -109,6 +109,7 @@ def sample(**changes: object) -> Report:
             pages=22_800,
             zero_pages=7_900,
             delta_pages=1_420,
+            resident_pages=3_000,
             codecs={"zstd": CodecShare(blocks=131, stream_bytes=61_400_000, wire_bytes=30_500_000)},
         ),
         "connections": Connections(taken=1204, refused=1, left_out=2),

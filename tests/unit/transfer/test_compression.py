@@ -239,7 +239,7 @@ def test_a_channel_that_breaks_does_not_leave_the_others_waiting(make_pair: Make
 
 
 def test_a_receiver_without_the_codec_is_a_refusal(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_zstd(delta_bytes: int, statistics: Statistics) -> ReceiverSessions:
+    def without_zstd(delta_bytes: int, statistics: Statistics, _resident: object) -> ReceiverSessions:
         return ReceiverSessions(delta_bytes, statistics.blocks, [0, 1])
 
     monkeypatch.setattr("vferry.transfer.receiving.receiver_sessions", without_zstd)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vferry.transfer.copies import Fates, Moment, ReceiverCopies, SenderCopies, SentPages
 from vferry.transfer.differences import DENSE, WORDS, Pages
-from vferry.transfer.table import DIFFERENCE, KEPT
+from vferry.transfer.table import DIFFERENCE, KEPT, Table
 
 NUMBERS = 12
 
@@ -44,11 +44,11 @@ def test_pages_come_back_and_only_those_that_changed_little_are_differences(
             changed(pages, number, turn[number], sequence)
         sent = np.stack([pages[number] for number in numbers])
         offsets = np.array(numbers, np.uint64) * np.uint64(4096)
-        fates, slots, _, differences = sender.exchange([SentPages(b"pc.ram", offsets, sent)], Moment(0, sequence, 0))
+        found = sender.exchange([SentPages(b"pc.ram", offsets, sent)], Moment(0, sequence, 0))
         expected = [DIFFERENCE if number in seen and turn[number] <= DENSE else KEPT for number in numbers]
-        assert list(fates) == expected
-        sent[np.frombuffer(fates, np.uint8) == DIFFERENCE] = 0
-        receiver.restore([sent], fates, slots, memoryview(differences))
+        assert list(found.fates) == expected
+        sent[np.frombuffer(found.fates, np.uint8) == DIFFERENCE] = 0
+        receiver.restore([sent], Table([0], found.fates, found.slots), memoryview(found.differences))
         assert (sent == np.stack([pages[number] for number in numbers])).all()
         seen |= turn.keys()
 

@@ -274,9 +274,9 @@ def test_tls_1_2_is_refused(make_pair: MakePair, authority: Authority) -> None:
     [
         b"GET / HTTP/1.1\r\n\r\n",
         bytes(8),
-        b"VFRY\x06\x06\x00\x00memory",
-        b"VFRY\x05\xff\xff\xff",
-        b"VFRY\x05\x06\x00\x00",
+        b"VFRY\x05\x06\x00\x00memory",
+        b"VFRY\x06\xff\xff\xff",
+        b"VFRY\x06\x06\x00\x00",
     ],
 )
 def test_garbage_is_dropped_and_others_are_served(pair: Pair, garbage: bytes) -> None:
@@ -296,15 +296,15 @@ def test_an_older_sender_is_told_the_version(make_pair: MakePair) -> None:
     pair = make_pair(PLAIN, PLAIN)
     with socket.create_connection(pair.receive.address, timeout=WAIT_S) as old:
         old.sendall(b"VFRY\x01\x06\x00\x00memory")
-        assert old.recv(6, socket.MSG_WAITALL) == b"VFRY\x05\x04"
-    wait_for(lambda: any("speaks version 1 of the protocol, not 5" in line for line in pair.log))
+        assert old.recv(6, socket.MSG_WAITALL) == b"VFRY\x06\x04"
+    wait_for(lambda: any("speaks version 1 of the protocol, not 6" in line for line in pair.log))
 
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
         (b"", "its vferry is older"),
-        (b"VFRY\x06\x04" + bytes(20), "speaks version 6 of the protocol, not 5: install the same vferry"),
+        (b"VFRY\x05\x04" + bytes(8), "speaks version 5 of the protocol, not 6: install the same vferry"),
     ],
 )
 def test_a_receiver_of_another_version_is_a_refusal(tmp_path: Path, answer: bytes, reason: str) -> None:

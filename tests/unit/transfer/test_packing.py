@@ -25,15 +25,17 @@ from vferry.transfer.multifd import PAGE_BYTES, SYNC
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
 from vferry.transfer.pump import Pump
+from vferry.transfer.resident import Residents
 from vferry.transfer.splitting import Splitter
 from vferry.transfer.stream import PlainStream
 from vferry.transfer.table import Table, pack_table
 from vferry.transfer.tuner import FixedTuner, Tuner
 from vferry.transfer.tuning import Choice, Sample
 from vferry.transfer.unpacking import Unpacker, UnpackingChannel
-from vferry.transfer.wire import END, FRAME, WireError
+from vferry.transfer.wire import END, FRAME, NO_HASHES, WireError
 
 from .conftest import WAIT_S, wait_for
+from .mapped import residents
 from .qemu import INITIAL, packet, page, streams
 
 
@@ -100,10 +102,11 @@ class Wire(PlainStream):
 class Session:
     """Packs and unpacks channels that share copies of pages."""
 
-    def __init__(self, slots: int = 1024, tuner: Tuner = LZ4) -> None:
+    def __init__(self, slots: int = 1024, tuner: Tuner = LZ4, there: Residents | None = None) -> None:
         self._tuner = tuner
         self.sent, self.received = Counters(), Counters()
-        self._sender, self._receiver = SenderCopies(slots), ReceiverCopies(slots)
+        hashes = there.hashes if there else NO_HASHES
+        self._sender, self._receiver = SenderCopies(slots, hashes), ReceiverCopies(slots, there)
         self._progress = Progress()
 
     def pack(self, number: int, pieces: list[bytes], wire: Wire) -> None:
@@ -166,7 +169,7 @@ cut_lists = st.lists(st.integers(min_value=0), max_size=6)
 @settings(deadline=None, max_examples=60)
 @given(channels, cut_lists, st.integers())
 def test_what_channels_carry_comes_back(contents: list[bytes], cuts: list[int], seed: int) -> None:
-    session = Session()
+    session = Session(there=residents(page(1), page(2)) if seed % 2 else None)
     assert through(session, [cut(content, cuts) for content in contents], seed) == contents
     assert session.sent.report() == session.received.report()
 
@@ -212,6 +215,19 @@ def test_a_page_that_comes_again_is_a_difference() -> None:
     assert report
     assert (report["pages"], report["delta_pages"]) == (1000, 900)
     assert report["wire_bytes"] < 100 * 4096 * 1.2
+
+
+def test_pages_that_are_resident_are_left_out_and_come_back() -> None:
+    noise = [random.Random(number).randbytes(4096) for number in range(100)]  # noqa: S311
+    session = Session(there=residents(*noise[:80]))
+    offsets = [number * 4096 for number in range(100)]
+    again = [b"changed!" + data[8:] for data in noise]
+    stream = INITIAL + packet(offsets, noise) + packet(offsets, again)
+    assert through(session, [[stream]], 0) == [stream]
+    for report in (session.sent.report(), session.received.report()):
+        assert report
+        assert (report["pages"], report["resident_pages"], report["delta_pages"]) == (200, 80, 100)
+        assert report["wire_bytes"] < 20 * 4096 * 1.3
 
 
 def test_what_is_not_compressed_passes_unseen() -> None:
@@ -379,11 +395,18 @@ def test_damage_on_the_way_is_an_error_or_none(content: bytes, place: int, chang
     st.lists(st.integers(0, 2**32 - 1), max_size=4),
     st.binary(max_size=200),
     st.integers(0, 3),
+    st.lists(st.integers(0, 2**32 - 1), max_size=2),
 )
 def test_a_peer_that_lies_in_a_table_is_an_error(
-    stream: bytes, starts: list[int], fates: bytes, slots: list[int], differences: bytes, left_out: int
+    stream: bytes,
+    starts: list[int],
+    fates: bytes,
+    slots: list[int],
+    differences: bytes,
+    left_out: int,
+    numbers: list[int],
 ) -> None:
-    table = pack_table(Table(starts, fates, slots))
+    table = pack_table(Table(starts, fates, slots, numbers))
     size = len(stream) + left_out * PAGE_BYTES
     header = BlockHeader(0, 0, size, len(table), crc32(stream), (), 0, left_out, len(differences))
     block = pack_block_header(header) + stream + table + differences
@@ -400,13 +423,18 @@ def test_a_peer_that_lies_in_a_table_is_an_error(
     st.lists(st.integers(0, 255), min_size=1, max_size=5),
     st.lists(st.integers(0, 2**32 - 1), max_size=5),
     st.binary(max_size=200),
+    st.lists(st.integers(0, 3), max_size=5),
 )
-def test_fates_and_slots_that_do_not_fit_are_errors(fates: list[int], slots: list[int], differences: bytes) -> None:
-    pages = np.zeros((4, 512), np.uint64)
+def test_fates_and_slots_that_do_not_fit_are_errors(
+    fates: list[int], slots: list[int], differences: bytes, numbers: list[int]
+) -> None:
+    pages, there = np.zeros((4, 512), np.uint64), residents(page(1), page(2))
+    table = Table([0, 1], bytes(fates), slots, numbers)
     with suppress(WireError):
-        ReceiverCopies(256).restore([pages[:1], pages[1:]], bytes(fates), slots, memoryview(differences))
+        ReceiverCopies(256, there).restore([pages[:1], pages[1:]], table, memoryview(differences))
         assert len(fates) == 4
-        assert max(fates) <= 2
+        assert max(fates) <= 3
+        assert len(numbers) == fates.count(3)
 
 
 def by_round(wire: Wire, restored: bytes) -> list[tuple[int, BlockHeader]]:

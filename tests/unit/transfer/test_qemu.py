@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from vferry.transfer.codecs import available
+from vferry.transfer.multifd import PAGE_BYTES
 from vferry.trial.content import MIB, Layout, Memory
 from vferry.trial.guest import Guest
 from vferry.trial.modes import Mode
 
+from .mapped import mapped
 from .test_process import Process, no_process_left
 
 __all__ = ["no_process_left"]
@@ -54,9 +56,10 @@ def guests(content: bytes) -> Iterator[Pair]:
         yield source, destination
 
 
-def gateways(folder: Path, *options: str) -> tuple[Process, Process]:
+def gateways(folder: Path, *options: str, receiving: tuple[str, ...] = ()) -> tuple[Process, Process]:
     common = ("--insecure-plaintext", "--json")
-    receive = Process("receive", "--listen", "127.0.0.1:0", "--connect", f"unix:{folder}/in.sock", *common)
+    into = f"unix:{folder}/in.sock"
+    receive = Process("receive", "--listen", "127.0.0.1:0", "--connect", into, *receiving, *common)
     address = receive.ready["address"]
     send = Process("send", "--listen", f"unix:{folder}/out.sock", "--connect", address, *options, *common)
     return send, receive
@@ -120,6 +123,24 @@ def test_memory_arrives_unchanged(tmp_path: Path, guests: Pair, codec: str, chan
             assert codec == "auto" or found["delta_pages"] > 100
         if codec != "auto":
             assert found["ratio"] > 1.3
+
+
+def test_what_is_resident_is_not_sent(tmp_path: Path, guests: Pair, content: bytes) -> None:
+    source, destination = guests
+    pages = [content[at : at + PAGE_BYTES] for at in range(0, len(content), PAGE_BYTES)]
+    with mapped(*pages) as place:
+        where = f"{place.pid}:{place.addresses.start:x}-{place.addresses.stop:x}"
+        send, receive = gateways(tmp_path, "--codec", "zstd", receiving=("--resident", where))
+    begin(tmp_path, guests, 4, 40_000_000)
+    assert ended(source, destination)["status"] == "completed"
+    assert ended(destination)["status"] == "completed"
+    assert source.memory.differing(destination.memory) == 0
+    (_, sent, _), (_, received, errors) = send.end(), receive.end()
+    assert "broken" not in errors
+    found = sent[-1]["compression"]
+    assert found == received[-1]["compression"]
+    quiet = PLACES.content - PLACES.hot
+    assert found["resident_pages"] >= quiet / PAGE_BYTES
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -7,9 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vferry.transfer.wire import (
+    DIGEST_BYTES,
     HELLO,
+    KEY_BYTES,
+    NO_HASHES,
     REPLY,
+    RESIDENT_LIMIT,
     Carriage,
+    Hashes,
     Hello,
     Reply,
     Status,
@@ -18,6 +23,7 @@ from vferry.transfer.wire import (
     hello_body_size,
     pack_hello,
     pack_reply,
+    reply_body_size,
     unpack_hello,
     unpack_reply,
 )
@@ -34,7 +40,11 @@ hellos = st.builds(
     st.binary(min_size=8, max_size=8),
 )
 numbers = st.frozensets(st.integers(0, 15))
-replies = st.builds(Reply, st.sampled_from(Status), numbers, st.integers(0, 2**32 - 1), numbers)
+digests = st.binary(max_size=100).map(lambda data: data[: len(data) // DIGEST_BYTES * DIGEST_BYTES])
+hashes = st.builds(Hashes, st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES), digests).map(
+    lambda found: found if found.pages else NO_HASHES
+)
+replies = st.builds(Reply, st.sampled_from(Status), numbers, st.integers(0, 2**32 - 1), numbers, hashes)
 
 
 @given(hellos)
@@ -84,18 +94,29 @@ def test_a_token_out_of_bounds_is_not_sent() -> None:
 
 @given(replies)
 def test_a_reply_comes_back(reply: Reply) -> None:
-    assert unpack_reply(pack_reply(reply)) == reply
+    packed = pack_reply(reply)
+    header, body = packed[: REPLY.size], packed[REPLY.size :]
+    assert reply_body_size(header) == len(body)
+    assert unpack_reply(header, body) == reply
+
+
+def test_a_reply_without_its_hashes_or_with_too_many_is_an_error() -> None:
+    packed = pack_reply(Reply(Status.ACCEPTED, resident=Hashes(bytes(KEY_BYTES), bytes(2 * DIGEST_BYTES))))
+    with pytest.raises(WireError, match="truncated"):
+        unpack_reply(packed[: REPLY.size], packed[REPLY.size : -1])
+    with pytest.raises(WireError, match="out of bounds"):
+        reply_body_size(packed[: REPLY.size - 4] + (RESIDENT_LIMIT + 1).to_bytes(4, "big"))
 
 
 @given(st.binary(min_size=REPLY.size, max_size=REPLY.size))
 def test_garbage_is_no_reply(data: bytes) -> None:
-    if not data.startswith(b"VFRY\x05"):
+    if not data.startswith(b"VFRY\x06"):
         with pytest.raises(WireError):
             unpack_reply(data)
 
 
 def test_another_version_and_another_status_are_errors() -> None:
     with pytest.raises(VersionError, match="version 1"):
-        unpack_reply(b"VFRY\x01\x00" + bytes(8))
+        unpack_reply(b"VFRY\x01\x00" + bytes(12))
     with pytest.raises(WireError, match="status 9"):
-        unpack_reply(b"VFRY\x05\x09" + bytes(8))
+        unpack_reply(b"VFRY\x06\x09" + bytes(12))
