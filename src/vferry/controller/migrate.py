@@ -24,6 +24,7 @@ from vferry.plan import transfer
 from vferry.plan.facts import Finding, Wishes
 from vferry.plan.outlook import Outlook, outlooks
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
+from vferry.plan.schedule import Schedule, adjusted
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -41,8 +42,11 @@ class Request(Struct, frozen=True, kw_only=True):
     temporary_bond: bool = False
     deadline_s: float | None = None
     bandwidth: int | None = None
+    when_stalled: Schedule | None = None
     max_pause_s: float | None = None
+    """In place of the pauses of the configuration's schedule."""
     throttle: bool | None = None
+    """The same of its throttling."""
     measured: bool = True
     probe_address: str | None = None
     probe_tcp: int | None = None
@@ -73,7 +77,7 @@ async def prepare(state: State, request: Request, *, estimated: bool = False) ->
     An estimate takes some seconds more.
     """
     began, started = time.monotonic(), now_text()
-    settings = read_controller_configuration(state).migration
+    settings = read_controller_configuration(state).migration_of(request.guest)
     wishes = Wishes(
         operation=operations.new_operation(state),
         mode=request.mode,
@@ -90,6 +94,7 @@ async def prepare(state: State, request: Request, *, estimated: bool = False) ->
 
 def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPlan:
     """The transfer that was asked for. Problem ``option-unused``, rather than to pass over what was said."""
+    schedule = settings.schedule if request.when_stalled is None else request.when_stalled
     wanted = transfer.choose(
         request.policy,
         request.codec or settings.codec,
@@ -97,8 +102,7 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
         settings.delta_memory if request.delta_memory is None else request.delta_memory,
         bandwidth=request.bandwidth or settings.bandwidth,
         deadline_s=request.deadline_s or settings.deadline_s,
-        max_pause_ms=_milliseconds(request.max_pause_s or settings.max_pause_s),
-        throttle=settings.throttle if request.throttle is None else request.throttle,
+        when_stalled=adjusted(schedule, request.max_pause_s, request.throttle),
     )
     if wanted.compression and request.codec not in (None, Codec.NONE):
         raise Problem(
@@ -113,10 +117,6 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
             "Give a --codec and not --transfer plain, or leave --delta-memory out",
         )
     return wanted
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else max(1, round(seconds * 1000))
 
 
 def refuse(prepared: Prepared) -> tuple[Report, Problem]:

@@ -18,11 +18,10 @@ from vferry.model.host import gateway_cpus
 from vferry.model.memory import CodecTrial, Estimate, MemoryUse
 from vferry.plan.facts import Facts, Finding, info, warning
 from vferry.plan.plan import TransferPlan
+from vferry.plan.schedule import LONGEST_PAUSE_S
 from vferry.plan.transfer import LIKE, MIB, with_codec
 
 AS_IT_IS = CodecTrial(ratio=1.0, rate=math.inf)
-LONGEST_PAUSE_S = 30
-"""More cannot be allowed."""
 
 
 def estimate(facts: Facts, transfer: TransferPlan, state: StateSize | None = None) -> Estimate | None:

@@ -1,5 +1,7 @@
 """What the operator and the configuration say together of the copy."""
 
+from typing import Any
+
 import pytest
 from msgspec import structs
 
@@ -7,6 +9,7 @@ from vferry.controller.configuration import MigrationSettings
 from vferry.controller.migrate import Request, asked_transfer
 from vferry.model.compression import Codec
 from vferry.model.problem import Problem
+from vferry.plan.schedule import Abort
 
 REQUEST = Request(guest="guest1", destination="host2")
 COMPRESSING = MigrationSettings(codec=Codec.ZSTD, streams=4, delta_memory=256)
@@ -39,6 +42,31 @@ def test_what_would_be_passed_over_is_refused(said: dict[str, object]) -> None:
     with pytest.raises(Problem) as caught:
         asked_transfer(structs.replace(REQUEST, **said), MigrationSettings())
     assert caught.value.code == "option-unused"
+
+
+ALL = ("throttle", "pause 1", "pause 5", "abort")
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked", "found"),
+    [
+        ({}, {}, ()),
+        ({"when_stalled": ALL}, {}, ALL),
+        ({"when_stalled": (), "max_pause_s": 2}, {}, ()),
+        ({"max_pause_s": 2, "throttle": True}, {}, ("throttle", "pause 2")),
+        ({}, {"when_stalled": (Abort(),)}, ("abort",)),
+        ({"when_stalled": ALL}, {"when_stalled": ()}, ()),
+        ({"max_pause_s": 2, "throttle": True}, {"when_stalled": (Abort(),)}, ("abort",)),
+        ({}, {"max_pause_s": 2.5}, ("pause 2.5",)),
+        ({}, {"throttle": True}, ("throttle",)),
+        ({"when_stalled": ALL}, {"max_pause_s": 0.5, "throttle": False}, ("pause 0.5", "abort")),
+    ],
+)
+def test_what_may_be_done_when_the_copy_stalls(
+    configured: dict[str, Any], asked: dict[str, Any], found: tuple[str, ...]
+) -> None:
+    transfer = asked_transfer(structs.replace(REQUEST, **asked), MigrationSettings(**configured))
+    assert tuple(map(str, transfer.when_stalled)) == found
 
 
 def test_how_long_the_guest_may_be_paused() -> None:
