@@ -1,15 +1,19 @@
 """What the operator and the configuration say together of the copy."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
+from vferry.controller import migrate
 from vferry.controller.configuration import MigrationSettings
 from vferry.controller.migrate import Request, asked_transfer
+from vferry.controller.state import State
 from vferry.model.compression import Codec
 from vferry.model.problem import Problem
-from vferry.plan.schedule import Abort
+from vferry.plan.facts import Wishes
+from vferry.plan.schedule import Abort, Pause, Schedule
 
 REQUEST = Request(guest="guest1", destination="host2")
 COMPRESSING = MigrationSettings(codec=Codec.ZSTD, streams=4, delta_memory=256)
@@ -67,6 +71,25 @@ def test_what_may_be_done_when_the_copy_stalls(
 ) -> None:
     transfer = asked_transfer(structs.replace(REQUEST, **asked), MigrationSettings(**configured))
     assert tuple(map(str, transfer.when_stalled)) == found
+
+
+@pytest.mark.parametrize(("guest", "found"), [("guest1", (Abort(),)), ("guest2", (Pause(1000),))])
+async def test_a_guest_has_its_own_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guest: str, found: Schedule
+) -> None:
+    state = State(root=tmp_path)
+    state.configuration.write_text(
+        '[migration]\nwhen_stalled = ["pause 1"]\n[guests.guest1]\nwhen_stalled = ["abort"]\n'
+    )
+
+    async def look(_state: State, _guest: str, _host: str, wishes: Wishes, *, measured: bool) -> None:
+        assert not measured
+        raise Problem("seen", str(wishes.transfer.when_stalled))
+
+    monkeypatch.setattr(migrate, "survey", look)
+    with pytest.raises(Problem) as caught:
+        await migrate.prepare(state, structs.replace(REQUEST, guest=guest))
+    assert caught.value.message == str(found)
 
 
 def test_how_long_the_guest_may_be_paused() -> None:
