@@ -6,7 +6,7 @@ import msgspec
 
 from vferry.host.api import Migration
 from vferry.migration.record import StepRecord
-from vferry.model.report import Phase
+from vferry.model.report import Phase, Stall
 
 
 class MemoryJournal:
@@ -32,6 +32,7 @@ class Witness:
         self.begun: list[tuple[Phase, str, str]] = []
         self.records: list[StepRecord] = []
         self.samples: list[Migration] = []
+        self.stalls: list[Stall] = []
 
     def phase(self, phase: Phase) -> None:
         self.phases.append(phase)
@@ -44,3 +45,6 @@ class Witness:
 
     def progress(self, migration: Migration) -> None:
         self.samples.append(migration)
+
+    def stalled(self, stall: Stall) -> None:
+        self.stalls.append(stall)

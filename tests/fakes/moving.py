@@ -187,6 +187,7 @@ def show(job: Job, now: float) -> Migration:
         total_bytes=1 << 20,
         remaining_bytes=job.left,
         rounds=job.passes if job.begun else 0,
+        downtime_ms=job.downtime_ms,
         pause_ms=98.7 if job.state == "completed" else None,
         started_age_s=now - job.started,
         paused_age_s=None if job.paused is None else now - job.paused,

@@ -192,9 +192,11 @@ def test_a_copy_that_stalls_ends_with_a_longer_pause_where_that_is_allowed(scene
         assert undone.returncode == 4, undone.stderr
         assert "not copied within 30 s" in undone.stdout + undone.stderr
         scene.assert_whole(here)
-        report = migrate(scene, *limited, "--max-pause", "30")
+        report = migrate(scene, *limited, "--when-stalled", "pause 0.5, pause 30")
     transfer: Any = report["transfer"]
     assert 300 < transfer["pause_limit_ms"] <= 30_000, transfer
+    assert transfer["stalls"][-1]["pause_ms"] == transfer["pause_limit_ms"], transfer
+    assert [stall["round"] for stall in transfer["stalls"]] == sorted(stall["round"] for stall in transfer["stalls"])
     scene.assert_whole(other(here))
 
 

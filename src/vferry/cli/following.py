@@ -31,10 +31,15 @@ def _move(folder: OperationFolder) -> OperationState:
 
 
 def _migration(folder: OperationFolder) -> OperationState:
+    told = 0
     with show.Stage(folder.plan()) as stage:
         while (state := folder.state()).status == RUNNING:
             stage.phase(state.phase, state.phase_began)
-            _show(stage, state.phase, heard(folder))
+            news = heard(folder)
+            _show(stage, state.phase, news)
+            for stall in news.stalls[told:]:
+                stage.stalled(stall)
+            told = max(told, len(news.stalls))
             time.sleep(_POLL_S)
         report = folder.report()
         if report is not None and state.status != INTERRUPTED:

@@ -11,6 +11,7 @@ import click
 
 from vferry.cli import output, show
 from vferry.cli.rate import rate
+from vferry.cli.stalling import actions
 from vferry.controller import migrate
 from vferry.controller.migrate import Prepared, Request
 from vferry.controller.operations import OperationFolder
@@ -64,18 +65,25 @@ WISHES = (
     click.option("--deadline", "deadline_s", type=click.FloatRange(1), help="Seconds that the copy may take."),
     click.option("--bandwidth", type=rate, metavar="RATE", help="Bytes per second before compression, such as 50M."),
     click.option(
+        "--when-stalled",
+        type=actions,
+        metavar="ACTIONS",
+        help="What may be done, in turn, if the copy stalls, such as 'throttle, pause 1, pause 5, abort'.  "
+        "[default: none, or the configuration's]",
+    ),
+    click.option(
         "--max-pause",
         "max_pause_s",
         type=click.FloatRange(0, 30, min_open=True),
         metavar="SECONDS",
-        help="How long the guest may be paused for the last of its memory, if the copy stalls otherwise.  "
-        "[default: 0.3, or the configuration's]",
+        help="How long the guest may be paused for the last of its memory, if the copy stalls otherwise: "
+        "short for --when-stalled 'pause SECONDS'.  [default: 0.3, or the configuration's]",
     ),
     click.option(
         "--throttle/--no-throttle",
         default=None,
-        help="Let QEMU slow the guest's processors down if it writes faster than can be copied.  "
-        "[default: no, or the configuration's]",
+        help="Let QEMU slow the guest's processors down if it writes faster than can be copied: "
+        "short for --when-stalled throttle.  [default: no, or the configuration's]",
     ),
     click.option(
         "--reclaim-free/--no-reclaim-free",
@@ -105,6 +113,8 @@ def request(*, mode: str, codec: str | None, **wished: Any) -> Request:
     """What was asked for."""
     if wished["temporary_bond"] and mode != NetworkMode.DETACH.value:
         raise click.UsageError("--temporary-bond is for --network detach")
+    if wished["when_stalled"] is not None and (wished["max_pause_s"], wished["throttle"]) != (None, None):
+        raise click.UsageError("--when-stalled says all of it: write --max-pause and --throttle as its actions")
     return Request(mode=None if mode == "auto" else NetworkMode(mode), codec=Codec(codec) if codec else None, **wished)
 
 
@@ -148,6 +158,7 @@ def command(
     Example: vferry migrate guest1 host2
              vferry migrate guest1 host2 --dry-run
              vferry migrate guest1 host2 --codec zstd --streams 4
+             vferry migrate guest1 host2 --deadline 120 --when-stalled "pause 1, pause 5"
              vferry migrate guest1 host2 --probe-tcp 7
     """
     if no_probe and (probe_address or probe_tcp):

@@ -14,13 +14,14 @@ from vferry.cli import output
 from vferry.host.api import Migration
 from vferry.migration.record import Outcome, StepRecord
 from vferry.model.problem import Exit
-from vferry.model.report import Phase, Report, Status
+from vferry.model.report import Phase, Report, Stall, Status
 from vferry.network.modes import stages
 from vferry.network.step import Step
 from vferry.plan.facts import Finding, Severity
 from vferry.plan.host_step import HostStep
 from vferry.plan.outlook import Outlook
 from vferry.plan.plan import Plan
+from vferry.report import words
 from vferry.report.copy_figures import CopyFigures
 from vferry.report.pace import Pace
 from vferry.report.progress import Progress
@@ -168,6 +169,9 @@ class Stage:
     def progress(self, migration: Migration) -> None:
         to_go = self._pace.to_go(migration.remaining_bytes, migration.rounds, self._clock())
         self._progress.copy(copy_figures(migration, to_go))
+
+    def stalled(self, stall: Stall) -> None:
+        self._console.print(Text(f"copy stalled: {words.stall(stall)}"), soft_wrap=True)
 
     def probed(self, lost: int, gap_ms: float) -> None:
         self._progress.probe(lost, gap_ms)

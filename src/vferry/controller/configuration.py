@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from vferry.controller.state import State
 from vferry.model.compression import DELTA_MIB, Codec, DeltaMib, Streams
 from vferry.model.settings import read_layers
+from vferry.plan.schedule import LONGEST_PAUSE_S, Schedule, adjusted, parse
 
 SYSTEM_FILE = Path("/etc/vferry/controller.toml")
 
@@ -23,6 +25,10 @@ streams = 4
 delta_memory = 1024
 bandwidth = 1_250_000_000
 unplug_timeout_s = 15
+when_stalled = ["pause 1", "pause 5"]
+
+[guests.guest1]
+when_stalled = ["throttle", "pause 30", "abort"]
 
 [ovn]
 northbound = "ssl:192.0.2.10:6641"
@@ -33,6 +39,16 @@ ca = "/etc/vferry/ovn-ca.pem"
 
 
 PemFile = Annotated[str, Meta(pattern="^/")]
+Actions = tuple[str, ...]
+"""Such as ``pause 5``."""
+
+
+def _check(actions: Actions | None) -> None:
+    """ValueError where they are no schedule."""
+    try:
+        parse(actions or ())
+    except ValueError as error:
+        raise ValueError(f"when_stalled: {error}") from None
 
 
 class ProbeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,14 +72,35 @@ class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Whether pages are left out, where they are compressed, that guests at the destination have, too."""
     bandwidth: Annotated[int, Meta(gt=0)] | None = None
     """Bytes per second of QEMU's stream, before it is compressed; None is unlimited."""
-    max_pause_s: Annotated[float, Meta(gt=0, le=30)] | None = None
-    """How long the guest may be paused for its memory when the copy would not end otherwise."""
+    when_stalled: Actions | None = None
+    """What may be done, in turn, when the copy would not end otherwise; None goes by the next two."""
+    max_pause_s: Annotated[float, Meta(gt=0, le=LONGEST_PAUSE_S)] | None = None
+    """Short for ``pause SECONDS``: how long the guest may be paused for its memory then."""
     throttle: bool = False
-    """Whether QEMU may slow the guest down then."""
+    """Short for ``throttle``: whether QEMU may slow the guest down then."""
     reclaim_free: bool = False
     """Whether what the guest has free is taken by its balloon before the copy, and given back."""
     unplug_timeout_s: Annotated[float, Meta(gt=0)] = 15.0
     """How long a guest may take to give a device back."""
+
+    def __post_init__(self) -> None:
+        _check(self.when_stalled)
+
+    @property
+    def schedule(self) -> Schedule:
+        """What may be done when the copy stalls."""
+        if self.when_stalled is None:
+            return adjusted((), self.max_pause_s, self.throttle)
+        return parse(self.when_stalled)
+
+
+class GuestSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is otherwise for one guest; None leaves it as it is for all."""
+
+    when_stalled: Actions | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.when_stalled)
 
 
 class OvnSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +120,14 @@ class OvnSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class ControllerConfiguration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     probe: ProbeSettings = ProbeSettings()
     migration: MigrationSettings = MigrationSettings()
+    guests: dict[str, GuestSettings] = {}
+    """By their names."""
     ovn: OvnSettings = OvnSettings()
+
+    def migration_of(self, guest: str) -> MigrationSettings:
+        """How this guest is moved."""
+        own = self.guests.get(guest, GuestSettings()).when_stalled
+        return self.migration if own is None else replace(self.migration, when_stalled=own)
 
 
 def read_controller_configuration(state: State, system_file: Path = SYSTEM_FILE) -> ControllerConfiguration:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.hosts import open_host
-from vferry.controller.news import News, tell
+from vferry.controller.news import News, heard, tell
 from vferry.controller.northbound import Northbound
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.controller.probing import SETTLE_S, probing
@@ -23,7 +23,7 @@ from vferry.migration.report import Measured, make_report
 from vferry.migration.stepper import Ending, Journal
 from vferry.model.ovn import NORTHBOUND
 from vferry.model.problem import no_space
-from vferry.model.report import Phase, Report
+from vferry.model.report import Phase, Report, Stall
 from vferry.plan.plan import Plan
 
 Act = Callable[[Conductor], Awaitable[Ending]]
@@ -45,9 +45,14 @@ class Watcher:
         self._observer = observer
         self.state = state
         self.rates: list[tuple[float, float]] = []
-        # What an earlier process has told is no news.
-        self._news = News()
+        # What an earlier process has told is no news, but for what it has done.
+        self._news = News(stalls=heard(folder).stalls)
         self._tell()
+
+    @property
+    def stalls(self) -> tuple[Stall, ...]:
+        """What was done as the copy stalled, by an earlier process, too."""
+        return self._news.stalls
 
     def phase(self, phase: Phase) -> None:
         self.state = replace(self.state, phase=phase, phase_began=time.monotonic())
@@ -70,6 +75,10 @@ class Watcher:
             self.rates.append((time.monotonic(), migration.wire_rate))
         self._tell(migration=migration)
         self._observer.progress(migration)
+
+    def stalled(self, stall: Stall) -> None:
+        self._tell(stalls=(*self._news.stalls, stall))
+        self._observer.stalled(stall)
 
     def probed(self, lost: int, gap_ms: float) -> None:
         self._tell(lost=lost, gap_ms=gap_ms)
@@ -105,6 +114,7 @@ async def drive(state: State, folder: OperationFolder, observer: Audience, act: 
         tcp=seen.tcp,
         tcp_note=seen.tcp_note,
         rates=tuple(watcher.rates),
+        stalls=watcher.stalls,
     )
     report = make_report(plan, ending, measured)
     state_then = replace(watcher.state, status=report.status.value, phase=Phase.DONE, exit=int(ending.exit))

@@ -13,7 +13,7 @@ from vferry.controller.drive import Audience
 from vferry.host.api import Host, Latency, MeasureGuest, Migration
 from vferry.migration.record import StepRecord
 from vferry.model.problem import Problem
-from vferry.model.report import Phase
+from vferry.model.report import Phase, Stall
 from vferry.report.bench_latency import figures
 
 BASELINE = "baseline"
@@ -90,6 +90,9 @@ class LatencyWatch:
 
     def progress(self, migration: Migration) -> None:
         self._audience.progress(migration)
+
+    def stalled(self, stall: Stall) -> None:
+        self._audience.stalled(stall)
 
     def probed(self, lost: int, gap_ms: float) -> None:
         self._audience.probed(lost, gap_ms)

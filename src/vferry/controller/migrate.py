@@ -25,6 +25,7 @@ from vferry.plan import transfer
 from vferry.plan.facts import Finding, Wishes
 from vferry.plan.outlook import Outlook, outlooks
 from vferry.plan.plan import NetworkMode, Plan, TransferPlan
+from vferry.plan.schedule import Schedule, adjusted
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -43,8 +44,11 @@ class Request(Struct, frozen=True, kw_only=True):
     temporary_bond: bool = False
     deadline_s: float | None = None
     bandwidth: int | None = None
+    when_stalled: Schedule | None = None
     max_pause_s: float | None = None
+    """In place of the pauses of the configuration's schedule."""
     throttle: bool | None = None
+    """The same of its throttling."""
     reclaim_free: bool | None = None
     measured: bool = True
     probe_address: str | None = None
@@ -76,7 +80,7 @@ async def prepare(state: State, request: Request, *, estimated: bool = False) ->
     An estimate takes some seconds more.
     """
     began, started = time.monotonic(), now_text()
-    settings = read_controller_configuration(state).migration
+    settings = read_controller_configuration(state).migration_of(request.guest)
     wishes = Wishes(
         operation=operations.new_operation(state),
         mode=request.mode,
@@ -93,6 +97,7 @@ async def prepare(state: State, request: Request, *, estimated: bool = False) ->
 
 def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPlan:
     """The transfer that was asked for. Problem ``option-unused``, rather than to pass over what was said."""
+    schedule = settings.schedule if request.when_stalled is None else request.when_stalled
     wanted = transfer.choose(
         request.policy,
         request.codec or settings.codec,
@@ -101,9 +106,8 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
         resident=settings.resident if request.resident is None else request.resident,
         bandwidth=request.bandwidth or settings.bandwidth,
         deadline_s=request.deadline_s or settings.deadline_s,
-        max_pause_ms=_milliseconds(request.max_pause_s or settings.max_pause_s),
-        throttle=settings.throttle if request.throttle is None else request.throttle,
         reclaim_free=settings.reclaim_free if request.reclaim_free is None else request.reclaim_free,
+        when_stalled=adjusted(schedule, request.max_pause_s, request.throttle),
     )
     if wanted.compression and request.codec not in (None, Codec.NONE):
         raise Problem(
@@ -124,10 +128,6 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
             "Give a --codec, and neither --transfer plain nor --delta-memory 0, or leave --resident out",
         )
     return wanted
-
-
-def _milliseconds(seconds: float | None) -> int | None:
-    return None if seconds is None else max(1, round(seconds * 1000))
 
 
 def refuse(prepared: Prepared) -> tuple[Report, Problem]:

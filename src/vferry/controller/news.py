@@ -6,6 +6,7 @@ import msgspec
 
 from vferry.controller.operations import OperationFolder
 from vferry.host.api import Migration
+from vferry.model.report import Stall
 
 FILE = "news.json"
 
@@ -15,6 +16,8 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
 
     migration: Migration | None = None
     """Its copy."""
+    stalls: tuple[Stall, ...] = ()
+    """What was done as that stalled, whoever drove it."""
     lost: int | None = None
     """Probes."""
     gap_ms: float | None = None

@@ -18,7 +18,7 @@ from vferry.migration.nic_report import make_nic_report
 from vferry.migration.record import StepRecord, now_text
 from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Kind, Phase
+from vferry.model.report import Kind, Phase, Stall
 from vferry.plan.host_step import HostStep
 from vferry.plan.nic_plan import NicPlan
 
@@ -145,6 +145,9 @@ class Told:
         pass
 
     def progress(self, migration: Migration) -> None:
+        pass
+
+    def stalled(self, stall: Stall) -> None:
         pass
 
 

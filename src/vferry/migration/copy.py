@@ -18,8 +18,9 @@ from vferry.migration.record import Aborted, Observer, Requests
 from vferry.migration.settling import Settling, patiently
 from vferry.migration.whereabouts import Verdict
 from vferry.model.problem import Exit, Problem
-from vferry.plan.convergence import Course, follow
+from vferry.plan.convergence import Course, follow, taken
 from vferry.plan.plan import Plan
+from vferry.report import words
 
 _POLL_S = 0.2
 
@@ -44,7 +45,6 @@ class Copying:
         self._requests = requests
         self._settling = Settling(plan, source, destination)
         self._course = Course(allowed_ms=plan.transfer.downtime_ms)
-        self._throttle = 0
         self._bandwidth: int | None = None
         """The limit that holds; None is not known."""
 
@@ -102,13 +102,14 @@ class Copying:
                 if cause and now.state != "completed":
                     raise cause
                 return now
+            if cause is None:
+                await self._converge(now)
             # Again where libvirt was not at it yet, or QEMU was slow; but not in the pause, when QEMU may be silent.
             wanted = not cancelled and (cause is None or now.paused_age_s is None)
             if wanted and (due := self._cause(now)):
                 cause = due
                 cancelled = (await patiently(self._source, AbortMigration(guest=self._plan.guest))).changed
             await self._limit(now)
-            await self._converge(now)
             await asyncio.sleep(_POLL_S)
 
     async def _limit(self, now: Migration) -> None:
@@ -127,22 +128,34 @@ class Copying:
             self._bandwidth = asked
 
     async def _converge(self, now: Migration) -> None:
-        """Stretches the pause where the copy stalls; one that could not be is tried again at the next look."""
-        self._throttle = max(self._throttle, now.throttle)
-        course = follow(self._course, now, time.monotonic(), self._plan.transfer.most_downtime_ms)
-        if course.allowed_ms > max(self._course.allowed_ms, now.downtime_ms):
-            try:
-                await self._source.call(StretchPause(guest=self._plan.guest, downtime_ms=course.allowed_ms))
-            except Problem:
-                return
+        """Does what is allowed where the copy stalls; what could not be done is tried again at the next look."""
+        course = follow(self._course, now, time.monotonic(), self._plan.transfer.when_stalled)
+        done = [*taken(self._course, course, now)]
+        for stall in done:
+            if stall.pause_ms is not None:
+                try:
+                    await self._source.call(StretchPause(guest=self._plan.guest, downtime_ms=stall.pause_ms))
+                except Problem:
+                    return
         self._course = course
+        for stall in done:
+            self._observer.stalled(stall)
 
     def _cause(self, now: Migration) -> Problem | None:
         if self._requests.abort_asked():
             return Aborted()
+        if now.paused_age_s is not None:
+            # The memory is copied; what devices send then takes its time.
+            return None
+        if self._course.given_up:
+            return Problem(
+                "stalled",
+                f"The copy stalled: in pass {now.rounds} it had {words.size(now.remaining_bytes)} left",
+                "Allow more before it is aborted (--when-stalled), or migrate when the guest writes less",
+                exit=Exit.UNDONE,
+            )
         limit = self._plan.transfer.deadline_s
-        # In the pause the memory is copied; what devices send then takes its time.
-        if now.paused_age_s is None and (now.started_age_s or 0.0) > limit:
+        if (now.started_age_s or 0.0) > limit:
             return Problem(
                 "deadline",
                 f"The memory was not copied within {limit:.0f} s",
@@ -174,5 +187,5 @@ class Copying:
             "rounds": last.rounds or None,
             "device_bytes": last.device_bytes,
             "pause_limit_ms": max(self._course.allowed_ms, last.downtime_ms),
-            "throttle": max(self._throttle, last.throttle) if self._plan.transfer.throttle else None,
+            "throttle": max(self._course.throttle, last.throttle) if self._plan.transfer.throttle else None,
         }

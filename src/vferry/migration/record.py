@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from vferry.host.api import Migration
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Phase
+from vferry.model.report import Phase, Stall
 
 
 class Outcome(StrEnum):
@@ -55,6 +55,8 @@ class Observer(Protocol):
     def ended(self, record: StepRecord) -> None: ...
 
     def progress(self, migration: Migration) -> None: ...
+
+    def stalled(self, stall: Stall) -> None: ...
 
 
 class Requests(Protocol):

@@ -15,6 +15,7 @@ from vferry.model.report import (
     Phase,
     PhaseSpan,
     Report,
+    Stall,
     Status,
     Step,
     Tcp,
@@ -31,7 +32,7 @@ from vferry.report import words
 
 
 class Measured(Struct, frozen=True, kw_only=True):
-    """What was seen from outside: the probes and the TCP connection, or why there are none, and the transfer rate.
+    """What was seen from outside: the probes and the TCP connection, or why there are none, and how the copy went.
 
     Times are this machine's CLOCK_MONOTONIC in seconds; `rates` holds pairs of a time and bytes per second.
     """
@@ -44,6 +45,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     tcp: TcpRecord | None = None
     tcp_note: str | None = None
     rates: tuple[tuple[float, float], ...] = ()
+    stalls: tuple[Stall, ...] = ()
 
 
 def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
@@ -66,7 +68,7 @@ def make_report(plan: Plan, ending: Ending, measured: Measured) -> Report:
         dark_s=_dark(plan, ending.records),
         network=replace(attribute(measured.probes, spans), tcp=tcp) if measured.probes else None,
         network_note=measured.note,
-        transfer=_transfer(plan, figures),
+        transfer=_transfer(plan, figures, measured.stalls),
         connections=_connections(ending.records),
         vf=vfs[0] if vfs else Vf(),
         more_vfs=vfs[1:],
@@ -106,7 +108,7 @@ def phase_spans(records: Sequence[StepRecord], began: float, ended: float) -> li
     return [(phase, start, end) for (phase, start), end in zip(starts, ends, strict=True)]
 
 
-def _transfer(plan: Plan, figures: dict[str, Any]) -> Transfer:
+def _transfer(plan: Plan, figures: dict[str, Any], stalls: tuple[Stall, ...]) -> Transfer:
     return Transfer(
         policy=plan.transfer.policy,
         codec=plan.transfer.codec.value,
@@ -119,6 +121,7 @@ def _transfer(plan: Plan, figures: dict[str, Any]) -> Transfer:
         device_bytes_estimated=plan.device_state.bytes if plan.device_state else None,
         pause_limit_ms=figures.get("pause_limit_ms"),
         throttle=figures.get("throttle"),
+        stalls=[*stalls],
         **_compression(convert(figures.get("compressed"), Compressed | None)),
     )
 

@@ -95,11 +95,26 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     tcp: Tcp | None = None
 
 
+class Stall(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was done as the copy stalled: in its pass `round`, and `after_s` seconds after its start.
+
+    `action` is ``pause`` (QEMU may pause the guest for `pause_ms` from then on), ``throttle`` (QEMU slows the guest's
+    processors down by `throttle` percent) or ``abort``.
+    """
+
+    action: str
+    round: int
+    after_s: float
+    pause_ms: int | None = None
+    throttle: int | None = None
+
+
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """The memory path. Bytes; `cpu_s` in seconds of one core, `cpu_peak` in cores.
 
     `pause_limit_ms` is how long QEMU was allowed to pause the guest for its memory in the end, `throttle` by how many
-    percent it slowed the guest's processors down at most; null where it was not allowed to.
+    percent it slowed the guest's processors down at most; null where it was not allowed to. `stalls` is all that was
+    done as the copy stalled, in order, also of one that was undone.
     `codec` is the one that was asked for, `codecs` has what was used, by name. `stream_bytes` is what QEMU wrote and
     the gateway compressed, `ratio` how many bytes of it went over the wire as one; null where nothing was compressed.
     Of the `pages` in multifd's packets, `zero_pages` were empty, `delta_pages` went as differences, `resident_pages`
@@ -126,6 +141,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     device_bytes_estimated: int | None = None
     pause_limit_ms: int | None = None
     throttle: int | None = None
+    stalls: list[Stall] = []
 
 
 class Connections(msgspec.Struct, frozen=True, kw_only=True):

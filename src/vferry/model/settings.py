@@ -112,6 +112,8 @@ class _SettingsFile:
 
     def _to_write(self, keys: Keys) -> str:
         """The example's line for these keys; a table named by the operator is looked up by its place."""
+        if keys and keys[-1].isdigit():
+            keys = keys[:-1]
         for known, line in key_lines(self.example).items():
             if len(known) == len(keys) and known[:1] == keys[:1] and known[-1] == keys[-1]:
                 table = f"[{_dotted(keys[:-1])}] " if keys[:-1] else ""

@@ -9,10 +9,8 @@ from vferry.model.memory import Estimate
 from vferry.plan.estimate import estimate, pause_rate, room_of, way_of
 from vferry.plan.facts import Facts, Finding, info, warning
 from vferry.plan.plan import TransferPlan
+from vferry.plan.schedule import LONGEST_PAUSE_S
 from vferry.plan.transfer import MIB, with_codec
-
-LONGEST_PAUSE_S = 30
-"""More cannot be allowed."""
 
 
 def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Finding]:

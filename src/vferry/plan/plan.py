@@ -9,6 +9,7 @@ from vferry.model.guest import StateSize, VfRef
 from vferry.model.host import Attachment, VfSettings
 from vferry.model.ovn import LogicalPort
 from vferry.model.relay import RelayPort
+from vferry.plan.schedule import Schedule, Throttle, pauses
 
 
 class NetworkMode(StrEnum):
@@ -233,13 +234,21 @@ class TransferPlan(Struct, frozen=True, kw_only=True):
     """Bytes per second of QEMU's stream, before it is compressed; None is unlimited."""
     downtime_ms: int = 300
     """How long QEMU may pause the guest for the last of its memory."""
-    most_downtime_ms: int = 300
-    """To how much that may be raised when the copy stalls."""
-    throttle: bool = False
-    """Whether QEMU may slow the guest's processors down when it writes faster than can be copied."""
+    when_stalled: Schedule = ()
+    """What may be done when the copy stalls, in order."""
     deadline_s: float = 600.0
     reclaim_free: bool = False
     """Whether the guest's balloon takes, and gives back, what it has free before the copy."""
+
+    @property
+    def most_downtime_ms(self) -> int:
+        """To how much `downtime_ms` may be raised when the copy stalls."""
+        return max((self.downtime_ms, *pauses(self.when_stalled)))
+
+    @property
+    def throttle(self) -> bool:
+        """Whether QEMU may slow the guest's processors down when it writes faster than can be copied."""
+        return Throttle() in self.when_stalled
 
 
 class Plan(Struct, frozen=True, kw_only=True):

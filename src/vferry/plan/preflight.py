@@ -29,6 +29,7 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *_slots(facts),
         *transfer.missing_methods(facts, wishes.transfer.policy),
         *transfer.missing_codecs(facts, wishes.transfer.codec),
+        *transfer.about_stalling(wishes.transfer),
         *_nics(facts, wishes),
         *_devices(facts, drafted.plan),
         *connections.about(facts, drafted.plan),

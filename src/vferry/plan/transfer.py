@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from vferry.host.api import QemuAbilities
 from vferry.model.compression import AUTOMATIC, Codec
 from vferry.model.host import Inventory
-from vferry.plan.facts import Facts, Finding, error, warning
+from vferry.plan.facts import Facts, Finding, error, info, warning
 from vferry.plan.plan import TransferPlan
+from vferry.plan.schedule import Abort, Action, Pause, Schedule, Throttle, pauses
 
 CHANNELS = 2
 """multifd's, where nobody says how many: at each host a thread or two for each."""
@@ -54,9 +55,8 @@ def choose(
     resident: bool = False,
     bandwidth: int | None = None,
     deadline_s: float = 600.0,
-    max_pause_ms: int | None = None,
-    throttle: bool = False,
     reclaim_free: bool = False,
+    when_stalled: Schedule = (),
 ) -> TransferPlan:
     """The transfer that was asked for; `policy` ``auto`` takes multifd for whatever is compressed or spread.
 
@@ -82,9 +82,9 @@ def choose(
         bandwidth=bandwidth,
         deadline_s=deadline_s,
         reclaim_free=reclaim_free,
-        downtime_ms=min(PAUSE_MS, max_pause_ms or PAUSE_MS),
-        most_downtime_ms=max_pause_ms or PAUSE_MS,
-        throttle=throttle,
+        # A pause that is shorter is a limit from the start.
+        downtime_ms=min((PAUSE_MS, *pauses(when_stalled))),
+        when_stalled=when_stalled,
     )
 
 
@@ -114,6 +114,23 @@ def fitted(transfer: TransferPlan, memory: int) -> TransferPlan:
         delta_memory=min(transfer.delta_memory, most),
         cache=min(transfer.cache, _power_of_two(most)),
     )
+
+
+def about_stalling(transfer: TransferPlan) -> Iterator[Finding]:
+    """What is done when the copy stalls, where anything may be."""
+    if transfer.when_stalled:
+        actions = ", then ".join(map(_done, transfer.when_stalled))
+        yield info("when-stalled", f"If the copy stalls: {actions}; it may take {transfer.deadline_s:.0f} s in all")
+
+
+def _done(action: Action) -> str:
+    match action:
+        case Throttle():
+            return "QEMU slows the guest down (from the start)"
+        case Pause(most_ms):
+            return f"a pause of up to {most_ms / 1000:g} s"
+        case Abort():
+            return "it is undone"
 
 
 def missing_methods(facts: Facts, policy: str) -> Iterator[Finding]:

@@ -74,6 +74,7 @@ def _migration(report: Report) -> list[tuple[str, str]]:
     network = report.network
     compressed = words.compression(report.transfer) if report.transfer else None
     devices = words.device_state(report.transfer) if report.transfer else None
+    stalled = words.stalls(report.transfer)
     return [
         ("network mode", report.network_mode or "not chosen"),
         ("total", words.seconds(report.total_s)),
@@ -84,6 +85,7 @@ def _migration(report: Report) -> list[tuple[str, str]]:
         ("longest gap", words.milliseconds(network.longest_gap_ms if network else None)),
         *([("TCP", words.tcp(network.tcp))] if network and network.tcp else []),
         ("transfer", _transfer(report)),
+        *([("as it stalled", stalled)] if stalled else []),
         *([("compression", compressed)] if compressed else []),
         *([("connections", words.connections(report.connections))] if report.connections else []),
         *([("state of devices", devices)] if devices else []),

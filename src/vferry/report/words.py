@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from vferry.model.compression import CodecShare
-from vferry.model.report import Connections, Kind, Network, Phase, Report, Status, Tcp, Transfer, VfState
+from vferry.model.report import Connections, Kind, Network, Phase, Report, Stall, Status, Tcp, Transfer, VfState
 from vferry.model.text import clean as clean
 
 NOT_MEASURED = "not measured"
@@ -154,12 +154,27 @@ def device_state(transfer: Transfer) -> str | None:
     return f"{size(transfer.device_bytes)} sent" + ("" if before is None else f", {size(before)} estimated before")
 
 
+def stall(found: Stall) -> str:
+    """What was done as the copy stalled, and when."""
+    done = {
+        "pause": f"pause of up to {milliseconds(found.pause_ms)} allowed",
+        "throttle": f"guest slowed by {found.throttle} %",
+        "abort": "aborted",
+    }
+    return f"{done[found.action]} in pass {found.round}, after {seconds(found.after_s)}"
+
+
+def stalls(transfer: Transfer | None) -> str | None:
+    """All that was done as the copy stalled, in one line; None where that was nothing."""
+    return "; ".join(map(stall, transfer.stalls)) if transfer and transfer.stalls else None
+
+
 def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
     """The memory path as pairs of label and value."""
     if transfer is None:
         return [("transfer", NOT_MEASURED)]
     peak = NOT_MEASURED if transfer.cpu_peak is None else f"{transfer.cpu_peak:.2f} cores"
-    compressed, devices = compression(transfer), device_state(transfer)
+    compressed, devices, stalled = compression(transfer), device_state(transfer), stalls(transfer)
     return [
         ("policy", transfer.policy),
         ("codec", transfer.codec or NOT_MEASURED),
@@ -173,6 +188,7 @@ def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
         *([("state of devices", devices)] if devices else []),
         *([("pause allowed", milliseconds(transfer.pause_limit_ms))] if transfer.pause_limit_ms else []),
         *([("guest slowed by", f"{transfer.throttle} %")] if transfer.throttle is not None else []),
+        *([("as it stalled", stalled)] if stalled else []),
     ]
 
 

@@ -18,12 +18,15 @@ from vferry.controller.operations import OperationFolder
 from vferry.controller.state import State
 from vferry.host.api import Migration
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Phase, Report, Status
+from vferry.model.report import Phase, Report, Stall, Status
 from vferry.plan.plan import GuestSide, NetworkMode
 
 CASE = Case(NetworkMode.VIRTIO, GuestSide.ADDRESSES)
 COPY = Migration(state="active", total_bytes=1000, remaining_bytes=700, rounds=1, wire_rate=4096.0)
 LATER = replace(COPY, remaining_bytes=380, rounds=2, dirty_rate=2.0, ratio=2.4)
+
+STRETCHED = Stall(action="pause", round=4, after_s=6.2, pause_ms=450)
+GIVEN_UP = Stall(action="abort", round=9, after_s=20.0)
 
 
 class Driven:
@@ -71,7 +74,8 @@ def test_it_is_followed_as_it_is_seen_where_it_was_started(driven: Driven) -> No
     driven.next = iter(
         (
             lambda: driven.at(Phase.COPY),
-            lambda: tell(driven.folder, News(migration=LATER, lost=0, gap_ms=1.0)),
+            lambda: tell(driven.folder, News(migration=LATER, stalls=(STRETCHED,))),
+            lambda: tell(driven.folder, News(migration=LATER, stalls=(STRETCHED, GIVEN_UP), lost=0, gap_ms=1.0)),
             lambda: driven.at(Phase.SWITCHOVER),
             lambda: tell(driven.folder, News(migration=LATER, lost=58, gap_ms=120.0)),
             driven.end,
@@ -85,7 +89,9 @@ def test_it_is_followed_as_it_is_seen_where_it_was_started(driven: Driven) -> No
         "copy",
         "copy 30 %, 4.0 KiB/s, pass 1, 700 B left",
         "copy 62 %, 4.0 KiB/s, pass 2, 380 B left, guest writes 8.0 KiB/s, compressed 2.4 : 1",
+        "copy stalled: pause of up to 450 ms allowed in pass 4, after 6.2 s",
         "network: 0 lost",
+        "copy stalled: aborted in pass 9, after 20.0 s",
         "switchover",
         "network: 58 lost, no answer for 120 ms",
         "completed",

@@ -10,6 +10,7 @@ from vferry.cli import check, migrate
 from vferry.controller.migrate import Request
 from vferry.model.compression import Codec
 from vferry.plan.plan import NetworkMode
+from vferry.plan.schedule import Abort, Pause, Schedule, Throttle
 
 
 class Asked(Exception):  # noqa: N818 - an end, not an error
@@ -72,6 +73,44 @@ def test_how_the_memory_goes(ask: Any) -> None:
 @pytest.mark.parametrize("command", [migrate.command, check.command])
 def test_what_no_gateway_can_do_is_refused(command: click.Command, words: tuple[str, ...]) -> None:
     assert CliRunner().invoke(command, ["guest1", "host2", *words]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("none", ()),
+        ("pause 2", (Pause(2000),)),
+        ("throttle, pause 1,pause 5, abort", (Throttle(), Pause(1000), Pause(5000), Abort())),
+    ],
+)
+def test_what_may_be_done_when_the_copy_stalls(ask: Any, written: str, found: Schedule) -> None:
+    assert ask("--when-stalled", written).when_stalled == found
+    assert ask().when_stalled is None
+
+
+def test_the_short_forms_of_it(ask: Any) -> None:
+    request = ask("--max-pause", "2.5", "--throttle")
+    assert (request.when_stalled, request.max_pause_s, request.throttle) == (None, 2.5, True)
+    assert ask("--no-throttle").throttle is False
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--when-stalled", "pause 1, pray"), "'pray' is no action: write throttle, pause SECONDS"),
+        (("--when-stalled", "pause 1, throttle"), "throttle stands first"),
+        (("--when-stalled", ""), "'' is no action"),
+        (("--when-stalled", "abort", "--max-pause", "2"), "--when-stalled says all of it"),
+        (("--when-stalled", "none", "--no-throttle"), "--when-stalled says all of it"),
+    ],
+)
+@pytest.mark.parametrize("command", [migrate.command, check.command])
+def test_what_cannot_be_done_when_it_stalls_is_refused(
+    command: click.Command, words: tuple[str, ...], says: str
+) -> None:
+    refused = CliRunner().invoke(command, ["guest1", "host2", *words], terminal_width=200)
+    assert refused.exit_code == 2
+    assert says in refused.output
 
 
 def test_whether_it_is_measured(ask: Any) -> None:

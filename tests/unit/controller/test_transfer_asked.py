@@ -1,12 +1,19 @@
 """What the operator and the configuration say together of the copy."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from msgspec import structs
 
+from vferry.controller import migrate
 from vferry.controller.configuration import MigrationSettings
 from vferry.controller.migrate import Request, asked_transfer
+from vferry.controller.state import State
 from vferry.model.compression import Codec
 from vferry.model.problem import Problem
+from vferry.plan.facts import Wishes
+from vferry.plan.schedule import Abort, Pause, Schedule
 
 REQUEST = Request(guest="guest1", destination="host2")
 COMPRESSING = MigrationSettings(codec=Codec.ZSTD, streams=4, delta_memory=256)
@@ -60,6 +67,50 @@ def test_what_is_resident_is_left_out_only_where_it_can_be() -> None:
     assert not asked_transfer(REQUEST, COMPRESSING).resident
     assert not asked_transfer(structs.replace(REQUEST, resident=False), everywhere).resident
     assert not asked_transfer(structs.replace(REQUEST, codec=Codec.NONE, streams=1), everywhere).resident
+
+
+ALL = ("throttle", "pause 1", "pause 5", "abort")
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked", "found"),
+    [
+        ({}, {}, ()),
+        ({"when_stalled": ALL}, {}, ALL),
+        ({"when_stalled": (), "max_pause_s": 2}, {}, ()),
+        ({"max_pause_s": 2, "throttle": True}, {}, ("throttle", "pause 2")),
+        ({}, {"when_stalled": (Abort(),)}, ("abort",)),
+        ({"when_stalled": ALL}, {"when_stalled": ()}, ()),
+        ({"max_pause_s": 2, "throttle": True}, {"when_stalled": (Abort(),)}, ("abort",)),
+        ({}, {"max_pause_s": 2.5}, ("pause 2.5",)),
+        ({}, {"throttle": True}, ("throttle",)),
+        ({"when_stalled": ALL}, {"max_pause_s": 0.5, "throttle": False}, ("pause 0.5", "abort")),
+    ],
+)
+def test_what_may_be_done_when_the_copy_stalls(
+    configured: dict[str, Any], asked: dict[str, Any], found: tuple[str, ...]
+) -> None:
+    transfer = asked_transfer(structs.replace(REQUEST, **asked), MigrationSettings(**configured))
+    assert tuple(map(str, transfer.when_stalled)) == found
+
+
+@pytest.mark.parametrize(("guest", "found"), [("guest1", (Abort(),)), ("guest2", (Pause(1000),))])
+async def test_a_guest_has_its_own_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guest: str, found: Schedule
+) -> None:
+    state = State(root=tmp_path)
+    state.configuration.write_text(
+        '[migration]\nwhen_stalled = ["pause 1"]\n[guests.guest1]\nwhen_stalled = ["abort"]\n'
+    )
+
+    async def look(_state: State, _guest: str, _host: str, wishes: Wishes, *, measured: bool) -> None:
+        assert not measured
+        raise Problem("seen", str(wishes.transfer.when_stalled))
+
+    monkeypatch.setattr(migrate, "survey", look)
+    with pytest.raises(Problem) as caught:
+        await migrate.prepare(state, structs.replace(REQUEST, guest=guest))
+    assert caught.value.message == str(found)
 
 
 def test_how_long_the_guest_may_be_paused() -> None:

@@ -8,7 +8,7 @@ from vferry.controller.drive import Watcher
 from vferry.controller.news import News, heard, tell
 from vferry.controller.operations import OperationFolder, OperationState
 from vferry.host.api import Migration
-from vferry.model.report import Phase
+from vferry.model.report import Phase, Stall
 
 STATE = OperationState(
     operation="op-1", guest="web", source="a", destination="b", status="running", phase=Phase.CHECK, started=""
@@ -50,6 +50,17 @@ def test_other_processes_see_the_last_of_it(tmp_path: Path) -> None:
 
     Watcher(folder, STATE, Audience())
     assert heard(folder) == News(), "who takes it over has seen nothing yet"
+
+
+def test_what_was_done_as_the_copy_stalled_is_kept_whoever_drives_it(tmp_path: Path) -> None:
+    folder, audience = OperationFolder(tmp_path), Audience()
+    stalls = [Stall(action="pause", round=4, after_s=6.0, pause_ms=450), Stall(action="abort", round=9, after_s=20.0)]
+    Watcher(folder, STATE, audience).stalled(stalls[0])
+    later = Watcher(folder, STATE, audience)
+    assert later.stalls == heard(folder).stalls == (stalls[0],)
+    later.stalled(stalls[1])
+    assert later.stalls == heard(folder).stalls == tuple(stalls)
+    assert audience.stalls == stalls, "each is told once"
 
 
 def test_news_that_cannot_be_told_keep_nothing_from_going_on(tmp_path: Path) -> None:

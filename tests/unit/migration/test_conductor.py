@@ -35,6 +35,7 @@ from vferry.model.problem import Exit
 from vferry.model.report import Phase
 from vferry.network import modes
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
+from vferry.plan.schedule import Abort, Pause
 from vferry.plan.transfer import choose
 
 SWITCH = Case(NetworkMode.SWITCH, GuestSide.ADDRESSES)
@@ -273,19 +274,49 @@ def test_an_abort_in_the_middle_of_the_copy_ends_it() -> None:
     assert before.differences(drive.fleet) == []
 
 
+def done_about_it(drive: Drive) -> list[tuple[str, int | None]]:
+    return [(stall.action, stall.pause_ms) for stall in drive.witness.stalls]
+
+
 def stretching(drive: Drive) -> list[int]:
     return [call.operation.downtime_ms for call in drive.fleet.calls if isinstance(call.operation, StretchPause)]
 
 
 def test_a_copy_that_stalls_gets_a_longer_pause_as_far_as_that_is_allowed() -> None:
     drive = drive_of(SWITCH)
-    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(most_downtime_ms=1000))
+    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(when_stalled=(Pause(1000),)))
     drive.fleet.pace.needs_ms = 600
     drive.fleet.faults.append(faults.refusal(faults.at_operation(StretchPause), times=2))
     ending = drive.run()
     assert ending.exit is Exit.DONE
     assert stretching(drive) == [450, 450, 450, 675], "tried again when it is refused"
     assert [record.data["pause_limit_ms"] for record in ending.records if "pause_limit_ms" in record.data] == [675]
+    assert done_about_it(drive) == [("pause", 450), ("pause", 675)], "and told once it is done"
+    assert all(stall.round >= 3 and stall.after_s >= 5 for stall in drive.witness.stalls)
+
+
+def test_a_copy_that_goes_on_stalling_is_undone_before_its_deadline_where_the_schedule_says_so() -> None:
+    drive = drive_of(SWITCH)
+    before = Snapshot.of(drive.fleet)
+    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(when_stalled=(Pause(400), Abort())))
+    drive.fleet.pace.needs_ms = 600
+    ending = drive.run()
+    assert (ending.exit, stretching(drive)) == (Exit.UNDONE, [400])
+    assert "The copy stalled: in pass " in ending.reason
+    assert done_about_it(drive) == [("pause", 400), ("abort", None)]
+    assert drive.witness.stalls[-1].after_s < 60
+    assert before.differences(drive.fleet) == []
+
+
+def test_what_an_earlier_controller_has_allowed_is_not_done_again() -> None:
+    drive = drive_of(SWITCH)
+    drive.plan = structs.replace(drive.plan, transfer=TransferPlan(when_stalled=(Pause(400), Pause(500))))
+    drive.fleet.pace.needs_ms = 500
+    drive.fleet.faults.append(faults.crash(faults.at_operation(StretchPause), after=True))
+    with pytest.raises(faults.Crash):
+        drive.run()
+    assert drive.run().exit is Exit.DONE
+    assert stretching(drive) == [400, 500]
 
 
 def test_a_copy_that_stalls_is_undone_in_time_where_nothing_more_is_allowed() -> None:

@@ -12,7 +12,7 @@ from vferry.migration.record import Outcome, StepRecord
 from vferry.migration.report import Measured, make_report, phase_spans, status
 from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit
-from vferry.model.report import Connections, Phase, Status
+from vferry.model.report import Connections, Phase, Stall, Status
 from vferry.plan.plan import GuestSide, NetworkMode
 from vferry.probe.record import ProbeRecord
 from vferry.probe.tcp import TcpRecord
@@ -52,6 +52,16 @@ def test_what_was_expected_of_devices_is_beside_what_they_sent() -> None:
     transfer = make_report(drive.plan, drive.run(), MEASURED).transfer
     assert transfer is not None
     assert transfer.device_bytes_estimated == STATE_BYTES
+
+
+def test_what_was_done_as_the_copy_stalled_is_in_it_whatever_became_of_it() -> None:
+    stall = Stall(action="abort", round=9, after_s=20.0)
+    drive, ending = driven()
+    undone = replace(ending, exit=Exit.UNDONE, at_destination=False, records=())
+    for each in (ending, undone):
+        transfer = make_report(drive.plan, each, replace(MEASURED, stalls=(stall,))).transfer
+        assert transfer is not None
+        assert transfer.stalls == [stall]
 
 
 def test_each_vf_of_a_guest_with_several_is_in_it() -> None:

@@ -15,6 +15,7 @@ from vferry.plan.estimate import estimate, passes
 from vferry.plan.estimate_words import about, device_text, text
 from vferry.plan.facts import Facts
 from vferry.plan.plan import TransferPlan
+from vferry.plan.schedule import Pause
 
 MIB = 1 << 20
 TRIALS = {"lz4": CodecTrial(ratio=2.0, rate=1000.0 * MIB), "zstd": CodecTrial(ratio=4.0, rate=150.0 * MIB)}
@@ -229,8 +230,8 @@ SECOND = 50 * MIB
         # It leaves 50 ms of the 300 to memory, which takes a pass more.
         (StateSize(bytes=SECOND // 4), plan(), True, 16, 250),
         (StateSize(bytes=SECOND // 4, precopy=True), plan(), True, 16, 250),
-        (StateSize(bytes=SECOND), plan(most_downtime_ms=1050), True, 16, 1000),
-        (StateSize(bytes=SECOND), plan(most_downtime_ms=5000), True, 82, 1000),
+        (StateSize(bytes=SECOND), plan(when_stalled=(Pause(1050),)), True, 16, 1000),
+        (StateSize(bytes=SECOND), plan(when_stalled=(Pause(5000),)), True, 82, 1000),
         # With zstd QEMU sees 150 MiB/s, and the state goes as it is.
         (StateSize(bytes=SECOND // 2), plan("zstd"), True, None, 500),
         # A limit of QEMU's makes it stop later, and does not hold in the pause.
@@ -281,13 +282,13 @@ MAY_LAST = "and the pause may last"
         ),
         (
             StateSize(bytes=29 * SECOND, precopy=True),
-            plan(bandwidth=50 * MIB, most_downtime_ms=2000),
+            plan(bandwidth=50 * MIB, when_stalled=(Pause(2000),)),
             f"at most 1450 MiB, takes 29 s at 52 MB/s, {MAY_LAST} 2000 ms: the copy may not end",
             "Allow a longer pause: --max-pause 30, or raise --bandwidth",
         ),
         (
             StateSize(bytes=30 * SECOND),
-            plan(most_downtime_ms=30_000),
+            plan(when_stalled=(Pause(30_000),)),
             f"1500 MiB, takes 30 s at 52 MB/s, {MAY_LAST} 30 s: the copy will not end",
             "Use a faster link: no pause that can be allowed would do",
         ),

@@ -16,6 +16,7 @@ from vferry.network.modes import stages
 from vferry.plan.carried import asked
 from vferry.plan.facts import Facts, Severity
 from vferry.plan.plan import GuestSide, NetworkMode, TransferPlan
+from vferry.plan.schedule import Abort
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
@@ -328,6 +329,7 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("will-not-converge", WARNING, memory(dirty_rate=2e8), {}),
     ("too-much-device-state", WARNING, much_state, {}),
     ("past-deadline", WARNING, memory(dirty_rate=1e6), {"transfer": TransferPlan(deadline_s=1.0)}),
+    ("when-stalled", INFO, lambda facts: facts, {"transfer": TransferPlan(when_stalled=(Abort(),))}),
     ("method-missing", ERROR, without_xbzrle, {"transfer": TransferPlan(policy="xbzrle")}),
     ("method-unknown", WARNING, silent_qemu, {"transfer": TransferPlan(policy="multifd")}),
     ("libvirt-too-old", ERROR, old_libvirt, {"transfer": TransferPlan(policy="multifd-zstd", compression="zstd")}),

@@ -1,5 +1,6 @@
 """How the memory goes: what is chosen, what fits, and what the hosts lack for it."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,18 @@ from fakes import facts as f
 from vferry.host.api import QemuAbilities
 from vferry.model.compression import MOST_DELTA_MIB, MOST_STREAMS, Codec
 from vferry.plan.plan import TransferPlan
-from vferry.plan.transfer import CHANNELS, INDEX, MIB, choose, fitted, missing_methods, missing_room, with_codec
+from vferry.plan.schedule import Abort, Pause, Schedule, Throttle
+from vferry.plan.transfer import (
+    CHANNELS,
+    INDEX,
+    MIB,
+    about_stalling,
+    choose,
+    fitted,
+    missing_methods,
+    missing_room,
+    with_codec,
+)
 
 ZSTD = TransferPlan(policy="multifd", parallel=2, codec=Codec.ZSTD, delta_memory=128)
 
@@ -54,10 +66,10 @@ def test_what_is_chosen(policy: str, codec: Codec, streams: int | None, expected
 def test_the_same_with_another_codec_is_what_its_options_choose(
     asked: tuple[str, Codec, int | None], options: str, like: tuple[str, int | None]
 ) -> None:
-    said, plan = with_codec(choose(*asked, 0, max_pause_ms=2000, throttle=True), Codec.LZ4)
+    said, plan = with_codec(choose(*asked, 0, when_stalled=(Throttle(), Pause(2000))), Codec.LZ4)
     policy, streams = like
     assert said == options
-    assert plan == choose(policy, Codec.LZ4, streams, 0, max_pause_ms=2000, throttle=True)
+    assert plan == choose(policy, Codec.LZ4, streams, 0, when_stalled=(Throttle(), Pause(2000)))
 
 
 @given(
@@ -74,6 +86,41 @@ def test_no_stream_is_spread_twice_and_copies_are_kept_where_pages_are_seen(
     assert (plan.parallel > 0) == (plan.policy == "multifd")
     assert plan.streams == 1 or plan.parallel == 0
     assert plan.delta_memory == (delta if plan.parallel and codec is not Codec.NONE else 0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "downtime_ms", "most_ms", "throttle"),
+    [
+        ((), 300, 300, False),
+        ((Throttle(), Abort()), 300, 300, True),
+        ((Pause(100),), 100, 100, False),
+        ((Pause(100), Pause(2000), Abort()), 100, 2000, False),
+        ((Pause(1000), Pause(5000)), 300, 5000, False),
+    ],
+)
+def test_a_schedule_says_what_the_copy_is_started_with(
+    schedule: Schedule,
+    downtime_ms: int,
+    most_ms: int,
+    throttle: bool,  # noqa: FBT001
+) -> None:
+    plan = choose("auto", Codec.NONE, None, 0, when_stalled=schedule)
+    assert (plan.downtime_ms, plan.most_downtime_ms, plan.throttle) == (downtime_ms, most_ms, throttle)
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=TransferPlan) == plan, "it is journaled"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ((Abort(),), "it is undone"),
+        ((Pause(500), Pause(5000)), "a pause of up to 0.5 s, then a pause of up to 5 s"),
+        ((Throttle(), Pause(1000)), "QEMU slows the guest down (from the start), then a pause of up to 1 s"),
+    ],
+)
+def test_what_is_done_when_the_copy_stalls_is_said_before(schedule: Schedule, said: str) -> None:
+    (finding,) = about_stalling(TransferPlan(when_stalled=schedule))
+    assert finding.message == f"If the copy stalls: {said}; it may take 600 s in all"
+    assert [*about_stalling(TransferPlan())] == []
 
 
 @given(memory=st.integers(0, 1 << 44), delta=st.integers(0, MOST_DELTA_MIB), free=st.integers(0, 1 << 44))

@@ -11,7 +11,7 @@ from report_sample import bare, sample, watched
 from rich.console import Console
 
 from vferry.model.compression import CodecShare
-from vferry.model.report import Phase, Report, Status, Transfer, Vf
+from vferry.model.report import Phase, Report, Stall, Status, Transfer, Vf
 from vferry.report import words
 from vferry.report.copy_figures import CopyFigures
 from vferry.report.page import page
@@ -110,6 +110,28 @@ def test_the_state_that_devices_sent_is_beside_what_was_expected(
     for shown in (printed(report), page(report)):
         assert ("state of devices" in shown) == (said is not None)
         assert said is None or said in shown
+
+
+STALLS = [
+    Stall(action="throttle", round=3, after_s=4.5, throttle=20),
+    Stall(action="pause", round=4, after_s=6.2, pause_ms=450),
+    Stall(action="abort", round=9, after_s=20.0),
+]
+DONE = (
+    "guest slowed by 20 % in pass 3, after 4.5 s; pause of up to 450 ms allowed in pass 4, after 6.2 s; "
+    "aborted in pass 9, after 20.0 s"
+)
+
+
+def test_what_was_done_as_the_copy_stalled_is_told_also_of_one_that_was_undone() -> None:
+    undone = Transfer(policy="plain", stalls=STALLS)
+    for found in (transfer(stalls=STALLS), undone):
+        report = sample(transfer=found)
+        assert ("as it stalled", DONE) in words.transfer_facts(found)
+        assert all(done in page(report) for done in DONE.split("; "))
+        (line,) = [line for line in printed(report, 300).splitlines() if "as it stalled" in line]
+        assert line.strip().endswith(DONE)
+    assert "as it stalled" not in printed(sample()) + page(sample())
 
 
 def test_quickassist_that_was_not_there_is_told() -> None:
