@@ -544,7 +544,7 @@ def test_each_thing_is_found_and_said_with_what_to_do(
     assert (severity is ERROR) == bool(assessment.errors)
 
 
-NICS_ALONE = ("guest_nic", "nic_place", "nic_slots", "running_nic")
+NICS_ALONE = ("guest_nic", "nic_place", "nic_port", "nic_slots", "running_nic")
 """What is said of a NIC that is put on something else on its host."""
 
 
