@@ -129,7 +129,9 @@ def standby_xml(wanted: PlugStandby) -> str:
     ET.SubElement(interface, "model", type="virtio")
     # On QEMU's own loop instead of vhost-net, device_add and device_del would stall it.
     # The longest queue that QEMU has: frames wait there while the guest is busy with a device that comes or goes.
-    ET.SubElement(interface, "driver", name="vhost" if wanted.vhost else "qemu", rx_queue_size="1024")
+    driver = ET.SubElement(interface, "driver", name="vhost" if wanted.vhost else "qemu", rx_queue_size="1024")
+    if wanted.queues > 1:
+        driver.set("queues", str(wanted.queues))
     if wanted.mtu is not None:
         ET.SubElement(interface, "mtu", size=str(wanted.mtu))
     ET.SubElement(interface, "alias", name=wanted.alias)
@@ -142,6 +144,8 @@ def relayed_xml(wanted: PlugRelayed, socket: str) -> str:
     ET.SubElement(interface, "mac", address=wanted.mac)
     ET.SubElement(interface, "source", type="unix", path=socket, mode="server")
     ET.SubElement(interface, "model", type="virtio")
+    if wanted.queues > 1:
+        ET.SubElement(interface, "driver", queues=str(wanted.queues))
     ET.SubElement(interface, "alias", name=wanted.alias)
     return ET.tostring(interface, encoding="unicode")
 
