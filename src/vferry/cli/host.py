@@ -6,11 +6,13 @@ import click
 from rich.table import Table
 
 from vferry.cli import output
+from vferry.cli import show as show_lines
 from vferry.cli.guest import describe
 from vferry.controller.hosts import add_host, list_hosts, open_host, remove_host
 from vferry.host.api import TakeInventory
 from vferry.model.host import Inventory, Pf, Vf, VfSettings
 from vferry.model.relay import Relay, SwitchAbilities
+from vferry.plan import relay_cpus
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 
@@ -81,6 +83,7 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
         _guests(inventory),
         _claims(inventory),
     )
+    show_lines.findings(tuple(relay_cpus.about(inventory)), err=True)
 
 
 @command.command()

@@ -82,6 +82,7 @@ class DomainXml(Struct, frozen=True, kw_only=True):
     memory: int = 0
     vcpus: int = 1
     pinned: tuple[int, ...] = ()
+    pins: tuple[tuple[int, ...], ...] = ()
     cpu: str | None = None
     cpu_mode: str | None = None
     nics: tuple[NicXml, ...] = ()
@@ -108,6 +109,7 @@ def read_domain(xml: str) -> DomainXml:
         memory=read_bytes(domain.find("memory")),
         vcpus=int(domain.findtext("vcpu", "1")),
         pinned=pinned(domain),
+        pins=_pins(domain),
         cpu=None if cpu is None else ET.tostring(cpu, encoding="unicode").strip(),
         cpu_mode=None if cpu is None else cpu.get("mode", "custom"),
         nics=tuple(_nics(domain)),
@@ -258,3 +260,13 @@ def pinned(domain: ET.Element) -> tuple[int, ...]:
     """The host's CPUs that its virtual ones, and QEMU's other threads, are pinned to."""
     said = [_attribute(domain, "vcpu", "cpuset"), *(pin.get("cpuset") for pin in domain.findall("cputune/*"))]
     return tuple(sorted({cpu for text in said for cpu in read_cpus(text or "")}))
+
+
+def _pins(domain: ET.Element) -> tuple[tuple[int, ...], ...]:
+    """Those of each thread: who has none of its own has the one for all (`<vcpu cpuset>`)."""
+    own = [pin.get("cpuset") for pin in domain.findall("cputune/*[@cpuset]")]
+    pinned_vcpus = {pin.get("vcpu") for pin in domain.findall("cputune/vcpupin[@cpuset]")}
+    count = int(domain.findtext("vcpu", "1"))
+    if len(pinned_vcpus) < count or domain.find("cputune/emulatorpin[@cpuset]") is None:
+        own.append(_attribute(domain, "vcpu", "cpuset"))
+    return tuple(sorted({cpus for text in own if (cpus := read_cpus(text or ""))}))
