@@ -40,6 +40,7 @@ ZERO = bytes(PAGE)
 RESERVE = 1 / 16
 """Of the guest's memory, which stays free when its balloon takes the rest."""
 PATIENCE_S = 1200.0
+END = "\nthat was it"
 WORK = {
     "booted": ":",
     "read its programs": "cat $(find /usr -type f) > /dev/null",
@@ -63,43 +64,49 @@ exec switch_root /mnt /bin/bash --norc
 class Guest:
     """One QEMU with its memory in a file that both see."""
 
-    def __init__(self, folder: Path, name: str, memory: int, files: list[str]) -> None:
-        self._memory = memory
-        self._end = f"{name} has done it"
-        ram = folder / f"{name}.ram"
+    def __init__(self, folder: Path, name: str, memory: int, files: list[str], *, incoming: bool = False) -> None:
+        """One that is `incoming` waits for another one's migration."""
+        self.memory = memory
+        self.ram = folder / f"{name}.ram"
         consoles = {kind: folder / f"{name}.{kind}" for kind in ("serial", "qmp")}
         sockets = {kind: f"unix:{path},server=on,wait=off" for kind, path in consoles.items()}
         self._process = subprocess.Popen([
             *("qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot", *accelerator()),
             *("-machine", "q35,memory-backend=ram", "-m", f"{memory}M"),
-            *("-object", f"memory-backend-file,id=ram,size={memory}M,mem-path={ram},share=on"),
+            *("-object", f"memory-backend-file,id=ram,size={memory}M,mem-path={self.ram},share=on"),
             *("-append", "console=ttyS0 quiet mitigations=off panic=-1", *files, "-snapshot"),
             *("-device", "virtio-balloon-pci,id=balloon", "-device", "virtio-blk-pci,drive=disk"),
-            *("-serial", sockets["serial"], "-qmp", sockets["qmp"]),
+            *("-serial", sockets["serial"], "-qmp", sockets["qmp"], *(("-incoming", "defer") if incoming else ())),
         ])  # fmt: skip
         self._serial = _connected(consoles["serial"])
-        self._monitor = Monitor(_connected(consoles["qmp"]))
-        with ram.open("rb") as file:
+        self.monitor = Monitor(_connected(consoles["qmp"]))
+        with self.ram.open("rb") as file:
             self._ram = mmap.mmap(file.fileno(), memory * MIB, access=mmap.ACCESS_READ)
-        self.run("stty -echo; export PATH=/usr/sbin:/usr/bin")
+        if not incoming:
+            self.run("stty -echo; export PATH=/usr/sbin:/usr/bin")
+
+    @property
+    def place(self) -> str:
+        """Where its memory is, as ``PID:START-END``."""
+        maps = Path(f"/proc/{self._process.pid}/maps").read_text().splitlines()
+        return f"{self._process.pid}:{next(line.split()[0] for line in maps if line.endswith(str(self.ram)))}"
 
     def run(self, command: str) -> str:
         """What a command printed."""
-        first, last = self._end.split(" ", 1)
-        self._serial.sendall(f"{command}; echo; echo {first} '{last}'\n".encode())
+        self._serial.sendall(f"{command}; echo; echo that 'was it'\n".encode())
         told, until = b"", time.monotonic() + PATIENCE_S
-        while f"\n{self._end}".encode() not in told:
+        while END.encode() not in told:
             if time.monotonic() > until:
                 raise TimeoutError(told.decode(errors="replace")[-500:])
             data = self._serial.recv(65536)
             if not data:
                 raise EOFError(told.decode(errors="replace")[-500:])
             told += data
-        return told.decode(errors="replace").rsplit(f"\n{self._end}", 1)[0]
+        return told.decode(errors="replace").rsplit(END, 1)[0]
 
     def pages(self) -> list[bytes]:
         """A hash of each page that is not zero."""
-        places = range(0, self._memory * MIB, PAGE)
+        places = range(0, self.memory * MIB, PAGE)
         views = (self._ram[place : place + PAGE] for place in places)
         return [hashlib.blake2b(page, digest_size=16).digest() for page in views if page != ZERO]
 
@@ -107,15 +114,15 @@ class Guest:
         """MiB that its balloon took and gave back: what was free, but for the reserve."""
         told = self.run("cat /proc/meminfo")
         free = int(next(line.split()[1] for line in told.splitlines() if line.startswith("MemFree"))) // 1024
-        take = max(0, free - round(self._memory * RESERVE))
-        self._inflate(self._memory - take)
-        self._inflate(self._memory)
+        take = max(0, free - round(self.memory * RESERVE))
+        self._inflate(self.memory - take)
+        self._inflate(self.memory)
         return take
 
     def _inflate(self, target: int) -> None:
-        self._monitor.ask("balloon", value=target * MIB)
+        self.monitor.ask("balloon", value=target * MIB)
         for _ in range(600):
-            if self._monitor.ask("query-balloon")["actual"] == target * MIB:
+            if self.monitor.ask("query-balloon")["actual"] == target * MIB:
                 return
             time.sleep(0.1)
         raise TimeoutError(f"the balloon does not get to {target} MiB")
@@ -123,6 +130,7 @@ class Guest:
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+        self.ram.unlink()
 
 
 def main() -> None:
@@ -133,7 +141,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         folder = Path(name)
-        files = _system(folder)
+        files = system(folder)
         guests = [Guest(folder, each, options.memory, files) for each in ("first", "second")]
         try:
             rows = measure(guests[0], guests[1], options.memory)
@@ -171,7 +179,7 @@ def measure(first: Guest, second: Guest, memory: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _system(folder: Path) -> list[str]:
+def system(folder: Path) -> list[str]:
     """QEMU's options for the kernel, an initial RAM file system that mounts the image, and the image."""
     root = base.ensure(DEBIAN13)
     tree = boot.skeleton(root / "root", folder / "tree")

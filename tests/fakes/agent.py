@@ -65,12 +65,13 @@ def _on_guest(
     hosts: Hosts, host: HostState, operation: api.Operation[Any], session: api.Session, held: set[str], now: float
 ) -> Any:
     match operation:
-        case api.PlugStandby(guest=guest, mac=mac, alias=alias, on=on):
-            return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=on.device))
-        case api.PlugRelayed(guest=guest, mac=mac, alias=alias):
+        case api.PlugStandby(guest=guest, mac=mac, alias=alias, on=on, queues=queues):
+            return _plug(host, _active(host, guest), Device(alias=alias, mac=mac, bridge=on.device, queues=queues))
+        case api.PlugRelayed(guest=guest, mac=mac, alias=alias, queues=queues):
             port = host.ports.get(mac)
             assert port is not None, "QEMU would wait for the relay, for good"
-            device = Device(alias=alias, mac=mac, address=port.vf.address if port.vf else None, socket=port.socket)
+            address = port.vf.address if port.vf else None
+            device = Device(alias=alias, mac=mac, address=address, socket=port.socket, queues=queues)
             return _plug(host, _active(host, guest), device)
         case api.PlugVf(guest=guest, address=address, alias=alias):
             machine = _active(host, guest)

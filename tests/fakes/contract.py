@@ -50,7 +50,7 @@ def _host(host: HostState) -> dict[str, Any]:
         "guests": {
             name: (
                 machine.state,
-                {(device.mac, device.address, device.bridge) for device in machine.devices.values()},
+                {(device.mac, device.address, device.bridge, device.queues) for device in machine.devices.values()},
                 dict(machine.inside.chosen),
                 set(machine.inside.quiet | machine.inside.listening),
                 set(machine.inside.patient),

@@ -1,6 +1,6 @@
 """One machine's controllers that put NICs on something else, one after the other, against a fleet of fakes."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,12 +12,13 @@ from fakes.fleet import Fleet
 from fakes.journal import MemoryJournal
 from fakes.nic_moves import CASES
 from fakes.samples import GUEST, MAC, SOURCE
-from vferry.controller import guest_nic, nic_driving, nic_moves, operations, stepping
+from vferry.controller import guest_nic, nic_driving, nic_moves, northbound, operations, stepping
 from vferry.controller.nic_moves import Way
 from vferry.controller.operations import OperationState
 from vferry.controller.state import State
 from vferry.host.api import Host, Session
 from vferry.migration.stepper import Ending, Journal
+from vferry.model.ovn import KnownPort, LogicalPort
 from vferry.model.report import Report
 from vferry.plan.nic_plan import NicAssessment, NicTarget
 
@@ -33,8 +34,11 @@ class Controller:
         self.fleet = fleet
         self.journals: dict[str, MemoryJournal] = {}
         self.told: list[str] = []
+        self.ovn: str | None = None
+        """Why OVN says nothing; else it has any port, which is this guest's."""
         for module in (guest_nic, nic_driving, stepping):
             monkeypatch.setattr(module, "open_host", self.open)
+        monkeypatch.setattr(northbound, "ask", self._ask_ovn)
         monkeypatch.setattr(vferry.controller.journal, "run_journaled", self._journaled)
 
     def assess(self, to: NicTarget = TO, logical_port: str | None = None) -> NicAssessment:
@@ -79,6 +83,10 @@ class Controller:
         """A host, in place of `open_host`."""
         assert state in (None, self.state)
         yield self.fleet.host(name, session.operation, session.epoch) if session else self.fleet.host(name, "nobody")
+
+    async def _ask_ovn(self, state: State, names: Iterable[str]) -> dict[str, KnownPort] | str:
+        assert state is self.state
+        return self.ovn or {name: KnownPort(binding=LogicalPort(name=name), macs=(MAC,)) for name in names}
 
     async def _journaled(self, journal: Path, run: str, body: Callable[[Journal], Awaitable[Ending]]) -> Ending:
         assert journal == self.state.journal

@@ -30,7 +30,7 @@ from vferry.model.definition import mac_of, parse
 from vferry.model.problem import Exit
 from vferry.model.relay import RelayPort, SwitchPlace
 from vferry.plan import running_nic
-from vferry.plan.nic_definition import on_relay, on_vf
+from vferry.plan.nic_definition import on_relay, on_vf, queues_of
 from vferry.plan.nic_plan import NicAssessment, NicPlan, NicTarget, defined_on
 from vferry.plan.plan import GuestSide
 
@@ -40,11 +40,14 @@ RATE = CARRIED.max_tx_rate or 0
 OWN = 1
 """The index of the VF that the guest has, or that the relay joins it to."""
 ALIAS = "net7"
+QUEUES = 4
+"""Of the guest's NIC, while it is on virtio."""
 BASE = f"""
 <domain type='kvm'><name>{GUEST}</name><os><type machine='pc-q35-9.2'>hvm</type></os>
 <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><devices>
 <controller type='pci' index='1' model='pcie-root-port'/><controller type='pci' index='2' model='pcie-root-port'/>
 <interface type='bridge'><mac address='{MAC}'/><source bridge='{BRIDGE}'/><model type='virtio'/>
+<driver queues='{QUEUES}'/>
 <alias name='{ALIAS}'/><address type='pci' bus='0x01' slot='0x00'/></interface></devices></domain>"""
 
 
@@ -103,10 +106,10 @@ def make_fleet(case: NicCase) -> Fleet:
     if case.switched:
         host.relay_uplink = host.function(3).address
     own = host.function(OWN)
-    device = Device(ALIAS, MAC, bridge=BRIDGE)
+    device = Device(ALIAS, MAC, bridge=BRIDGE, queues=QUEUES)
     xml = BASE
     if case.of is NicTarget.RELAY and case.switched:
-        device = Device(ALIAS, MAC, socket=SOCKET)
+        device = Device(ALIAS, MAC, socket=SOCKET, queues=QUEUES)
         host.ports[MAC] = RelayPort(guest=GUEST, mac=MAC, socket=SOCKET, switch=case.place)
         xml = on_relay(BASE, MAC, SOCKET)
     elif case.of is not NicTarget.VIRTIO:
@@ -114,7 +117,7 @@ def make_fleet(case: NicCase) -> Fleet:
         device = Device(ALIAS, MAC, address=own.address, managed=case.of is NicTarget.VF)
         xml = on_vf(BASE, MAC, own.address)
     if case.of is NicTarget.RELAY and not case.switched:
-        device.socket = SOCKET
+        device.socket, device.queues = SOCKET, QUEUES
         join(host, own, MAC, SOCKET)
         xml = on_relay(BASE, MAC, SOCKET)
     if case.of is NicTarget.VIRTIO and case.told:
@@ -192,12 +195,16 @@ def wrong_there(fleet: Fleet, case: NicCase, plan: NicPlan) -> list[str]:
     found = [f"{host.claims.all()} is left"] if host.claims.all() else []
     if defined_on(host.definitions[GUEST], MAC) is not case.to:
         found.append("it is defined on something else")
+    if queues_of(host.definitions[GUEST], MAC) != QUEUES:
+        found.append("its definition has lost its queues")
     found += _wrong_inside(machine, VF if case.to is NicTarget.VF else STANDBY)
     (device,) = machine.devices.values()
     joined = move.legs[-1].joined
     used = {NicTarget.VF: move.swap.vf.address, NicTarget.RELAY: joined.address if joined else None}
     if (device.address, device.socket is None) != (used.get(case.to), case.to is not NicTarget.RELAY):
         found.append(f"its NIC is {device}")
+    if not device.passed_through and device.queues != QUEUES:
+        found.append(f"its NIC has {device.queues} queues")
     if (MAC in host.forwarding) != (case.to is NicTarget.VIRTIO):
         found.append(f"the PF's filter has {host.forwarding}")
     if set(host.ports) != ({MAC} if case.to is NicTarget.RELAY else set()):
@@ -243,10 +250,11 @@ def _defined(host: HostState, xml: str) -> Device:
     assert source is not None
     to = defined_on(xml, MAC)
     if to is NicTarget.VIRTIO:
-        return Device(ALIAS, MAC, bridge=source.get("bridge"))
+        return Device(ALIAS, MAC, bridge=source.get("bridge"), queues=queues_of(xml, MAC))
     if to is NicTarget.RELAY:
         vf = host.ports[MAC].vf
-        return Device(ALIAS, MAC, address=vf.address if vf else None, socket=source.get("path"))
+        address = vf.address if vf else None
+        return Device(ALIAS, MAC, address=address, socket=source.get("path"), queues=queues_of(xml, MAC))
     (address,) = vfs_of(xml)
     function = host.functions[address]  # which libvirt sets up
     function.settings = structs.replace(function.settings, mac=MAC)

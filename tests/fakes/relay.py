@@ -32,7 +32,14 @@ def make_node(number: int, cpus: tuple[int, ...], free: int = 8 * GIB, total: in
 
 
 def make_guest(name: str, *pinned: int) -> Guest:
-    return Guest(name=name, uuid=name, host="host1", state=GuestState.RUNNING, pinned=pinned)
+    """Each of its threads is pinned to one of these CPUs."""
+    return pinned_to(name, *((cpu,) for cpu in pinned))
+
+
+def pinned_to(name: str, *pins: tuple[int, ...]) -> Guest:
+    """Each of its threads is pinned to one of these sets of CPUs."""
+    together = tuple(sorted({cpu for cpus in pins for cpu in cpus}))
+    return Guest(name=name, uuid=name, host="host1", state=GuestState.RUNNING, pinned=together, pins=pins)
 
 
 GROUND = RelayGround(

@@ -61,6 +61,8 @@ class Device:
     macvtap: bool = False
     socket: str | None = None
     bridge: str | None = None
+    queues: int = 1
+    """What a virtio NIC has of them."""
     managed: bool = False
     """A libvirt interface: libvirt takes MAC and VLAN back from the VF when it is unplugged."""
     knows_mac: bool = True

@@ -5,10 +5,12 @@ import asyncio
 import click
 
 from vferry.cli import host_show, output
+from vferry.cli import show as show_lines
 from vferry.cli.rate import per_second, rate_or_configured
 from vferry.controller.hosts import add_host, limit_host, list_hosts, open_host, remove_host
 from vferry.host.api import TakeInventory
 from vferry.model.host import Inventory
+from vferry.plan import relay_cpus
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON.")
 
@@ -72,6 +74,7 @@ def show(name: str, json_output: bool) -> None:  # noqa: FBT001
         output.json(inventory)
         return
     output.tables(*host_show.tables(inventory))
+    show_lines.findings(tuple(relay_cpus.about(inventory)), err=True)
 
 
 @command.command(name="set")

@@ -17,7 +17,6 @@ from rich.text import Text
 
 from vferry.cli import choices, output, relay_release, show
 from vferry.controller import relay, relay_chain
-from vferry.controller.relay_release import about
 from vferry.controller.state import find_state
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import PortCounters, Relay, RelayView
@@ -254,8 +253,7 @@ def show_(host: str, watch: bool, json_output: bool, prometheus: bool) -> None: 
         click.echo(_none(host))
     else:
         output.tables(*_tables(host, view))
-        if view.relay.ports:
-            show.findings(asyncio.run(about(find_state(), host)), err=True)
+        show.findings(asyncio.run(relay.about(find_state(), host)), err=True)
 
 
 async def _watch(host: str, *, json_output: bool) -> None:

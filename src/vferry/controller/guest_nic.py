@@ -5,7 +5,7 @@ import secrets
 from msgspec import Struct
 from msgspec.structs import replace
 
-from vferry.controller import nic_moves
+from vferry.controller import nic_moves, northbound
 from vferry.controller.configuration import read_controller_configuration
 from vferry.controller.hosts import open_host
 from vferry.controller.nic_moves import KeptMove, Way
@@ -22,6 +22,7 @@ from vferry.plan import running_nic as running
 from vferry.plan.facts import Facts, Finding, error, info
 from vferry.plan.host_step import HostStep
 from vferry.plan.nic_plan import NicAssessment, NicPlan, NicTarget, prefix
+from vferry.plan.nic_port import AskedPort
 
 NETWORK_TIMEOUT_S = 40.0
 
@@ -102,7 +103,7 @@ async def _plan(
         shown = await host.call(ShowGuest(guest=asked.guest))
         definition = await host.call(ReadDefinition(guest=asked.guest))
         if shown.state is GuestState.OFF:
-            port = asked.logical_port
+            port = await _ask_ovn(state, asked.logical_port) if asked.logical_port else None
             return off.assess(inventory, shown, definition.persistent, asked.mac, asked.to, asked.operation, port)
         if asked.logical_port:
             return NicAssessment(findings=(_only_off(shown, asked.logical_port),))
@@ -112,6 +113,13 @@ async def _plan(
         facts = await read_facts(host, inventory, shown, definition)
     settings = read_controller_configuration(state).migration
     return running.assess(facts, asked.mac, asked.to, asked.operation, settings.unplug_timeout_s)
+
+
+async def _ask_ovn(state: State, name: str) -> AskedPort:
+    said = await northbound.ask(state, [name])
+    if isinstance(said, str):
+        return AskedPort(name=name, silence=said)
+    return AskedPort(name=name, known=said.get(name))
 
 
 async def read_facts(host: Host, inventory: Inventory, guest: Guest, definition: Definition) -> Facts:

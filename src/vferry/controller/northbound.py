@@ -5,16 +5,21 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from vferry.controller.configuration import OvnSettings
+from vferry.controller.configuration import OvnSettings, read_controller_configuration
+from vferry.controller.state import State
 from vferry.host.api import Done, Operation, R, SetBinding
-from vferry.host.ovsdb import Replica, Tls
+from vferry.host.ovsdb import Replica, Tls, first
 from vferry.model.ovn import NORTHBOUND, KnownPort, LogicalPort
 from vferry.model.problem import Exit, Problem
 
 NORTHD_S = 30.0
 """How long ovn-northd may take: it computes all networks anew where it cannot tell what has changed."""
 
+DYNAMIC = "dynamic"
+"""In place of a MAC: `dynamic_addresses` has what OVN has chosen."""
 REQUESTED, ACTIVATION = "requested-chassis", "activation-strategy"
+ONE = {"key": "string", "min": 0, "max": 1}
+SOME = {"key": "string", "min": 0, "max": "unlimited"}
 WORDS = {"key": "string", "value": "string", "min": 0, "max": "unlimited"}
 
 
@@ -41,11 +46,7 @@ class Northbound:
     def _read(self, names: tuple[str, ...]) -> dict[str, KnownPort]:
         with _Database(self._settings) as database:
             rows = (database.named(_PORTS, name) for name in names)
-            return {
-                row.name: KnownPort(binding=_port(row), localnets=database.localnets(row))
-                for row in rows
-                if row is not None
-            }
+            return {row.name: _known(row, database.localnets(row)) for row in rows if row is not None}
 
     def _set(self, operation: SetBinding, timeout_s: float) -> Done:
         wanted = operation.port
@@ -66,13 +67,29 @@ class Northbound:
             return Done(changed=changes, detail=(wanted.requested_chassis or "") if changes else "")
 
 
+async def ask(state: State, names: Iterable[str]) -> dict[str, KnownPort] | str:
+    """What OVN says of ports, by their names, but for those that it does not have; or why it says nothing."""
+    try:
+        return await Northbound(read_controller_configuration(state).ovn).ports(names)
+    except Problem as problem:
+        return problem.message
+
+
 _PORTS, _SWITCHES, _ALL = "Logical_Switch_Port", "Logical_Switch", "NB_Global"
 
 
 class _Database(Replica):
     schema = "OVN_Northbound"
     columns = {  # noqa: RUF012 - as its base has it
-        _PORTS: {"name": "string", "type": "string", "options": WORDS},
+        _PORTS: {
+            "name": "string",
+            "type": "string",
+            "options": WORDS,
+            "addresses": SOME,
+            "dynamic_addresses": ONE,
+            "port_security": SOME,
+            "parent_name": ONE,
+        },
         _SWITCHES: {"ports": {"key": {"type": "uuid", "refTable": _PORTS}, "min": 0, "max": "unlimited"}},
         _ALL: {"nb_cfg": "integer", "sb_cfg": "integer"},
     }
@@ -130,6 +147,23 @@ class _Database(Replica):
             "apt install python3-openvswitch (the venv is made with --system-site-packages)",
             exit=Exit.REFUSED,
         )
+
+
+def _known(row: Any, localnets: tuple[str, ...]) -> KnownPort:
+    addresses = (*row.addresses, *row.dynamic_addresses)
+    return KnownPort(
+        binding=_port(row),
+        localnets=localnets,
+        type=row.type,
+        parent=first(row.parent_name) or None,
+        macs=tuple(mac for mac in _macs(addresses) if mac != DYNAMIC),
+        senders=_macs(row.port_security),
+    )
+
+
+def _macs(addresses: Iterable[str]) -> tuple[str, ...]:
+    """What they begin with: each is a MAC, or a word in its place, with IP addresses after it (ovn-nb(5))."""
+    return tuple(sorted({words[0].lower() for each in addresses if (words := each.split())}))
 
 
 def _port(row: Any) -> LogicalPort:

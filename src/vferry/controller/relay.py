@@ -23,7 +23,8 @@ from vferry.host.api import ClaimResources, Host, ReadRelay, ReleaseClaim, Sessi
 from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import Relay, RelayState, RelayView
-from vferry.plan import relay_gateway, relay_release
+from vferry.plan import relay_cpus, relay_gateway, relay_release
+from vferry.plan.facts import Finding
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay import RelayAssessment, RelayPlan, RelayWishes, assess_disabling, assess_enabling
 from vferry.plan.relay_gateway import GatewayWishes
@@ -36,6 +37,15 @@ async def view(state: State, name: str) -> RelayView:
     """The relay of a host as it works now."""
     async with open_host(name, state=state) as host:
         return await host.call(ReadRelay())
+
+
+async def about(state: State, name: str) -> tuple[Finding, ...]:
+    """What is to be said of a host's relay and its guests; nothing where these are not known."""
+    try:
+        inventory = await look(state, name)
+    except Problem:
+        return ()
+    return (*relay_release.about(inventory), *relay_cpus.about(inventory))
 
 
 async def assess(state: State, name: str, uplinks: tuple[str, ...], *, switched: bool) -> RelayAssessment:

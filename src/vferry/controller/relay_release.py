@@ -9,7 +9,6 @@ from vferry.model.guest import GuestState
 from vferry.model.host import Inventory
 from vferry.model.problem import Problem
 from vferry.plan import relay_release
-from vferry.plan.facts import Finding
 from vferry.plan.host_step import HostStep
 from vferry.plan.relay_release import ReleaseAssessment, operation_of, prefix
 
@@ -18,14 +17,6 @@ async def assess(state: State, name: str, mac: str) -> ReleaseAssessment:
     """What stands in the way of taking a port off, or the way. Changes nothing."""
     inventory = await look(state, name)
     return relay_release.assess_release(inventory, mac, await _next_boot(state, inventory, mac))
-
-
-async def about(state: State, name: str) -> tuple[Finding, ...]:
-    """What is left on a host's relay; nothing where its guests are not known."""
-    try:
-        return tuple(relay_release.about(await look(state, name)))
-    except Problem:
-        return ()
 
 
 async def release(state: State, name: str, found: ReleaseAssessment, tell: Tell) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
-from vferry.controller.configuration import read_controller_configuration
+from vferry.controller import northbound
 from vferry.controller.hosts import HostRecord, find_host, list_hosts, open_host
-from vferry.controller.northbound import Northbound
 from vferry.controller.state import State
 from vferry.host.api import (
     AskDriver,
@@ -121,10 +120,8 @@ async def _with_northbound(state: State, facts: Facts) -> Facts:
     names = [place.logical_port for place in places if place is not None and place.logical_port is not None]
     if not names:
         return facts
-    try:
-        return replace(facts, northbound=await Northbound(read_controller_configuration(state).ovn).ports(names))
-    except Problem as problem:
-        return replace(facts, northbound_silence=problem.message)
+    said = await northbound.ask(state, names)
+    return replace(facts, northbound_silence=said) if isinstance(said, str) else replace(facts, northbound=said)
 
 
 async def _with_abilities(source: Host, destination: Host, facts: Facts) -> Facts:

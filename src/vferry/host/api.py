@@ -20,6 +20,7 @@ from vferry.model.relay import Mac, Number, Relay, RelayBridge, RelayGateway, Re
 R = TypeVar("R")
 
 SysfsName = Annotated[str, Meta(pattern="^[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,99}$")]
+Queues = Annotated[int, Meta(ge=1, le=256)]
 PciAddress = Annotated[str, Meta(pattern="^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}[.][0-7]$")]
 
 
@@ -229,7 +230,8 @@ class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"
     """Hot-plugs a virtio NIC with `mac`, on vhost-net or in QEMU, into the running guest only, under `alias`.
 
     `vlan` is that of its port, untagged towards the guest, and 0 for none: on a bridge of Linux it needs libvirt 11.0
-    or later, and a macvtap has none. `mtu` is what the guest is told, which libvirt refuses on a macvtap.
+    or later, and a macvtap has none. `mtu` is what the guest is told, which libvirt refuses on a macvtap. `queues` are
+    pairs: one to receive and one to send.
     """
 
     guest: str
@@ -239,18 +241,20 @@ class PlugStandby(Operation[Done], frozen=True, kw_only=True, tag="plug-standby"
     mtu: int | None = None
     vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
     vhost: bool = True
+    queues: Queues = 1
 
 
 class PlugRelayed(Operation[Done], frozen=True, kw_only=True, tag="plug-relayed"):
     """Hot-plugs a virtio NIC by vhost-user into the running guest only, under `alias`, which the relay has joined.
 
     QEMU stands still until the relay is connected to the socket, so that is asked first whether it can be. Problems:
-    as of `JoinRelay`, ``relay-not-joined``, ``memory-not-shared``, ``guest-off``.
+    as of `JoinRelay`, ``relay-not-joined``, ``memory-not-shared``, ``guest-off``. `queues` as of `PlugStandby`.
     """
 
     guest: str
     mac: Mac
     alias: str
+    queues: Queues = 1
 
 
 class PlugVf(Operation[Done], frozen=True, kw_only=True, tag="plug-vf"):

@@ -82,6 +82,7 @@ class DomainXml(Struct, frozen=True, kw_only=True):
     memory: int = 0
     vcpus: int = 1
     pinned: tuple[int, ...] = ()
+    pins: tuple[tuple[int, ...], ...] = ()
     cpu: str | None = None
     cpu_mode: str | None = None
     nics: tuple[NicXml, ...] = ()
@@ -108,6 +109,7 @@ def read_domain(xml: str) -> DomainXml:
         memory=read_bytes(domain.find("memory")),
         vcpus=int(domain.findtext("vcpu", "1")),
         pinned=pinned(domain),
+        pins=_pins(domain),
         cpu=None if cpu is None else ET.tostring(cpu, encoding="unicode").strip(),
         cpu_mode=None if cpu is None else cpu.get("mode", "custom"),
         nics=tuple(_nics(domain)),
@@ -129,7 +131,9 @@ def standby_xml(wanted: PlugStandby) -> str:
     ET.SubElement(interface, "model", type="virtio")
     # On QEMU's own loop instead of vhost-net, device_add and device_del would stall it.
     # The longest queue that QEMU has: frames wait there while the guest is busy with a device that comes or goes.
-    ET.SubElement(interface, "driver", name="vhost" if wanted.vhost else "qemu", rx_queue_size="1024")
+    driver = ET.SubElement(interface, "driver", name="vhost" if wanted.vhost else "qemu", rx_queue_size="1024")
+    if wanted.queues > 1:
+        driver.set("queues", str(wanted.queues))
     if wanted.mtu is not None:
         ET.SubElement(interface, "mtu", size=str(wanted.mtu))
     ET.SubElement(interface, "alias", name=wanted.alias)
@@ -142,6 +146,8 @@ def relayed_xml(wanted: PlugRelayed, socket: str) -> str:
     ET.SubElement(interface, "mac", address=wanted.mac)
     ET.SubElement(interface, "source", type="unix", path=socket, mode="server")
     ET.SubElement(interface, "model", type="virtio")
+    if wanted.queues > 1:
+        ET.SubElement(interface, "driver", queues=str(wanted.queues))
     ET.SubElement(interface, "alias", name=wanted.alias)
     return ET.tostring(interface, encoding="unicode")
 
@@ -254,3 +260,13 @@ def pinned(domain: ET.Element) -> tuple[int, ...]:
     """The host's CPUs that its virtual ones, and QEMU's other threads, are pinned to."""
     said = [_attribute(domain, "vcpu", "cpuset"), *(pin.get("cpuset") for pin in domain.findall("cputune/*"))]
     return tuple(sorted({cpu for text in said for cpu in read_cpus(text or "")}))
+
+
+def _pins(domain: ET.Element) -> tuple[tuple[int, ...], ...]:
+    """Those of each thread: who has none of its own has the one for all (`<vcpu cpuset>`)."""
+    own = [pin.get("cpuset") for pin in domain.findall("cputune/*[@cpuset]")]
+    pinned_vcpus = {pin.get("vcpu") for pin in domain.findall("cputune/vcpupin[@cpuset]")}
+    count = int(domain.findtext("vcpu", "1"))
+    if len(pinned_vcpus) < count or domain.find("cputune/emulatorpin[@cpuset]") is None:
+        own.append(_attribute(domain, "vcpu", "cpuset"))
+    return tuple(sorted({cpus for text in own if (cpus := read_cpus(text or ""))}))

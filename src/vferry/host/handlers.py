@@ -421,7 +421,10 @@ class Handlers:
 
     def _set_vf(self, wanted: api.SetVf) -> api.Done:
         self._hiding.forget(wanted.pf, wanted.index)
-        return self._arriving.set_vf(wanted.pf, wanted.index, wanted.settings, wanted.arriving)
+        done = self._arriving.set_vf(wanted.pf, wanted.index, wanted.settings, wanted.arriving)
+        if wanted.settings.mac and not wanted.arriving:
+            self._ports.keep_mac(wanted.pf, wanted.index, wanted.settings.mac)
+        return done
 
     def _plug_relayed(self, wanted: api.PlugRelayed) -> api.Done:
         socket = self._ports.whole(wanted.guest, wanted.mac).socket

@@ -128,6 +128,7 @@ def guest_of(
         memory=xml.memory,
         vcpus=xml.vcpus,
         pinned=xml.pinned,
+        pins=xml.pins,
         machine=xml.machine,
         nics=tuple(_nics(described, vfs, relayed)),
         devices=tuple(_devices(described, vfs, types)),

@@ -16,7 +16,7 @@ from vferry.host.relay_store import read_kept
 from vferry.host.sriov import vf_driver
 from vferry.host.sysfs import Write, read_file, write_attribute
 from vferry.host.vf_driver import bind_vf
-from vferry.model.host import VfSettings
+from vferry.model.host import NO_MAC, VfSettings
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import SOCKETS, Relay, RelayPort, RelayState, RelayVf
 
@@ -107,6 +107,15 @@ class RelayPorts:
             done = work()
             self._keep(joined, instead_of=joined)
             return done
+
+    def keep_mac(self, pf: str, index: int, mac: str) -> None:
+        """Has a guest's VF have at the next boot what MAC it has been given, or none: its guest may be elsewhere."""
+        with self._lock:
+            for each in self._kept():
+                vf, settings = each.port.vf, each.settings
+                if vf is not None and (vf.pf, vf.index) == (pf, index):
+                    own = msgspec.structs.replace(settings, mac=None if mac == NO_MAC else mac)
+                    self._write_down(msgspec.structs.replace(each, settings=own), instead_of=each.port)
 
     def join(self, wanted: JoinRelay) -> Done:
         """Carries `JoinRelay` out: kept first, so that whoever comes after a crash can take it back."""
@@ -202,11 +211,13 @@ class RelayPorts:
             os.chown(directory, user, -1)
 
     def _keep(self, wanted: JoinRelay | None, instead_of: JoinRelay | None) -> None:
-        kept = [each for each in self._kept() if instead_of is None or each.port.mac != instead_of.port.mac]
-        if wanted is not None:
-            kept.append(_Kept(port=wanted.port, settings=wanted.settings, boot=self._boot()))
+        new = _Kept(port=wanted.port, settings=wanted.settings, boot=self._boot()) if wanted else None
+        self._write_down(new, instead_of.port if instead_of else None)
+
+    def _write_down(self, new: _Kept | None, instead_of: RelayPort | None) -> None:
+        kept = [each for each in self._kept() if instead_of is None or each.port.mac != instead_of.mac]
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(self._path, msgspec.json.encode(kept))
+        write_durably(self._path, msgspec.json.encode([*kept, *((new,) if new else ())]))
 
 
 def _with_driver(wanted: JoinRelay, driver: str | None) -> JoinRelay:

@@ -91,6 +91,8 @@ class Guest(Struct, frozen=True, kw_only=True):
     vcpus: int = 1
     pinned: tuple[int, ...] = ()
     """The CPUs of its host that it is pinned to; none where it floats over all."""
+    pins: tuple[tuple[int, ...], ...] = ()
+    """The same for each of its threads that is pinned, each set once: `pinned` is all of them together."""
     machine: str = ""
     nics: tuple[Nic, ...] = ()
     devices: tuple[HostDevice, ...] = ()

@@ -8,6 +8,8 @@ NORTHBOUND = "OVN northbound"
 """By what name steps address its northbound database, beside hosts; no host's has a space."""
 
 LogicalName = Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,255}\Z")]
+ANY_MAC = "unknown"
+"""In place of a port's MAC: OVN passes there what is for any that it knows of no other port."""
 Chassises = Annotated[str, Meta(max_length=1024)]
 
 
@@ -42,3 +44,11 @@ class KnownPort(Struct, frozen=True, kw_only=True):
     binding: LogicalPort
     localnets: tuple[str, ...] = ()
     """The physical networks that its switch goes out to by `localnet` ports."""
+    type: str = ""
+    """What else than a virtual machine's it is, such as ``router``."""
+    parent: str | None = None
+    """The port that it is behind, as a container's is behind that of its virtual machine."""
+    macs: tuple[str, ...] = ()
+    """What it is for, in lower case, and `ANY_MAC` where it is for that."""
+    senders: tuple[str, ...] = ()
+    """From which MACs alone it takes frames, in lower case; none where it looks at none."""

@@ -12,11 +12,12 @@ from vferry.host.api import Define, JoinRelay, LeaveRelay, SetForwarding, SetVf
 from vferry.model.guest import Guest, Nic
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
 from vferry.model.relay import RelayPort, RelayVf
-from vferry.plan import nic_definition, relayed, switch_place
+from vferry.plan import nic_definition, nic_port, relayed, switch_place
 from vferry.plan.facts import Finding, Refusal, info
 from vferry.plan.host_step import HostStep
 from vferry.plan.nic_place import NicPlace, refuse_other_port
 from vferry.plan.nic_plan import NicAssessment, NicPlan, NicTarget
+from vferry.plan.nic_port import AskedPort
 
 
 def assess(
@@ -26,26 +27,25 @@ def assess(
     mac: str,
     to: NicTarget,
     operation: str,
-    logical_port: str | None = None,
+    asked: AskedPort | None = None,
 ) -> NicAssessment:
     """The way from what a NIC is on to what it is to be on. `persistent`: the guest's definition.
 
     `operation` is a new one's id, or that of one which a controller has begun and left: this goes on with it.
-    `logical_port`: OVN's, which it is to be on the relay.
+    `asked`: the port of OVN's that it is to be on the relay.
     """
     host = with_own(host, operation)
     try:
         nic = nic_of(guest, persistent, mac)
-        if logical_port:
-            refuse_other_port(host, guest, nic, logical_port)
+        if asked:
+            refuse_other_port(host, guest, nic, asked.name)
         if target_of(nic) is to and not left_behind(host, guest, nic):
             note = info("nic-there", f"{mac} of {guest.name} is so already: {to.value}")
-            plan = NicPlan(
-                guest=guest.name, mac=mac, to=to, host=host.name, operation=operation, logical_port=logical_port
-            )
+            name = asked.name if asked else None
+            plan = NicPlan(guest=guest.name, mac=mac, to=to, host=host.name, operation=operation, logical_port=name)
             return NicAssessment(findings=(note,), plan=plan)
         refuse_definition(guest, persistent, mac)
-        move = _Move(host, guest, persistent, nic, operation, logical_port)
+        move = _Move(host, guest, persistent, nic, operation, asked)
         return NicAssessment(plan=move.plan(to), findings=tuple(move.notes(to)))
     except Refusal as refusal:
         return NicAssessment(findings=(refusal.finding,))
@@ -108,10 +108,10 @@ class _Move(NicPlace):
     """One NIC on its way; `Refusal` where there is none."""
 
     def __init__(
-        self, host: Inventory, guest: Guest, persistent: str, nic: Nic, operation: str, logical_port: str | None
+        self, host: Inventory, guest: Guest, persistent: str, nic: Nic, operation: str, asked: AskedPort | None
     ) -> None:
         super().__init__(host, guest, persistent, nic)
-        self.operation, self.logical_port = operation, logical_port
+        self.operation, self.asked = operation, asked
 
     def plan(self, to: NicTarget) -> NicPlan:
         """Of what is on the relay, the VF goes along where it can."""
@@ -127,6 +127,8 @@ class _Move(NicPlace):
         """What the NIC loses on the way, and what has to be seen to where it comes to."""
         if to is NicTarget.RELAY and self.on_switch:
             yield from switch_place.about(self.nic.mac, self.settings)
+            if self.asked and self.host.chassis:
+                yield from nic_port.about(self.asked, self.host.chassis)
         elif to is NicTarget.RELAY:
             yield from relayed.by_representor(self.host, self._vf_to_be(), self.nic.mac)
 
@@ -159,7 +161,7 @@ class _Move(NicPlace):
 
     def _to_switch(self) -> NicPlan:
         """As a port of the relay's bridge, which does of the VF's settings what a port can."""
-        port = self.port_on_switch(self.logical_port)
+        port = self.port_on_switch(self.asked)
         xml = nic_definition.on_relay(self.xml, self.nic.mac, port.socket)
         define = self._define(xml, NicTarget.RELAY)
         steps = (self._join(port, VfSettings()), define, *self._left(), *self._unforwarded())
@@ -260,7 +262,7 @@ class _Move(NicPlace):
             to=to,
             host=self.host.name,
             operation=self.operation,
-            logical_port=self.logical_port,
+            logical_port=self.asked.name if self.asked else None,
             vfs=vfs,
             steps=steps,
         )

@@ -2,11 +2,13 @@
 
 from xml.etree import ElementTree as ET
 
-from vferry.model.definition import attach, mac_of, parse, pci_attributes
+from vferry.model.definition import NAMESPACE, attach, mac_of, parse, pci_attributes
 from vferry.model.host import Attachment
 
 _KEPT = ("mac", "address", "alias", "acpi", "boot", "rom", "link")
 """What says of a NIC how the guest sees it, or whether it is plugged in."""
+_METADATA, _OF_GUEST, _OF_NIC = "metadata", f"{{{NAMESPACE}}}guest", f"{{{NAMESPACE}}}nic"
+"""Where a NIC's queues are while it is on a VF, for which libvirt keeps none; it has one element for each namespace."""
 
 
 def on_bridge(xml: str, mac: str, on: Attachment, vlan: int = 0) -> str:
@@ -15,12 +17,16 @@ def on_bridge(xml: str, mac: str, on: Attachment, vlan: int = 0) -> str:
     domain, nic = _stripped(xml, mac, "driver", *(("mtu",) if on.bridged else ()))
     attach(nic, on)
     _in_vlan(nic, vlan)
-    return _virtio(domain, nic)
+    return _virtio(domain, nic, mac)
 
 
 def on_vf(xml: str, mac: str, address: str, vlan: int = 0) -> str:
     """As the VF at a PCI address, to which libvirt gives MAC and VLAN as the guest starts."""
+    queues = queues_of(xml, mac)
     domain, nic = _stripped(xml, mac)
+    _forget_queues(domain, mac)
+    if queues > 1:
+        _note_queues(domain, mac, queues)
     nic.attrib.update(type="hostdev", managed="yes")
     ET.SubElement(ET.SubElement(nic, "source"), "address", {"type": "pci", **pci_attributes(address)})
     _in_vlan(nic, vlan)
@@ -33,7 +39,7 @@ def on_relay(xml: str, mac: str, socket: str) -> str:
     nic.set("type", "vhostuser")
     ET.SubElement(nic, "source", type="unix", path=socket, mode="server")
     _share_memory(domain)
-    return _virtio(domain, nic)
+    return _virtio(domain, nic, mac)
 
 
 def rules_of(xml: str, mac: str) -> tuple[str, ...]:
@@ -70,6 +76,15 @@ def mtu_of(xml: str, mac: str) -> int:
     return 0 if said is None else int(said.get("size", "0"))
 
 
+def queues_of(xml: str, mac: str) -> int:
+    """How many queues a virtio NIC has by its definition, or had before it came to a VF; 1 where nothing is said."""
+    domain = parse(xml)
+    said = _found(domain, mac).find("driver[@queues]")
+    if said is None:
+        said = _noted(domain, mac)
+    return 1 if said is None else int(said.get("queues", "1"))
+
+
 def _stripped(xml: str, mac: str, *kept: str) -> tuple[ET.Element, ET.Element]:
     """The definition, and its NIC with only what it is to the guest; of its driver, how many queues of what length."""
     domain = parse(xml)
@@ -88,9 +103,39 @@ def _found(domain: ET.Element, mac: str) -> ET.Element:
     return next(nic for nic in domain.iterfind("devices/interface") if mac_of(nic) == mac)
 
 
-def _virtio(domain: ET.Element, nic: ET.Element) -> str:
+def _virtio(domain: ET.Element, nic: ET.Element, mac: str) -> str:
+    noted, driver = _noted(domain, mac), nic.find("driver")
+    if noted is not None and driver is None:
+        ET.SubElement(nic, "driver", queues=noted.get("queues", "1"))
+    _forget_queues(domain, mac)
     ET.SubElement(nic, "model", type="virtio")
     return ET.tostring(domain, encoding="unicode")
+
+
+def _noted(domain: ET.Element, mac: str) -> ET.Element | None:
+    return domain.find(f"{_METADATA}/{_OF_GUEST}/{_OF_NIC}[@mac='{mac}']")
+
+
+def _note_queues(domain: ET.Element, mac: str, queues: int) -> None:
+    parent = domain
+    for name in (_METADATA, _OF_GUEST):
+        found = parent.find(name)
+        parent = ET.SubElement(parent, name) if found is None else found
+    ET.SubElement(parent, _OF_NIC, mac=mac, queues=str(queues))
+
+
+def _forget_queues(domain: ET.Element, mac: str) -> None:
+    """With what was made for them, and is empty now."""
+    metadata = domain.find(_METADATA)
+    guest = None if metadata is None else metadata.find(_OF_GUEST)
+    noted = _noted(domain, mac)
+    if metadata is None or guest is None or noted is None:
+        return
+    guest.remove(noted)
+    if not len(guest) and not guest.attrib:
+        metadata.remove(guest)
+    if not len(metadata):
+        domain.remove(metadata)
 
 
 def _in_vlan(nic: ET.Element, vlan: int) -> None:

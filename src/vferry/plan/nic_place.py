@@ -7,8 +7,18 @@ from msgspec.structs import replace
 from vferry.model.guest import Guest, Nic, VfRef
 from vferry.model.host import NO_MAC, Inventory, Vf, VfSettings
 from vferry.model.relay import SOCKETS, RelayPort, RelayVf
-from vferry.plan import destination_vf, networks, nic_definition, relayed, switch_place, switched
+from vferry.plan import (
+    destination_vf,
+    logical_port,
+    networks,
+    nic_definition,
+    nic_port,
+    relayed,
+    switch_place,
+    switched,
+)
 from vferry.plan.facts import Refusal
+from vferry.plan.nic_port import AskedPort
 from vferry.plan.plan import NetworkMode
 
 
@@ -62,13 +72,15 @@ class NicPlace:
             guest=self.guest.name, mac=self.nic.mac, socket=self._socket, vf=vf, mtu=pf.mtu if pf else 1500
         )
 
-    def port_on_switch(self, logical_port: str | None) -> RelayPort:
+    def port_on_switch(self, asked: AskedPort | None) -> RelayPort:
         """Its place on a switched relay, OVN's if it is to be one of its ports. Raises `Refusal`."""
         mac = self.nic.mac
         bridge, _ = switched.bridge_on(self.host, self.network, mac)
-        if logical_port:
-            chassis = switched.chassis_of(self.host, logical_port)
-            place = switch_place.bound(chassis, logical_port, self.settings, mac, self.network)
+        if asked:
+            chassis = logical_port.chassis_of(self.host, asked.name)
+            if not self._is_begun_as(asked.name):
+                nic_port.refuse_unfit(asked, chassis, self.host.name, mac)
+            place = switch_place.bound(chassis, asked.name, self.settings, mac, self.network)
         else:
             place = switch_place.place(bridge, self.settings, mac)
             switch_place.refuse_mixed(self.host, place, mac)
@@ -110,13 +122,18 @@ class NicPlace:
     def _known_port(self) -> RelayPort | None:
         return self.host.relay.port(self.nic.mac) if self.host.relay else None
 
+    def _is_begun_as(self, name: str) -> bool:
+        """Whether it was begun to be this port of OVN's, and is gone on with: nothing is asked of OVN for that."""
+        port = self._known_port()
+        return bool(port and port.guest == self.guest.name and port.switch and port.switch.logical_port == name)
+
     def _network(self) -> str:
         nic = self.nic
         found = self.host.network_of(nic.vf.pf) if nic.vf else self.host.network_of_nic(nic)
         return networks.known(self.host, found, nic.mac)
 
 
-def refuse_other_port(host: Inventory, guest: Guest, nic: Nic, logical_port: str) -> None:
+def refuse_other_port(host: Inventory, guest: Guest, nic: Nic, name: str) -> None:
     """A NIC that is on the relay already does not become another port there: it is off it in between.
 
     Raises `Refusal`, also where the host has no relay with OVN's ports.
@@ -124,12 +141,12 @@ def refuse_other_port(host: Inventory, guest: Guest, nic: Nic, logical_port: str
     if host.relay is None or not host.relay.switched:
         raise Refusal(
             "relay-not-switched",
-            f"{logical_port} is a port of OVN's, and {host.name} has no switched relay",
+            f"{name} is a port of OVN's, and {host.name} has no switched relay",
             f"Make one: vferry relay enable {host.name} --uplink PF --switched",
         )
     port = host.relay.port(nic.mac)
     bound = port.switch.logical_port if port and port.switch else None
-    if nic.socket and bound != logical_port:
+    if nic.socket and bound != name:
         raise Refusal(
             "port-differs",
             f"{nic.mac} of {guest.name} is on the relay already, as {bound or 'no port'} of OVN's",

@@ -8,7 +8,7 @@ from vferry.plan import connections, devices, estimate, estimate_words, free_mem
 from vferry.plan.facts import Assessment, Facts, Finding, Wishes, error, warning
 from vferry.plan.plan import Plan, TransferPlan
 from vferry.plan.planner import draft
-from vferry.plan.relay_choice import forwards_on
+from vferry.plan.relay_cpus import forwards_on, held_on, strays_to
 
 _MEMORY_MARGIN = 256 * 2**20
 """What QEMU itself needs beyond the guest's memory, in bytes, roughly."""
@@ -98,14 +98,22 @@ def _platform(facts: Facts) -> Iterator[Finding]:
 
 def _cores(facts: Facts) -> Iterator[Finding]:
     guest, destination = facts.guest, facts.destination
-    shared = sorted({*guest.pinned}.intersection(forwards_on(destination)))
-    if shared:
-        cpus = ", ".join(map(str, shared))
+    forwards = forwards_on(destination)
+    if held := held_on(guest, forwards):
+        cpus = ", ".join(map(str, held))
         yield error(
             "relay-core-used",
             f"{guest.name} is pinned to CPUs of {destination.name} on which the relay there forwards ({cpus})",
             "Pin it to others (virsh vcpupin, emulatorpin; <vcpu cpuset> in its definition), or have the relay "
             "forward on others (ovs-vsctl set Open_vSwitch . other_config:pmd-cpu-mask=MASK), or choose another host",
+        )
+    elif shared := strays_to(guest, forwards):
+        cpus = ", ".join(map(str, shared))
+        yield warning(
+            "relay-cores-shared",
+            f"{guest.name} is pinned to CPUs of {destination.name} that include some of the relay's there, and may run "
+            f"on these ({cpus})",
+            "Pin it to others alone (virsh vcpupin, emulatorpin; <vcpu cpuset> in its definition)",
         )
 
 

@@ -7,9 +7,11 @@ from msgspec import Struct
 from vferry.model.host import Inventory, Pf
 from vferry.model.relay import PortCounters, Relay, RelayKind, RelayState, RelayView
 from vferry.model.switch import RESTART
+from vferry.plan import relay_cpus
 from vferry.plan.facts import Finding, Found, Refusal, error, info, warning
 from vferry.plan.host_step import HostStep
-from vferry.plan.relay_choice import bridges, choose_cores, choose_memory, choose_vf, cores_of, page_changes, settings
+from vferry.plan.relay_choice import bridges, choose_memory, choose_vf, page_changes, settings
+from vferry.plan.relay_cpus import choose_cores, cores_of, straying
 from vferry.plan.relay_needs import platform, silent, switch, uplinks
 from vferry.plan.relay_release import left_on
 from vferry.plan.relay_steps import disabling, enabling, repairing
@@ -122,7 +124,7 @@ def _again(host: Inventory, relay: Relay, wishes: RelayWishes) -> RelayAssessmen
         return RelayAssessment(findings=dead)
     note = info("relay-there", f"{name} has this relay already: what is missing of it is made")
     steps = repairing(relay) if relay.state is RelayState.ENABLED else enabling(relay)
-    return RelayAssessment(findings=(note,), plan=RelayPlan(relay=relay, steps=steps))
+    return RelayAssessment(findings=(note, *relay_cpus.about(host)), plan=RelayPlan(relay=relay, steps=steps))
 
 
 def _choose(host: Inventory, wishes: RelayWishes) -> Relay:
@@ -169,6 +171,7 @@ def _notes(host: Inventory, relay: Relay) -> Iterator[Finding]:
             f"The guests {', '.join(floating)} are pinned to no CPUs, and may run where the relay does (CPU {shared})",
             "Pin them to others (virsh vcpupin), or leave the relay's CPUs to it (isolcpus)",
         )
+    yield from straying(host, relay.cores)
     yield from _offload(host, relay)
     theirs = cores_of(host.relay_ground)
     if theirs:

@@ -1,4 +1,4 @@
-"""What a relay is made of on a host: which CPUs, how much memory, which VFs."""
+"""What a relay is made of on a host: how much memory, which VFs, what is set of its switch."""
 
 from collections.abc import Collection, Iterable
 
@@ -7,13 +7,12 @@ from msgspec import Struct
 from vferry.model.host import Inventory, Pf, Vf
 from vferry.model.relay import HugePages, NumaNode, RelayBridge, RelayGround, RelayUplink, RelayVf
 from vferry.plan.facts import Refusal
+from vferry.plan.relay_cpus import node_of
 from vferry.plan.relay_needs import OWN_DRIVER
 
 MEMORY_MIB = (1024, 512, 256)
 """What each NUMA node with an uplink gets, the most that half of its free memory allows."""
 KEPT_SHARE = 2
-MOST_CORES_SHARE = 4
-"""At most a quarter of a node's CPUs forward, but one of them in any case."""
 SLEEP_US = "200"
 """The longest that a core sleeps when there is little to do: 17 % of it were then used in the lab."""
 NO_DEVICE = "-a 0000:00:00.0"
@@ -47,47 +46,6 @@ def _more_vfs(pf: Pf) -> str:
     return f"{file}; it takes 0 first, by which all its VFs are gone, those of guests, too" if pf.vfs else file
 
 
-def choose_cores(host: Inventory, pfs: tuple[Pf, ...]) -> tuple[int, ...]:
-    """One for each uplink on its NUMA node, which no guest is pinned to, never the node's first. Raises `Refusal`."""
-    pinned = {cpu: guest.name for guest in host.guests for cpu in guest.pinned}
-    given = cores_of(host.relay_ground)
-    if given:
-        for cpu in given:
-            if cpu in pinned:
-                raise _used(host.name, (cpu,), {pinned[cpu]})
-        return given
-    nodes = [_node(host, pf) for pf in pfs]
-    chosen: list[int] = []
-    for node in dict.fromkeys(nodes):
-        possible = [cpu for cpu in node.cpus if cpu != min(node.cpus)]
-        free = [cpu for cpu in possible if cpu not in pinned]
-        if not possible:
-            raise Refusal(
-                "relay-no-core",
-                f"NUMA node {node.number} of {host.name} has no second CPU, and the relay needs one for itself",
-                "Take a PF near two CPUs or more; or, where the one may forward beside all else, say so: "
-                "ovs-vsctl set Open_vSwitch . other_config:pmd-cpu-mask=0x1",
-            )
-        if not free:
-            raise _used(host.name, possible, {pinned[cpu] for cpu in possible})
-        number = min(nodes.count(node), max(1, len(node.cpus) // MOST_CORES_SHARE))
-        chosen += _pick(host.relay_ground, free, number, {min(node.cpus), *pinned})
-    return tuple(sorted(chosen))
-
-
-def _pick(ground: RelayGround, free: list[int], number: int, busy: set[int]) -> list[int]:
-    """Isolated ones first, and such whose core no busy one is on, as two threads of a core get half of it each."""
-    chosen: list[int] = []
-
-    def rank(cpu: int) -> tuple[bool, bool, int]:
-        with_it = {other for threads in ground.siblings if cpu in threads for other in threads if other != cpu}
-        return cpu not in ground.isolated, bool(with_it & {*busy, *chosen}), -cpu
-
-    while len(chosen) < number and len(chosen) < len(free):
-        chosen.append(min((cpu for cpu in free if cpu not in chosen), key=rank))
-    return chosen
-
-
 class NodeMemory(Struct, frozen=True, kw_only=True):
     """What DPDK gets on a NUMA node, and how much of it are huge pages that are made for it, in MiB."""
 
@@ -105,7 +63,7 @@ def choose_memory(host: Inventory, pfs: tuple[Pf, ...]) -> tuple[NodeMemory, ...
     switch = host.relay_ground.switch
     if switch is not None and switch.dpdk_started and "dpdk-init" in switch.settings:
         return ()
-    return tuple(_memory(host.name, node) for node in dict.fromkeys(_node(host, pf) for pf in pfs))
+    return tuple(_memory(host.name, node) for node in dict.fromkeys(node_of(host, pf) for pf in pfs))
 
 
 def page_changes(ground: RelayGround, memory: Iterable[NodeMemory]) -> tuple[HugePages, ...]:
@@ -158,21 +116,6 @@ def bridges(host: Inventory, vfs: tuple[RelayVf, ...]) -> tuple[RelayBridge, ...
     )
 
 
-def cores_of(ground: RelayGround) -> tuple[int, ...]:
-    """The CPUs that Open vSwitch was given to forward on; none where nobody has said."""
-    mask = ground.switch.settings.get("pmd-cpu-mask", "") if ground.switch else ""
-    try:
-        number = int(mask, 16)
-    except ValueError:
-        return ()
-    return tuple(cpu for cpu in range(number.bit_length()) if number >> cpu & 1) if number > 0 else ()
-
-
-def forwards_on(host: Inventory) -> tuple[int, ...]:
-    """The CPUs on which the host's relay forwards, as Open vSwitch has them now; none where there is no relay."""
-    return (cores_of(host.relay_ground) or host.relay.cores) if host.relay else ()
-
-
 def page_size(node: NumaNode) -> int:
     """The smallest that there is: a page of 1 GiB is hardly ever to be had after the boot."""
     return min((pool.size_kib for pool in node.pools), default=2048)
@@ -195,18 +138,6 @@ def _memory(name: str, node: NumaNode) -> NodeMemory:
     )
 
 
-def _node(host: Inventory, pf: Pf) -> NumaNode:
-    ground = host.relay_ground
-    found = ground.node(ground.pf_nodes.get(pf.name, 0)) or next(iter(ground.nodes), None)
-    if found is None or not found.cpus:
-        raise Refusal(
-            "relay-no-node",
-            f"{host.name} does not say which CPUs are near {pf.name}",
-            "Look at /sys/devices/system/node on that host",
-        )
-    return found
-
-
 def _taken(vf: Vf, bound: str) -> RelayVf:
     return RelayVf(
         pf=vf.pf,
@@ -216,13 +147,4 @@ def _taken(vf: Vf, bound: str) -> RelayVf:
         driver=vf.driver,
         trust=vf.settings.trust,
         spoof_check=vf.settings.spoof_check,
-    )
-
-
-def _used(host: str, cpus: Iterable[int], guests: set[str]) -> Refusal:
-    return Refusal(
-        "relay-core-used",
-        f"Guests are pinned to the CPUs of {host} that the relay would have ({', '.join(map(str, cpus))}): "
-        f"{', '.join(sorted(guests))}",
-        "Pin these guests to other CPUs (virsh vcpupin, emulatorpin), or give Open vSwitch others: pmd-cpu-mask",
     )

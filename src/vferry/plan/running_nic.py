@@ -115,6 +115,12 @@ class _Running(NicPlace):
         """As its guest has set it."""
         return self.link.mtu
 
+    @property
+    def queues(self) -> int:
+        """How many it has on virtio, or had; of a NIC on a VF, only the definition for the next boot says that."""
+        live = None if self.nic.passed_through else self.facts.definition.live
+        return nic_definition.queues_of(live or self.xml, self.nic.mac)
+
     def move(self, to: NicTarget) -> NicMove:
         """All that the steps are built from."""
         legs = tuple(self._legs(to))
@@ -241,7 +247,7 @@ class _Running(NicPlace):
 
     def _virtio(self, port: RelayPort | None, alias: str) -> PlugStandby | PlugRelayed:
         if port:
-            return PlugRelayed(guest=self.guest.name, mac=self.nic.mac, alias=alias)
+            return PlugRelayed(guest=self.guest.name, mac=self.nic.mac, alias=alias, queues=self.queues)
         on = self.host.attachment(self.network)
         return PlugStandby(
             guest=self.guest.name,
@@ -250,6 +256,7 @@ class _Running(NicPlace):
             alias=alias,
             mtu=self.mtu if on.bridged else None,
             vlan=self.settings.vlan or 0,
+            queues=self.queues,
         )
 
     def _filter_of_bridge(self) -> str | None:

@@ -6,9 +6,9 @@ from msgspec.structs import replace
 
 from vferry.model.guest import Nic
 from vferry.model.host import Inventory
-from vferry.model.ovn import Chassis, KnownPort, LogicalPort
+from vferry.model.ovn import Chassis, LogicalPort
 from vferry.model.relay import RelayBridge, RelayPort, RelayState, SwitchPlace
-from vferry.plan import networks, switch_place
+from vferry.plan import logical_port, networks, switch_place
 from vferry.plan.facts import Facts, Finding, Refusal, Wishes, info
 from vferry.plan.plan import NetworkMode, PortMove, Rebinding
 
@@ -110,14 +110,10 @@ def _reason(wishes: Wishes) -> str:
 
 def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, here_on: SwitchPlace, name: str) -> PortMove:
     """A port of OVN's, which both hosts may have for the migration."""
-    here, there = chassis_of(facts.source, name), chassis_of(facts.destination, name)
+    here, there = logical_port.chassis_of(facts.source, name), logical_port.chassis_of(facts.destination, name)
     known = facts.northbound.get(name)
     if known is None:
-        raise Refusal(
-            "northbound-unknown",
-            f"Where OVN may bind {name} is not known: {facts.northbound_silence or 'it has no such port'}",
-            "Name its northbound database in the controller's configuration: [ovn] northbound",
-        )
+        raise logical_port.unknown(name, facts.northbound_silence or "it has no such port")
     relay = facts.destination.relay
     if relay is None or relay.state is not RelayState.ENABLED or not relay.switched:
         raise Refusal(
@@ -125,7 +121,7 @@ def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, here_on: SwitchPlace,
             f"{own.mac} needs a switched relay, and {facts.destination.name} has none",
             f"Make one: vferry relay enable {facts.destination.name} --uplink PF --switched",
         )
-    _refuse_without_mapping(known, facts.destination.name, there)
+    logical_port.refuse_without_mapping(known, facts.destination.name, there)
     _refuse_without_tunnel(facts, here, there)
     before = known.binding
     both = LogicalPort(name=name, requested_chassis=f"{here.name},{there.name}", activation_strategy="rarp")
@@ -138,39 +134,6 @@ def _rebound(facts: Facts, wishes: Wishes, own: RelayPort, here_on: SwitchPlace,
         destination=RelayPort(guest=own.guest, mac=own.mac, socket=own.socket, switch=place, mtu=own.mtu),
         uplink=None,
         rebinding=Rebinding(before=before, both=both, after=replace(before, requested_chassis=there.name)),
-    )
-
-
-def chassis_of(host: Inventory, name: str) -> Chassis:
-    """The host as OVN has it, with room for ports on vhost-user. Raises `Refusal`."""
-    found = host.chassis
-    if found is None or not found.userspace or not found.connected:
-        raise Refusal(
-            "ovn-missing",
-            f"{name} is a port of OVN's, and {host.name} {_lacks(found)}",
-            "Set OVN up there, or choose another host",
-        )
-    return found
-
-
-def _lacks(found: Chassis | None) -> str:
-    if found is None:
-        return "is no chassis of OVN's (external_ids: system-id, ovn-remote)"
-    if not found.userspace:
-        return f"has no {found.bridge} in user space (external_ids:ovn-bridge-datapath-type=netdev)"
-    return "has no ovn-controller that is connected"
-
-
-def _refuse_without_mapping(port: KnownPort, host: str, chassis: Chassis) -> None:
-    """One mapping is enough: of a switch's several physical networks, a chassis is to map one (ovn-architecture(7))."""
-    if not port.localnets or not set(port.localnets).isdisjoint(chassis.networks):
-        return
-    raise Refusal(
-        "ovn-no-mapping",
-        f"The switch of {port.binding.name} goes out to {' or '.join(port.localnets)} by a localnet port, and {host} "
-        "maps that to no bridge in user space: the guest would be cut off from there",
-        f"On {host}: ovs-vsctl set Open_vSwitch . external_ids:ovn-bridge-mappings={port.localnets[0]}:BRIDGE (beside "
-        "the mappings that it has); or choose another host",
     )
 
 

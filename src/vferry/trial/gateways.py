@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,19 @@ GATEWAY = [sys.executable, "-m", "vferry", "gateway"]
 class Gateways(Started):
     """Both gateways, which carry from `entrance` at the source to `exit` at the destination: unix sockets."""
 
-    def __init__(self, link: Link, folder: Path, identities: tuple[Identity, Identity] | None, codec: str) -> None:
-        """Without identities they talk in plaintext."""
+    def __init__(
+        self,
+        link: Link,
+        folder: Path,
+        identities: tuple[Identity, Identity] | None,
+        codec: str,
+        resident: Sequence[str] = (),
+    ) -> None:
+        """Without identities they talk in plaintext. `resident`: places of other guests' memory at the destination."""
         super().__init__()
         self._link = link
         self._codec = codec
+        self._resident = [word for place in resident for word in ("--resident", place)]
         self._identities = identities
         self.entrance = folder / "entrance.sock"
         self.exit = folder / "exit.sock"
@@ -32,7 +41,8 @@ class Gateways(Started):
 
     def _start(self) -> None:
         there = f"{ADDRESSES[DESTINATION]}:{PORT}"
-        self.receive = self._started(DESTINATION, "receive", "--listen", there, "--connect", f"unix:{self.exit}")
+        leads = ("--listen", there, "--connect", f"unix:{self.exit}", *self._resident)
+        self.receive = self._started(DESTINATION, "receive", *leads)
         into = f"unix:{self.entrance}"
         self.send = self._started(SOURCE, "send", "--listen", into, "--connect", there, "--codec", self._codec)
 

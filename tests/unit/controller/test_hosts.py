@@ -56,7 +56,9 @@ def full_inventory() -> Inventory:
         alias="ua-net0",
         vf=VfRef(pf="enp1s0", index=0, address="0000:01:10.0"),
     )
-    guest = Guest(name="g1", uuid="u", host="host1", state=GuestState.RUNNING, memory=1 << 30, nics=(nic,))
+    guest = Guest(
+        name="g1", uuid="u", host="host1", state=GuestState.RUNNING, memory=1 << 30, nics=(nic,), pins=((0,), (1,))
+    )
     pf = Pf(name="enp1s0", address="0000:01:00.0", driver="igb", mac="52:54:00:00:01:00", vfs=(vf, bare))
     empty = empty_inventory("host1")
     return Inventory(
@@ -193,6 +195,7 @@ async def test_the_commands(state: State, agent: FakeAgent) -> None:
     assert "Huge pages 3 free of 5 (2 MiB, NUMA node 0)" in lines
     assert "Open vSwitch 3.5.0, DPDK 24.11.1, which runs, hw-offload on" in lines
     assert "Relay direct on enp1s0, enabled" in lines
+    assert "The guests g1 are pinned to where the relay of host1 forwards (CPU 1)" in shown
     inventory = json.loads((await run("show", "host1", "--json")).output)
     assert inventory["pfs"][0]["vfs"][0]["settings"]["vlan"] == 7
     assert inventory["relay_ground"]["switch"]["settings"] == {"hw-offload": "true"}

@@ -69,6 +69,20 @@ def test_recovered_it_is_the_port_that_it_was_begun_as(controller: Controller) -
     assert (bound(controller), controller.stands()) == ([PORT], [("completed", 0)])
 
 
+def test_what_is_half_done_is_gone_on_with_where_ovn_says_nothing(controller: Controller) -> None:
+    half_done(controller)
+    controller.ovn = "it does not answer"
+    controller.recover()
+    assert (bound(controller), controller.stands()) == ([PORT], [("completed", 0)])
+
+
+def test_where_ovn_says_nothing_none_is_begun(controller: Controller) -> None:
+    controller.ovn = "it does not answer"
+    assert [each.code for each in controller.assess(RELAY, PORT).errors] == ["northbound-unknown"]
+    controller.move(RELAY)
+    assert bound(controller) == [None]
+
+
 def test_it_becomes_no_other_port_on_its_way(controller: Controller) -> None:
     half_done(controller)
     (refused,) = controller.assess(RELAY, "web-1").errors

@@ -251,6 +251,15 @@ async def test_the_command_for_what_a_guest_has(host: LeftHost, state: State) ->
     assert "any more" not in (await run("show", "host1")).output
 
 
+async def test_who_is_pinned_to_where_it_forwards_is_shown(host: LeftHost, state: State) -> None:
+    pinned = replace(GUEST, nics=(NIC,), pins=((7,), (6, 7)))
+    host.agent.handlers.inventory = replace(ON_AIR, guests=(pinned,))
+    shown = (await run("show", "host1")).output
+    assert "The guests web are pinned to where the relay of host1 forwards (CPU 7)" in shown
+    assert "may run there (CPU 7)" in shown
+    assert "pinned" not in (await run("show", "host1", "--json")).output
+
+
 async def test_the_relay_is_shown_where_its_guests_are_not_known(host: LeftHost, state: State) -> None:
     def silent(_: object) -> Struct:
         raise Problem("libvirt-silent", "libvirt does not answer", "Start it")

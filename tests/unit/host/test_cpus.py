@@ -48,3 +48,26 @@ def test_what_a_guest_is_pinned_to() -> None:
     </domain>"""
     assert read_domain(xml).pinned == (2, 4, 5, 7)
     assert read_domain("<domain><name>g</name><vcpu>2</vcpu></domain>").pinned == ()
+
+
+@pytest.mark.parametrize(
+    ("vcpu", "tune", "pins"),
+    [
+        ("", "", ()),
+        ("", "<shares>5</shares><emulatorpin cpuset='odd'/>", ()),
+        (" cpuset='4-5'", "", ((4, 5),)),
+        ("", "<vcpupin vcpu='0' cpuset='2'/>", ((2,),)),
+        (" cpuset='4-5'", "<vcpupin vcpu='0' cpuset='2'/><emulatorpin cpuset='7'/>", ((2,), (4, 5), (7,))),
+        (" cpuset='4-5'", "<vcpupin vcpu='0' cpuset='2'/><vcpupin vcpu='1' cpuset='2'/>", ((2,), (4, 5))),
+        (
+            " cpuset='4-5'",
+            "<vcpupin vcpu='0' cpuset='2'/><vcpupin vcpu='1' cpuset='3'/><emulatorpin cpuset='2-3'/>",
+            ((2,), (2, 3), (3,)),
+        ),
+        (" cpuset='4'", "<iothreadpin iothread='1' cpuset='6'/>", ((4,), (6,))),
+    ],
+)
+def test_what_each_thread_of_a_guest_is_pinned_to(vcpu: str, tune: str, pins: tuple[tuple[int, ...], ...]) -> None:
+    """One without a set of its own has the one that is for all; where nobody needs that, it says nothing."""
+    xml = f"<domain><name>g</name><vcpu{vcpu}>2</vcpu><cputune>{tune}</cputune></domain>"
+    assert read_domain(xml).pins == pins

@@ -17,8 +17,8 @@ from xml_samples import (
     domain,
 )
 
-from vferry.host.api import PlugStandby, PlugVf
-from vferry.host.domain_xml import NicXml, has_alias, read_domain, standby_xml, vf_xml
+from vferry.host.api import PlugRelayed, PlugStandby, PlugVf
+from vferry.host.domain_xml import NicXml, has_alias, read_domain, relayed_xml, standby_xml, vf_xml
 from vferry.model.definition import attached, parse, pci_address, pci_attributes, with_vfs
 from vferry.model.host import Attachment, AttachmentKind
 from vferry.model.problem import Problem
@@ -195,9 +195,16 @@ def test_the_standby_nic_is_virtio_on_vhost() -> None:
     assert '<driver name="qemu" rx_queue_size="1024" />' in standby_xml(structs.replace(STAND_IN, vhost=False))
     assert '<mtu size="9000" />' in xml
     assert "mtu" not in standby_xml(structs.replace(STAND_IN, mtu=None))
+    assert '<driver name="vhost" rx_queue_size="1024" queues="4" />' in standby_xml(structs.replace(STAND_IN, queues=4))
     assert read_domain(domain(xml)).nics == (
         NicXml(type="bridge", model="virtio", mac=MAC, alias="ua-standby", source="br0"),
     )
+
+
+def test_a_relayed_nic_has_its_queues() -> None:
+    wanted = PlugRelayed(guest="guest1", mac=MAC, alias="ua-relay")
+    assert "driver" not in relayed_xml(wanted, "/run/x.sock")
+    assert '<driver queues="4" />' in relayed_xml(structs.replace(wanted, queues=4), "/run/x.sock")
 
 
 def test_the_standby_nic_is_a_port_of_open_vswitch_or_a_macvtap() -> None:

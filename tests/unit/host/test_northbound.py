@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trustme
 from ovs_database import TOOLS, find_schema, find_tool, needed
 
 from vferry.controller.configuration import ControllerConfiguration, OvnSettings, read_controller_configuration
 from vferry.controller.northbound import Northbound
+from vferry.controller.northbound import ask as ask_northbound
 from vferry.controller.state import State
 from vferry.host.api import Done, ReleaseClaim, SetBinding
 from vferry.host.openvswitch import ask
 from vferry.host.ovsdb import Replica
-from vferry.model.ovn import NORTHBOUND, KnownPort, LogicalPort
+from vferry.model.ovn import ANY_MAC, NORTHBOUND, KnownPort, LogicalPort
 from vferry.model.problem import Problem
 
 BEFORE = LogicalPort(name="web-0", requested_chassis="c1")
@@ -151,6 +153,29 @@ async def test_where_the_switch_of_a_port_goes_out_to(
     assert known == {"web-0": KnownPort(binding=BEFORE, localnets=localnets)}
 
 
+A, B = "52:54:00:00:00:0a", "52:54:00:00:00:0b"
+
+
+@pytest.mark.parametrize(
+    ("row", "known"),
+    [
+        ({"addresses": f"{A.upper()} 10.0.0.2 fd00::2"}, {"macs": (A,)}),
+        ({"addresses": ["set", [B, f"{A} dynamic", "unknown"]]}, {"macs": (A, B, ANY_MAC)}),
+        ({"addresses": "dynamic 10.0.0.2", "dynamic_addresses": f"{A} 10.0.0.2"}, {"macs": (A,)}),
+        ({"addresses": "dynamic"}, {}),
+        ({"addresses": "router", "type": "router"}, {"macs": ("router",), "type": "router"}),
+        ({"port_security": ["set", [f"{B} 10.0.0.3", A]]}, {"senders": (A, B)}),
+        ({"parent_name": "pod-0", "tag": 7}, {"parent": "pod-0"}),
+        ({"parent_name": ""}, {}),
+    ],
+)
+async def test_whose_a_port_is(served: Served, row: dict[str, Any], known: dict[str, Any]) -> None:
+    where = [["name", "==", "web-0"]]
+    transact(served.path, {"op": "update", "table": "Logical_Switch_Port", "where": where, "row": row})
+    said = await Northbound(served.settings).ports(["web-0"])
+    assert said == {"web-0": KnownPort(binding=BEFORE, **known)}
+
+
 async def test_what_it_does_not_have_is_said(served: Served) -> None:
     northbound = Northbound(served.settings)
     with pytest.raises(Problem) as caught:
@@ -200,6 +225,14 @@ async def test_one_that_does_not_answer_is_as_a_host_that_does_not(
     with pytest.raises(Problem, match=r"\[ovn\] northbound") as caught:
         await Northbound(OvnSettings()).ports(["web-0"])
     assert caught.value.code == "northbound-unknown"
+
+
+async def test_who_plans_is_told_what_it_says_or_why_it_says_nothing(served: Served, tmp_path: Path) -> None:
+    state = State(root=tmp_path)
+    assert "No northbound database" in str(await ask_northbound(state, ["web-0"]))
+    keys = {name: value for name, value in msgspec.to_builtins(served.settings).items() if value}
+    state.configuration.write_text("".join(("[ovn]\n", *(f'{key} = "{value}"\n' for key, value in keys.items()))))
+    assert await ask_northbound(state, ["web-0", "web-9"]) == {"web-0": KnownPort(binding=BEFORE)}
 
 
 async def test_without_the_binding_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,31 @@ async def test_a_vf_gets_its_settings_back_once(host: Host, *, booted: bool) -> 
     assert await relay_ports(host) == (PORT,)
 
 
+@pytest.mark.parametrize(
+    ("since", "mac"),
+    [
+        ((CLOSE,), NO_MAC),
+        ((CLOSE, SetVf(pf="pf0", index=1, settings=SETTINGS)), MAC),
+        ((CLOSE, SetVf(pf="pf0", index=1, settings=SETTINGS, arriving="guest1")), NO_MAC),
+        ((SetVf(pf="pf0", index=1, settings=VfSettings(vlan=7)),), MAC),
+        ((SetVf(pf="pf0", index=0, settings=VfSettings(mac=NO_MAC)),), MAC),
+    ],
+)
+async def test_after_a_boot_a_vf_has_the_mac_that_was_left_to_it(
+    host: Host, since: tuple[SetVf, ...], mac: str
+) -> None:
+    """The guest may have gone, and its port not yet: who sends to it on this NIC would send to nobody."""
+    host.claims.claim(OTHERS, "guest2", (VFS[0],))
+    await host.ask(JOIN, MOVING)
+    for each in since:
+        await host.ask(each, OTHERS if each.index == 0 else MOVING)
+    host.boot()
+    host.restart()
+    await host.handlers.started()
+    assert host.nic.mac(1) == mac
+    assert (await relay_ports(host), driver(host)) == ((PORT,), "vfio-pci")
+
+
 async def test_a_vf_that_was_made_anew_has_its_guests_mac_again(host: Host) -> None:
     """The PF had no VFs for a moment, in the same boot."""
     await host.ask(JOIN, MOVING)

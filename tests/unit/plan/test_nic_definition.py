@@ -6,7 +6,7 @@ import pytest
 
 from vferry.model.definition import mac_of, shares_memory
 from vferry.model.host import Attachment, AttachmentKind
-from vferry.plan.nic_definition import named, on_bridge, on_relay, on_vf, rules_of, vlan_of
+from vferry.plan.nic_definition import named, on_bridge, on_relay, on_vf, queues_of, rules_of, vlan_of
 
 MEMFD = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"
 MAC, OTHER = "52:54:00:12:34:56", "52:54:00:aa:bb:cc"
@@ -119,6 +119,39 @@ def test_queues_stay_where_the_nic_is_virtio() -> None:
         assert driver is not None
         assert driver.attrib == kept
     assert nic_of(on_vf(xml, MAC, "0000:02:10.4")).find("driver") is None
+
+
+def with_queues(xml: str, queues: int) -> str:
+    model = "<model type='virtio'/>"
+    assert xml.count(model) == 1
+    return xml.replace(model, f"{model}<driver queues='{queues}'/>")
+
+
+NOTED = "<metadata><vferry:guest xmlns:vferry='urn:vferry:1' address='10.9.0.11'/><other xmlns='urn:o'/></metadata>"
+
+
+@pytest.mark.parametrize("kind", ["macvtap", "relay"])
+@pytest.mark.parametrize("more", ["", NOTED])
+def test_a_nic_that_comes_back_from_a_vf_has_its_queues_again(kind: str, more: str) -> None:
+    """libvirt would forget them: they are in the metadata's one element that is vferry's, beside what is there."""
+    xml = with_queues(domain(kind, more), 4)
+    away = on_vf(on_vf(xml, MAC, "0000:02:10.4"), MAC, "0000:02:10.6")
+    assert [queues_of(each, mac) for each in (xml, away) for mac in (MAC, OTHER)] == [4, 1, 4, 1]
+    ours = ET.fromstring(away).findall("metadata/{urn:vferry:1}guest")  # noqa: S314
+    assert [len(each) for each in ours] == [1]
+    for back in (on_relay(away, MAC, "/run/y.sock"), on_bridge(away, MAC, BRIDGE), on_bridge(away, MAC, MACVTAP)):
+        assert [dict(each.attrib) for each in nic_of(back).iterfind("driver")] == [{"queues": "4"}]
+        assert queues_of(back, MAC) == 4
+        left = ET.fromstring(back).find("metadata")  # noqa: S314
+        was = ET.fromstring(xml).find("metadata")  # noqa: S314
+        assert (None if left is None else ET.tostring(left)) == (None if was is None else ET.tostring(was))
+
+
+def test_of_one_queue_nothing_is_written_down() -> None:
+    for xml in (domain("relay"), with_queues(domain("relay"), 1)):
+        away = on_vf(xml, MAC, "0000:02:10.4")
+        assert (queues_of(away, MAC), "metadata" in away) == (1, False)
+        assert nic_of(on_relay(away, MAC, "/run/y.sock")).find("driver") is None
 
 
 @pytest.mark.parametrize("kind", ["bridge", "relay"])

@@ -313,7 +313,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("guest-claimed", ERROR, f.host("source", claims=(CLAIM,)), {}),
     ("guest-claimed", ERROR, f.host("destination", claims=(CLAIM,)), {}),
     ("does-not-fit", ERROR, lambda facts: structs.replace(facts, fit=Fit(reasons=("no such disk",))), {}),
-    ("relay-core-used", ERROR, f.both(f.guest(pinned=(1, 2)), f.host("destination", relay=f.RELAY)), {}),
+    ("relay-core-used", ERROR, f.both(f.guest(pins=((1,), (2,))), f.host("destination", relay=f.RELAY)), {}),
+    ("relay-cores-shared", WARNING, f.both(f.guest(pins=((1, 2),)), f.host("destination", relay=f.RELAY)), {}),
     ("older-qemu", WARNING, f.version("destination", qemu=(9, 2, 4)), {}),
     ("other-cpu", WARNING, f.version("destination", cpu_model="EPYC-Milan"), {}),
     ("other-microcode", WARNING, f.version("destination", microcode="0xa0011d5"), {}),
@@ -553,7 +554,7 @@ def test_each_thing_is_found_and_said_with_what_to_do(
     assert (severity is ERROR) == bool(assessment.errors)
 
 
-NICS_ALONE = ("guest_nic", "nic_place", "nic_slots", "running_nic")
+NICS_ALONE = ("guest_nic", "nic_place", "nic_port", "nic_slots", "running_nic")
 """What is said of a NIC that is put on something else on its host."""
 
 
@@ -572,25 +573,34 @@ def masked(mask: str) -> f.Change:
     return f.host("destination", relay_ground=ground)
 
 
+ON_TWO = f.both(f.on_relay, masked("0x6"))
+USED, SHARED = ("relay-core-used", ERROR), ("relay-cores-shared", WARNING)
+
+
 @pytest.mark.parametrize(
-    ("pinned", "change", "named"),
+    ("pins", "change", "said", "named"),
     [
-        ((0, 1, 2), f.on_relay, "(1)"),
-        ((0, 1, 2), f.on_switch, "(1)"),
-        ((0, 1, 2), f.both(f.on_relay, masked("0x6")), "(1, 2)"),
-        ((0, 1, 2), f.both(f.on_relay, masked("0x8")), None),
-        ((0, 2), f.on_relay, None),
-        ((), f.on_relay, None),
-        ((0, 1, 2), f.host("source", relay=f.RELAY), None),
-        ((0, 1, 2), masked("0x6"), None),
+        (((0,), (1,), (2,)), f.on_relay, USED, "(1)"),
+        (((0,), (1,), (2,)), f.on_switch, USED, "(1)"),
+        (((0,), (1, 2)), ON_TWO, USED, "(1, 2)"),
+        (((0, 1), (2,)), ON_TWO, USED, "(2)"),
+        (((0, 1, 2),), f.on_relay, SHARED, "(1)"),
+        (((0, 1), (2, 3)), ON_TWO, SHARED, "(1, 2)"),
+        (((0, 1, 2),), f.both(f.on_relay, masked("0x8")), None, ""),
+        (((0, 2),), f.on_relay, None, ""),
+        ((), f.on_relay, None, ""),
+        (((1,),), f.host("source", relay=f.RELAY), None, ""),
+        (((1,), (1, 2)), masked("0x6"), None, ""),
     ],
 )
 def test_a_guest_is_not_pinned_to_where_the_relay_forwards(
-    pinned: tuple[int, ...], change: f.Change, named: str | None
+    pins: tuple[tuple[int, ...], ...], change: f.Change, said: tuple[str, Severity] | None, named: str
 ) -> None:
-    errors = f.found(f.both(change, f.guest(pinned=pinned))).errors
-    assert [finding.code for finding in errors] == (["relay-core-used"] if named else [])
-    assert not named or errors[0].message.endswith(named)
+    """With a CPU beside that, the kernel has it run there, or not."""
+    findings = f.found(f.both(change, f.guest(pins=pins))).findings
+    found = [each for each in findings if each.code in (USED[0], SHARED[0])]
+    assert [(each.code, each.severity) for each in found] == ([said] if said else [])
+    assert all(each.message.endswith(named) and each.remedy for each in found)
 
 
 def test_a_guest_whose_nic_is_moved_is_left_to_that_operation() -> None:

@@ -9,7 +9,7 @@ from msgspec.json import decode, encode
 from msgspec.structs import replace
 
 from fakes.codes import codes_of, modules
-from fakes.relay import GIB, HOST, make_guest, make_node, make_pf, make_vf, on_ground, with_pf, with_switch
+from fakes.relay import GIB, HOST, make_guest, make_node, make_pf, make_vf, on_ground, pinned_to, with_pf, with_switch
 from vferry.host.api import BindVf, ForgetRelay, KeepRelay, RejoinGuests, SetHugePages, SetRelayBridge, SetSwitch, SetVf
 from vferry.model.host import Bridge, Inventory, VfSettings
 from vferry.model.relay import (
@@ -25,7 +25,7 @@ from vferry.model.relay import (
 )
 from vferry.plan.facts import Severity
 from vferry.plan.relay import RelayAssessment, RelayPlan, RelayWishes, assess_disabling, assess_enabling
-from vferry.plan.relay_choice import cores_of
+from vferry.plan.relay_cpus import cores_of, held_on, strays_to
 from vferry.plan.relay_steps import repairing
 
 
@@ -436,8 +436,9 @@ def test_where_there_is_none_there_is_nothing_to_do() -> None:
 
 # --- for any host ----------------------------------------------------------------------------------------
 
-GUESTS = st.lists(st.sets(st.integers(0, 15), max_size=16), max_size=3).map(
-    lambda pins: tuple(make_guest(f"g{at}", *sorted(pinned)) for at, pinned in enumerate(pins))
+PINS = st.lists(st.sets(st.integers(0, 15), min_size=1, max_size=16).map(lambda cpus: tuple(sorted(cpus))), max_size=4)
+GUESTS = st.lists(PINS, max_size=3).map(
+    lambda guests: tuple(pinned_to(f"g{at}", *pins) for at, pins in enumerate(guests))
 )
 UPLINKS = st.lists(st.sampled_from(["pf0", "pf1", "pf2"]), min_size=1, max_size=3, unique=True).map(tuple)
 NODES = st.tuples(st.integers(0, 16 * GIB), st.integers(0, 2000), st.integers(0, 2000)).map(
@@ -474,7 +475,9 @@ def test_no_plan_touches_what_is_another_s(host: Inventory, uplinks: tuple[str, 
     relay, ground = found.plan.relay, host.relay_ground
     assert ground.switch is not None
     assert relay.cores
-    assert not {cpu for guest in host.guests for cpu in guest.pinned}.intersection(relay.cores)
+    assert not any(held_on(guest, relay.cores) for guest in host.guests)
+    shared = any(strays_to(guest, relay.cores) for guest in host.guests)
+    assert shared <= ("relay-cores-shared" in [finding.code for finding in found.findings])
     assert not set(relay.settings).intersection(ground.switch.settings)
     for pages in relay.pages:
         node = ground.node(pages.node)

@@ -30,6 +30,7 @@ from vferry.plan.facts import Facts, Refusal
 from vferry.plan.guest_nic import assess
 from vferry.plan.nic_definition import on_bridge, on_relay, on_vf
 from vferry.plan.nic_plan import NicAssessment, NicTarget
+from vferry.plan.nic_port import AskedPort
 from vferry.plan.plan import Announced, NetworkMode, Rebinding
 
 SECOND = "52:54:00:12:34:57"
@@ -288,11 +289,9 @@ HOSTS = {
 }
 
 
-def found(
-    of: NicTarget, to: NicTarget, host: Inventory | None = None, logical_port: str | None = None
-) -> NicAssessment:
+def found(of: NicTarget, to: NicTarget, host: Inventory | None = None, asked: AskedPort | None = None) -> NicAssessment:
     guest = Guest(name="web", uuid="u", host="host1", nics=(NICS[of],), state=GuestState.OFF)
-    return assess(host or HOSTS[of], guest, XML[of], MAC, to, OPERATION, logical_port)
+    return assess(host or HOSTS[of], guest, XML[of], MAC, to, OPERATION, asked)
 
 
 def asked(of: NicTarget, to: NicTarget, host: Inventory | None = None) -> list[Operation[object]]:
@@ -386,10 +385,11 @@ def test_a_nic_in_a_chain_stays_on_the_relay(to: NicTarget) -> None:
 
 
 ON_OVN = structs.replace(BASE, chassis=f.CHASSIS)
+WEB = AskedPort(name="web-0", known=KnownPort(binding=LogicalPort(name="web-0"), macs=(MAC,)))
 
 
 def test_as_a_port_of_ovn_s_it_is_on_the_integration_bridge() -> None:
-    plan = found(NicTarget.VIRTIO, NicTarget.RELAY, ON_OVN, "web-0").plan
+    plan = found(NicTarget.VIRTIO, NicTarget.RELAY, ON_OVN, WEB).plan
     assert plan is not None
     assert plan.logical_port == "web-0"
     join = plan.steps[0].apply[0]
@@ -424,7 +424,7 @@ REFUSED_BY_OVN: list[tuple[str, NicTarget, Inventory]] = [
 
 @pytest.mark.parametrize(("code", "of", "host"), REFUSED_BY_OVN)
 def test_what_keeps_it_from_being_a_port_of_ovn_s_is_said(code: str, of: NicTarget, host: Inventory) -> None:
-    assessed = found(of, NicTarget.RELAY, host, "web-0")
+    assessed = found(of, NicTarget.RELAY, host, WEB)
     assert [(each.code, bool(each.remedy)) for each in assessed.errors] == [(code, True)]
 
 
