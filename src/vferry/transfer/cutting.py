@@ -3,8 +3,7 @@
 Nothing is held back while the input idles, but for a packet that QEMU has begun to write and writes in one piece: that
 one waits for its rest, `HOLD_MS` for it to go on and as long for it to end; and for packets that leave room in their
 block: they wait for the next one, `GATHER_MS` at most. A SYNC, with which each round ends, ends its block, too.
-Under load a block holds at most `BLOCK_BYTES`: two packets, since what each block takes of Python was a fifth of the
-gateways' time; more would be held back for too long on a slow link.
+Under load a block holds at most `BLOCK_BYTES`, or what is allowed at the moment, but a packet at least.
 
 Where nothing is compressed, a block ends behind a packet's header, and the pages are left to be passed on as they are.
 """
@@ -13,19 +12,19 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
+from vferry.transfer.allowance import BLOCK_BYTES, Allowance
 from vferry.transfer.block import BlockHeader
 from vferry.transfer.checksum import crc32
 from vferry.transfer.copies import Fates, Moment, SenderCopies, SentPages
-from vferry.transfer.multifd import HEADER_BYTES, PACKET_PAGES, PAGE_BYTES
 from vferry.transfer.splitting import OPAQUE_BYTES, Packet, Splitter
 from vferry.transfer.stream import Stream
 from vferry.transfer.table import PACKET_LIMIT, RESIDENT, Table, flatten_header, leave_out, pack_table, pages_at
 from vferry.transfer.tuner import Tuner
 from vferry.transfer.tuning import Choice
 
-BLOCK_BYTES = HEADER_BYTES * 8 + 2 * PACKET_PAGES * PAGE_BYTES
 BUFFER_BYTES = BLOCK_BYTES + 16 * 1024
 HOLD_MS = 100
 GATHER_MS = 2
@@ -60,7 +59,14 @@ class Cutter:
     """Cuts one connection's stream; for one thread at a time."""
 
     def __init__(
-        self, local: Stream, number: int, copies: SenderCopies | None, tuner: Tuner, *, passing: bool = False
+        self,
+        local: Stream,
+        number: int,
+        copies: SenderCopies | None,
+        tuner: Tuner,
+        *,
+        allowed: Callable[[], Allowance] = Allowance,
+        passing: bool = False,
     ) -> None:
         """`number` is the channel's in its session; `copies` the session's, if it may use them.
 
@@ -70,6 +76,8 @@ class Cutter:
         self._number = number
         self._copies = copies
         self._tuner = tuner
+        self._allowed = allowed
+        self._most = BLOCK_BYTES
         self._passing = passing
         local.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(*divmod(HOLD_MS * 1000, 1_000_000)))
         self._arrivals = select.poll()
@@ -86,6 +94,7 @@ class Cutter:
         """Read the next block into a buffer of `BUFFER_BYTES`; None once there is no more. Raises OSError."""
         begin = time.monotonic()
         choice = self._tuner.choice
+        self._most = self._allowed().block_bytes
         filled = self._fill(buffer, choice)
         ahead = self._ahead(choice)
         passed = ahead if self._splitter.begun == self._base else 0
@@ -139,9 +148,10 @@ class Cutter:
     def _wanted(self, filled: int) -> int:
         """How many bytes to read next; none if the block is full."""
         if self._splitter.opaque:
-            return OPAQUE_BYTES - filled
+            return min(OPAQUE_BYTES, self._most) - filled
         wanted = self._splitter.wanted
-        is_full = self._at_sync or wanted > BLOCK_BYTES - filled or len(self._packets) == PACKET_LIMIT
+        most = self._most if self._packets else BLOCK_BYTES
+        is_full = self._at_sync or wanted > most - filled or len(self._packets) == PACKET_LIMIT
         return 0 if is_full else wanted
 
     def _complete(self, filled: int) -> int:

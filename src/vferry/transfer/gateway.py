@@ -80,7 +80,7 @@ class Gateway:
                 return
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def check_peers(self) -> None:
+    def tick(self) -> None:
         """Break the connections whose peer is dead; call about once a second."""
         with self._lock:
             connections = list(self._connections)

@@ -5,9 +5,10 @@ Each stream has a thread. They take turns at cutting, which keeps the order, and
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from vferry.transfer.allowance import Allowance
 from vferry.transfer.block import pack_block_header
 from vferry.transfer.codecs import NUMBERS, Codec, make_codec
 from vferry.transfer.copies import SenderCopies
@@ -45,10 +46,17 @@ class _Sent(NamedTuple):
 class Packer:
     """Packs one connection's stream. `more` are its further streams to the receiver, which it closes."""
 
-    def __init__(self, channel: PackingChannel, tuner: Tuner, more: Sequence[Stream] = ()) -> None:
+    def __init__(
+        self,
+        channel: PackingChannel,
+        tuner: Tuner,
+        more: Sequence[Stream] = (),
+        allowed: Callable[[], Allowance] = Allowance,
+    ) -> None:
         self._channel = channel
         self._tuner = tuner
         self._more = more
+        self._allowed = allowed
         self._turn = threading.Lock()
         self._tally = threading.Lock()
         self._error: BaseException | None = None
@@ -57,7 +65,7 @@ class Packer:
         """Carry what the local process writes to the peer gateway, and its half-close; raises OSError."""
         number, copies, _ = self._channel
         # Pages that pass unseen go over the stream of their block, so there may be only one.
-        cutter = Cutter(local, number, copies, self._tuner, passing=not self._more)
+        cutter = Cutter(local, number, copies, self._tuner, allowed=self._allowed, passing=not self._more)
         threads = [threading.Thread(target=self._run, args=(cutter, stream, peer, count)) for stream in self._more]
         for thread in threads:
             thread.daemon = True
@@ -110,9 +118,23 @@ class Packer:
         begin = time.monotonic()
         head = pack_block_header(cut.header._replace(codec=NUMBERS["none"]))
         wire_bytes = len(head) + len(cut.content)
-        waited_s = _pass_on(way, FRAME.pack(wire_bytes) + head + cut.content, cut.header.passed_bytes)
+        waited_s = self._pass_on(way, FRAME.pack(wire_bytes) + head + cut.content, cut.header.passed_bytes)
         times = (cut.waited_s + waited_s, cut.prepared_s, 0.0, time.monotonic() - begin - waited_s)
         self._tell(cut, _Sent("none", wire_bytes, len(cut.content), times), count)
+
+    def _pass_on(self, way: Passage, head: bytes, size: int) -> float:
+        """Pass so many bytes on behind a head; returns for how long they were waited for."""
+        waited_s = 0.0
+        while size:
+            begin = time.monotonic()
+            taken = way.take(min(size, self._allowed().block_bytes))
+            waited_s += time.monotonic() - begin
+            if not taken:
+                raise WireError("the stream ended inside a packet")
+            way.give(head)
+            head = b""
+            size -= taken
+        return waited_s
 
     def _send(self, cut: Cut, codecs: dict[str, Codec], peer: Stream, count: Count) -> None:
         begin = time.monotonic()
@@ -140,21 +162,6 @@ class Packer:
             if normal or not cut.packets:
                 self._tuner.observe(Sample(len(cut.content) + passed, sent.encoded_bytes + passed, *sent.times))
             count(wire_bytes)
-
-
-def _pass_on(way: Passage, head: bytes, size: int) -> float:
-    """Pass so many bytes on behind a head; returns for how long they were waited for."""
-    waited_s = 0.0
-    while size:
-        begin = time.monotonic()
-        taken = way.take(size)
-        waited_s += time.monotonic() - begin
-        if not taken:
-            raise WireError("the stream ended inside a packet")
-        way.give(head)
-        head = b""
-        size -= taken
-    return waited_s
 
 
 def _encode(cut: Cut, codecs: dict[str, Codec]) -> tuple[str, bytes | memoryview, bool]:

@@ -44,7 +44,7 @@ def run(gateway: Gateway, *, details: bool) -> None:
     ready = {"role": gateway.role, "pid": os.getpid(), "address": str(gateway.address), "services": services}
     events.write("ready", ready)
     while not _is_to_stop(TICK_S):
-        gateway.check_peers()
+        gateway.tick()
         for service in tuple(_untold):
             lost(service)
         sample = gateway.statistics.sample()

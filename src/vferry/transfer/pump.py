@@ -1,11 +1,14 @@
 """Moving bytes of one connection in one direction, unchanged. Each pump is one thread's work.
 
-A pump holds at most `HELD_BYTES`, and nothing while its input idles: what was taken is given on before it takes again.
+A pump holds at most `HELD_BYTES`, towards the other host as much as is allowed at the moment, and nothing while its
+input idles: what was taken is given on before it takes again.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+from vferry.transfer.allowance import Allowance
 from vferry.transfer.frame import CUT_OFF, next_frame
 from vferry.transfer.passage import HELD_BYTES, Passage, passage
 from vferry.transfer.stream import Stream
@@ -16,13 +19,13 @@ Count = Callable[[int], None]
 Pump = Callable[[Stream, Stream, Count], None]
 
 
-def pump_outward(local: Stream, peer: Stream, count: Count) -> None:
+def pump_outward(local: Stream, peer: Stream, count: Count, allowed: Callable[[], Allowance] = Allowance) -> None:
     """Carry what the local process writes to the peer gateway, and its half-close; raises OSError.
 
     `count` gets the size of each payload once it is sent.
     """
     with passage(local, peer) as way:
-        while size := way.take(HELD_BYTES):
+        while size := way.take(min(HELD_BYTES, allowed().block_bytes)):
             way.give(FRAME.pack(size))
             count(size)
     peer.send(END)
@@ -64,3 +67,8 @@ class Pumps(NamedTuple):
 
 
 AS_IS = Pumps()
+
+
+def as_is(allowed: Callable[[], Allowance]) -> Pumps:
+    """Bytes as they are, of which no more are held than is allowed at the moment."""
+    return Pumps(partial(pump_outward, allowed=allowed))

@@ -18,7 +18,8 @@ from vferry.transfer.endpoint import (
     connect_tcp,
 )
 from vferry.transfer.gateway import FAILURES, Gateway, Log, Security
-from vferry.transfer.pump import AS_IS, Pumps
+from vferry.transfer.holding import Holding
+from vferry.transfer.pump import Pumps, as_is
 from vferry.transfer.stream import HeldStream, PlainStream, Stream, close, read_exactly
 from vferry.transfer.wire import (
     PREAMBLE_BYTES,
@@ -77,6 +78,7 @@ class SendingGateway(Gateway):
         self._memory_owner = memory_owner
         self._hold = frozenset(hold)
         self._lost = lost
+        self._holding = Holding()
 
     def start(self) -> None:
         """Listen; raises `Problem`."""
@@ -89,6 +91,10 @@ class SendingGateway(Gateway):
         except BaseException:
             self.stop()
             raise
+
+    def tick(self) -> None:
+        super().tick()
+        self._holding.tick()
 
     def _listen(self, service: str, listener: UnixListener) -> None:
         def serve(local: socket.socket, _where: str) -> None:
@@ -110,9 +116,9 @@ class SendingGateway(Gateway):
             self._refuse(local, service, f"no way through {self.address}: {error}")
             return
         connection = self._connection(local, way)
-        sockets = [local, *(stream.socket for stream in (way.peer, *way.more))]
+        streams = [stream.socket for stream in (way.peer, *way.more)]
         try:
-            self._spawn(f"{service}-out", lambda: self._carry_and_leave(connection, hello, *sockets))
+            self._spawn(f"{service}-out", lambda: self._carry_and_leave(connection, hello, local, *streams))
         except RuntimeError as error:
             self._leave(hello)
             self._give_up(way.peer, *way.more)
@@ -125,10 +131,14 @@ class SendingGateway(Gateway):
         held = HeldStream(local)
         return Connection(service, held, peer, self._peer_timeout_s, lambda: self._lost(service), pumps)
 
-    def _carry_and_leave(self, connection: Connection, hello: Hello, *sockets: socket.socket) -> None:
+    def _carry_and_leave(
+        self, connection: Connection, hello: Hello, local: socket.socket, *streams: socket.socket
+    ) -> None:
+        self._holding.add(*streams)
         try:
-            self._carry(connection, *sockets)
+            self._carry(connection, local, *streams)
         finally:
+            self._holding.remove(*streams)
             self._leave(hello)
 
     def _hello(self, service: str) -> Hello:
@@ -144,7 +154,7 @@ class SendingGateway(Gateway):
         """Open what a connection needs; raises one of `FAILURES`."""
         peer, reply = self._connect(hello)
         if self._sessions is None or hello.carriage is Carriage.AS_IS:
-            return Way(peer, hello, AS_IS)
+            return Way(peer, hello, as_is(self._holding.allowed))
         more: list[Stream] = []
         try:
             self._sessions.check(reply)
@@ -152,7 +162,7 @@ class SendingGateway(Gateway):
         except BaseException:
             self._give_up(peer, *more)
             raise
-        packer = self._sessions.packer(hello, reply, more)
+        packer = self._sessions.packer(hello, reply, more, self._holding.allowed)
         return Way(peer, hello, Pumps(outward=packer.pump, wake=packer.wake), more)
 
     def _give_up(self, *streams: Stream) -> None:

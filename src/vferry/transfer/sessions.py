@@ -8,10 +8,11 @@ the same copies.
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from vferry.model.compression import FOR_HARDWARE, TRAITS, Codec
+from vferry.transfer.allowance import Allowance
 from vferry.transfer.codecs import CODECS
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
@@ -78,14 +79,16 @@ class SenderSessions:
         if self._codec not in {Codec.AUTO, *_names(reply.codecs)}:
             raise WireError(f"the receiving gateway has no codec {self._codec}: install vferry[compression] there")
 
-    def packer(self, hello: Hello, reply: Reply, more: Sequence[Stream]) -> Packer:
-        """Make what carries a connection, with its further streams."""
+    def packer(
+        self, hello: Hello, reply: Reply, more: Sequence[Stream], allowed: Callable[[], Allowance] = Allowance
+    ) -> Packer:
+        """Make what carries a connection, with its further streams, and holds no more than is allowed."""
         with self._lock:
             session = self._current if self._current and self._current.identity == hello.session else None
             copies = session.copies(reply) if session else None
         if copies:
             self._counters.reserve(reply.slots * PAGE_BYTES)
-        return Packer(PackingChannel(hello.channel, copies, self._counters), self._tuner(reply), more)
+        return Packer(PackingChannel(hello.channel, copies, self._counters), self._tuner(reply), more, allowed)
 
     def leave(self, hello: Hello) -> None:
         """Say that a connection has ended: later ones get a session of their own."""

@@ -16,11 +16,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vferry.transfer import cutting
+from vferry.transfer.allowance import BLOCK_BYTES, PACKET_BYTES, Allowance
 from vferry.transfer.block import BlockHeader, pack_block_header, unpack_block
 from vferry.transfer.checksum import crc32
 from vferry.transfer.copies import ReceiverCopies, SenderCopies
 from vferry.transfer.counters import Counters
-from vferry.transfer.cutting import BLOCK_BYTES, HOLD_MS
+from vferry.transfer.cutting import HOLD_MS
 from vferry.transfer.multifd import PAGE_BYTES, SYNC
 from vferry.transfer.packing import Packer, PackingChannel
 from vferry.transfer.progress import Progress
@@ -329,6 +330,46 @@ def test_packets_are_gathered_until_a_round_ends_or_the_block_is_full(monkeypatc
         wait_for(lambda: len(wire.frames()) == 4)
         near.shutdown(socket.SHUT_WR)
         thread.join(WAIT_S)
+
+
+FULL = packet(range(0, 128 << 12, 4096), [page(n) for n in range(128)])
+
+
+@pytest.mark.parametrize(
+    ("stream", "tuner", "allowed", "most"),
+    [
+        (INITIAL + 8 * FULL, LZ4, BLOCK_BYTES, 2 * PACKET_BYTES),
+        (INITIAL + 8 * FULL, LZ4, BLOCK_BYTES - 8192, PACKET_BYTES),
+        (INITIAL + 8 * FULL, LZ4, 20_000, PACKET_BYTES),
+        (8 * FULL, LZ4, 20_000, 20_000),
+        (INITIAL + 8 * FULL, OFF, 20_000, 20_000),
+    ],
+    ids=["two packets", "one packet", "a packet at least", "a plain stream", "passed unseen"],
+)
+def test_no_more_is_held_than_is_allowed(stream: bytes, tuner: Tuner, allowed: int, most: int) -> None:
+    """What is passed on or encoded at once, from a stream that never idles."""
+    held: list[int] = []
+
+    class Watching(Wire):
+        def send(self, data: memoryview | bytes) -> None:
+            super().send(data)
+            if tuner is OFF:
+                held.append(len(data))
+
+    class Seeing(FixedTuner):
+        def observe(self, sample: Sample) -> None:
+            if tuner is not OFF:
+                held.append(sample.content_bytes)
+
+    packer = Packer(PackingChannel(0, None, Counters()), Seeing(tuner.choice), (), lambda: Allowance(0, allowed))
+    near, far = socket.socketpair()
+    with near, far:
+        thread = threading.Thread(target=packer.pump, args=(PlainStream(far), Watching(), ignore))
+        thread.start()
+        near.sendall(stream)
+        near.shutdown(socket.SHUT_WR)
+        thread.join(WAIT_S)
+    assert most - 20_000 <= max(held) <= most + 5_000
 
 
 @pytest.mark.parametrize("damage", ["flip", "drop", "repeat", "swap", "cut"])

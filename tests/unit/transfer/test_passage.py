@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vferry.transfer.allowance import BLOCK_BYTES, Allowance
 from vferry.transfer.passage import HELD_BYTES, CopiedPassage, SplicedPassage, passage
 from vferry.transfer.pump import give_all, pump_inward, pump_outward
 from vferry.transfer.stream import HeldStream, PlainStream, wake
@@ -68,16 +69,18 @@ def test_only_bare_sockets_are_spliced_and_only_towards_a_process(kind: type[Pla
             assert isinstance(way, SplicedPassage if inward and kind is PlainStream else CopiedPassage)
 
 
-def test_frames_come_out_as_they_were_written(ways: Ways) -> None:
+@pytest.mark.parametrize(("allowed", "most"), [(BLOCK_BYTES, HELD_BYTES), (20_000, 20_000)])
+def test_frames_come_out_as_they_were_written(ways: Ways, allowed: int, most: int) -> None:
     data = os.urandom(3 * HELD_BYTES + 1)
     writing = threading.Thread(target=_write, args=(ways.near, data))
     writing.start()
-    pumping = threading.Thread(target=pump_outward, args=(ways.source, ways.target, ways.count))
+    there = (ways.source, ways.target, ways.count, lambda: Allowance(0, allowed))
+    pumping = threading.Thread(target=pump_outward, args=there)
     pumping.start()
     found = bytearray()
     while (head := ways.out.recv(FRAME.size, socket.MSG_WAITALL)) != END:
         (size,) = FRAME.unpack(head)
-        assert size <= HELD_BYTES
+        assert size <= most
         found += ways.out.recv(size, socket.MSG_WAITALL)
     writing.join()
     pumping.join()
