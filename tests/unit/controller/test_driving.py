@@ -39,7 +39,9 @@ def test_what_was_done_as_the_copy_stalled_is_in_the_report(tmp_path: Path, monk
     async def open_host(name: str, session: Session, _state: State) -> AsyncIterator[Host]:
         yield fleet.host(name, session.operation, session.epoch)
 
-    async def run_journaled(_path: Path, _run: str, body: Callable[[Journal], Awaitable[Ending]]) -> Ending:
+    async def run_journaled(
+        _path: Path, _run: str, body: Callable[[Journal], Awaitable[Ending]], _leave: Callable[[], None]
+    ) -> Ending:
         return await body(MemoryJournal())
 
     monkeypatch.setattr(drive, "open_host", open_host)
