@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from atheris import FuzzedDataProvider
+from transfer.mapped import residents
+from transfer.qemu import page
 
 from vferry.transfer.block import BlockHeader, Need, pack_block_header
 from vferry.transfer.checksum import crc32
@@ -30,6 +32,7 @@ from vferry.transfer.wire import (
     unpack_reply,
 )
 
+THERE = residents(page(1), page(2))
 SLOTS = 256
 
 
@@ -77,7 +80,7 @@ def receive(data: bytes) -> None:
     for channel in (0, 1):
         progress.begin(channel)
     progress.end(1)
-    unpacker = Unpacker(UnpackingChannel(0, progress, ReceiverCopies(SLOTS), Counters()))
+    unpacker = Unpacker(UnpackingChannel(0, progress, ReceiverCopies(SLOTS, THERE), Counters()))
     unpacker.pump(Bytes(data), local, lambda _size: None)
 
 

@@ -3,7 +3,7 @@
 Before there is a connection, the receiving gateway copies pages out of the memory of such guests and takes a hash of
 each; it tells them to the sender when a session begins. Of a page whose hash is among them only the number is sent.
 
-The hash is BLAKE2b of 128 bits, with a key that the receiver draws for each session: whoever has a guest there cannot
+The hash is 128 bits of SHA-256 over a key, drawn by the receiver, and the page: whoever has a guest there cannot
 make a page that is taken for another guest's. What was copied does not change any more, whatever that guest does.
 """
 
@@ -30,6 +30,8 @@ GATHER_S = 10.0
 TRIED, WORTH = 16_384, 1 / 64
 """After so many pages of which less than this share is resident, no more are looked up: hashing has its price."""
 NOWHERE = -1
+BLOCK_BYTES = 64
+"""Of SHA-256: a key of this length is hashed once for all pages."""
 PRESENT = 1 << 63
 """Of an entry of /proc/PID/pagemap (admin-guide/mm/pagemap.rst in Linux's documentation)."""
 
@@ -42,6 +44,7 @@ class Residents:
         self._pages = reserve(limit)
         self._numbers: dict[bytes, int] = {}
         self._key = os.urandom(KEY_BYTES)
+        self._hash = _Hash(self._key)
 
     @property
     def hashes(self) -> Hashes:
@@ -69,13 +72,12 @@ class Residents:
         return self._pages[numbers]
 
     def _take(self, chunk: Pages) -> None:
-        for page in chunk[chunk.any(axis=1)]:
-            digest = _digest(self._key, page)
-            number = self._numbers.setdefault(digest, len(self._numbers))
-            if number == len(self._numbers) - 1:
-                self._pages[number] = page
-            if len(self._numbers) == len(self._pages):
-                return
+        pages = chunk[chunk.any(axis=1)]
+        first, room = len(self._numbers), len(self._pages) - len(self._numbers)
+        new = {digest: row for row, digest in enumerate(self._hash(pages)) if digest not in self._numbers}
+        rows = list(new.values())[:room]
+        self._numbers |= {digest: first + nth for nth, digest in zip(range(room), new, strict=False)}
+        self._pages[first : first + len(rows)] = pages[rows]
 
 
 class Lookup:
@@ -83,7 +85,7 @@ class Lookup:
 
     def __init__(self, hashes: Hashes) -> None:
         digests = (hashes.digests[at : at + DIGEST_BYTES] for at in range(0, len(hashes.digests), DIGEST_BYTES))
-        self._key = hashes.key
+        self._hash = _Hash(hashes.key)
         self._numbers = {digest: number for number, digest in enumerate(digests)}
         self._tried = self._found = 0
 
@@ -91,8 +93,7 @@ class Lookup:
         """The number of each page, `NOWHERE` of one that is not there; None where that is not looked for any more."""
         if not self._numbers:
             return None
-        found = [self._numbers.get(_digest(self._key, page), NOWHERE) for page in pages]
-        numbers = np.array(found, np.int64)
+        numbers = np.array([self._numbers.get(digest, NOWHERE) for digest in self._hash(pages)], np.int64)
         self._tried += len(numbers)
         self._found += int(np.count_nonzero(numbers != NOWHERE))
         if self._tried >= TRIED and self._found < self._tried * WORTH:
@@ -108,20 +109,40 @@ def reserve(pages: int) -> Pages:
     return np.frombuffer(memory, np.uint64).reshape(pages, WORDS)
 
 
-def _digest(key: bytes, page: npt.NDArray[np.uint64]) -> bytes:
-    return hashlib.blake2b(page.data, key=key, digest_size=DIGEST_BYTES).digest()
+class _Hash:
+    """Hashes of pages. All are equally long, so that a key before the page is enough."""
+
+    def __init__(self, key: bytes) -> None:
+        self._begun = hashlib.sha256(key.ljust(BLOCK_BYTES, b"\0"))
+
+    def __call__(self, pages: Pages) -> Iterator[bytes]:
+        data = np.ascontiguousarray(pages).reshape(-1).view(np.uint8).data
+        for at in range(0, len(data), PAGE_BYTES):
+            page = self._begun.copy()
+            page.update(data[at : at + PAGE_BYTES])
+            yield page.digest()[:DIGEST_BYTES]
 
 
 def _chunks(place: Place) -> Iterator[Pages]:
-    """Pages of a process's memory that it has used; none are used by looking."""
-    process = Path(f"/proc/{place.pid}")
+    """Pages of a process's memory that it has used. No others are read: a guest would then have these, too."""
+    process, buffer = Path(f"/proc/{place.pid}"), memoryview(bytearray(CHUNK_PAGES * PAGE_BYTES))
     with (process / "mem").open("rb", buffering=0) as memory, (process / "pagemap").open("rb", buffering=0) as pagemap:
         for start in place.addresses[:: CHUNK_PAGES * PAGE_BYTES]:
             count = min(CHUNK_PAGES, (place.addresses.stop - start) // PAGE_BYTES)
             pagemap.seek(start // PAGE_BYTES * 8)
             entries = np.frombuffer(pagemap.read(count * 8), np.uint64)
-            present = entries & np.uint64(PRESENT) != 0
-            if present.any():
-                memory.seek(start)
-                pages = np.frombuffer(memory.read(count * PAGE_BYTES), np.uint64)
-                yield pages[: len(pages) // WORDS * WORDS].reshape(-1, WORDS)[present[: len(pages) // WORDS]]
+            size = 0
+            for first, last in _runs(entries & np.uint64(PRESENT) != 0):
+                memory.seek(start + first * PAGE_BYTES)
+                size += memory.readinto(buffer[size:][: (last - first) * PAGE_BYTES])
+            yield np.frombuffer(buffer[: size // PAGE_BYTES * PAGE_BYTES], np.uint64).reshape(-1, WORDS)
+
+
+def _runs(flags: npt.NDArray[np.bool_]) -> list[list[int]]:
+    """Where flags are set: from, and up to.
+
+    >>> _runs(np.array([True, True, False, True]))
+    [[0, 2], [3, 4]]
+    """
+    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
+    return edges.reshape(-1, 2).tolist()
