@@ -49,8 +49,8 @@ def main() -> None:
                 places = [second.place] if number % 2 else []
                 following = Guest(folder, f"first{number}", options.memory, files, incoming=True)
                 first, row = moved(link, folder, first, following, places)
-                rows.append(row)
-                print(json.dumps(row), flush=True)
+                rows.append({"link_mbit": options.link, **row})
+                print(json.dumps(rows[-1]), flush=True)
         finally:
             first.end()
     options.results.write_text(json.dumps(rows, indent=1) + "\n")
