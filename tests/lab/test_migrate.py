@@ -8,6 +8,8 @@ import pytest
 
 from lab.download import Download
 from lab.operator import ANSWER_S, PF, Scene, asked, migrate, other, there_and_back, vferry
+from vferry.lab import guests
+from vferry.lab.lab import Lab
 from vferry.lab.topology import host_named
 from vferry.model.host import NO_MAC
 
@@ -104,7 +106,7 @@ def test_a_guest_with_its_own_bond_keeps_it(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("codec", "policy", "options"),
     [
-        ("zstd", "multifd", ()),
+        ("zstd", "multifd", ("--reclaim-free", "--resident")),
         pytest.param("auto", "multifd", ("--streams", "1"), marks=pytest.mark.matrix),
         pytest.param("lz4", "plain", ("--transfer", "plain", "--streams", "2"), marks=pytest.mark.matrix),
         pytest.param("qatzip", "multifd", (), marks=pytest.mark.matrix),
@@ -117,12 +119,14 @@ def test_a_guest_goes_compressed(scene: Scene, codec: str, policy: str, options:
     scene.assert_whole(host)
     transfer: Any = report["transfer"]
     assert (transfer["codec"], transfer["policy"]) == (codec, policy)
+    assert ("--reclaim-free" in options) == any(step["name"] == "reclaim-free" for step in report["steps"])
     assert transfer["ratio"] > 1, transfer
     used = transfer["codecs"].values()
     for name in ("stream_bytes", "wire_bytes"):
         assert 0 < sum(share[name] for share in used) <= transfer[name], transfer
     if policy == "multifd":
-        assert transfer["pages"] >= transfer["zero_pages"] + transfer["delta_pages"], transfer
+        found = sum(transfer[f"{kind}_pages"] for kind in ("zero", "delta", "resident"))
+        assert transfer["pages"] >= found, transfer
     else:
         assert transfer["pages"] is None, transfer
     if codec != "auto":  # what does not get smaller goes as it is
@@ -143,6 +147,22 @@ def test_qemu_s_own_compression(scene: Scene, policy: str) -> None:
     if policy != "xbzrle":  # which only finds what is sent again
         assert transfer["wire_bytes"] < transfer["guest_bytes"] / 3, transfer
     scene.assert_whole(host)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("guest2")
+def test_what_a_guest_at_the_destination_has_is_not_sent(scene: Scene, lab: Lab) -> None:
+    home = guests.where(lab, "plain1").host
+    if scene.host == home:
+        migrate(scene, "--no-probe")
+    lab.guest("plain1")
+    try:
+        report = migrate(scene, "--no-probe", "--codec", "zstd", "--resident")
+        transfer: Any = report["transfer"]
+    finally:
+        guests.stop_others(lab, [guests.named(scene.guest)])
+    scene.assert_whole(home)
+    assert transfer["resident_pages"] > 0.5 * (transfer["pages"] - transfer["zero_pages"]), transfer
 
 
 def test_a_codec_that_the_hosts_lack_is_refused(scene: Scene) -> None:
