@@ -21,7 +21,8 @@ from vferry.model.problem import Exit, Problem
 
 log = logging.getLogger("vferry.agent")
 
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
+"""One that copies resident pages before it listens takes 10 s for that, and its start takes long on a slow host."""
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.02
 COMMAND = (sys.executable, "-c", "from vferry.cli import main; main()", "gateway")
