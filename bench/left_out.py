@@ -31,14 +31,13 @@ from typing import Any
 
 from vferry.lab import archive, base, boot
 from vferry.lab.release import DEBIAN13
+from vferry.model.memory import reclaimable
 from vferry.trial.guest import accelerator
 from vferry.trial.monitor import Monitor
 
 MIB = 1 << 20
 PAGE = 4096
 ZERO = bytes(PAGE)
-RESERVE = 1 / 16
-"""Of the guest's memory, which stays free when its balloon takes the rest."""
 PATIENCE_S = 1200.0
 END = "\nthat was it"
 WORK = {
@@ -114,7 +113,7 @@ class Guest:
         """MiB that its balloon took and gave back: what was free, but for the reserve."""
         told = self.run("cat /proc/meminfo")
         free = int(next(line.split()[1] for line in told.splitlines() if line.startswith("MemFree"))) // 1024
-        take = max(0, free - round(self.memory * RESERVE))
+        take = reclaimable(self.memory * MIB, free * MIB) // MIB
         self._inflate(self.memory - take)
         self._inflate(self.memory)
         return take

@@ -55,9 +55,9 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _places(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[Place, ...]:
+def _place(written: str) -> Place:
     try:
-        return tuple(parse_place(value) for value in values)
+        return parse_place(written)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 
@@ -138,7 +138,7 @@ def send(
 @click.option(
     "--resident",
     multiple=True,
-    callback=_places,
+    type=_place,
     metavar="PID:START-END",
     help="Memory of a guest that runs here, in the process PID as /proc/PID/maps has it: pages that the other guest "
     "has, too, are not sent. May be repeated; at most --delta-memory is copied of it.",

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 from msgspec.structs import replace
@@ -14,7 +14,7 @@ from vferry.controller.news import News, heard, tell
 from vferry.controller.northbound import Northbound
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
 from vferry.controller.probing import SETTLE_S, probing
-from vferry.controller.room import free_reserve, room
+from vferry.controller.room import NoRoom, free_reserve, room
 from vferry.controller.state import State
 from vferry.host.api import Host, Migration, Session
 from vferry.migration.conductor import Conductor
@@ -22,7 +22,6 @@ from vferry.migration.record import Observer, StepRecord, now_text
 from vferry.migration.report import Measured, make_report
 from vferry.migration.stepper import Ending, Journal
 from vferry.model.ovn import NORTHBOUND
-from vferry.model.problem import no_space
 from vferry.model.report import Phase, Report, Stall
 from vferry.plan.plan import Plan
 
@@ -56,12 +55,9 @@ class Watcher:
 
     def phase(self, phase: Phase) -> None:
         self.state = replace(self.state, phase=phase, phase_began=time.monotonic())
-        try:
+        # Where there is none others see an earlier phase; the guest need not wait for that.
+        with suppress(NoRoom), room():
             self._folder.write_state(self.state)
-        except OSError as error:
-            # Others see an earlier phase; the guest need not wait for that.
-            if no_space(error) is None:
-                raise
         self._observer.phase(phase)
 
     def started(self, phase: Phase, name: str, host: str) -> None:
@@ -125,12 +121,10 @@ def _written(folder: OperationFolder, report: Report, state: OperationState) -> 
     """The report, which says so where it could not be written."""
     free_reserve(folder.root)
     try:
-        folder.write_report(report)
-        folder.write_state(state)
-    except OSError as error:
-        problem = no_space(error)
-        if problem is None:
-            raise
+        with room():
+            folder.write_report(report)
+            folder.write_state(state)
+    except NoRoom as problem:
         note = f"How it ended is not written down: {problem.message}. Free some, then: vferry operation recover"
         return replace(report, notes=[*report.notes, f"{note} {folder.name}"])
     return report

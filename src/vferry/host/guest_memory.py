@@ -22,7 +22,7 @@ from vferry.host.domain_xml import read_domain
 from vferry.host.gateways_process import COMMAND, environment
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_domains import job_runs, qemu_pid
-from vferry.model.memory import MemoryUse, Sample
+from vferry.model.memory import PRESENT, MemoryUse, Sample
 from vferry.model.problem import Problem
 
 T = TypeVar("T")
@@ -37,8 +37,6 @@ PATIENCE_S = 5.0
 POLL_S = 0.1
 STATISTICS_S = 60.0
 """How old a balloon's statistics may be."""
-PRESENT = 1 << 63
-"""Of an entry of /proc/PID/pagemap (admin-guide/mm/pagemap.rst in Linux's documentation)."""
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) rw.. ")
 # Numbers of libvirt's ABI: virDomainStatsTypes, virDomainDirtyRateStatus.
 DIRTY_RATE, MEASURED = 1 << 9, 2
@@ -70,8 +68,8 @@ def measure_memory(hypervisor: Hypervisor, guest: str, seconds: int, root: Path 
 
 def look(domain: Any, guest: str, root: Path) -> Seen:
     """Pieces of a guest's memory, from places spread over it. Raises OSError, and `Problem` ``memory-not-found``."""
-    process = root / f"proc/{qemu_pid(root, guest)}"
-    where = ram((process / "maps").read_text(), read_domain(domain.XMLDesc(0)).memory)
+    pid, where = _place(domain, guest, root)
+    process = root / f"proc/{pid}"
     pieces, unused = [], 0
     with (process / "mem").open("rb", buffering=0) as memory, (process / "pagemap").open("rb", buffering=0) as pagemap:
         for place in spread(where, random.Random()):  # noqa: S311 - so that no page is always, or never, seen
@@ -91,10 +89,15 @@ def resident_places(hypervisor: Hypervisor, root: Path) -> tuple[str, ...]:
     places = []
     for domain in hypervisor.domains():
         with suppress(OSError, ValueError, Problem):
-            pid = qemu_pid(root, domain.name())
-            where = ram((root / f"proc/{pid}/maps").read_text(), read_domain(domain.XMLDesc(0)).memory)
+            pid, where = _place(domain, domain.name(), root)
             places.append(f"{pid}:{where.start:x}-{where.stop:x}")
     return tuple(places)
+
+
+def _place(domain: Any, guest: str, root: Path) -> tuple[int, range]:
+    """The process that runs a guest, and where the guest's memory is in it. Raises as `look` does, and ValueError."""
+    pid = qemu_pid(root, guest)
+    return pid, ram((root / f"proc/{pid}/maps").read_text(), read_domain(domain.XMLDesc(0)).memory)
 
 
 def ram(maps: str, memory: int) -> range:

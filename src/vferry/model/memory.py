@@ -7,6 +7,9 @@ from msgspec import Meta, Struct, field
 from vferry.model.compression import Codec, Count, Name
 from vferry.model.guest import StateSize
 
+PRESENT = 1 << 63
+"""Of an entry of /proc/PID/pagemap (admin-guide/mm/pagemap.rst in Linux's documentation): the page is in memory."""
+
 Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 

@@ -1,6 +1,6 @@
 """On which CPUs of a host a relay forwards, and which of its guests get in its way there."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from vferry.model.guest import Guest
 from vferry.model.host import Inventory, Pf
@@ -68,7 +68,7 @@ def strays_to(guest: Guest, cpus: Collection[int]) -> tuple[int, ...]:
 def about(host: Inventory) -> Iterator[Finding]:
     """The guests of a host that are pinned to where its relay forwards, since that was made or all along."""
     cpus = forwards_on(host)
-    if held := {guest.name: held_on(guest, cpus) for guest in host.guests if held_on(guest, cpus)}:
+    if held := _guests(host, cpus, held_on):
         yield warning(
             "relay-core-used",
             f"The guests {', '.join(held)} are pinned to where the relay of {host.name} forwards "
@@ -80,13 +80,20 @@ def about(host: Inventory) -> Iterator[Finding]:
 
 def straying(host: Inventory, cpus: Collection[int]) -> Iterator[Finding]:
     """The guests of a host whose CPUs include some of these, and others: the kernel has it from case to case."""
-    if wide := {guest.name: strays_to(guest, cpus) for guest in host.guests if strays_to(guest, cpus)}:
+    if wide := _guests(host, cpus, strays_to):
         yield warning(
             "relay-cores-shared",
             f"The guests {', '.join(wide)} are pinned to CPUs of {host.name} that include some of the relay's, and may "
             f"run there (CPU {_listed(wide.values())})",
             f"{_PIN} alone",
         )
+
+
+def _guests(
+    host: Inventory, cpus: Collection[int], pinned: Callable[[Guest, Collection[int]], tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The guests that are pinned so to some of these CPUs, by name, and to which."""
+    return {guest.name: found for guest in host.guests if (found := pinned(guest, cpus))}
 
 
 def node_of(host: Inventory, pf: Pf) -> NumaNode:

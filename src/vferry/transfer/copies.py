@@ -191,8 +191,8 @@ class ReceiverCopies:
         placed = fate[fate != PLAIN]
         different, new = slot[placed == DIFFERENCE], slot[placed != DIFFERENCE]
         if len(new):
-            kept = (fate != PLAIN) & (fate != DIFFERENCE)
-            self._pages[_rows(new)] = pages if len(new) == len(pages) else pages[kept]
+            all_new = len(new) == len(pages)
+            self._pages[_rows(new)] = pages if all_new else pages[(fate == KEPT) | (fate == RESIDENT)]
         changes.apply(self._pages, different)
         if len(different) == len(pages):
             self._pages.take(different, axis=0, out=pages, mode="clip")  # any other mode takes a copy of them first

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vferry.model.memory import PRESENT
 from vferry.transfer.differences import WORDS, Numbers, Pages
 from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.place import Place
@@ -32,8 +33,6 @@ TRIED, WORTH = 16_384, 1 / 64
 NOWHERE = -1
 BLOCK_BYTES = 64
 """Of SHA-256: a key of this length is hashed once for all pages."""
-PRESENT = 1 << 63
-"""Of an entry of /proc/PID/pagemap (admin-guide/mm/pagemap.rst in Linux's documentation)."""
 
 
 class Residents:

@@ -143,8 +143,8 @@ def pack_hello(hello: Hello) -> bytes:
 
 def hello_body_size(header: bytes) -> int:
     """Tell how many bytes follow a hello's first eight, at most 304; raises `WireError`, `VersionError`."""
-    magic, version, name_size, token_size = HELLO.unpack(header)
-    _check(magic, version)
+    check_preamble(header)
+    *_, name_size, token_size = HELLO.unpack(header)
     if not 1 <= name_size <= SERVICE_LIMIT or token_size > TOKEN_LIMIT:
         raise WireError("hello out of bounds")
     return ASKED.size + int(name_size + token_size)
@@ -173,8 +173,8 @@ def pack_reply(reply: Reply) -> bytes:
 
 def reply_body_size(header: bytes) -> int:
     """Tell how many bytes follow a reply's first eighteen; raises `WireError`, `VersionError`."""
-    *_, count = REPLY.unpack(header)
     check_preamble(header)
+    *_, count = REPLY.unpack(header)
     if count > RESIDENT_LIMIT:
         raise WireError("reply out of bounds")
     return KEY_BYTES + int(count) * DIGEST_BYTES if count else 0
@@ -198,11 +198,8 @@ def _numbers(bits: int) -> frozenset[int]:
 
 def check_preamble(start: bytes) -> None:
     """Tell by its first `PREAMBLE_BYTES` whether a hello or a reply is ours; raises `WireError`, `VersionError`."""
-    _check(start[: len(MAGIC)], start[len(MAGIC)])
-
-
-def _check(magic: bytes, version: int) -> None:
-    if magic != MAGIC:
+    if not start.startswith(MAGIC):
         raise WireError("not a vferry gateway")
+    version = start[len(MAGIC)]
     if version != VERSION:
         raise VersionError(f"the other gateway speaks version {version} of the protocol, not {VERSION}")

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vferry.model.memory import PRESENT
 from vferry.transfer import resident
 from vferry.transfer.differences import Pages
 from vferry.transfer.multifd import PAGE_BYTES
 from vferry.transfer.place import Place, parse_place
-from vferry.transfer.resident import CHUNK_PAGES, NOWHERE, PRESENT, Lookup, Residents
+from vferry.transfer.resident import CHUNK_PAGES, NOWHERE, Lookup, Residents
 from vferry.transfer.wire import DIGEST_BYTES, NO_HASHES
 
 from .mapped import mapped, residents
