@@ -217,12 +217,13 @@ def _forward(host: HostState, mac: str, *, present: bool) -> api.Done:
 def _gateway(host: HostState, operation: api.Operation[Any], session: api.Session) -> Any:
     host.claims.check(session)
     match operation:
-        case api.StartReceiving(peer=peer):
+        case api.StartReceiving(peer=peer, direct=direct):
             there = host.gateways.get(session.operation)
             if there is None or there.role != "receive":
                 there = Gateway("receive", peer, f"token-{session.operation}-{host.name}")
                 host.gateways[session.operation] = there
-            return api.Receiving(address="192.0.2.1", port=49200, token=there.token)
+            itself = api.DirectMemory(port=49201, name=host.name) if direct else None
+            return api.Receiving(address="192.0.2.1", port=49200, token=there.token, direct=itself)
         case api.StartSending(peer=peer, token=token, codec=codec):
             moving.refuse_held(host, session.operation)
             before = host.gateways.get(session.operation)

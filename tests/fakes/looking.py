@@ -28,7 +28,19 @@ from vferry.model.guest import (
     StateSize,
     VfRef,
 )
-from vferry.model.host import Bond, Bridge, Inventory, Mdev, MdevType, MigrationEndpoint, Network, Pf, Versions, Vf
+from vferry.model.host import (
+    Bond,
+    Bridge,
+    Inventory,
+    Mdev,
+    MdevType,
+    MigrationEndpoint,
+    Network,
+    Pf,
+    QemuTls,
+    Versions,
+    Vf,
+)
 from vferry.model.memory import MemoryUse, Sample
 from vferry.model.ovn import Chassis
 from vferry.model.problem import Exit, Problem
@@ -133,6 +145,7 @@ def inventory(host: HostState) -> Inventory:
         connections=None if host.connections is None else len(host.connections),
         relay=_relay(host),
         chassis=Chassis(name=f"{host.name}-chassis", bridge="br-int", userspace=True, connected=True),
+        qemu_tls=QemuTls(names=(host.name,), authority="a"),
     )
 
 

@@ -186,6 +186,7 @@ def show(job: Job, now: float) -> Migration:
         error=job.error,
         total_bytes=1 << 20,
         remaining_bytes=job.left,
+        sent_bytes=1 << 19,
         rounds=job.passes if job.begun else 0,
         downtime_ms=job.downtime_ms,
         pause_ms=98.7 if job.state == "completed" else None,

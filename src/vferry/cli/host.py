@@ -8,6 +8,7 @@ from vferry.cli import host_show, output
 from vferry.cli import show as show_lines
 from vferry.cli.rate import per_second, rate_or_configured
 from vferry.controller.hosts import add_host, limit_host, list_hosts, open_host, remove_host
+from vferry.controller.hosts import certify_qemu as certify
 from vferry.host.api import TakeInventory
 from vferry.model.host import Inventory
 from vferry.plan import relay_cpus
@@ -100,6 +101,22 @@ def set_(name: str, bandwidth: int | None) -> None:
     asyncio.run(limit_host(name, bandwidth))
     limit = "as configured" if bandwidth is None else per_second(bandwidth)
     click.echo(f"{name}: {limit} for all migrations that leave it")
+
+
+@command.command()
+@click.argument("name")
+def certify_qemu(name: str) -> None:
+    """Give QEMU on a host a certificate, so that it may send memory by itself (vferry migrate --direct).
+
+    It is put where libvirt has QEMU find it (/etc/pki/qemu, or what qemu.conf says), and is good for two years; doing
+    it again renews it. It is of an authority of its own, which only QEMUs trust. Where the folder has certificates of
+    another authority, these stay, and are used as they are.
+
+    \b
+    Example: vferry host certify-qemu host1
+    """
+    asyncio.run(certify(name))
+    click.echo(f"{name}: QEMU has a new certificate")
 
 
 @command.command()

@@ -92,6 +92,12 @@ WISHES = (
         "is not copied then.  [default: no, or the configuration's]",
     ),
     click.option(
+        "--direct/--no-direct",
+        default=None,
+        help="Where the gateways would not compress, let QEMU send the memory by itself, over its own TLS; both hosts "
+        "need certificates for that (vferry host certify-qemu).  [default: no, or the configuration's]",
+    ),
+    click.option(
         "--temporary-bond",
         is_flag=True,
         help="With --network detach: a bond is made in the guest, over the VF and a virtio NIC, and taken away after.",

@@ -42,11 +42,11 @@ class Authority:
     def ca_pem(self) -> str:
         return self.files.ca.read_text()
 
-    def sign(self, request: str, name: str, address: str) -> str:
+    def sign(self, request: str, name: str, address: str, *, key_usage: bool = True) -> str:
         """A PEM certificate for a host's PEM signing request, good for 2 years.
 
-        Its names are `name` (DNS) and the migration network's `address` (IP), whatever the request asks for.
-        Problem ``certificate-request-invalid``.
+        Its names are `name` (DNS) and the migration network's `address` (IP), whatever the request asks for. Without
+        `key_usage` it does not say what its key is for. Problem ``certificate-request-invalid``.
         """
         key = _requested_key(request, name)
         alternatives: list[x509.GeneralName] = [
@@ -56,7 +56,7 @@ class Authority:
         ]
         # A gateway is a client when it sends and a server when it receives.
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        return _pem(self._issue(key, name, alternatives, usages)).decode()
+        return _pem(self._issue(key, name, alternatives, usages, key_usage=key_usage)).decode()
 
     def _made(self) -> bool:
         there = [path.exists() for path in (self.directory / "ca.key", self.files.ca)]
@@ -109,17 +109,20 @@ class Authority:
         name: str,
         names: list[x509.GeneralName],
         usages: list[x509.ObjectIdentifier],
+        *,
+        key_usage: bool = True,
     ) -> x509.Certificate:
-        return (
+        builder = (
             _builder(_name(name), self._certificate.subject, key, CERTIFICATE_DAYS)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-            .sign(self._key, hashes.SHA256())
         )
+        if key_usage:
+            builder = builder.add_extension(_key_usage(ca=False), critical=True)
+        return builder.sign(self._key, hashes.SHA256())
 
 
 def _requested_key(request: str, name: str) -> ec.EllipticCurvePublicKey:

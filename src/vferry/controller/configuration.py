@@ -80,6 +80,8 @@ class MigrationSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Short for ``throttle``: whether QEMU may slow the guest down then."""
     reclaim_free: bool = False
     """Whether what the guest has free is taken by its balloon before the copy, and given back."""
+    direct: bool = False
+    """Whether QEMU may send by itself, over its own TLS, what gateways would not compress."""
     unplug_timeout_s: Annotated[float, Meta(gt=0)] = 15.0
     """How long a guest may take to give a device back."""
 

@@ -10,7 +10,16 @@ import msgspec
 
 from vferry.controller.authority import Authority
 from vferry.controller.state import State, find_state
-from vferry.host.api import Done, InstallCertificate, LimitHost, RequestCertificate, Session, TakeInventory
+from vferry.host.api import (
+    Done,
+    InstallCertificate,
+    InstallQemuCertificate,
+    LimitHost,
+    RequestCertificate,
+    RequestQemuCertificate,
+    Session,
+    TakeInventory,
+)
 from vferry.host.client import RemoteHost, connect
 from vferry.host.durable import write_durably
 from vferry.model.host import Inventory
@@ -98,19 +107,45 @@ async def remove_host(name: str, state: State | None = None) -> HostRecord:
 async def limit_host(name: str, bandwidth: int | None, state: State | None = None) -> Done:
     """Limits a host as `LimitHost` says. Problems: ``host-unknown``, ``host-too-old``, and the agent's own."""
     async with open_host(name, state=state) as host:
-        try:
+        with _known_to(
+            name,
+            "changes its limit of bandwidth by its configuration only",
+            "or write bandwidth into [migration] of its /etc/vferry/agent.toml and restart the agent",
+        ):
             return await host.call(LimitHost(bandwidth=bandwidth))
-        except Problem as problem:
-            if problem.code != "call-unknown":
-                raise
-            raise Problem(
-                "host-too-old",
-                f"The agent of {name} is of a version that changes its limit of bandwidth by its configuration only",
-                f"Upgrade vferry on {name}, or write bandwidth into [migration] of its /etc/vferry/agent.toml "
-                "and restart the agent",
-                exit=Exit.REFUSED,
-                host=name,
-            ) from problem
+
+
+async def certify_qemu(name: str, state: State | None = None) -> Done:
+    """Gives a host's QEMU a certificate of the authority for QEMUs, which has no say over agents and gateways.
+
+    Problems: ``host-unknown``, ``host-too-old``, ``qemu-tls-of-others``, and the agent's own.
+    """
+    state = state or find_state()
+    authority = Authority(state.pki / "qemu")
+    async with open_host(name, state=state) as host:
+        address = (await host.call(TakeInventory(), timeout_s=60.0)).migration.address
+        with _known_to(name, "knows of no certificates for QEMU", "or do without --direct"):
+            request = await host.call(RequestQemuCertificate(ca=authority.ca_pem))
+        # QEMU takes a key's usage that permits key encipherment, which no such key is for, or no word of it.
+        certificate = authority.sign(request.pem, name, address, key_usage=False)
+        return await host.call(InstallQemuCertificate(certificate=certificate, ca=authority.ca_pem))
+
+
+@contextmanager
+def _known_to(name: str, how: str, otherwise: str) -> Iterator[None]:
+    """Problem ``host-too-old`` where the agent does not know a call."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.code != "call-unknown":
+            raise
+        raise Problem(
+            "host-too-old",
+            f"The agent of {name} is of a version that {how}",
+            f"Upgrade vferry on {name}, {otherwise}",
+            exit=Exit.REFUSED,
+            host=name,
+        ) from problem
 
 
 async def _certify(host: RemoteHost, authority: Authority, address: str) -> None:

@@ -50,6 +50,7 @@ class Request(Struct, frozen=True, kw_only=True):
     throttle: bool | None = None
     """The same of its throttling."""
     reclaim_free: bool | None = None
+    direct: bool | None = None
     measured: bool = True
     probe_address: str | None = None
     probe_tcp: int | None = None
@@ -89,7 +90,9 @@ async def prepare(state: State, request: Request, *, estimated: bool = False) ->
         transfer=asked_transfer(request, settings),
         unplug_timeout_s=settings.unplug_timeout_s,
     )
-    seen = await survey(state, request.guest, request.destination, wishes, measured=estimated)
+    # Whether compressing gains anything is to be known before, where QEMU would send by itself if not.
+    measured = estimated or (wishes.transfer.direct and wishes.transfer.codec is Codec.AUTO)
+    seen = await survey(state, request.guest, request.destination, wishes, measured=measured)
     return Prepared(
         request=request, wishes=wishes, survey=seen, plan=seen.assessment.plan, began=began, started=started
     )
@@ -107,6 +110,7 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
         bandwidth=request.bandwidth or settings.bandwidth,
         deadline_s=request.deadline_s or settings.deadline_s,
         reclaim_free=settings.reclaim_free if request.reclaim_free is None else request.reclaim_free,
+        direct=settings.direct if request.direct is None else request.direct,
         when_stalled=adjusted(schedule, request.max_pause_s, request.throttle),
     )
     if wanted.compression and request.codec not in (None, Codec.NONE):
@@ -126,6 +130,12 @@ def asked_transfer(request: Request, settings: MigrationSettings) -> TransferPla
             "option-unused",
             "Pages that are at the destination are left out only where multifd's channels are compressed by a codec",
             "Give a --codec, and neither --transfer plain nor --delta-memory 0, or leave --resident out",
+        )
+    if request.direct and not wanted.direct:
+        raise Problem(
+            "option-unused",
+            f"QEMU does not send by itself what the gateways compress with {wanted.codec.value}",
+            "Use --codec none or auto, or leave --direct out",
         )
     return wanted
 

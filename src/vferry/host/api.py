@@ -463,12 +463,21 @@ class PutConnections(Operation[PutOutcome], frozen=True, kw_only=True, tag="put-
 # --- the move itself -------------------------------------------------------------------------------------
 
 
+class DirectMemory(Struct, frozen=True, kw_only=True):
+    """Where QEMU of the destination takes the memory in by itself, and the name that its certificate has."""
+
+    port: int
+    name: str
+
+
 class Receiving(Struct, frozen=True, kw_only=True):
     """Where the receiving gateway listens, and the token that a sender must show. Never logged."""
 
     address: str
     port: int
     token: str
+    direct: DirectMemory | None = None
+    """At the same address; None where the memory is the gateway's, too."""
 
 
 class StartReceiving(Operation[Receiving], frozen=True, kw_only=True, tag="start-receiving"):
@@ -479,6 +488,11 @@ class StartReceiving(Operation[Receiving], frozen=True, kw_only=True, tag="start
     """MiB for copies of pages, at most."""
     resident: bool = False
     """Whether pages that guests have which run here need not be sent; of these as much may be copied again."""
+    direct: bool = False
+    """Whether QEMU is to take the memory in by itself, over TLS; the gateway then carries libvirt's connection alone.
+
+    Problem ``no-qemu-tls`` where it cannot.
+    """
 
 
 class StartSending(Operation[Done], frozen=True, kw_only=True, tag="start-sending"):
@@ -493,6 +507,7 @@ class StartSending(Operation[Done], frozen=True, kw_only=True, tag="start-sendin
     """Over how many each connection is spread that is compressed."""
     delta_memory: DeltaMib = 0
     """MiB for copies of pages, at most."""
+    direct: DirectMemory | None = None
 
 
 class GatewayStatistics(Struct, frozen=True, kw_only=True):
@@ -855,6 +870,23 @@ class RequestCertificate(Operation[CertificateRequest], frozen=True, kw_only=Tru
 
 class InstallCertificate(Operation[Done], frozen=True, kw_only=True, tag="install-certificate"):
     """Stores the certificate that the controller's CA has signed, and the CA; the TLS API listens from then on."""
+
+    certificate: str
+    ca: str
+
+
+class RequestQemuCertificate(Operation[CertificateRequest], frozen=True, kw_only=True, tag="request-qemu-certificate"):
+    """A signing request for a key of this host's QEMU, by which it may send memory by itself; made when there is none.
+
+    Problem ``qemu-tls-of-others`` where libvirt's folder has certificates of another authority.
+    """
+
+    ca: str
+    """PEM: the authority that is to sign it."""
+
+
+class InstallQemuCertificate(Operation[Done], frozen=True, kw_only=True, tag="install-qemu-certificate"):
+    """Stores the certificate that was signed, and its authority's, where libvirt has QEMU find them."""
 
     certificate: str
     ca: str

@@ -1,24 +1,24 @@
 """A host's key, which never leaves it, and the certificate that the controller's CA gives it."""
 
-from pathlib import Path
-
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from vferry.host.certificates_tls import host_files
+from vferry.host.certificates_tls import TlsFiles
 from vferry.host.durable import write_durably
 from vferry.model.problem import Problem
 
 
 class Certificates:
-    """The files of one host under its state directory's ``pki``."""
+    """The files of one host: its agent's and gateways' (`host_files`), or its QEMU's."""
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self.files = host_files(directory)
+    def __init__(self, files: TlsFiles, name: str, again: str = "vferry host add {} URI") -> None:
+        """`again` is the command that has another certificate made."""
+        self.files = files
         self.name = name
+        self._again = again.format(name)
 
     def request(self) -> str:
         """A PEM signing request for the host's key; the key is made when there is none."""
@@ -46,13 +46,13 @@ class Certificates:
             raise Problem(
                 "certificate-invalid",
                 f"The certificate for {self.name} is not a certificate of that CA",
-                f"Add the host again: vferry host add {self.name} URI",
+                f"Have another one made: {self._again}",
             ) from error
         if own.public_key() != self._key().public_key():
             raise Problem(
                 "certificate-invalid",
                 f"The certificate is not for the key of {self.name}",
-                f"Add the host again: vferry host add {self.name} URI",
+                f"Have another one made: {self._again}",
             )
 
     def _key(self) -> ec.EllipticCurvePrivateKey:

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ import msgspec
 from msgspec import Struct, structs
 
 from vferry.host import gateways_process as process
-from vferry.host.api import Done, GatewayStatistics, Receiving, StartReceiving, StartSending
+from vferry.host.api import DirectMemory, Done, GatewayStatistics, Receiving, StartReceiving, StartSending
 from vferry.host.durable import write_durably
 from vferry.host.guest_memory import resident_places
 from vferry.host.hypervisor import Hypervisor
+from vferry.host.qemu_tls import name_shown
 from vferry.model.compression import Compressed
 from vferry.model.host import MigrationEndpoint
 from vferry.model.problem import Exit, Problem
@@ -86,18 +87,20 @@ class Gateways:
             here = places(self._runtime, operation)
             running = self._running(here, "receive", wanted.peer)
             if running is None:
+                direct = self._direct() if wanted.direct else None
                 self._prepare(here)
                 record = process.GatewayRecord(
                     role="receive",
                     peer=wanted.peer,
                     address=self._endpoint.address,
-                    port=free_port(self._endpoint),
+                    port=free_port(self._endpoint, self._promised(direct)),
+                    direct=direct,
                     token=secrets.token_urlsafe(32),
                     delta_memory=wanted.delta_memory,
                     resident=resident_places(self._hypervisor, self._root) if wanted.resident else (),
                 )
                 running = self._launch(here, record)
-            return Receiving(address=running.address, port=running.port, token=running.token)
+            return Receiving(address=running.address, port=running.port, token=running.token, direct=running.direct)
 
     def send(self, operation: str, wanted: StartSending) -> Done:
         """Starts the sending gateway; unchanged when it runs already towards the same place."""
@@ -126,6 +129,17 @@ class Gateways:
         """Ends the gateway and forgets the operation."""
         self.stop(operation)
         shutil.rmtree(places(self._runtime, operation).directory, ignore_errors=True)
+
+    def _direct(self) -> DirectMemory:
+        """Where QEMU is to listen, which will only do so when libvirt starts it."""
+        name = name_shown(self._root)
+        return DirectMemory(port=free_port(self._endpoint, self._promised()), name=name)
+
+    def _promised(self, *more: DirectMemory | None) -> set[int]:
+        """The ports on which a QEMU listens that gateways of this host are for, or will."""
+        records = map(process.load, self._runtime.iterdir() if self._runtime.is_dir() else ())
+        known = [record.direct for record in records if record is not None and record.role == "receive"]
+        return {direct.port for direct in (*known, *more) if direct is not None}
 
     def _running(self, here: Places, role: str, peer: str) -> process.GatewayRecord | None:
         """The gateway if it runs in this role for this peer; one that does not fit is stopped."""
@@ -188,11 +202,13 @@ def _compressed(event: dict[str, Any]) -> Compressed | None:
     return None
 
 
-def free_port(endpoint: MigrationEndpoint) -> int:
-    """A port of the range that nobody listens on. Problem ``no-port``."""
+def free_port(endpoint: MigrationEndpoint, promised: Collection[int] = ()) -> int:
+    """A port of the range that nobody listens on, nor was promised. Problem ``no-port``."""
     family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
     first, last = endpoint.ports
     for port in range(first, last + 1):
+        if port in promised:
+            continue
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             # A closed connection of an earlier migration, in TIME_WAIT, is no obstacle.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from vferry.host.api import DirectMemory
 from vferry.host.durable import write_durably
 from vferry.model.compression import Codec
 from vferry.model.problem import Exit, Problem
@@ -43,6 +44,8 @@ class GatewayRecord(Struct, frozen=True, kw_only=True):
     """In MiB."""
     resident: tuple[str, ...] = ()
     """Where guests' memory is whose pages need not be sent."""
+    direct: DirectMemory | None = None
+    """Where the destination's QEMU takes the memory in, at the same address, if not through the gateways."""
     pid: int = 0
     started: int = 0
     """Clock ticks from boot to the process's start: with the id it names one process of this boot."""
@@ -57,6 +60,8 @@ class Wire(NamedTuple):
     """Bytes per second sent in the last second that it has told of; None before that."""
     ratio: float | None
     """Bytes of QEMU's stream for each on the wire so far; None where nothing was compressed."""
+    direct: bool = False
+    """Whether the memory does not go over it."""
 
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -166,7 +171,8 @@ def wire(directory: Path) -> Wire:
     lost = any(event.get("event") == "lost" for event in told)
     stats = [event for event in told if event.get("event") == "stats"][-2:]
     ratio = stats[-1].get("compression", {}).get("ratio") if stats else None
-    return Wire(lost and record is not None and alive(record), _rate(stats), ratio)
+    direct = record is not None and record.direct is not None
+    return Wire(lost and record is not None and alive(record), _rate(stats), ratio, direct)
 
 
 def load(directory: Path) -> GatewayRecord | None:

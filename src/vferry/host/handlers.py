@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -56,6 +56,9 @@ from vferry.model.guest import Guest, GuestNetwork
 from vferry.model.host import Inventory
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import Relay, RelayState
+
+if TYPE_CHECKING:
+    from vferry.host.qemu_certificates import QemuCertificates
 
 T = TypeVar("T")
 
@@ -186,7 +189,17 @@ class Handlers:
         match operation:
             case api.LimitHost(bandwidth=bandwidth):
                 return lambda: self._limit_host(bandwidth)
+            case api.RequestQemuCertificate(ca=ca):
+                return lambda: api.CertificateRequest(pem=self._qemu_certificates().request(ca))
+            case api.InstallQemuCertificate(certificate=certificate, ca=ca):
+                return lambda: self._qemu_certificates().install(certificate, ca)
         return None
+
+    def _qemu_certificates(self) -> "QemuCertificates":
+        # Imported here because it is slow to import and rarely needed.
+        from vferry.host.qemu_certificates import QemuCertificates
+
+        return QemuCertificates(self._root, self._configuration.name)
 
     def _acting(self, operation: api.Operation[Any], session: api.Session | None) -> Callable[[], Struct]:
         """The work of an operation that changes something, after the claim on it was checked."""

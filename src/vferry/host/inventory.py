@@ -16,6 +16,7 @@ from vferry.host.hypervisor_guests import Described, describe_all, guest_of
 from vferry.host.mediated import read_mdevs, read_types
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovn import read_chassis
+from vferry.host.qemu_tls import read_qemu_tls
 from vferry.host.relay_ground import read_ground
 from vferry.host.sriov import read_bonds, read_pfs
 from vferry.host.sriov_netlink import Links
@@ -76,6 +77,7 @@ def take_inventory(
         chassis=read_chassis(root),
         relay_ground=read_ground(root, tuple(pf.name for pf in pfs)),
         keepalive_off=_keepalive_off(root / "etc/libvirt/qemu.conf"),
+        qemu_tls=read_qemu_tls(root),
     )
 
 

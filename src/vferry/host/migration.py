@@ -13,7 +13,7 @@ from vferry.host.api import Done, Migration, StartMigration
 from vferry.host.gateways import Places, places
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration_bandwidth import Bandwidth, mib_per_second
-from vferry.host.migration_parameters import flags, parameters
+from vferry.host.migration_parameters import flags, parameters, way
 from vferry.host.migration_record import Record, answer, load, save, update
 from vferry.host.migration_statistics import Statistics
 from vferry.model.problem import Exit, Problem
@@ -205,8 +205,9 @@ class Migrations:
         error: str | None = None
         try:
             uri = f"qemu+unix:///system?socket={here.control}"
-            libvirt, bandwidth = self._hypervisor.libvirt, self._bandwidth.of(record)
-            domain.migrateToURI3(uri, parameters(libvirt, domain, wanted, here, bandwidth), flags(libvirt, wanted))
+            libvirt, bandwidth, memory = self._hypervisor.libvirt, self._bandwidth.of(record), way(here.directory)
+            asked = parameters(libvirt, domain, wanted, memory, bandwidth)
+            domain.migrateToURI3(uri, asked, flags(libvirt, wanted, memory))
         except self._hypervisor.libvirt.libvirtError as problem:
             error = str(problem.get_error_message() or problem)
         # An error may mean that only the connection to libvirt broke: its job may go on, or have succeeded.

@@ -44,7 +44,7 @@ class Held:
             if found.state != "active":
                 return found
             if not wire.lost:
-                return replace(found, wire_rate=wire.rate, ratio=wire.ratio)
+                return replace(found, wire_rate=found.rate if wire.direct else wire.rate, ratio=wire.ratio)
             if domains.runs(self._hypervisor, guest):
                 self._gateways.stop(operation)
             elif domains.is_paused(self._hypervisor, guest) and time.monotonic() > until:

@@ -1,7 +1,9 @@
 """How libvirt is asked to migrate a guest: flags and parameters, in its own words."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from vferry.host import gateways_process as process
 from vferry.host.api import StartMigration
 from vferry.host.gateways import Places
 from vferry.host.migration_bandwidth import mib_per_second
@@ -11,9 +13,28 @@ FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST"
 """Never UNDEFINE_SOURCE: vferry removes the definition itself, after it has looked at the destination."""
 
 
-def flags(libvirt: Any, wanted: StartMigration) -> int:
+class Way(NamedTuple):
+    """Where libvirt has QEMU send the memory: through a socket, or to an address, encrypted."""
+
+    uri: str
+    listen: str | None = None
+    """The address that the destination's QEMU listens on."""
+    name: str | None = None
+    """What that shows, encrypted by QEMU itself."""
+
+
+def way(directory: Path) -> Way:
+    """As the operation's gateway was told."""
+    gateway, here = process.load(directory), Places(directory)
+    if gateway is None or gateway.direct is None:
+        return Way(f"unix://{here.memory}")
+    host = f"[{gateway.address}]" if ":" in gateway.address else gateway.address
+    return Way(f"tcp://{host}:{gateway.direct.port}", gateway.address, gateway.direct.name)
+
+
+def flags(libvirt: Any, wanted: StartMigration, way: Way) -> int:
     """Those of VIR_MIGRATE_…"""
-    found = 0
+    found = libvirt.VIR_MIGRATE_TLS if way.name else 0
     for name in FLAGS:
         found |= getattr(libvirt, name)
     if wanted.parallel > 0:
@@ -25,14 +46,17 @@ def flags(libvirt: Any, wanted: StartMigration) -> int:
     return found
 
 
-def parameters(libvirt: Any, domain: Any, wanted: StartMigration, here: Places, bandwidth: int) -> dict[str, str | int]:
+def parameters(libvirt: Any, domain: Any, wanted: StartMigration, way: Way, bandwidth: int) -> dict[str, str | int]:
     """Those of VIR_MIGRATE_PARAM_…; `bandwidth` in bytes per second. Raises libvirt's error."""
     found: dict[str, str | int] = {
-        libvirt.VIR_MIGRATE_PARAM_URI: f"unix://{here.memory}",
+        libvirt.VIR_MIGRATE_PARAM_URI: way.uri,
         libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: wanted.persistent_xml,
         # Always: libvirt would take the limit of the guest's last migration.
         libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: mib_per_second(bandwidth),
     }
+    if way.name and way.listen:
+        found[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = way.name
+        found[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = way.listen
     if wanted.attached or wanted.vfs:
         # As the guest is now: it may have been given NICs, or have given some back, since it was looked at.
         live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)

@@ -20,6 +20,7 @@ from vferry.host.api import (
     RequestCertificate,
     Session,
 )
+from vferry.host.certificates_tls import host_files
 from vferry.host.claims import Claims
 from vferry.model.host import Claim
 from vferry.model.problem import Exit, Problem
@@ -120,7 +121,7 @@ class Service:
         # Imported here because it is slow to import and rarely needed.
         from vferry.host.certificates import Certificates
 
-        return Certificates(self.directory, self.name)
+        return Certificates(host_files(self.directory), self.name)
 
     @contextlib.contextmanager
     def _counted(self, session: Session | None) -> Iterator[None]:

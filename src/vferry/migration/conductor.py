@@ -161,7 +161,12 @@ class Conductor(Stepper):
 
     async def _open_gateways(self, step: OpenGateways) -> str:
         transfer = self._plan.transfer
-        receive = StartReceiving(peer=step.host, delta_memory=transfer.delta_memory, resident=transfer.resident)
+        receive = StartReceiving(
+            peer=step.host,
+            delta_memory=transfer.delta_memory,
+            resident=transfer.resident,
+            direct=transfer.direct,
+        )
         receiving = await self._hosts[step.destination].call(receive, timeout_s=120)
         sending = StartSending(
             peer=step.destination,
@@ -171,9 +176,11 @@ class Conductor(Stepper):
             codec=transfer.codec,
             streams=transfer.streams,
             delta_memory=transfer.delta_memory,
+            direct=receiving.direct,
         )
         await self._hosts[step.host].call(sending, timeout_s=120)
-        return f"{receiving.address}:{receiving.port}"
+        memory = f", memory to port {receiving.direct.port}" if receiving.direct else ""
+        return f"{receiving.address}:{receiving.port}{memory}"
 
     async def _close_gateways(self, step: OpenGateways | CloseGateways) -> dict[str, Any]:
         """Both sides' figures together; the bytes are those that the sender put on the wire."""

@@ -184,6 +184,7 @@ class Copying:
             "paused_at": paused,
             "pause_ms": last.pause_ms,
             "guest_bytes": last.total_bytes or None,
+            "sent_bytes": last.sent_bytes,
             "rounds": last.rounds or None,
             "device_bytes": last.device_bytes,
             "pause_limit_ms": max(self._course.allowed_ms, last.downtime_ms),

@@ -113,7 +113,8 @@ def _transfer(plan: Plan, figures: dict[str, Any], stalls: tuple[Stall, ...]) ->
         policy=plan.transfer.policy,
         codec=plan.transfer.codec.value,
         guest_bytes=figures.get("guest_bytes"),
-        wire_bytes=figures.get("wire_bytes"),
+        direct=plan.transfer.direct,
+        wire_bytes=_wire_bytes(plan, figures),
         rounds=figures.get("rounds"),
         cpu_s=figures.get("cpu_s"),
         cpu_peak=figures.get("cpu_peak"),
@@ -124,6 +125,14 @@ def _transfer(plan: Plan, figures: dict[str, Any], stalls: tuple[Stall, ...]) ->
         stalls=[*stalls],
         **_compression(convert(figures.get("compressed"), Compressed | None)),
     )
+
+
+def _wire_bytes(plan: Plan, figures: dict[str, Any]) -> int | None:
+    """What the gateways have put on the wire, and QEMU where it did so by itself."""
+    carried: int | None = figures.get("wire_bytes")
+    if carried is None or not plan.transfer.direct:
+        return carried
+    return carried + int(figures.get("sent_bytes") or 0)
 
 
 def _compression(compressed: Compressed | None) -> dict[str, Any]:

@@ -227,6 +227,17 @@ class MigrationEndpoint(Struct, frozen=True, kw_only=True):
     """What the agent's configuration says; an older agent does not tell."""
 
 
+class QemuTls(Struct, frozen=True, kw_only=True):
+    """libvirt's certificates, with which QEMU may send memory to another host by itself."""
+
+    names: tuple[str, ...] = ()
+    """Of the certificate that QEMU shows where it takes a guest in: DNS names."""
+    authority: str = ""
+    """SHA-256, in hexadecimal digits, of the public key of the authority by which it knows others."""
+    lacks: str | None = None
+    """Why there can be no such thing here; None where nothing is known against it."""
+
+
 CPU_SHARE = 0.5
 """Of a host's processors, what all its gateways get where its agent is told nothing else."""
 
@@ -289,6 +300,8 @@ class Inventory(Struct, frozen=True, kw_only=True):
     """What there is here to make a relay of."""
     keepalive_off: bool | None = None
     """Whether libvirt's keepalive leaves migrations' connections alone (qemu.conf); None where it cannot be read."""
+    qemu_tls: QemuTls | None = None
+    """An older agent does not say."""
 
     def vf(self, address: str) -> Vf | None:
         """The VF at a PCI address, if this host has it."""

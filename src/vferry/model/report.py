@@ -115,6 +115,8 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     `pause_limit_ms` is how long QEMU was allowed to pause the guest for its memory in the end, `throttle` by how many
     percent it slowed the guest's processors down at most; null where it was not allowed to. `stalls` is all that was
     done as the copy stalled, in order, also of one that was undone.
+    `direct`: QEMU sent the memory by itself; then `wire_bytes` has of it what QEMU says, without TLS's own, and the CPU
+    is that of gateways which carried libvirt's connection alone.
     `codec` is the one that was asked for, `codecs` has what was used, by name. `stream_bytes` is what QEMU wrote and
     the gateway compressed, `ratio` how many bytes of it went over the wire as one; null where nothing was compressed.
     Of the `pages` in multifd's packets, `zero_pages` were empty, `delta_pages` went as differences, `resident_pages`
@@ -125,6 +127,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
     policy: str
     codec: str | None = None
+    direct: bool = False
     guest_bytes: int | None = None
     wire_bytes: int | None = None
     rounds: int | None = None

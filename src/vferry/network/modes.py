@@ -252,6 +252,8 @@ def _announcements(plan: Plan) -> list[Step]:
 def _gateways(plan: Plan) -> Step:
     codec = plan.transfer.codec
     how = "" if codec is Codec.NONE else f", compressing with {codec.value}"
+    if plan.transfer.direct:
+        how = " for libvirt alone: QEMU sends the memory by itself"
     return OpenGateways(
         phase=Phase.PREPARE,
         name="open-gateways",

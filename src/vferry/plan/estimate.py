@@ -49,6 +49,13 @@ def way_of(facts: Facts, transfer: TransferPlan) -> Way:
     return Way(replace(transfer, bandwidth=min(limits, default=None)), min(rates, default=None), cores)
 
 
+def nothing_to_gain(facts: Facts, found: Estimate) -> bool:
+    """Whether codecs were tried, and the link is known, and none of them would be worth it."""
+    sample = facts.memory.sample if facts.memory else None
+    tried = sample is not None and bool(AUTOMATIC.intersection(sample.codecs))
+    return tried and found.link_rate is not None and found.codec is Codec.NONE
+
+
 def pause_rate(way: Way) -> int | None:
     """What the state of devices is sent at: the link's rate, as in the pause QEMU keeps to no limit.
 

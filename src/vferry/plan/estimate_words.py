@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from vferry.model.compression import AUTOMATIC, Codec
+from vferry.model.compression import Codec
 from vferry.model.guest import StateSize
 from vferry.model.memory import Estimate
-from vferry.plan.estimate import estimate, pause_rate, room_of, way_of
+from vferry.plan.estimate import estimate, nothing_to_gain, pause_rate, room_of, way_of
 from vferry.plan.facts import Facts, Finding, info, warning
 from vferry.plan.plan import TransferPlan
 from vferry.plan.schedule import LONGEST_PAUSE_S
@@ -18,7 +18,7 @@ def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Fin
     for note in facts.memory.notes if facts.memory else ():
         yield info("not-measured", note[0].upper() + note[1:])
     yield info("estimate", text(found))
-    if transfer.codec is Codec.AUTO and _nothing_to_gain(facts, found):
+    if transfer.codec is Codec.AUTO and nothing_to_gain(facts, found):
         yield info(
             "nothing-to-gain",
             f"Compressing gains nothing on a link of {_rate(found.link_rate)}: the memory will go as it is, unless the "
@@ -39,13 +39,6 @@ def about(facts: Facts, transfer: TransferPlan, found: Estimate) -> Iterator[Fin
             f"The copy is expected to take {found.seconds:.0f} s, longer than the {transfer.deadline_s:.0f} s it has",
             "Give more time with --deadline",
         )
-
-
-def _nothing_to_gain(facts: Facts, found: Estimate) -> bool:
-    """Whether codecs were tried, and the link is known, and none of them would be worth it."""
-    sample = facts.memory.sample if facts.memory else None
-    tried = sample is not None and bool(AUTOMATIC.intersection(sample.codecs))
-    return tried and found.link_rate is not None and found.codec is Codec.NONE
 
 
 def text(found: Estimate) -> str:

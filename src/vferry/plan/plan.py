@@ -214,7 +214,7 @@ class Announced(Struct, frozen=True, kw_only=True):
 
 
 class TransferPlan(Struct, frozen=True, kw_only=True):
-    """How the memory goes: libvirt's plain stream (0 channels) or multifd, through the gateways."""
+    """How the memory goes: libvirt's plain stream (0 channels) or multifd, through the gateways, or `direct`."""
 
     policy: str = "plain"
     compression: str | None = None
@@ -239,6 +239,9 @@ class TransferPlan(Struct, frozen=True, kw_only=True):
     deadline_s: float = 600.0
     reclaim_free: bool = False
     """Whether the guest's balloon takes, and gives back, what it has free before the copy."""
+    direct: bool = False
+    """Whether QEMU sends to the destination's by itself, over TLS, where the gateways would not compress: in a wish
+    that it may, in a plan that it does."""
 
     @property
     def most_downtime_ms(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from vferry.plan import connections, devices, estimate, estimate_words, free_memory, nics, transfer, vfio
+from vferry.plan import connections, devices, direct, estimate, estimate_words, free_memory, nics, transfer, vfio
 from vferry.plan.facts import Assessment, Facts, Finding, Wishes, error, warning
 from vferry.plan.plan import Plan, TransferPlan
 from vferry.plan.planner import draft
@@ -16,6 +16,7 @@ _MEMORY_MARGIN = 256 * 2**20
 
 def assess(facts: Facts, wishes: Wishes) -> Assessment:
     """All findings, and the plan where none is an error."""
+    asked, wishes = wishes.transfer, replace(wishes, transfer=direct.settled(facts, wishes.transfer))
     drafted = draft(facts, wishes)
     state = drafted.plan.device_state if drafted.plan else None
     counted = free_memory.counted(facts, drafted.plan, wishes.transfer)
@@ -30,6 +31,7 @@ def assess(facts: Facts, wishes: Wishes) -> Assessment:
         *transfer.missing_methods(facts, wishes.transfer.policy),
         *transfer.missing_codecs(facts, wishes.transfer.codec),
         *transfer.about_stalling(wishes.transfer),
+        *direct.about(facts, asked),
         *_nics(facts, wishes),
         *_devices(facts, drafted.plan),
         *connections.about(facts, drafted.plan),

@@ -56,16 +56,17 @@ def choose(
     bandwidth: int | None = None,
     deadline_s: float = 600.0,
     reclaim_free: bool = False,
+    direct: bool = False,
     when_stalled: Schedule = (),
 ) -> TransferPlan:
     """The transfer that was asked for; `policy` ``auto`` takes multifd for whatever is compressed or spread.
 
     For multifd's packets say where pages are: only there does the gateway find those that are zero, or sent again.
     It has a thread for each of multifd's channels, so that each is one stream; a plain stream it spreads itself.
-    What QEMU compresses the gateways leave as it is.
+    What QEMU compresses the gateways leave as it is. Where it may send by itself, it is faster so.
     """
     if policy == "auto":
-        policy = "multifd" if codec is not Codec.NONE or (streams or 1) > 1 else "plain"
+        policy = "multifd" if codec is not Codec.NONE or (streams or 1) > 1 or direct else "plain"
     method = METHODS[policy]
     codec = Codec.NONE if method.compression else codec
     compressed = codec is not Codec.NONE
@@ -82,6 +83,7 @@ def choose(
         bandwidth=bandwidth,
         deadline_s=deadline_s,
         reclaim_free=reclaim_free,
+        direct=direct and codec in (Codec.NONE, Codec.AUTO),
         # A pause that is shorter is a limit from the start.
         downtime_ms=min((PAUSE_MS, *pauses(when_stalled))),
         when_stalled=when_stalled,

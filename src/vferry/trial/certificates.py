@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from vferry.controller.authority import Authority
 from vferry.host.certificates import Certificates
-from vferry.host.certificates_tls import TlsFiles
+from vferry.host.certificates_tls import TlsFiles, host_files
 from vferry.trial.link import ADDRESSES
 
 NAMES = ("source", "destination")
@@ -47,7 +47,7 @@ def issue(folder: Path) -> tuple[Identity, Identity]:
 
 def _identity(authority: Authority, folder: Path, side: int) -> Identity:
     name, endpoint = NAMES[side], ENDPOINTS[side]
-    own = Certificates(folder / name, name)
+    own = Certificates(host_files(folder / name), name)
     own.install(authority.sign(own.request(), name, ADDRESSES[side]), authority.ca_pem)
     files = own.files
     for path, link in ((files.ca, "ca-cert"), (files.certificate, f"{endpoint}-cert"), (files.key, f"{endpoint}-key")):

@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from vferry.controller import authority as module
 from vferry.controller.authority import Authority
 from vferry.host.certificates import Certificates
+from vferry.host.certificates_tls import host_files
 from vferry.model.problem import Exit, Problem
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -118,6 +119,6 @@ def test_a_ca_of_which_a_part_is_lost_is_not_replaced_silently(tmp_path: Path, l
 
 
 def test_a_hosts_request_is_signed(tmp_path: Path) -> None:
-    certificates = Certificates(tmp_path / "host", "host1")
+    certificates = Certificates(host_files(tmp_path / "host"), "host1")
     authority = Authority(tmp_path / "pki")
     assert certificates.install(authority.sign(certificates.request(), "host1", "fd00::1"), authority.ca_pem)

@@ -43,6 +43,7 @@ def test_what_the_command_says_goes_over_them() -> None:
         {"resident": True},
         {"resident": True, "policy": "plain", "codec": Codec.ZSTD},
         {"resident": True, "codec": Codec.ZSTD, "delta_memory": 0},
+        {"direct": True, "codec": Codec.ZSTD},
     ],
 )
 def test_what_would_be_passed_over_is_refused(said: dict[str, object]) -> None:
@@ -121,3 +122,15 @@ def test_how_long_the_guest_may_be_paused() -> None:
     assert (longer.downtime_ms, longer.most_downtime_ms, longer.throttle) == (300, 2000, True)
     shorter = asked_transfer(structs.replace(REQUEST, max_pause_s=0.05, throttle=False), configured)
     assert (shorter.downtime_ms, shorter.most_downtime_ms, shorter.throttle) == (50, 50, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "configured", "taken"),
+    [(None, False, False), (None, True, True), (False, True, False), (True, False, True)],
+)
+def test_whether_qemu_may_send_by_itself(asked: bool | None, configured: bool, taken: bool) -> None:  # noqa: FBT001
+    request = structs.replace(REQUEST, direct=asked)
+    assert asked_transfer(request, MigrationSettings(direct=configured)).direct is taken
+    compressing = MigrationSettings(direct=configured, codec=Codec.ZSTD)
+    if not asked:
+        assert not asked_transfer(request, compressing).direct, "what is compressed goes through the gateways"

@@ -62,7 +62,10 @@ class FakeLibvirt:
     VIR_MIGRATE_AUTO_CONVERGE = 1 << 13
     VIR_MIGRATE_COMPRESSED = 1 << 11
     VIR_MIGRATE_PARALLEL = 1 << 17
+    VIR_MIGRATE_TLS = 1 << 16
     VIR_MIGRATE_PARAM_URI = "migrate_uri"
+    VIR_MIGRATE_PARAM_LISTEN_ADDRESS = "listen_address"
+    VIR_MIGRATE_PARAM_TLS_DESTINATION = "tls.destination"
     VIR_MIGRATE_PARAM_PERSIST_XML = "persistent_xml"
     VIR_MIGRATE_PARAM_DEST_XML = "destination_xml"
     VIR_MIGRATE_PARAM_BANDWIDTH = "bandwidth"

@@ -13,7 +13,7 @@ from fake_libvirt import FakeLibvirt
 
 from vferry.cli.gateway import command
 from vferry.host import gateways_process
-from vferry.host.api import GatewayStatistics, StartReceiving, StartSending
+from vferry.host.api import DirectMemory, GatewayStatistics, StartReceiving, StartSending
 from vferry.host.gateways import Gateways, Places, free_port, places, qemu_user, statistics
 from vferry.host.hypervisor import Hypervisor
 from vferry.model.compression import Codec, CodecShare, Compressed
@@ -147,6 +147,34 @@ def test_a_receiving_gateway_is_told_where_other_guests_memory_is(
     assert given.count("--resident") == 2
     assert given[given.index("--resident") + 1] == "17:1000-2000"
     assert "--resident" in {name for option in command.commands["receive"].params for name in option.opts}
+
+
+def test_qemu_takes_the_memory_in_on_a_port_that_nobody_else_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vferry.host.gateways.name_shown", lambda _root: "host2.example")
+    monkeypatch.setattr("vferry.host.gateways.free_port", lambda _, promised: min({5, 6, 7, 8, 9} - promised))
+    endpoint = MigrationEndpoint(address="127.0.0.1", ports=(5, 9))
+    made = Gateways(endpoint, hypervisor(), tmp_path / "pki", tmp_path / "run")
+    wanted = msgspec.structs.replace(RECEIVE, direct=True)
+    try:
+        first, second = made.receive("op-1", wanted), made.receive("op-2", wanted)
+        # Their gateways only say that they listen: both would get the port that is free.
+        assert (first.direct, first.port) == (DirectMemory(port=5, name="host2.example"), 6)
+        assert (second.direct, second.port) == (DirectMemory(port=6, name="host2.example"), 7)
+        assert made.receive("op-1", wanted) == first, "again"
+        assert made.receive("op-3", RECEIVE).direct is None
+    finally:
+        for operation in ("op-1", "op-2", "op-3"):
+            made.release(operation)
+
+
+def test_without_certificates_qemu_takes_nothing_in(gateways: Gateways, tmp_path: Path) -> None:
+    lacking = Gateways(gateways._endpoint, hypervisor(), tmp_path / "pki", tmp_path / "run", root=tmp_path)
+    with pytest.raises(Problem) as caught:
+        lacking.receive(OPERATION, msgspec.structs.replace(RECEIVE, direct=True))
+    assert caught.value.code == "no-qemu-tls"
+    assert not here(tmp_path).directory.exists()
 
 
 def test_the_words_for_a_gateway_are_those_that_it_takes(gateways: Gateways, tmp_path: Path) -> None:

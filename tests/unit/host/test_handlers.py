@@ -101,7 +101,11 @@ ACTING_ON_RELAY: list[Operation[Any]] = [
     api.RejoinGuests(),
 ]
 ACTING += ACTING_ON_RELAY
-UNCLAIMED: list[Operation[Any]] = [api.LimitHost(bandwidth=100 << 20)]
+UNCLAIMED: list[Operation[Any]] = [
+    api.LimitHost(bandwidth=100 << 20),
+    api.RequestQemuCertificate(ca="PEM"),
+    api.InstallQemuCertificate(certificate="PEM", ca="PEM"),
+]
 """They change what is no operation's."""
 LOOKING: list[Operation[Any]] = [
     api.TakeInventory(),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from xml_samples import MAC, MACVTAP, STANDBY, VF, domain
 
-from vferry.host import migration_statistics
-from vferry.host.api import Done, Migration, StartMigration
+from vferry.host import gateways_process, migration_statistics
+from vferry.host.api import DirectMemory, Done, Migration, StartMigration
 from vferry.host.domain_xml import read_domain
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration import Migrations
@@ -139,6 +139,33 @@ def test_channels_and_bandwidth(source: Source) -> None:
     assert parameters["parallel.connections"] == 4
     assert parameters["bandwidth"] == 119, "in MiB/s"
     assert flags & FakeLibvirt.VIR_MIGRATE_PARALLEL
+
+
+@pytest.mark.parametrize(
+    ("address", "uri"), [("192.0.2.2", "tcp://192.0.2.2:49201"), ("fd00::2", "tcp://[fd00::2]:49201")]
+)
+def test_qemu_sends_by_itself_where_the_gateway_was_told_so(source: Source, address: str, uri: str) -> None:
+    direct = DirectMemory(port=49201, name="host2.example")
+    (source.runtime / OPERATION).mkdir(exist_ok=True)
+    gateways_process.save(
+        source.runtime / OPERATION,
+        gateways_process.GatewayRecord(
+            role="send", peer="host2", address=address, port=49200, token="t", direct=direct
+        ),
+    )
+    source.start()
+    ((_, parameters, flags),) = source.asked
+    assert flags & FakeLibvirt.VIR_MIGRATE_TLS
+    assert parameters["migrate_uri"] == uri
+    assert (parameters["listen_address"], parameters["tls.destination"]) == (address, "host2.example")
+
+
+def test_else_through_the_gateways_socket(source: Source) -> None:
+    source.start()
+    ((_, parameters, flags),) = source.asked
+    assert not flags & FakeLibvirt.VIR_MIGRATE_TLS
+    assert parameters["migrate_uri"] == f"unix://{source.runtime / OPERATION}/memory/qemu.sock"
+    assert not {"listen_address", "tls.destination"} & parameters.keys()
 
 
 @pytest.mark.parametrize(("bandwidth", "mib"), [(0, 2**43 - 1), (1, 1), (125_000_000, 119), (2**63, 2**43 - 1)])

@@ -12,6 +12,7 @@ from vferry.host.api import (
     AbortMigration,
     ClaimResources,
     Define,
+    DirectMemory,
     JoinRelay,
     PlugVf,
     ReadMigration,
@@ -122,6 +123,23 @@ def test_the_gateways_are_told_how_to_compress_and_say_what_that_brought() -> No
     assert (found.policy, found.codec, found.stream_bytes, found.ratio) == ("multifd", "zstd", 2500, 2.5)
     assert (found.pages, found.zero_pages, found.delta_pages) == (80, 20, 30)
     assert found.codecs == {"zstd": CodecShare(blocks=4, stream_bytes=2500, wire_bytes=1000)}
+
+
+def test_memory_that_qemu_sends_by_itself_is_counted_with_what_the_gateways_carried() -> None:
+    fleet = make_fleet(SWITCH)
+    drive = Drive(fleet, make_plan(fleet, SWITCH, transfer=choose("auto", Codec.NONE, None, 0, direct=True)))
+    assert any("QEMU sends the memory" in step.summary for step in modes.stages(drive.plan).all)
+    ending = drive.run()
+    asked = [call.operation for call in fleet.calls]
+    (receive,) = [each for each in asked if isinstance(each, StartReceiving)]
+    (send,) = [each for each in asked if isinstance(each, StartSending)]
+    assert (receive.direct, send.direct) == (True, DirectMemory(port=49201, name=DESTINATION))
+    (opened,) = [record for record in ending.records if record.name == "open-gateways"]
+    assert opened.detail == "192.0.2.1:49200, memory to port 49201"
+    found = make_report(drive.plan, ending, Measured(began=0.0, started="", ended=1.0)).transfer
+    assert found is not None
+    assert found.direct
+    assert found.wire_bytes == 1000 + (1 << 19)
 
 
 def test_what_was_not_compressed_has_no_ratio() -> None:

@@ -9,7 +9,7 @@ from fakes.samples import GUEST, MAC, definition
 from vferry.host.api import Definition, Fit, QemuAbilities, RunInGuest
 from vferry.model.compression import Codec
 from vferry.model.guest import Guest, GuestAddress, GuestLink, GuestState, Nic, StateSize, VfRef
-from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, LinkState, Mdev, Network, VfSettings
+from vferry.model.host import AttachmentKind, Bond, Bridge, Claim, LinkState, Mdev, Network, QemuTls, VfSettings
 from vferry.model.memory import CodecTrial, MemoryUse, Sample
 from vferry.model.relay import RelayGround, RelayKind, RelayState, SwitchAbilities
 from vferry.network.modes import stages
@@ -97,6 +97,8 @@ def unnamed(facts: Facts) -> Facts:
 
 
 BALLOON = "<memballoon model='virtio'/>"
+TLS = QemuTls(names=("host",), authority="a")
+DIRECT: dict[str, object] = {"transfer": TransferPlan(direct=True)}
 SLOW = Sample(pages=1, zero_pages=0, codecs={"zstd": CodecTrial(ratio=2.0, rate=1e6)})
 
 
@@ -325,6 +327,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("not-measured", INFO, memory(notes=("the dirty rate is not known: QEMU is too old",)), {}),
     ("estimate", INFO, memory(dirty_rate=1e6), {}),
     ("nothing-to-gain", INFO, memory(sample=SLOW), {"transfer": TransferPlan(codec=Codec.AUTO)}),
+    ("direct", INFO, f.both(f.host("source", qemu_tls=TLS), f.host("destination", qemu_tls=TLS)), DIRECT),
+    ("not-direct", WARNING, f.host("source", qemu_tls=TLS), DIRECT),
     ("free-memory", INFO, f.both(live(FREE + BALLOON), memory(sample=SLOW, free=128 << 20)), {}),
     ("reclaim-useless", WARNING, live(FREE), {"transfer": TransferPlan(reclaim_free=True)}),
     ("will-not-converge", WARNING, memory(dirty_rate=2e8), {}),
