@@ -10,7 +10,7 @@ from lab.download import Download
 from lab.operator import ANSWER_S, PF, Scene, asked, migrate, other, there_and_back, vferry
 from vferry.lab import guests
 from vferry.lab.lab import Lab
-from vferry.lab.topology import host_named
+from vferry.lab.topology import HOSTS, host_named
 from vferry.model.host import NO_MAC
 
 SLICE = "/sys/fs/cgroup/system.slice/system-vferry.slice"
@@ -163,6 +163,26 @@ def test_what_a_guest_at_the_destination_has_is_not_sent(scene: Scene, lab: Lab)
         guests.stop_others(lab, [guests.named(scene.guest)])
     scene.assert_whole(home)
     assert transfer["resident_pages"] > 0.5 * (transfer["pages"] - transfer["zero_pages"]), transfer
+
+
+@pytest.mark.guest("guest2")
+def test_qemu_sends_by_itself_with_certificates_of_its_own(scene: Scene) -> None:
+    through = migrate(scene, "--no-probe", "--direct")
+    assert not through["transfer"]["direct"], "there are no certificates yet"
+    try:
+        for host in HOSTS:
+            vferry("host", "certify-qemu", host.name)
+        here = scene.host
+        report = migrate(scene, "--no-probe", "--direct")
+    finally:
+        for host in HOSTS:
+            scene.run(host.name, "rm -rf /etc/pki/qemu")
+    scene.assert_whole(other(here))
+    transfer: Any = report["transfer"]
+    assert (transfer["direct"], transfer["policy"], transfer["codec"]) == (True, "multifd", "none")
+    assert transfer["wire_bytes"] > 0.9 * through["transfer"]["wire_bytes"], transfer
+    timeline: Any = report["timeline"]
+    assert any(rate > 0 for _, rate in timeline["rate"]), timeline
 
 
 def test_a_codec_that_the_hosts_lack_is_refused(scene: Scene) -> None:

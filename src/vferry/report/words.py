@@ -176,7 +176,7 @@ def transfer_facts(transfer: Transfer | None) -> list[tuple[str, str]]:
     peak = NOT_MEASURED if transfer.cpu_peak is None else f"{transfer.cpu_peak:.2f} cores"
     compressed, devices, stalled = compression(transfer), device_state(transfer), stalls(transfer)
     return [
-        ("policy", transfer.policy),
+        ("policy", f"{transfer.policy}, by QEMU itself" if transfer.direct else transfer.policy),
         ("codec", transfer.codec or NOT_MEASURED),
         ("guest memory sent", size(transfer.guest_bytes)),
         ("on the wire", size(transfer.wire_bytes)),

@@ -54,6 +54,12 @@ def test_a_check_takes_the_same_words(ask: Any) -> None:
     assert ask(*words, command=check.command, estimated=True) == ask(*words, "--dry-run", estimated=True) == ask(*words)
 
 
+@pytest.mark.parametrize(("words", "asked"), [((), None), (("--direct",), True), (("--no-direct",), False)])
+def test_qemu_sends_by_itself_where_that_is_asked_for(ask: Any, words: tuple[str, ...], asked: bool | None) -> None:  # noqa: FBT001
+    assert ask(*words).direct is asked
+    assert ask(*words, command=check.command, estimated=True).direct is asked
+
+
 @pytest.mark.parametrize(("words", "asked"), [((), None), (("--reclaim-free",), True), (("--no-reclaim-free",), False)])
 def test_what_is_free_is_taken_where_that_is_asked_for(ask: Any, words: tuple[str, ...], asked: bool | None) -> None:  # noqa: FBT001
     assert ask(*words).reclaim_free is asked

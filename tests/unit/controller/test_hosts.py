@@ -8,14 +8,25 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography import x509
 from msgspec.structs import replace
 
 from vferry.cli import host_show
 from vferry.cli.host import command
-from vferry.controller.hosts import HostRecord, add_host, limit_host, list_hosts, open_host, remove_host
+from vferry.controller.hosts import HostRecord, add_host, certify_qemu, limit_host, list_hosts, open_host, remove_host
 from vferry.controller.state import State
-from vferry.host.api import ClaimResources, LimitHost, Session, TakeInventory
+from vferry.host.api import (
+    CertificateRequest,
+    ClaimResources,
+    InstallQemuCertificate,
+    LimitHost,
+    RequestQemuCertificate,
+    Session,
+    TakeInventory,
+)
 from vferry.host.certificates_tls import complete, host_files
+from vferry.host.qemu_certificates import QemuCertificates
+from vferry.host.qemu_tls import read_qemu_tls
 from vferry.host.service_fake import FakeAgent, empty_inventory, fake_agent
 from vferry.host.wire import operations
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
@@ -223,12 +234,43 @@ async def test_a_host_is_limited(state: State, agent: FakeAgent, written: str, s
     assert "for example 50M" in refused.output
 
 
+async def test_a_hosts_qemu_is_certified_by_an_authority_of_its_own(state: State, agent: FakeAgent) -> None:
+    await add_host("host1", agent.uri)
+    files = QemuCertificates(agent.directory, "host1")
+    answers = agent.handlers.answers
+    answers[RequestQemuCertificate] = lambda asked: CertificateRequest(pem=files.request(asked.ca))
+    answers[InstallQemuCertificate] = lambda asked: files.install(asked.certificate, asked.ca)
+    done = await run("certify-qemu", "host1")
+    assert (done.exit_code, done.output) == (0, "host1: QEMU has a new certificate\n")
+    found = read_qemu_tls(agent.directory)
+    assert (found.lacks, found.names) == (None, ("host1",))
+    folder = agent.directory / "etc/pki/qemu"
+    trusted = x509.load_pem_x509_certificate((folder / "ca-cert.pem").read_bytes())
+    shown = x509.load_pem_x509_certificate((folder / "server-cert.pem").read_bytes())
+    shown.verify_directly_issued_by(trusted)
+    usages = {extension.oid for extension in shown.extensions}
+    assert x509.KeyUsage.oid not in usages, "QEMU wants key encipherment in it, or none"
+    own = x509.load_pem_x509_certificate(host_files(agent.directory).ca.read_bytes())
+    assert own.public_key() != trusted.public_key()
+
+
 async def test_an_agent_of_before_host_set(state: State, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     await add_host("host1", agent.uri)
     older = {tag: kind for tag, kind in operations().items() if kind is not LimitHost}
     monkeypatch.setattr("vferry.host.server.operations", lambda: older)
     with pytest.raises(Problem, match="by its configuration only") as caught:
         await limit_host("host1", 0)
+    assert (caught.value.code, caught.value.exit) == ("host-too-old", Exit.REFUSED)
+
+
+async def test_an_agent_of_before_qemus_certificates(
+    state: State, agent: FakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_host("host1", agent.uri)
+    older = {tag: kind for tag, kind in operations().items() if kind is not RequestQemuCertificate}
+    monkeypatch.setattr("vferry.host.server.operations", lambda: older)
+    with pytest.raises(Problem, match="knows of no certificates for QEMU") as caught:
+        await certify_qemu("host1")
     assert (caught.value.code, caught.value.exit) == ("host-too-old", Exit.REFUSED)
 
 
@@ -248,6 +290,6 @@ def test_how_the_limit_of_a_host_is_told(endpoint: dict[str, Any], said: str) ->
     assert host_show._bandwidth(replace(empty_inventory("host1").migration, **endpoint)) == said
 
 
-@pytest.mark.parametrize("name", ["add", "list", "show", "set", "remove"])
+@pytest.mark.parametrize("name", ["add", "list", "show", "set", "certify-qemu", "remove"])
 def test_every_help_has_an_example(name: str) -> None:
     assert f"Example: vferry host {name}" in CliRunner().invoke(command, [name, "--help"]).output
