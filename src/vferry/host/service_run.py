@@ -115,10 +115,11 @@ def _handlers(configuration: AgentConfiguration, claims: Claims, directory: Path
     try:
         # Here, because libvirt's binding is only there where guests run.
         from vferry.host.handlers import Handlers
+        from vferry.host.handlers.parts import Parts
     except ModuleNotFoundError as error:
         raise Problem(
             "module-missing",
             f"The agent needs Python's {error.name}",
             "Install it: apt install python3-libvirt (with a venv, made with --system-site-packages)",
         ) from error
-    return Handlers(configuration, claims, directory)
+    return Handlers(Parts(configuration, claims, directory))

@@ -28,6 +28,7 @@ from vferry.host.api import Announce, ExpectGuest, JoinRelay, LeaveRelay, Operat
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
+from vferry.host.handlers.parts import Parts
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_events import RESUMED
 from vferry.host.relay_names import guest_name
@@ -55,12 +56,14 @@ class Agent:
         self._session = Session(operation="op-1")
         claims.claim(self._session, GUEST)
         self.handlers = Handlers(
-            AgentConfiguration(name=self.name, migration=MigrationEndpoint(address="127.0.0.1", ports=(1, 2))),
-            claims,
-            state,
-            hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
-            runtime=chassis.root / "run/vferry",
-            root=chassis.root,
+            Parts(
+                AgentConfiguration(name=self.name, migration=MigrationEndpoint(address="127.0.0.1", ports=(1, 2))),
+                claims,
+                state,
+                hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
+                runtime=chassis.root / "run/vferry",
+                root=chassis.root,
+            )
         )
 
     async def call(self, operation: Operation[R], *, timeout_s: float = 30.0) -> R:

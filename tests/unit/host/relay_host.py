@@ -19,6 +19,7 @@ from vferry.host.boot_pages import FILE
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
+from vferry.host.handlers.parts import Parts
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.openvswitch import OpenVSwitch
 from vferry.host.ovsdb import SOCKET
@@ -53,18 +54,20 @@ class Host:
         """An agent that is started, and finds what another has left."""
         self.claims = Claims(self.root / "state/claims", 2)
         return Handlers(
-            AgentConfiguration(
-                name="host1",
-                migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210)),
-                networks={"physnet1": Network(pf="pf0")},
-            ),
-            self.claims,
-            self.root / "state",
-            hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
-            runtime=self.root / "run/vferry",
-            root=self.root,
-            links=lambda: cast("Any", FakeLinks(self.nic)),
-            write=self.write,
+            Parts(
+                AgentConfiguration(
+                    name="host1",
+                    migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210)),
+                    networks={"physnet1": Network(pf="pf0")},
+                ),
+                self.claims,
+                self.root / "state",
+                hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
+                runtime=self.root / "run/vferry",
+                root=self.root,
+                links=lambda: cast("Any", FakeLinks(self.nic)),
+                write=self.write,
+            )
         )
 
     def boot(self) -> None:

@@ -32,6 +32,7 @@ from vferry.host.codecs import installed_codecs
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.forwarding import parked
 from vferry.host.handlers import Handlers
+from vferry.host.handlers.parts import Parts
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.migration_record import Record, save
 from vferry.host.wire import operations
@@ -186,20 +187,22 @@ class Host:
     def new_handlers(self) -> Handlers:
         root = self.root
         return Handlers(
-            AgentConfiguration(
-                name="host1",
-                migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210), bandwidth=self.bandwidth),
-                cpu_share=0.25,
-                networks={"physnet1": Network(pf="pf0", bridge="br0")},
-            ),
-            self.claims,
-            root,
-            hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
-            runtime=root / "run/vferry",
-            root=root,
-            links=lambda: cast("Any", FakeLinks(self.nic)),
-            table=lambda: cast("Any", EmptyTable()),
-            wire=lambda interface: OneFrame(self.sent, interface),
+            Parts(
+                AgentConfiguration(
+                    name="host1",
+                    migration=MigrationEndpoint(address="127.0.0.1", ports=(49200, 49210), bandwidth=self.bandwidth),
+                    cpu_share=0.25,
+                    networks={"physnet1": Network(pf="pf0", bridge="br0")},
+                ),
+                self.claims,
+                root,
+                hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
+                runtime=root / "run/vferry",
+                root=root,
+                links=lambda: cast("Any", FakeLinks(self.nic)),
+                table=lambda: cast("Any", EmptyTable()),
+                wire=lambda interface: OneFrame(self.sent, interface),
+            )
         )
 
     async def ask(self, operation: Operation[Any], session: Session | None = MINE) -> Struct:
@@ -275,7 +278,7 @@ async def test_the_bridge_holds_a_guest_at_its_port_and_learns_it_at_an_uplink(
         asked.append(hold)
         return api.Done()
 
-    monkeypatch.setattr("vferry.host.handlers.teach_bridge", teach_bridge)
+    monkeypatch.setattr("vferry.host.handlers.parts.teach_bridge", teach_bridge)
     await host.ask(api.TeachBridge(guest="guest1", mac=MAC, uplink=uplink))
     assert asked == [held]
 

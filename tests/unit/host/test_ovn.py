@@ -20,6 +20,7 @@ from vferry.host.api import Announce, ExpectGuest, Operation, Session, SetBindin
 from vferry.host.claims import Claims
 from vferry.host.configuration import AgentConfiguration
 from vferry.host.handlers import Handlers
+from vferry.host.handlers.parts import Parts
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.hypervisor_events import RESUMED
 from vferry.host.openvswitch import OpenVSwitch
@@ -173,12 +174,14 @@ class Agent:
         claims = Claims(root / "claims", 2)
         claims.claim(self.session, GUEST)
         self.handlers = Handlers(
-            AgentConfiguration(name="host2", migration=MigrationEndpoint(address="127.0.0.1", ports=(1, 2))),
-            claims,
-            root / "state",
-            hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
-            runtime=root / "run/vferry",
-            root=root,
+            Parts(
+                AgentConfiguration(name="host2", migration=MigrationEndpoint(address="127.0.0.1", ports=(1, 2))),
+                claims,
+                root / "state",
+                hypervisor=Hypervisor(library=self.library, agent_library=FakeAgents()),
+                runtime=root / "run/vferry",
+                root=root,
+            )
         )
 
     def ask(self, operation: Operation[Any]) -> Any:

@@ -302,7 +302,7 @@ async def test_what_is_taken_off_meanwhile_is_not_put_back(host: Host, monkeypat
 
     def late(*arguments: Any) -> Iterator[Any]:
         found = list(works(*arguments))
-        host.handlers._ports.leave(LEAVE)
+        host.handlers.parts.ports.leave(LEAVE)
         yield from found
 
     monkeypatch.setattr(Restoring, "_works", late)

@@ -115,7 +115,7 @@ async def test_what_has_failed_is_tried_again_after_a_while(host: Host, monkeypa
     host.switch.deaf = False
     await host.handlers.follow()
     assert rows(host) == {}, "not yet"
-    host.handlers._restoring._again_at -= AGAIN_AFTER_S
+    host.handlers.parts.restoring._again_at -= AGAIN_AFTER_S
     await host.handlers.follow()
     assert rows(host).keys() == made.keys()
 

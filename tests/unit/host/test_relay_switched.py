@@ -293,7 +293,7 @@ async def test_the_bridge_is_told_at_which_port_the_guest_is(
         taught.append((at, hold))
         return api.Done()
 
-    monkeypatch.setattr("vferry.host.handlers.teach_bridge", teach_bridge)
+    monkeypatch.setattr("vferry.host.handlers.parts.teach_bridge", teach_bridge)
     host.library.add(FakeDomain(live=domain(nic)))
     await host.ask(JOIN, MOVING)
     await host.ask(api.TeachBridge(guest="guest1", mac=MAC, uplink=uplink), MOVING)

@@ -26,7 +26,8 @@ from vferry.host.service_fake import FakeHandlers, empty_inventory
 from vferry.host.api import Unplug
 
 class Handlers(FakeHandlers):
-    def __init__(self, configuration, claims, directory):
+    def __init__(self, parts):
+        configuration, claims, _directory = parts
         super().__init__(empty_inventory(configuration.name), claims)
 
     async def handle(self, operation, session):
@@ -36,6 +37,7 @@ class Handlers(FakeHandlers):
         return await super().handle(operation, session)
 
 sys.modules["vferry.host.handlers"] = types.SimpleNamespace(Handlers=Handlers)
+sys.modules["vferry.host.handlers.parts"] = types.SimpleNamespace(Parts=lambda *given: given)
 service_run.run(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
