@@ -1,7 +1,6 @@
 """What must hold in the fleet after every call, whatever fails."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from fakes.world import STANDBY, Device, HostState, Machine
 from vferry.model.guest import GuestState
@@ -19,10 +18,10 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
     chosen = machine.inside.chosen.get(mac)
     if chosen is None:
         return "the guest uses neither NIC"
-    if machine.nic(mac, chosen) is None:
-        return f"the guest uses its {chosen} NIC, which is gone"
     used = machine.nic(mac, chosen)
-    if used is not None and used.socket is not None and used.address is not None:
+    if used is None:
+        return f"the guest uses its {chosen} NIC, which is gone"
+    if used.socket is not None and used.address is not None:
         sends = host.functions[used.address].settings
         if sends.spoof_check and sends.mac != mac:
             return "what it sends by the relay is dropped as spoofed"
@@ -39,7 +38,7 @@ def path(host: HostState, machine: Machine, mac: str) -> str | None:
     sockets = {nic.socket for nic in machine.devices.values() if nic.mac == mac and nic.address is None}
     if port is not None and port.switch is not None and port.socket in sockets:
         return None  # the relay's uplinks get what is in no filter, and the guest listens there whatever it has chosen
-    if used is not None and used.socket is not None and used.address is None:
+    if used.socket is not None and used.address is None:
         return "the relay's switch has no port for its socket"
     if not host.passes(mac):
         return f"no filter of {host.name} lets its frames in"
@@ -68,24 +67,29 @@ def _joined(host: HostState, device: Device) -> bool:
 
 
 def _two_places(hosts: list[HostState]) -> Iterator[str]:
-    running = Counter(
-        machine.guest for host in hosts for machine in host.machines.values() if machine.state is GuestState.RUNNING
-    )
-    yield from (f"{guest} runs on two hosts" for guest, count in running.items() if count > 1)
+    machines = [machine for host in hosts for machine in host.machines.values()]
+    running = [machine.guest for machine in machines if machine.state is GuestState.RUNNING]
+    yield from (f"{guest} runs on two hosts" for guest in _repeated(running))
 
 
 def _doubles(hosts: list[HostState]) -> Iterator[str]:
     for host in hosts:
-        macs = Counter(one.settings.mac for one in host.functions.values() if one.settings.mac not in (None, NO_MAC))
-        yield from (f"{mac} is in two VFs' filters of {host.name}" for mac, count in macs.items() if count > 1)
-        used = Counter(
+        macs = [mac for one in host.functions.values() if (mac := one.settings.mac) not in (None, NO_MAC)]
+        yield from (f"{mac} is in two VFs' filters of {host.name}" for mac in _repeated(macs))
+        used = [
             device.address
             for machine in host.machines.values()
             for device in machine.devices.values()
             if device.address is not None and device.socket is None
-        )
-        used += Counter(port.vf.address for port in host.ports.values() if port.vf)
-        yield from (f"VF {vf} of {host.name} is plugged twice" for vf, count in used.items() if count > 1)
+        ]
+        used += [port.vf.address for port in host.ports.values() if port.vf]
+        yield from (f"VF {vf} of {host.name} is plugged twice" for vf in _repeated(used))
+
+
+def _repeated(found: Sequence[str | None]) -> set[str | None]:
+    """Asked after every call, so quick where there are none."""
+    once = set(found)
+    return set() if len(once) == len(found) else {each for each in once if found.count(each) > 1}
 
 
 def _dark(hosts: list[HostState], never_dark: frozenset[str]) -> Iterator[str]:

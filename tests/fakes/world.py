@@ -114,8 +114,7 @@ class Machine:
 
     def nic(self, mac: str, kind: str) -> Device | None:
         """Its VF, or its standby NIC, with a MAC."""
-        nics = (device for device in self.devices.values() if device.mac == mac)
-        return next((nic for nic in nics if nic.kind == kind), None)
+        return next((nic for nic in self.devices.values() if nic.mac == mac and nic.kind == kind), None)
 
 
 @dataclass
