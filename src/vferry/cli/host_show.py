@@ -7,7 +7,7 @@ from rich.table import Table
 from vferry.cli import output
 from vferry.cli.guest import describe
 from vferry.cli.rate import per_second
-from vferry.model.host import Inventory, MigrationEndpoint, Pf, Vf, VfSettings
+from vferry.model.host import Inventory, MigrationEndpoint, Pf, QemuTls, Vf, VfSettings
 from vferry.model.relay import Relay, SwitchAbilities
 
 
@@ -42,6 +42,7 @@ def _summary(host: Inventory) -> Table:
         ("Migration", f"{migration.address}, ports {migration.ports[0]}-{migration.ports[1]}"),
         ("Bandwidth", _bandwidth(migration)),
         ("Compression", ", ".join(host.codecs) or "none"),
+        ("QEMU's own TLS", _qemu_tls(host.qemu_tls)),
         ("Slots", f"{migration.slots - sum(claim.slot for claim in host.claims)} free of {migration.slots}"),
     ):
         table.add_row(key, value)
@@ -66,6 +67,12 @@ def _switch(switch: SwitchAbilities | None) -> str:
     if not switch.answers:
         runs = ", but ovs-vswitchd does not answer"
     return f"{switch.version or 'version unknown'}, {dpdk}{runs}, hw-offload {offload}"
+
+
+def _qemu_tls(tls: QemuTls | None) -> str:
+    if tls is None:
+        return "not known to this agent"
+    return f"as {', '.join(tls.names)}" if tls.lacks is None else f"no: {tls.lacks}"
 
 
 def _relay(relay: Relay | None) -> str:

@@ -30,7 +30,7 @@ from vferry.host.qemu_tls import read_qemu_tls
 from vferry.host.service_fake import FakeAgent, empty_inventory, fake_agent
 from vferry.host.wire import operations
 from vferry.model.guest import Guest, GuestState, Nic, VfRef
-from vferry.model.host import Bridge, Inventory, LinkState, Network, Pf, Vf, VfSettings
+from vferry.model.host import Bridge, Inventory, LinkState, Network, Pf, QemuTls, Vf, VfSettings
 from vferry.model.problem import Exit, Problem
 from vferry.model.relay import NumaNode, PagePool, Relay, RelayGround, RelayKind, RelayState, SwitchAbilities
 
@@ -288,6 +288,20 @@ async def test_an_agent_of_before_qemus_certificates(
 )
 def test_how_the_limit_of_a_host_is_told(endpoint: dict[str, Any], said: str) -> None:
     assert host_show._bandwidth(replace(empty_inventory("host1").migration, **endpoint)) == said
+
+
+@pytest.mark.parametrize(
+    ("tls", "said"),
+    [
+        (None, "not known to this agent"),
+        (QemuTls(names=("host1", "host1.example"), authority="a"), "as host1, host1.example"),
+        (QemuTls(lacks="there is no file"), "no: there is no file"),
+    ],
+)
+def test_whether_qemu_has_certificates_is_shown(tls: QemuTls | None, said: str) -> None:
+    (summary, *_) = host_show.tables(replace(empty_inventory("host1"), qemu_tls=tls))
+    keys, values = (list(column.cells) for column in summary.columns)
+    assert values[keys.index("QEMU's own TLS")] == said
 
 
 @pytest.mark.parametrize("name", ["add", "list", "show", "set", "certify-qemu", "remove"])
