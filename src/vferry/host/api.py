@@ -878,7 +878,8 @@ class InstallCertificate(Operation[Done], frozen=True, kw_only=True, tag="instal
 class RequestQemuCertificate(Operation[CertificateRequest], frozen=True, kw_only=True, tag="request-qemu-certificate"):
     """A signing request for a key of this host's QEMU, by which it may send memory by itself; made when there is none.
 
-    Problem ``qemu-tls-of-others`` where libvirt's folder has certificates of another authority.
+    Problems: ``qemu-tls-of-others`` where libvirt's folder has certificates of another authority,
+    ``qemu-tls-unwritable``.
     """
 
     ca: str

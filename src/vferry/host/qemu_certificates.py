@@ -7,6 +7,8 @@ be good for nothing else.
 import datetime as dt
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography import x509
@@ -34,25 +36,44 @@ class QemuCertificates:
         self._server = Certificates(files, name, "vferry host certify-qemu {}")
 
     def request(self, ca: str) -> str:
-        """A PEM signing request to the authority with this certificate. Problem ``qemu-tls-of-others``."""
+        """A PEM signing request to the authority with this certificate.
+
+        Problems ``qemu-tls-of-others``, ``qemu-tls-unwritable``.
+        """
         self._refuse_others(ca)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self._server.request()
+        with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return self._server.request()
 
     def install(self, certificate: str, ca: str) -> Done:
-        """Stores what was signed, for QEMU as a server and as a client. Problems as those of `Certificates.install`."""
+        """Stores what was signed, for QEMU as a server and as a client. Problems as those of `request`, ``certificate-invalid``."""
         self._refuse_others(ca)
-        # The keys first: a host that has the certificates has all of it.
+        with self._writing():
+            self._store(certificate, ca)
+        return Done()
+
+    def _store(self, certificate: str, ca: str) -> None:
+        """The keys first: a host that has the certificates has all of it."""
+        server, client = (self._folder / name for name in KEYS)
+        write_durably(client, server.read_bytes(), 0o400)
         user = qemu_user(self._root)
-        for key in KEYS:
-            path = self._folder / key
-            if key != KEYS[0]:
-                write_durably(path, (self._folder / KEYS[0]).read_bytes(), 0o400)
-            if user is not None and os.geteuid() == 0:
+        if user is not None and os.geteuid() == 0:
+            for path in (server, client):
                 os.chown(path, user, -1)
         self._server.install(certificate, ca)
         write_durably(self._folder / CERTIFICATES[1], certificate.encode(), 0o644)
-        return Done()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise Problem(
+                "qemu-tls-unwritable",
+                f"Certificates for QEMU cannot be put into {self._folder}: {error.strerror}",
+                "Let the agent write there (ReadWritePaths= of vferry-agent.service), or put some there by hand",
+                exit=Exit.REFUSED,
+            ) from error
 
     def _refuse_others(self, ca: str) -> None:
         path = self._folder / AUTHORITY
