@@ -46,7 +46,10 @@ class QemuCertificates:
             return self._server.request()
 
     def install(self, certificate: str, ca: str) -> Done:
-        """Stores what was signed, for QEMU as a server and as a client. Problems as those of `request`, ``certificate-invalid``."""
+        """Stores what was signed, for QEMU as a server and as a client.
+
+        Problems ``certificate-invalid``, ``qemu-tls-of-others``, ``qemu-tls-unwritable``.
+        """
         self._refuse_others(ca)
         with self._writing():
             self._store(certificate, ca)

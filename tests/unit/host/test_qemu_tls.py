@@ -84,7 +84,7 @@ def test_what_an_operator_has_put_there_stays(root: Path, tmp_path: Path, author
 
 def test_a_folder_that_cannot_be_written_is_a_problem(root: Path, authority: Authority) -> None:
     (root / "etc/pki").write_text("no folder")
-    with pytest.raises(Problem, match="cannot be put into .*/etc/pki/qemu: Not a directory") as caught:
+    with pytest.raises(Problem, match=r"cannot be put into .*/etc/pki/qemu: Not a directory") as caught:
         certify(root, authority)
     assert caught.value.code == "qemu-tls-unwritable"
 
