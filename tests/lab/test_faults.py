@@ -4,13 +4,14 @@
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
 
 from lab import faults
 from lab.faults import Fault
-from lab.operator import Migration, Scene, asked, other, vferry
+from lab.operator import Migration, Scene, asked, certified_qemu, other, vferry
 
 Record = Callable[[str, object], None]
 """Writes down a line of the table that ends `make test-lab`."""
@@ -28,10 +29,13 @@ class Case:
     ends: tuple[str, ...]
     guest: str = "guest1"
     smoke: bool = False
+    direct: bool = False
+    """Whether QEMU sends by itself."""
 
     @property
     def name(self) -> str:
-        return f"{self.fault.name} in {self.phase}, {self.guest}".replace(" ", "_")
+        direct = ", direct" if self.direct else ""
+        return f"{self.fault.name} in {self.phase}, {self.guest}{direct}".replace(" ", "_")
 
 
 STAYS = ("undone",)
@@ -58,6 +62,10 @@ CASES = [
     *(Case(fault, "copy", STAYS, "guest2") for fault in (faults.SENDING, faults.RECEIVING)),
     Case(faults.ABORT, "copy", ("aborted",), "guest2"),
     Case(faults.CONTROLLER, "copy", EITHER, "guest2"),
+    *(Case(fault, "copy", STAYS, "guest2", direct=True) for fault in (faults.SENDING, faults.RECEIVING)),
+    Case(faults.ABORT, "copy", ("aborted",), "guest2", direct=True),
+    Case(faults.LINK, "copy", (*EITHER, "operator"), "guest2", direct=True),
+    Case(faults.DESTINATION, "copy", ("undone", "operator"), "guest2", direct=True),
     Case(faults.RECEIVING, "copy", STAYS, "macvtap1"),
     Case(faults.DESTINATION_AGENT, "copy", EITHER, "macvtap1"),
 ]
@@ -78,7 +86,12 @@ def record(scene: Scene, record_property: Record) -> Record:
 def test_the_guest_survives(scene: Scene, case: Case, record: Record) -> None:
     record("fault", case.fault.name)
     record("phase", case.phase)
-    migration = scene.migrate()
+    with certified_qemu(scene) if case.direct else nullcontext():
+        _survive(scene, case, record)
+
+
+def _survive(scene: Scene, case: Case, record: Record) -> None:
+    migration = scene.migrate(*(["--direct"] if case.direct else []))
     source = migration.source
     migration.wait_for(case.phase)
     case.fault.strike(scene, migration)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lab.download import Download
-from lab.operator import ANSWER_S, PF, Scene, asked, migrate, other, there_and_back, vferry
+from lab.operator import ANSWER_S, PF, Scene, asked, certified_qemu, migrate, other, there_and_back, vferry
 from vferry.lab import guests
 from vferry.lab.lab import Lab
-from vferry.lab.topology import HOSTS, host_named
+from vferry.lab.topology import host_named
 from vferry.model.host import NO_MAC
 
 SLICE = "/sys/fs/cgroup/system.slice/system-vferry.slice"
@@ -169,14 +169,9 @@ def test_what_a_guest_at_the_destination_has_is_not_sent(scene: Scene, lab: Lab)
 def test_qemu_sends_by_itself_with_certificates_of_its_own(scene: Scene) -> None:
     through = migrate(scene, "--no-probe", "--direct")
     assert not through["transfer"]["direct"], "there are no certificates yet"
-    try:
-        for host in HOSTS:
-            vferry("host", "certify-qemu", host.name)
-        here = scene.host
+    here = scene.host
+    with certified_qemu(scene):
         report = migrate(scene, "--no-probe", "--direct")
-    finally:
-        for host in HOSTS:
-            scene.run(host.name, "rm -rf /etc/pki/qemu")
     scene.assert_whole(other(here))
     transfer: Any = report["transfer"]
     assert (transfer["direct"], transfer["policy"], transfer["codec"]) == (True, "multifd", "none")
