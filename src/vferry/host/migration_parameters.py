@@ -32,9 +32,9 @@ def way(directory: Path) -> Way:
     return Way(f"tcp://{host}:{gateway.direct.port}", gateway.address, gateway.direct.name)
 
 
-def flags(libvirt: Any, wanted: StartMigration, way: Way) -> int:
+def flags(libvirt: Any, wanted: StartMigration, memory: Way) -> int:
     """Those of VIR_MIGRATE_…"""
-    found = libvirt.VIR_MIGRATE_TLS if way.name else 0
+    found = libvirt.VIR_MIGRATE_TLS if memory.name else 0
     for name in FLAGS:
         found |= getattr(libvirt, name)
     if wanted.parallel > 0:
@@ -46,17 +46,17 @@ def flags(libvirt: Any, wanted: StartMigration, way: Way) -> int:
     return found
 
 
-def parameters(libvirt: Any, domain: Any, wanted: StartMigration, way: Way, bandwidth: int) -> dict[str, str | int]:
+def parameters(libvirt: Any, domain: Any, wanted: StartMigration, memory: Way, bandwidth: int) -> dict[str, str | int]:
     """Those of VIR_MIGRATE_PARAM_…; `bandwidth` in bytes per second. Raises libvirt's error."""
     found: dict[str, str | int] = {
-        libvirt.VIR_MIGRATE_PARAM_URI: way.uri,
+        libvirt.VIR_MIGRATE_PARAM_URI: memory.uri,
         libvirt.VIR_MIGRATE_PARAM_PERSIST_XML: wanted.persistent_xml,
         # Always: libvirt would take the limit of the guest's last migration.
         libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: mib_per_second(bandwidth),
     }
-    if way.name and way.listen:
-        found[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = way.name
-        found[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = way.listen
+    if memory.name and memory.listen:
+        found[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = memory.name
+        found[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = memory.listen
     if wanted.attached or wanted.vfs:
         # As the guest is now: it may have been given NICs, or have given some back, since it was looked at.
         live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE | libvirt.VIR_DOMAIN_XML_SECURE)
