@@ -33,7 +33,7 @@ def lacking(facts: Facts) -> str | None:
 
 def about(facts: Facts, wanted: TransferPlan) -> Iterator[Finding]:
     """What becomes of the wish."""
-    if not wanted.direct:
+    if not wanted.direct or not _worth_it(facts, wanted):
         return
     if why := lacking(facts):
         names = f"{facts.source.name} and {facts.destination.name}"
@@ -42,7 +42,7 @@ def about(facts: Facts, wanted: TransferPlan) -> Iterator[Finding]:
             f"The memory goes through the gateways, for QEMU cannot send it by itself: {why}",
             f"Leave --direct out, or give QEMU certificates on {names}: vferry host certify-qemu",
         )
-    elif _worth_it(facts, wanted):
+    else:
         yield info("direct", "QEMU sends the memory by itself, over its own TLS")
 
 

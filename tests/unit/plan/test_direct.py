@@ -47,8 +47,9 @@ def test_automatic_compression_is_left_out_where_it_would_gain_nothing(rate: flo
     assert (transfer.delta_memory == 0, transfer.resident) == (direct, not direct)
 
 
-def test_what_was_not_measured_is_left_to_the_gateways() -> None:
-    transfer, said = planned(wish(Codec.AUTO), ABLE)
+@pytest.mark.parametrize("able", [ABLE, f.host("source", qemu_tls=TLS)])
+def test_what_was_not_measured_is_left_to_the_gateways(able: f.Change) -> None:
+    transfer, said = planned(wish(Codec.AUTO), able)
     assert (transfer.direct, transfer.codec) == (False, Codec.AUTO)
     assert not {"direct", "not-direct"} & said.keys()
 
