@@ -23,6 +23,7 @@ from vferry.host.durable import write_durably
 from vferry.host.guest_memory import resident_places
 from vferry.host.hypervisor import Hypervisor
 from vferry.host.qemu_tls import name_shown
+from vferry.model.address import with_port
 from vferry.model.compression import Compressed
 from vferry.model.host import MigrationEndpoint
 from vferry.model.problem import Exit, Problem
@@ -87,13 +88,14 @@ class Gateways:
             here = places(self._runtime, operation)
             running = self._running(here, "receive", wanted.peer)
             if running is None:
-                direct = self._direct() if wanted.direct else None
+                promised = self._promised()
+                direct = self._direct(promised) if wanted.direct else None
                 self._prepare(here)
                 record = process.GatewayRecord(
                     role="receive",
                     peer=wanted.peer,
                     address=self._endpoint.address,
-                    port=free_port(self._endpoint, self._promised(direct)),
+                    port=free_port(self._endpoint, promised | ({direct.port} if direct else set())),
                     direct=direct,
                     token=secrets.token_urlsafe(32),
                     delta_memory=wanted.delta_memory,
@@ -130,16 +132,15 @@ class Gateways:
         self.stop(operation)
         shutil.rmtree(places(self._runtime, operation).directory, ignore_errors=True)
 
-    def _direct(self) -> DirectMemory:
+    def _direct(self, promised: set[int]) -> DirectMemory:
         """Where QEMU is to listen, which will only do so when libvirt starts it."""
         name = name_shown(self._root)
-        return DirectMemory(port=free_port(self._endpoint, self._promised()), name=name)
+        return DirectMemory(port=free_port(self._endpoint, promised), name=name)
 
-    def _promised(self, *more: DirectMemory | None) -> set[int]:
+    def _promised(self) -> set[int]:
         """The ports on which a QEMU listens that gateways of this host are for, or will."""
         records = map(process.load, self._runtime.iterdir() if self._runtime.is_dir() else ())
-        known = [record.direct for record in records if record is not None and record.role == "receive"]
-        return {direct.port for direct in (*known, *more) if direct is not None}
+        return {record.direct.port for record in records if record and record.role == "receive" and record.direct}
 
     def _running(self, here: Places, role: str, peer: str) -> process.GatewayRecord | None:
         """The gateway if it runs in this role for this peer; one that does not fit is stopped."""
@@ -167,7 +168,7 @@ class Gateways:
         write_durably(here.token, record.token.encode())
         pki = ["--ca", self._pki / "ca.crt", "--cert", self._pki / "host.crt", "--key", self._pki / "host.key"]
         common = [*pki, "--peer", record.peer, "--token-file", here.token, "--json"]
-        where = f"[{record.address}]:{record.port}" if ":" in record.address else f"{record.address}:{record.port}"
+        where = with_port(record.address, record.port)
         if record.role == "receive":
             wire = ["--listen", where, "--delta-memory", record.delta_memory]
             wire += [word for place in record.resident for word in ("--resident", place)]

@@ -7,6 +7,7 @@ from vferry.host import gateways_process as process
 from vferry.host.api import StartMigration
 from vferry.host.gateways import Places
 from vferry.host.migration_bandwidth import mib_per_second
+from vferry.model.address import with_port
 from vferry.model.definition import attached, with_vfs
 
 FLAGS = ("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PEER2PEER", "VIR_MIGRATE_PERSIST_DEST")
@@ -17,10 +18,10 @@ class Way(NamedTuple):
     """Where libvirt has QEMU send the memory: through a socket, or to an address, encrypted."""
 
     uri: str
-    listen: str | None = None
-    """The address that the destination's QEMU listens on."""
-    name: str | None = None
-    """What that shows, encrypted by QEMU itself."""
+    listen: str = ""
+    """The address that the destination's QEMU listens on; empty where through a socket."""
+    name: str = ""
+    """What that shows, encrypted by QEMU itself; empty likewise."""
 
 
 def way(directory: Path) -> Way:
@@ -28,8 +29,8 @@ def way(directory: Path) -> Way:
     gateway, here = process.load(directory), Places(directory)
     if gateway is None or gateway.direct is None:
         return Way(f"unix://{here.memory}")
-    host = f"[{gateway.address}]" if ":" in gateway.address else gateway.address
-    return Way(f"tcp://{host}:{gateway.direct.port}", gateway.address, gateway.direct.name)
+    uri = f"tcp://{with_port(gateway.address, gateway.direct.port)}"
+    return Way(uri, gateway.address, gateway.direct.name)
 
 
 def flags(libvirt: Any, wanted: StartMigration, memory: Way) -> int:
@@ -54,7 +55,7 @@ def parameters(libvirt: Any, domain: Any, wanted: StartMigration, memory: Way, b
         # Always: libvirt would take the limit of the guest's last migration.
         libvirt.VIR_MIGRATE_PARAM_BANDWIDTH: mib_per_second(bandwidth),
     }
-    if memory.name and memory.listen:
+    if memory.name:
         found[libvirt.VIR_MIGRATE_PARAM_TLS_DESTINATION] = memory.name
         found[libvirt.VIR_MIGRATE_PARAM_LISTEN_ADDRESS] = memory.listen
     if wanted.attached or wanted.vfs:

@@ -4,17 +4,18 @@ Names of files and settings are those of libvirt's qemu.conf; what a certificate
 network services".
 """
 
-import re
 import stat
 from pathlib import Path
 
+from vferry.host.qemu_conf import said
 from vferry.host.qemu_user import qemu_user
-from vferry.host.sysfs import read_file
 from vferry.model.host import QemuTls
 from vferry.model.problem import Exit, Problem
 
-FOLDERS = ("etc/pki/libvirt-migrate", "etc/pki/qemu")
-"""Where libvirt looks, in turn, if it is told nothing."""
+USES = ("migrate", "default")
+"""By which settings of qemu.conf begin: what is said for migrations goes before what is said for all."""
+MIGRATIONS, QEMUS = "etc/pki/libvirt-migrate", "etc/pki/qemu"
+"""Where libvirt looks if it is told nothing: in the former, for migrations alone, where that is there."""
 AUTHORITY = "ca-cert.pem"
 CERTIFICATES = ("server-cert.pem", "client-cert.pem")
 KEYS = ("server-key.pem", "client-key.pem")
@@ -29,8 +30,9 @@ def read_qemu_tls(root: Path = Path("/")) -> QemuTls:
             return QemuTls(lacks=f"there is no {shown / name}")
     if not _verifies(root):
         return QemuTls(lacks="/etc/libvirt/qemu.conf has QEMU take in whoever connects (migrate_tls_x509_verify)")
+    user = qemu_user(root)
     for name in KEYS:
-        if not _readable(folder / name, qemu_user(root)):
+        if not _readable(folder / name, user):
             return QemuTls(lacks=f"QEMU's user cannot read {shown / name}")
     # Imported here because it is slow to import, and most hosts have none.
     from vferry.host.qemu_certificates import examine
@@ -53,25 +55,15 @@ def name_shown(root: Path) -> str:
 
 def folder_of(root: Path) -> Path:
     """Where libvirt has the certificates for migrations."""
-    for setting in ("migrate_tls_x509_cert_dir", "default_tls_x509_cert_dir"):
-        if said := _said(root, setting, r'"([^"]+)"'):
-            return root / said.lstrip("/")
-        if setting.startswith("migrate") and (root / FOLDERS[0]).is_dir():
-            return root / FOLDERS[0]
-    return root / FOLDERS[1]
+    for_migrations, for_all = (said(root, f"{use}_tls_x509_cert_dir", r'"([^"]+)"') for use in USES)
+    own = MIGRATIONS if (root / MIGRATIONS).is_dir() else None
+    return root / (for_migrations or own or for_all or QEMUS).lstrip("/")
 
 
 def _verifies(root: Path) -> bool:
     """Whether a client has to show a certificate: libvirt's default."""
-    for setting in ("migrate_tls_x509_verify", "default_tls_x509_verify"):
-        if said := _said(root, setting, r"(\d+)"):
-            return said != "0"
-    return True
-
-
-def _said(root: Path, setting: str, value: str) -> str | None:
-    found = re.findall(rf"^\s*{setting}\s*=\s*{value}", read_file(root / "etc/libvirt/qemu.conf"), re.MULTILINE)
-    return str(found[-1]) if found else None
+    for_migrations, for_all = (said(root, f"{use}_tls_x509_verify", r"(\d+)") for use in USES)
+    return (for_migrations or for_all) != "0"
 
 
 def _readable(path: Path, user: int | None) -> bool:

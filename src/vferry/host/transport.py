@@ -10,6 +10,7 @@ import aiohttp
 
 from vferry.host.certificates_tls import TlsFiles, client_context
 from vferry.host.transport_ssh import SshTransport
+from vferry.model.address import with_port
 from vferry.model.problem import Exit, Problem
 
 CONNECT_S = 10.0
@@ -92,7 +93,7 @@ class HttpsTransport:
 
     def __init__(self, name: str, host: str, port: int, tls: TlsFiles | None) -> None:
         self.name = name
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address = with_port(host, port)
         self.url = f"https://{self.address}"
         self.server_name: str | None = name
         self.tls = tls

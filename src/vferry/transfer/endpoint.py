@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from vferry.model.address import with_port
 from vferry.model.problem import Problem
 from vferry.transfer.wire import SERVICE_NAME
 
@@ -30,7 +31,7 @@ class TcpAddress(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return with_port(self.host, self.port)
 
 
 class Owner(NamedTuple):

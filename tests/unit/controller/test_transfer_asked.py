@@ -52,13 +52,14 @@ def test_what_would_be_passed_over_is_refused(said: dict[str, object]) -> None:
     assert caught.value.code == "option-unused"
 
 
+@pytest.mark.parametrize("name", ["reclaim_free", "direct"])
 @pytest.mark.parametrize(
     ("asked", "configured", "taken"),
     [(None, False, False), (None, True, True), (False, True, False), (True, False, True)],
 )
-def test_whether_free_memory_is_taken(asked: bool | None, configured: bool, taken: bool) -> None:  # noqa: FBT001
-    request = structs.replace(REQUEST, reclaim_free=asked)
-    assert asked_transfer(request, MigrationSettings(reclaim_free=configured)).reclaim_free is taken
+def test_the_command_goes_over_the_configuration(name: str, asked: bool | None, configured: bool, taken: bool) -> None:  # noqa: FBT001
+    settings = structs.replace(MigrationSettings(), **{name: configured})
+    assert getattr(asked_transfer(structs.replace(REQUEST, **{name: asked}), settings), name) is taken
 
 
 def test_what_is_resident_is_left_out_only_where_it_can_be() -> None:
@@ -124,13 +125,7 @@ def test_how_long_the_guest_may_be_paused() -> None:
     assert (shorter.downtime_ms, shorter.most_downtime_ms, shorter.throttle) == (50, 50, False)
 
 
-@pytest.mark.parametrize(
-    ("asked", "configured", "taken"),
-    [(None, False, False), (None, True, True), (False, True, False), (True, False, True)],
-)
-def test_whether_qemu_may_send_by_itself(asked: bool | None, configured: bool, taken: bool) -> None:  # noqa: FBT001
-    request = structs.replace(REQUEST, direct=asked)
-    assert asked_transfer(request, MigrationSettings(direct=configured)).direct is taken
+@pytest.mark.parametrize(("asked", "configured"), [(None, False), (None, True), (False, True)])
+def test_what_is_compressed_goes_through_the_gateways(asked: bool | None, configured: bool) -> None:  # noqa: FBT001
     compressing = MigrationSettings(direct=configured, codec=Codec.ZSTD)
-    if not asked:
-        assert not asked_transfer(request, compressing).direct, "what is compressed goes through the gateways"
+    assert not asked_transfer(structs.replace(REQUEST, direct=asked), compressing).direct
