@@ -23,6 +23,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, Wo
 from vferry.controller.room import room
 from vferry.migration.record import StepRecord
 from vferry.migration.stepper import Ending, Journal
+from vferry.model.problem import Exit, Problem
 
 _VERSION = "1"
 """Of the journal's format. Pinned, so that a newer vferry takes over what an older one began."""
@@ -119,7 +120,7 @@ async def run_journaled(journal: Path, run: str, body: Body, leave: Callable[[],
 
     A run that has ended before gives its ending again and does nothing. What is raised in one does not end it: it can
     be taken up. Raises `NoRoom` where the journal cannot be begun. Where it cannot be written later on, `leave` is
-    called, once, and the run goes on without; without `leave` it ends as if killed.
+    called, once, and the run goes on without; without `leave` it ends as if killed, with the problem ``no-space``.
     """
     config: DBOSConfig = {
         "name": "vferry",
@@ -158,14 +159,25 @@ async def run_journaled(journal: Path, run: str, body: Body, leave: Callable[[],
                 handle = await DBOS.start_workflow_async(migration)
         return await _first(asyncio.ensure_future(_ending(handle)), untold)
     except Exception as error:
-        if ending is None or leave is None or not _is_full(error):
+        if not _is_full(error):
             raise
+        if ending is None or leave is None:
+            raise _interrupted(journal) from error
         leave()
         return ending
     finally:
         DBOS.destroy(destroy_registry=True)
         # The engine has made its own the loop's executor, and shut that down.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+
+
+def _interrupted(journal: Path) -> Problem:
+    return Problem(
+        "no-space",
+        f"In the middle of it, no space is left on the file system of {journal}",
+        "Free some, then: vferry operation recover",
+        exit=Exit.OPERATOR,
+    )
 
 
 async def _ending(handle: WorkflowHandleAsync[dict[str, Any]]) -> Ending:

@@ -4,6 +4,7 @@ from vferry.controller import guest_nic, nic_moves, operations, running_nic
 from vferry.controller.hosts import open_host
 from vferry.controller.nic_moves import KeptMove, Told, Way
 from vferry.controller.operations import OperationFolder
+from vferry.controller.room import NoRoom
 from vferry.controller.state import State
 from vferry.controller.stepping import STEP_TIMEOUT_S, Tell, carry_out, look, outcome, session_of, take_back
 from vferry.host.api import ClaimResources, Host, ReleaseClaim, Session
@@ -60,12 +61,14 @@ async def _drive(state: State, folder: OperationFolder, plan: NicPlan, tell: Tel
     async with open_host(plan.host, session, state) as host:
         if problem := await _refused(state, folder, kept, host):
             return problem
-        kept = nic_moves.set_out(folder, kept)
-        if kept.plan.move:
-            ending = await running_nic.carry_out(state, folder, kept, host, tell)
-            problem = running_nic.problem_of(kept, ending)
-        else:
-            ending, problem = await _redefine(folder, plan, host, tell)
+        try:
+            ending, problem = await _carry_out(state, folder, nic_moves.set_out(folder, kept), host, tell)
+        except NoRoom as full:
+            if kept.way is not Way.PLANNED:
+                raise
+            await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
+            nic_moves.refuse(folder, kept, full)
+            return full
         if ending.exit is not Exit.OPERATOR:
             await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
     nic_moves.end(folder, kept, ending)
@@ -129,6 +132,14 @@ async def _check_unchanged(state: State, kept: KeptMove, host: Host) -> None:
         if kept.way is Way.PLANNED:
             await host.call(ReleaseClaim(), timeout_s=STEP_TIMEOUT_S)
         raise
+
+
+async def _carry_out(state: State, folder: OperationFolder, kept: KeptMove, host: Host, tell: Tell) -> Ended:
+    """Raises `NoRoom` where there is none to begin with."""
+    if kept.plan.move is None:
+        return await _redefine(folder, kept.whole, host, tell)
+    ending = await running_nic.carry_out(state, folder, kept, host, tell)
+    return ending, running_nic.problem_of(kept, ending)
 
 
 async def _redefine(folder: OperationFolder, plan: NicPlan, host: Host, tell: Tell) -> Ended:

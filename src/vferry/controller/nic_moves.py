@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from vferry.controller import operations
 from vferry.controller.operations import RUNNING, OperationFolder, OperationState
+from vferry.controller.room import NoRoom, forgotten_without_room, free_reserve, reserve, room
 from vferry.controller.state import State
 from vferry.controller.stepping import Tell
 from vferry.host.api import Define, JoinRelay, LeaveRelay, Migration, SetForwarding, SetVf
@@ -18,7 +21,7 @@ from vferry.migration.nic_report import make_nic_report
 from vferry.migration.record import StepRecord, now_text
 from vferry.migration.stepper import Ending
 from vferry.model.problem import Exit, Problem
-from vferry.model.report import Kind, Phase, Stall
+from vferry.model.report import Kind, Phase, Report, Stall
 from vferry.plan.host_step import HostStep
 from vferry.plan.nic_plan import NicPlan
 
@@ -83,35 +86,48 @@ def read(folder: OperationFolder) -> KeptMove:
 def begin(folder: OperationFolder, plan: NicPlan, epoch: int) -> KeptMove:
     """Writes a move down before anything is claimed; one that was begun is kept as it is until `set_out`.
 
-    The caller holds its lock.
+    The caller holds its lock. Raises `NoRoom`, and leaves no folder then of one that was not begun.
     """
     if not folder.is_there():
-        kept = _kept(folder, _planned(plan, Way.PLANNED))
-        folder.write_state(_first_state(plan, epoch))
+        with forgotten_without_room(folder.root), room():
+            reserve(folder.root)
+            kept = _kept(folder, _planned(plan, Way.PLANNED))
+            folder.write_state(_first_state(plan, epoch))
         return kept
     kept = read(folder)
-    folder.write_state(replace(folder.stored(), epoch=epoch))
+    with room():
+        reserve(folder.root)
+        folder.write_state(replace(folder.stored(), epoch=epoch))
     # A guest that is off may be asked for something else meanwhile, and goes there from where it is.
     anew = kept.way is Way.PLANNED or plan.move is None
     return _planned(plan, kept.way) if anew else kept
 
 
 def set_out(folder: OperationFolder, kept: KeptMove) -> KeptMove:
-    """From now on something is done, or gone on with."""
+    """From now on something is done, or gone on with. Raises `NoRoom`."""
     state = replace(folder.stored(), status=RUNNING, exit=None, phase=Phase.PREPARE, to=kept.plan.to.value)
-    folder.write_state(state)
-    return _kept(folder, replace(kept, way=Way.THERE) if kept.way is Way.PLANNED else kept)
+    with room():
+        folder.write_state(state)
+        return _kept(folder, replace(kept, way=Way.THERE) if kept.way is Way.PLANNED else kept)
 
 
 def end(folder: OperationFolder, kept: KeptMove, ending: Ending) -> None:
-    """Writes the report, and what is left to be done."""
+    """Writes the report, and what is left to be done, with the room that was kept for it. Raises `NoRoom`."""
+    was = folder.stored()
+    report = make_nic_report(kept.plan, ending, was.started, time.monotonic() - was.began)
+    free_reserve(folder.root)
+    with room():
+        _write_end(folder, kept, ending, report)
+
+
+def _write_end(folder: OperationFolder, kept: KeptMove, ending: Ending, report: Report) -> None:
     if ending.exit is Exit.OPERATOR and kept.plan.move:
         way, left = Way.REST if ending.at_destination else Way.BACK, left_of(kept.plan.move, ending, kept.left)
         _kept(folder, replace(kept, way=way, left=left, runs=kept.runs + 1))
-    was = folder.stored()
-    report = make_nic_report(kept.plan, ending, was.started, time.monotonic() - was.began)
     folder.write_report(report)
-    folder.write_state(replace(was, status=report.status.value, phase=Phase.DONE, step=None, exit=int(ending.exit)))
+    folder.write_state(
+        replace(folder.stored(), status=report.status.value, phase=Phase.DONE, step=None, exit=int(ending.exit))
+    )
 
 
 def refuse(folder: OperationFolder, kept: KeptMove, problem: Problem) -> None:
@@ -130,11 +146,11 @@ class Told:
 
     def say(self, words: str) -> None:
         """Whatever it is at."""
-        self._folder.write_state(replace(self._folder.stored(), step=words))
+        self._show(step=words)
         self._tell(words)
 
     def phase(self, phase: Phase) -> None:
-        self._folder.write_state(replace(self._folder.stored(), phase=phase))
+        self._show(phase=phase)
 
     def started(self, phase: Phase, name: str, host: str) -> None:
         undone = name.removeprefix("undo ")
@@ -149,6 +165,11 @@ class Told:
 
     def stalled(self, stall: Stall) -> None:
         pass
+
+    def _show(self, **what: Any) -> None:
+        # Where there is no room others see an earlier step; the guest need not wait for that.
+        with suppress(NoRoom), room():
+            self._folder.write_state(replace(self._folder.stored(), **what))
 
 
 def _planned(plan: NicPlan, way: Way) -> KeptMove:
