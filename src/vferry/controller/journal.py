@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID, WorkflowHandleAsync, error
 
-from vferry.controller.room import room
+from vferry.controller.room import NoRoom, room
 from vferry.migration.record import StepRecord
 from vferry.migration.stepper import Ending, Journal
 from vferry.model.problem import Exit, Problem
@@ -158,6 +158,8 @@ async def run_journaled(journal: Path, run: str, body: Body, leave: Callable[[],
             with SetWorkflowID(run):
                 handle = await DBOS.start_workflow_async(migration)
         return await _first(asyncio.ensure_future(_ending(handle)), untold)
+    except NoRoom:
+        raise
     except Exception as error:
         if not _is_full(error):
             raise
