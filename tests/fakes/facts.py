@@ -72,13 +72,15 @@ def sample() -> Facts:
     used = structs.replace(pf.vfs[1], settings=SETTINGS, guest=GUEST)
     pf = structs.replace(pf, vfs=(pf.vfs[0], used, *pf.vfs[2:]))
     xml = definition(VF, standby=False)
+    destination = inventory("host2")
     return Facts(
         source=structs.replace(source, pfs=(pf,)),
-        destination=inventory("host2"),
+        destination=destination,
         guest=guest,
         definition=Definition(live=xml, persistent=xml),
         fit=Fit(),
         guest_network=GuestNetwork(links=(GuestLink(name="enp7s0", mac=MAC, driver="igbvf", mtu=9000),)),
+        controller=destination.versions.vferry,
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from importlib.metadata import version
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -90,6 +91,7 @@ async def _facts(
         fit=fit,
         guest_network=network,
         guest_silence=silence,
+        controller=version("vferry"),
     )
 
 

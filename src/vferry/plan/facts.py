@@ -89,6 +89,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     northbound_silence: str | None = None
     """Why it says nothing."""
 
+    controller: str | None = None
+    """The controller's version of vferry; None where agents' are not compared with it."""
+
     @property
     def links(self) -> tuple[GuestLink, ...]:
         """The guest's interfaces; none where its agent was not asked, or did not answer."""

@@ -86,6 +86,13 @@ def _platform(facts: Facts) -> Iterator[Finding]:
             f"{destination.name}",
             "Migrations to an older QEMU are not what its authors test",
         )
+    for inventory in (source, destination):
+        if facts.controller not in (None, inventory.versions.vferry):
+            yield warning(
+                "other-vferry",
+                f"The agent of {inventory.name} is vferry {inventory.versions.vferry}, this one is {facts.controller}",
+                "Upgrade the older one: a migration that asks an agent for what it does not know is undone",
+            )
     if source.versions.cpu_model != destination.versions.cpu_model:
         yield warning(
             "other-cpu",

@@ -317,6 +317,8 @@ TABLE: list[tuple[str, Severity, f.Change, dict[str, object]]] = [
     ("does-not-fit", ERROR, lambda facts: structs.replace(facts, fit=Fit(reasons=("no such disk",))), {}),
     ("relay-core-used", ERROR, f.both(f.guest(pins=((1,), (2,))), f.host("destination", relay=f.RELAY)), {}),
     ("relay-cores-shared", WARNING, f.both(f.guest(pins=((1, 2),)), f.host("destination", relay=f.RELAY)), {}),
+    ("other-vferry", WARNING, f.version("source", vferry="0.0.9"), {}),
+    ("other-vferry", WARNING, f.version("destination", vferry="0.2.0"), {}),
     ("older-qemu", WARNING, f.version("destination", qemu=(9, 2, 4)), {}),
     ("other-cpu", WARNING, f.version("destination", cpu_model="EPYC-Milan"), {}),
     ("other-microcode", WARNING, f.version("destination", microcode="0xa0011d5"), {}),
