@@ -88,16 +88,15 @@ def _join(leg: NicLeg) -> list[Step]:
 
 
 def _close(leg: NicLeg) -> list[Step]:
-    """The relay's VF has the MAC by now: it is checked as before, and kept with it for the next boot of the host."""
+    """The relay's VF has the MAC by now, and is checked as before."""
     port, vf = leg.port, leg.joined
     if port is None or vf is None:
         return []
-    settings = replace(leg.settings, mac=port.mac)
     settle = _step(
         leg,
         "settle-vf",
-        f"make sure that {_named(vf)} has {port.mac} and its settings, also after a boot",
-        apply=(_set(vf, settings), JoinRelay(port=port, settings=settings)),
+        f"make sure that {_named(vf)} has all settings of {port.mac}",
+        apply=(_set(vf, leg.settings),),
         undo=(_set(vf, VfSettings(spoof_check=_unchecked(leg))),),
     )
     return [settle]
@@ -134,13 +133,26 @@ def _quiet_on_standby(leg: NicLeg) -> Step:
 
 
 def _define(move: NicMove) -> Step:
+    """For the next boot, also the host's: a relay's VF then gets the MAC of a guest that is defined on it."""
     return _step(
         move.legs[-1],
         "define",
         f"define {move.swap.guest} with {move.swap.mac} on {move.to.described}, for the next cold boot",
-        apply=(Define(xml=move.xml),),
-        undo=(Define(xml=move.xml_before),),
+        apply=(Define(xml=move.xml), *_kept(move, arrived=True)),
+        undo=(*_kept(move, arrived=False), Define(xml=move.xml_before)),
     )
+
+
+def _kept(move: NicMove, *, arrived: bool) -> Operations:
+    """The VFs of direct relays that it leaves or comes to, kept with the MAC or without."""
+    kept: list[JoinRelay] = []
+    for leg in move.legs:
+        if leg.port is not None and leg.joined is not None:
+            leaves = leg.to is NicTarget.VF
+            settings = leg.relay_before if leaves else leg.settings
+            mac = leg.port.mac if arrived is not leaves else None
+            kept.append(JoinRelay(port=leg.port, settings=replace(settings, mac=mac)))
+    return tuple(kept)
 
 
 def _settle(move: NicMove) -> list[Step]:
