@@ -155,7 +155,7 @@ def on_macvtap(facts: Facts) -> Facts:
 
 SOCKET = "/run/vferry/web.sock"
 PORT = RelayPort(
-    guest=GUEST, mac=MAC, socket=SOCKET, vf=RelayVf(pf="pf0", index=1, address=VF, driver="igbvf"), mtu=9000
+    guest=GUEST, mac=MAC, socket=SOCKET, vf=RelayVf(pf="pf0", index=1, address=VF, driver="igbvf"), mtu=9000, queues=4
 )
 RELAY = Relay(operation="relay-1", state=RelayState.ENABLED, kind=RelayKind.DIRECT, uplinks=("pf0",), cores=(1,))
 

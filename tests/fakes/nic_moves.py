@@ -209,6 +209,8 @@ def wrong_there(fleet: Fleet, case: NicCase, plan: NicPlan) -> list[str]:
         found.append(f"the PF's filter has {host.forwarding}")
     if set(host.ports) != ({MAC} if case.to is NicTarget.RELAY else set()):
         found.append(f"the relay joins {host.ports}")
+    if not case.switched and [port.queues for port in host.ports.values()] != [QUEUES] * len(host.ports):
+        found.append(f"the guest's port has other queues: {host.ports}")
     if case.switched and [port.switch for port in host.ports.values()] != [case.place] * len(host.ports):
         found.append(f"the guest's port is {host.ports}")
     for function in host.functions.values():

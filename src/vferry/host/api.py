@@ -15,12 +15,11 @@ from vferry.model.guest import Guest, GuestNetwork, StateSize, VfRef
 from vferry.model.host import Attachment, Claim, DeviceName, Inventory, VfSettings
 from vferry.model.memory import MemoryUse
 from vferry.model.ovn import LogicalPort
-from vferry.model.relay import Mac, Number, Relay, RelayBridge, RelayGateway, RelayPort, RelayView, Value, Word
+from vferry.model.relay import Mac, Number, Queues, Relay, RelayBridge, RelayGateway, RelayPort, RelayView, Value, Word
 
 R = TypeVar("R")
 
 SysfsName = Annotated[str, Meta(pattern="^[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,99}$")]
-Queues = Annotated[int, Meta(ge=1, le=256)]
 PciAddress = Annotated[str, Meta(pattern="^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}[.][0-7]$")]
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from vferry.host.api import Done
 from vferry.host.ovsdb import Database, first
 from vferry.model.problem import Exit, Problem
-from vferry.model.switch import LOG
+from vferry.model.switch import CPUS, LOG, cpus_of_mask
 
 OURS = {"vferry": "relay"}
 """What marks a bridge as the relay's (`external_ids`)."""
@@ -27,6 +27,8 @@ class PortSpec(Struct, frozen=True, kw_only=True):
     name: str
     interfaces: dict[str, tuple[str, dict[str, str]]]
     """By name, the type and the options."""
+    queues: int = 1
+    """How many receive queues each is to have at most; more than CPUs forward are of no use."""
 
 
 class BridgeSpec(Struct, frozen=True, kw_only=True):
@@ -150,10 +152,12 @@ def insert_port(transaction: Any, database: Database, spec: PortSpec, mtu: int |
     """A new row for a port, which its bridge is to name."""
     port = transaction.insert(database.table("Port"))
     port.name = spec.name
+    queues = min(spec.queues, len(cpus_of_mask(database.switch.other_config.get(CPUS, ""))))
+    more = {"n_rxq": str(queues)} if queues > 1 else {}
     interfaces = []
     for name, (kind, options) in spec.interfaces.items():
         interface = transaction.insert(database.table("Interface"))
-        interface.name, interface.type, interface.options = name, kind, dict(options)
+        interface.name, interface.type, interface.options = name, kind, options | more
         if mtu is not None:
             interface.mtu_request = [mtu]
         interfaces.append(interface)

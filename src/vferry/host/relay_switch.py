@@ -12,6 +12,8 @@ from vferry.model.problem import Exit, Problem
 from vferry.model.relay import RelayPort, RelayVf
 from vferry.model.switch import LOG, RESTART
 
+MOST_QUEUES = 16
+"""Of an uplink; each keeps 2,048 frames' room of the memory that all share."""
 START_TIMEOUT_S = 60.0
 """DPDK clears all of its memory when it starts."""
 
@@ -48,7 +50,7 @@ def set_bridge(root: Path, wanted: SetRelayBridge) -> Done:
     bridge = wanted.bridge
     uplinks = {up.name: ("dpdk", {"dpdk-devargs": up.address}) for up in bridge.uplinks}
     name = bridge.uplinks[0].name if len(uplinks) == 1 else f"{bridge.name}-up"
-    ports = (PortSpec(name=name, interfaces=uplinks),)
+    ports = (PortSpec(name=name, interfaces=uplinks, queues=MOST_QUEUES),)
     return set_spec(root, BridgeSpec(name=bridge.name, ports=ports, mtu=bridge.mtu), present=wanted.present)
 
 
@@ -56,7 +58,7 @@ def set_joined(root: Path, port: RelayPort, vf: RelayVf, *, present: bool) -> Do
     """Joins a guest's NIC to its VF by a bridge of their own that does not learn, or takes that back."""
     up, guest = uplink_name(port), guest_name(port.mac)
     ports = (
-        PortSpec(name=up, interfaces={up: ("dpdk", {"dpdk-devargs": vf.address})}),
+        PortSpec(name=up, interfaces={up: ("dpdk", {"dpdk-devargs": vf.address})}, queues=port.queues),
         PortSpec(name=guest, interfaces={guest: by_socket(port)}),
     )
     spec = BridgeSpec(name=bridge_name(port), ports=ports, mtu=port.mtu, joins=True)

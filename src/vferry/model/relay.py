@@ -15,6 +15,7 @@ Ipv4 = Annotated[str, Meta(pattern=r"^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!\Z)|\Z)){
 Interface = Annotated[str, Meta(pattern=r"^[^/\s]{1,15}\Z")]
 Value = Annotated[str, Meta(max_length=500)]
 Number = Annotated[int, Meta(ge=0, le=1 << 20)]
+Queues = Annotated[int, Meta(ge=1, le=256)]
 Mac = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")]
 
 
@@ -155,6 +156,8 @@ class RelayPort(Struct, frozen=True, kw_only=True):
     switch: SwitchPlace | None = None
     """Its place on a switched one."""
     mtu: Annotated[int, Meta(ge=576, le=65535)] = 1500
+    queues: Queues = 1
+    """Of the NIC."""
 
     @property
     def joined_to(self) -> str:

@@ -57,6 +57,11 @@ class NicPlace:
         return nic_definition.mtu_of(self.xml, self.nic.mac)
 
     @property
+    def queues(self) -> int:
+        """How many it has on virtio, or had."""
+        return nic_definition.queues_of(self.xml, self.nic.mac)
+
+    @property
     def on_switch(self) -> bool:
         """Whether the host's relay is a switched one."""
         return self.host.relay is not None and self.host.relay.switched
@@ -69,7 +74,12 @@ class NicPlace:
         """What would join it to a VF, on a direct relay."""
         pf = self.host.pf(vf.pf)
         return RelayPort(
-            guest=self.guest.name, mac=self.nic.mac, socket=self._socket, vf=vf, mtu=pf.mtu if pf else 1500
+            guest=self.guest.name,
+            mac=self.nic.mac,
+            socket=self._socket,
+            vf=vf,
+            mtu=pf.mtu if pf else 1500,
+            queues=self.queues,
         )
 
     def port_on_switch(self, asked: AskedPort | None) -> RelayPort:

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from vferry.model.host import Inventory, Pf, Vf
 from vferry.model.relay import HugePages, NumaNode, RelayBridge, RelayGround, RelayUplink, RelayVf
+from vferry.model.switch import CPUS
 from vferry.plan.facts import Refusal
 from vferry.plan.relay_cpus import node_of
 from vferry.plan.relay_needs import OWN_DRIVER
@@ -81,7 +82,7 @@ def page_changes(ground: RelayGround, memory: Iterable[NodeMemory]) -> tuple[Hug
 def settings(ground: RelayGround, cores: tuple[int, ...], memory: Iterable[NodeMemory]) -> dict[str, str]:
     """What is set of Open vSwitch: only what nobody has set before."""
     there = ground.switch.settings if ground.switch else {}
-    wanted = {"pmd-cpu-mask": hex(sum(1 << cpu for cpu in cores))}
+    wanted = {CPUS: hex(sum(1 << cpu for cpu in cores))}
     release = ground.switch.release if ground.switch else (0, 0)
     if release >= (3, 1):
         wanted["pmd-sleep-max" if release >= (3, 2) else "pmd-maxsleep"] = SLEEP_US

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from vferry.model.guest import Guest
 from vferry.model.host import Inventory, Pf
 from vferry.model.relay import NumaNode, RelayGround
+from vferry.model.switch import CPUS, cpus_of_mask
 from vferry.plan.facts import Finding, Refusal, warning
 
 MOST_SHARE = 4
@@ -42,12 +43,7 @@ def choose_cores(host: Inventory, pfs: tuple[Pf, ...]) -> tuple[int, ...]:
 
 def cores_of(ground: RelayGround) -> tuple[int, ...]:
     """The CPUs that Open vSwitch was given to forward on; none where nobody has said."""
-    mask = ground.switch.settings.get("pmd-cpu-mask", "") if ground.switch else ""
-    try:
-        number = int(mask, 16)
-    except ValueError:
-        return ()
-    return tuple(cpu for cpu in range(number.bit_length()) if number >> cpu & 1) if number > 0 else ()
+    return cpus_of_mask(ground.switch.settings.get(CPUS, "")) if ground.switch else ()
 
 
 def forwards_on(host: Inventory) -> tuple[int, ...]:

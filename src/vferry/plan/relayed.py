@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from vferry.model.guest import Nic
 from vferry.model.host import Inventory, Pf
 from vferry.model.relay import RelayPort, RelayState, RelayVf
@@ -22,7 +24,7 @@ def port(facts: Facts, nic: Nic, network: str, taken: Collection[str]) -> RelayP
             f"Look with: vferry relay show {source.name}",
         )
     vf = free_vf(destination, network, nic.mac, taken, own.mtu)
-    return RelayPort(guest=own.guest, mac=own.mac, socket=own.socket, vf=vf, mtu=own.mtu)
+    return replace(own, vf=vf, switch=None)
 
 
 def free_vf(host: Inventory, network: str, mac: str, taken: Collection[str] = (), mtu: int = 0) -> RelayVf:

@@ -117,7 +117,7 @@ class _Running(NicPlace):
 
     @property
     def queues(self) -> int:
-        """How many it has on virtio, or had; of a NIC on a VF, only the definition for the next boot says that."""
+        """Of a NIC on a VF, only the definition for the next boot says it."""
         live = None if self.nic.passed_through else self.facts.definition.live
         return nic_definition.queues_of(live or self.xml, self.nic.mac)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from ovs_database import Vswitchd, serve, transact
 
 from vferry.host import ovsdb, relay_bridge
@@ -225,6 +226,31 @@ def test_a_direct_relay_is_a_bridge_that_does_not_learn(root: Path, switch: Vswi
     assert interfaces["vfu525400aa0001"]["options"] == ["map", [["dpdk-devargs", VF]]]
     assert {row["mtu_request"] for name, row in interfaces.items() if not name.startswith("vfr")} == {9000}
     assert not set_port(root, PORT, present=True).changed
+    assert switch.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("mask", "queues", "of_vf", "of_uplink"),
+    [("0x2", 4, None, None), ("0x6", 4, "2", "2"), ("0x1e", 2, "2", "4"), ("0x1e", 1, None, "4"), ("?", 4, None, None)],
+)
+def test_a_nic_has_as_many_receive_queues_as_cpus_forward_and_its_guest_has(
+    root: Path, switch: Vswitchd, mask: str, queues: int, of_vf: str | None, of_uplink: str | None
+) -> None:
+    set_switch(root, SetSwitch(settings={"pmd-cpu-mask": mask}))
+    port = structs.replace(PORT, queues=queues)
+    assert set_port(root, port, present=True).changed
+    assert set_bridge(root, SetRelayBridge(bridge=ONE, present=True)).changed
+    options = {row["name"]: dict(row["options"][1]) for row in rows(root, "Interface", "name", "options")}
+    assert options["vfu525400aa0001"].get("n_rxq") == of_vf
+    assert options["relay0-up0"].get("n_rxq") == of_uplink
+    assert "n_rxq" not in options["vfg525400aa0001"]
+    assert switch.is_alive()
+
+
+def test_a_port_that_is_there_is_not_made_anew_for_its_queues(root: Path, switch: Vswitchd) -> None:
+    set_port(root, PORT, present=True)
+    set_switch(root, SetSwitch(settings={"pmd-cpu-mask": "0x1e"}))
+    assert not set_port(root, structs.replace(PORT, queues=4), present=True).changed
     assert switch.is_alive()
 
 
