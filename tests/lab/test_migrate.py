@@ -218,6 +218,26 @@ def test_the_bandwidth_of_a_copy_is_changed_while_it_runs(scene: Scene) -> None:
 
 @pytest.mark.matrix
 @pytest.mark.guest("guest2")
+def test_the_limit_of_a_host_is_changed_while_its_copy_runs(scene: Scene) -> None:
+    speed = f"virsh migrate-getspeed {scene.guest}"
+    migration = scene.migrate()
+    migration.wait_for("copy")
+    try:
+        assert int(scene.run(migration.source, speed) or 1) > 1
+        done = vferry("host", "set", migration.source, "--bandwidth", "1M")
+        assert done.returncode == 0, done.stderr
+        migration.wait_until(lambda: int(scene.run(migration.source, speed) or 0) == 1)
+    finally:
+        done = vferry("host", "set", migration.source, "--bandwidth", "configured")
+    assert done.returncode == 0, done.stderr
+    migration.wait_until(lambda: int(scene.run(migration.source, speed) or 0) > 1)
+    code, report = migration.end()
+    assert code == 0, report
+    scene.assert_whole(migration.destination)
+
+
+@pytest.mark.matrix
+@pytest.mark.guest("guest2")
 def test_a_copy_that_stalls_ends_with_a_longer_pause_where_that_is_allowed(scene: Scene) -> None:
     """Its bandwidth is too small for what the guest writes."""
     scene.await_agent()
