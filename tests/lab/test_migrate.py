@@ -223,14 +223,13 @@ def test_the_limit_of_a_host_is_changed_while_its_copy_runs(scene: Scene) -> Non
     migration = scene.migrate()
     migration.wait_for("copy")
     try:
-        assert int(scene.run(migration.source, speed) or 1) > 1
-        done = vferry("host", "set", migration.source, "--bandwidth", "1M")
+        done = vferry("host", "set", migration.source, "--bandwidth", "4M")
         assert done.returncode == 0, done.stderr
-        migration.wait_until(lambda: int(scene.run(migration.source, speed) or 0) == 1)
+        migration.wait_until(lambda: int(scene.run(migration.source, speed) or 0) == 4_000_000 >> 20)
     finally:
         done = vferry("host", "set", migration.source, "--bandwidth", "configured")
     assert done.returncode == 0, done.stderr
-    migration.wait_until(lambda: int(scene.run(migration.source, speed) or 0) > 1)
+    migration.wait_until(lambda: int(scene.run(migration.source, speed) or 0) > 1000)
     code, report = migration.end()
     assert code == 0, report
     scene.assert_whole(migration.destination)
